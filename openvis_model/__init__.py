@@ -1,0 +1,1 @@
+"""The method of the OpenVIS paper in torch; knows nothing of files in the cloud, videos or clusters."""

@@ -1,0 +1,175 @@
+"""CLIP from `open_clip`: what it is built from, and its text tower."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """Which CLIP stands under InstCLIP.
+
+    Attributes:
+        model: name of an `open_clip` model. Weights by OpenAI need the `-quickgelu` variant.
+        architecture: `open_clip`'s description of a model that has no name there (embed_dim, vision_cfg, text_cfg, …).
+        words: the words that a CLIP with a vocabulary of its own was trained with; empty for CLIP's byte-pair encoding.
+        pixel_mean: mean of RGB values in [0, 1] that the weights were trained with.
+        pixel_std: standard deviation of the same.
+    """
+
+    model: str = ""
+    architecture: dict[str, Any] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    pixel_mean: tuple[float, float, float] = OPENAI_DATASET_MEAN
+    pixel_std: tuple[float, float, float] = OPENAI_DATASET_STD
+
+    def __post_init__(self) -> None:
+        if bool(self.model) == bool(self.architecture):
+            raise ValueError(
+                f"clip: give either model or architecture, got model={self.model!r} and "
+                f"{'an' if self.architecture else 'no'} architecture"
+            )
+        if self.model and self.model not in open_clip.list_models():
+            raise ValueError(f"clip.model: open_clip has no model {self.model!r}; see open_clip.list_models()")
+        if self.words and WordTokenizer.vocabulary_size(self.words) != self.architecture["text_cfg"]["vocab_size"]:
+            raise ValueError(
+                f"clip.words: {len(self.words)} words need text_cfg.vocab_size = "
+                f"{WordTokenizer.vocabulary_size(self.words)}, got {self.architecture['text_cfg']['vocab_size']}"
+            )
+
+
+def build_clip(config: ClipConfig) -> open_clip.CLIP:
+    """A CLIP with random weights.
+
+    Raises:
+        ValueError: if the model is not of CLIP's own kind (it has, say, a text tower from elsewhere).
+    """
+    architecture = config.architecture or open_clip.get_model_config(config.model)
+    if extra := sorted(set(architecture) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale"}):
+        raise ValueError(
+            f"clip: {config.model or 'architecture'} is not a plain CLIP, it has {', '.join(extra)}; use e.g. ViT-B-32"
+        )
+    clip = open_clip.CLIP(**architecture)
+    clip.visual.image_mean, clip.visual.image_std = config.pixel_mean, config.pixel_std
+    return clip
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What `TextEncoder` needs of a tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without start and end of text."""
+
+    def __call__(self, texts: Sequence[str]) -> Int[Tensor, "n length"]:
+        """Token ids of texts with start and end, padded with 0; the end has the largest id of all."""
+
+
+class WordTokenizer:
+    """One id per word, for a CLIP that was trained with few words: its embedding table stays small.
+
+    Args:
+        words: every known word, lower case.
+        context_length: ids per text.
+    """
+
+    def __init__(self, words: Sequence[str], context_length: int) -> None:
+        self.ids = {word: index for index, word in enumerate(words, start=2)}
+        self.context_length = context_length
+        self.start, self.end = 1, len(words) + 2
+
+    @staticmethod
+    def vocabulary_size(words: Sequence[str]) -> int:
+        """Rows of the embedding table: padding, start, the words, end."""
+        return len(words) + 3
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the words of a text; punctuation is skipped.
+
+        Raises:
+            ValueError: lists the words that the model does not know.
+        """
+        words = re.findall(r"[a-z0-9]+", text.lower())
+        unknown = [word for word in words if word not in self.ids]
+        if unknown:
+            raise ValueError(
+                f"vocabulary: the model's CLIP does not know {', '.join(map(repr, unknown))} in {text!r}; it was "
+                f"trained with {len(self.ids)} words only ({', '.join(list(self.ids)[:8])}, …); "
+                "use its words or another checkpoint"
+            )
+        return [self.ids[word] for word in words]
+
+    def __call__(self, texts: Sequence[str]) -> Int[Tensor, "n length"]:
+        """Ids with start and end of text, padded with 0 to the context length."""
+        ids = torch.zeros(len(texts), self.context_length, dtype=torch.long)
+        for row, text in zip(ids, texts, strict=True):
+            encoded = [self.start, *self.encode(text), self.end]
+            row[: len(encoded)] = torch.tensor(encoded)
+        return ids
+
+
+class TextEncoder(nn.Module):
+    """CLIP's text tower: texts in, unit-norm embeddings out.
+
+    Args:
+        clip: an `open_clip` model; its text tower and logit scale are used, its vision tower is not.
+        tokenizer: ids of texts, of the kind the tower was trained with.
+    """
+
+    def __init__(self, clip: open_clip.CLIP, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        if clip.text_pool_type != "argmax" or clip.attn_mask is None:
+            raise ValueError(
+                "clip: expected causal text attention pooled at the end of text, got "
+                f"pool_type={clip.text_pool_type!r}; use a model such as ViT-B-32"
+            )
+        self.tokenizer = tokenizer
+        self.context_length: int = clip.context_length
+        self.token_embedding = clip.token_embedding
+        self.positional_embedding = clip.positional_embedding
+        self.transformer = clip.transformer
+        self.ln_final = clip.ln_final
+        self.text_projection = clip.text_projection
+        self.logit_scale = clip.logit_scale
+        self.register_buffer("attn_mask", clip.attn_mask, persistent=False)
+        self.attn_mask: Tensor
+
+    def forward(self, texts: Sequence[str]) -> Float[Tensor, "n D"]:
+        """Embeds texts.
+
+        Attention is causal and the embedding is read at the end of text, so positions beyond the longest text of the
+        batch are left out: the same numbers as with the full context, several times faster for names.
+
+        Raises:
+            ValueError: for a text that is longer than the context, or has words that the tokenizer does not know.
+        """
+        for text in texts:
+            length = len(self.tokenizer.encode(text)) + 2
+            if length > self.context_length:
+                raise ValueError(
+                    f"vocabulary: {text[:60]!r}… takes {length} tokens, CLIP reads {self.context_length}; "
+                    "shorten the name"
+                )
+        ids = self.tokenizer(texts).to(self.positional_embedding.device)
+        end = ids.argmax(dim=-1)
+        length = int(end.max()) + 1
+        x = self.token_embedding(ids[:, :length]) + self.positional_embedding[:length]
+        x = self.transformer(x, attn_mask=self.attn_mask[:length, :length])
+        x = self.ln_final(x[torch.arange(len(x), device=x.device), end])
+        return F.normalize(x @ self.text_projection, dim=-1)
+
+
+def build_tokenizer(config: ClipConfig, context_length: int) -> Tokenizer:
+    """The tokenizer that belongs to a CLIP."""
+    if config.words:
+        return WordTokenizer(config.words, context_length)
+    tokenizer: Tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
+    return tokenizer

@@ -1,0 +1,84 @@
+"""The paper's baseline (Table 5, line 1): N masked crops of a frame through plain CLIP, one image each."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from openvis_model.frames import to_pixels
+from openvis_model.inst_clip import check_vision_transformer, pixel_statistics
+
+CROPS_PER_PASS = 16
+"""Crops that go through CLIP together; bounds memory, and more are not faster."""
+
+
+class CropClip(nn.Module):
+    """Embeds instances like `InstClip`, by cutting each one out and running CLIP on the crop.
+
+    A crop is the square around the mask's box; everything outside of the mask is CLIP's mean colour.
+
+    Args:
+        visual: the vision transformer of an `open_clip` model.
+        short_side: working size of the frames that are cropped, in pixels.
+    """
+
+    def __init__(self, visual: nn.Module, *, short_side: int) -> None:
+        super().__init__()
+        self.visual: VisionTransformer = check_vision_transformer(visual)
+        self.short_side = short_side
+        mean, std = pixel_statistics(visual)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    @property
+    def embedding_width(self) -> int:
+        """D, the width of CLIP's joint embedding space."""
+        return int(self.visual.output_dim)
+
+    def forward(
+        self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"], query_index: Int[Tensor, "B N"]
+    ) -> Float[Tensor, "B N D"]:
+        """One unit-norm embedding for each mask of frames uint8 [B, H, W, 3]; `query_index` plays no part here."""
+        del query_index
+        if not mask_logits.shape[1]:
+            return mask_logits.new_zeros(len(frames), 0, self.embedding_width)
+        embeddings = [self.visual(chunk) for chunk in self.crops(frames, mask_logits).split(CROPS_PER_PASS)]
+        tokens: Tensor = F.normalize(torch.cat(embeddings), dim=-1).unflatten(0, mask_logits.shape[:2])
+        return tokens
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """None: CLIP's weights stay as they are."""
+        return []
+
+    def crops(self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B*N 3 size size"]:
+        """Normalised crops at CLIP's input size, zero (the mean colour) outside of the mask."""
+        pixels = (to_pixels(frames, short_side=self.short_side, divisor=1) - self.mean) / self.std
+        masks = F.interpolate(mask_logits.float(), size=pixels.shape[-2:], mode="bilinear") > 0
+        frame_index = torch.arange(len(frames), device=pixels.device).repeat_interleave(masks.shape[1])
+        boxes = torch.cat([frame_index[:, None].float(), square_boxes(masks.flatten(0, 1))], dim=1)
+        size = self.visual.image_size
+        crops = roi_align(pixels, boxes, size, sampling_ratio=2, aligned=True)
+        mask_index = torch.arange(len(boxes), device=pixels.device)[:, None].float()
+        mask_boxes = torch.cat([mask_index, boxes[:, 1:]], dim=1)
+        inside = roi_align(masks.flatten(0, 1)[:, None].float(), mask_boxes, size, sampling_ratio=2, aligned=True)
+        masked: Tensor = crops * (inside >= 0.5)
+        return masked
+
+
+def square_boxes(masks: Bool[Tensor, "n H W"]) -> Float[Tensor, "n 4"]:
+    """Smallest centred square (x0, y0, x1, y1) in pixels around each mask; the whole frame for an empty one."""
+    edges = []
+    for axis_used in (masks.any(1), masks.any(2)):  # columns, then rows
+        length = axis_used.shape[1]
+        used = axis_used.float()
+        start = used.argmax(1).float()
+        stop = length - used.flip(1).argmax(1).float()
+        edges.append((start, stop))
+    (x0, x1), (y0, y1) = edges
+    half = torch.maximum(x1 - x0, y1 - y0) / 2
+    cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
+    return torch.stack([cx - half, cy - half, cx + half, cy + half], dim=1)

@@ -1,0 +1,296 @@
+"""Original Mask2Former checkpoints (detectron2 `.pkl`, Cheng et al. 2022) for the Mask2Former of transformers.
+
+    weights = read_pickle(path)
+    model = Mask2FormerForUniversalSegmentation(config := config_from_weights(weights))
+    model.load_state_dict(to_transformers(weights, config))
+
+What the weights do not tell, and the models released for COCO instances share: images are RGB, minus
+(123.675, 116.28, 103.53), over (58.395, 57.12, 57.375) on the 0-255 scale, padded to multiples of 32 pixels; ResNets
+stride in their 3x3 convolutions and were trained with frozen batch norm, which transformers does not freeze by itself.
+"""
+
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from math import isqrt
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig, SwinConfig
+
+# Names below a prefix are rewritten by its rules, one after the other; `*` stands for the q, k and v that a fused
+# projection holds one after the other.
+_BACKBONE = (
+    # ResNet
+    (r"(conv\d|shortcut)\.weight$", r"\1.convolution.weight"),
+    (r"(conv\d|shortcut)\.norm\.", r"\1.normalization."),
+    (r"^stem\.conv1\.", "embedder.embedder."),
+    *((rf"^res{stage + 2}\.(\d+)\.", rf"encoder.stages.{stage}.layers.\1.") for stage in range(4)),
+    *((rf"\.conv{i + 1}\.", f".layer.{i}.") for i in range(3)),
+    # Swin
+    (r"^patch_embed\.proj\.", "swin.embeddings.patch_embeddings.projection."),
+    (r"^patch_embed\.norm\.", "swin.embeddings.norm."),
+    *((rf"^norm{stage}\.", f"hidden_states_norms.stage{stage + 1}.") for stage in range(4)),
+    (r"^layers\.", "swin.encoder.layers."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.attn\.qkv\.", ".attention.*_proj."),
+    (r"\.attn\.proj\.", ".attention.o_proj."),
+    (r"\.attn\.relative_position_bias_table$", ".attention.relative_position_bias.relative_position_bias_table"),
+)
+_PIXEL_DECODER = (
+    (r"^input_proj\.", "input_projections."),
+    (r"^transformer\.", ""),
+    (r"\.norm1\.", ".self_attn_layer_norm."),
+    (r"\.linear(\d)\.", r".fc\1."),
+    (r"\.norm2\.", ".final_layer_norm."),
+    (r"^(adapter_1|layer_1)\.weight$", r"\1.0.weight"),
+    (r"^(adapter_1|layer_1)\.norm\.", r"\1.1."),
+    (r"^mask_features\.", "mask_projection."),
+)
+_PREDICTOR = (
+    (r"^(query_feat|static_query)\.", "queries_features."),  # released files have the older name, static_query
+    (r"^query_embed\.", "queries_embedder."),
+    (r"^input_proj\.", "input_projections."),
+    (r"^transformer_cross_attention_layers\.(\d+)\.multihead_attn\.", r"decoder.layers.\1.cross_attn."),
+    (r"^transformer_cross_attention_layers\.(\d+)\.norm\.", r"decoder.layers.\1.cross_attn_layer_norm."),
+    (r"^transformer_self_attention_layers\.(\d+)\.self_attn\.", r"decoder.layers.\1.self_attn."),
+    (r"^transformer_self_attention_layers\.(\d+)\.norm\.", r"decoder.layers.\1.self_attn_layer_norm."),
+    (r"\.self_attn\.in_proj_", ".self_attn.*_proj."),
+    (r"^transformer_ffn_layers\.(\d+)\.linear(\d)\.", r"decoder.layers.\1.fc\2."),
+    (r"^transformer_ffn_layers\.(\d+)\.norm\.", r"decoder.layers.\1.final_layer_norm."),
+    (r"^decoder_norm\.", "decoder.layernorm."),
+    (r"^mask_embed\.layers\.(\d)\.", r"decoder.mask_predictor.mask_embedder.\1.0."),
+)
+_PREFIXES = (
+    ("backbone.", "model.pixel_level_module.encoder.", _BACKBONE),
+    ("sem_seg_head.predictor.class_embed.", "class_predictor.", ()),
+    ("sem_seg_head.predictor.", "model.transformer_module.", _PREDICTOR),
+    ("sem_seg_head.pixel_decoder.", "model.pixel_level_module.decoder.", _PIXEL_DECODER),
+    ("sem_seg_head.", "model.pixel_level_module.decoder.", _PIXEL_DECODER),  # as it was before version 2 of the head
+    ("criterion.", "criterion.", ()),
+)
+_STAGES = ["stage1", "stage2", "stage3", "stage4"]
+# transformers fixes 4 sampling points on each of 3 levels for a head of deformable attention.
+_SAMPLES = 3 * 4
+
+
+def read_pickle(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the arrays of a detectron2 checkpoint, {"model": {name: array}, ...}, without running anything in it.
+
+    Only arrays of numbers, plain containers and `OrderedDict` are rebuilt; entries beside "model" are dropped.
+
+    Raises:
+        ValueError: The file is not a whole pickle, asks for any other class or function, or holds no weights.
+    """
+    with path.open("rb") as file:
+        try:
+            content = _ArrayUnpickler(file).load()
+        except _RefusedError as refused:
+            raise ValueError(
+                f"{path} is refused, nothing in it was run: it wants {refused}, where checkpoints need no more than "
+                'arrays of numbers. If you trust its source, save it again as {"model": {name: numpy array}}.'
+            ) from None
+        except Exception as error:  # garbage makes an unpickler raise anything
+            raise ValueError(f"{path} cannot be read, is its download complete? ({error!r})") from error
+    weights = content["model"] if isinstance(content, dict) and "model" in content else None
+    if not isinstance(weights, dict) or not weights:
+        raise ValueError(f'{path} holds no weights: expected a checkpoint {{"model": {{name: array}}}}.')
+    if strays := sorted(str(name) for name in weights if not isinstance(weights[name], _Array)):
+        raise ValueError(f"{path} holds weights that are no arrays: {', '.join(strays)}.")
+    return {str(name): weights[name].array for name in weights}
+
+
+def config_from_weights(weights: Mapping[str, NDArray[Any]]) -> Mask2FormerConfig:
+    """Infer the architecture from names and shapes: Mask2Former with any bottleneck ResNet or Swin.
+
+    Left at what all released models have: norms after attention, and drop path 0.3 in the training of Swin.
+
+    Raises:
+        ValueError: A weight that tells the architecture is not there.
+    """
+    shapes = {_translate(name): array.shape for name, array in weights.items()}
+    pixels, module = "model.pixel_level_module.decoder", "model.transformer_module"
+    try:
+        num_queries, hidden_dim = shapes[f"{module}.queries_features.weight"]
+        mask_feature_size, feature_size, *_ = shapes[f"{pixels}.mask_projection.weight"]
+        fields = {
+            "backbone_config": _backbone_config(shapes, "model.pixel_level_module.encoder"),
+            "num_labels": shapes["class_predictor.weight"][0] - 1,
+            "num_queries": num_queries,
+            "hidden_dim": hidden_dim,
+            "feature_size": feature_size,
+            "mask_feature_size": mask_feature_size,
+            "num_attention_heads": shapes[f"{pixels}.encoder.layers.0.self_attn.attention_weights.bias"][0] // _SAMPLES,
+            "encoder_layers": _count(shapes, f"{pixels}.encoder.layers."),
+            "encoder_feedforward_dim": shapes[f"{pixels}.encoder.layers.0.fc1.bias"][0],
+            # transformers counts the prediction from the bare queries as a layer.
+            "decoder_layers": _count(shapes, f"{module}.decoder.layers.") + 1,
+            "dim_feedforward": shapes[f"{module}.decoder.layers.0.fc1.bias"][0],
+            "enforce_input_projection": f"{module}.input_projections.0.weight" in shapes,
+        }
+    except KeyError as missing:
+        raise ValueError(f"no Mask2Former with a bottleneck ResNet or Swin: nothing becomes {missing}.") from None
+    return Mask2FormerConfig(**fields)
+
+
+def to_transformers(weights: Mapping[str, NDArray[Any]], config: Mask2FormerConfig) -> dict[str, Tensor]:
+    """Return the whole state dict of `Mask2FormerForUniversalSegmentation(config)`; it may share the arrays' memory.
+
+    Every weight must have its place and every place its weight. Only `relative_position_index` is passed over, which
+    transformers computes; only what no prediction depends on is made up: the counters of batch norm, a norm after Swin
+    that its feature maps do not pass and, if the file has none, `criterion.empty_weight`.
+
+    Raises:
+        ValueError: Names are missing, unexpected or of another shape; the message lists them all.
+    """
+    with torch.device("meta"):
+        expected: dict[str, Tensor] = Mask2FormerForUniversalSegmentation(config).state_dict()
+    state: dict[str, Tensor] = {}
+    unexpected, misshapen = [], []
+    for name, array in weights.items():
+        if name.endswith(".attn.relative_position_index"):
+            continue
+        targets = list(dict.fromkeys(_translate(name).replace("*", part) for part in "qkv"))
+        if not expected.keys() >= set(targets) or not state.keys().isdisjoint(targets):
+            unexpected.append(name)
+            continue
+        like = expected[targets[0]]
+        pieces: Iterable[Tensor] = [like] * len(targets)
+        if array.shape[1:] == like.shape[1:] and array.size == len(targets) * like.numel():
+            pieces = torch.from_numpy(array).to(like.dtype).reshape(len(targets), *like.shape)
+        else:
+            misshapen.append(f"{name} {array.shape} for {len(targets)} x {tuple(like.shape)}")
+        state |= zip(targets, pieces, strict=True)
+    state = _made_up(expected, config) | state
+    problems = {"missing": expected.keys() - state.keys(), "unexpected": unexpected, "of another shape": misshapen}
+    if lists := [f"{problem}: {', '.join(sorted(names))}" for problem, names in problems.items() if names]:
+        raise ValueError(
+            f"weights do not fit the model, is its config theirs (config_from_weights)? {'; '.join(lists)}"
+        )
+    return state
+
+
+def _translate(name: str) -> str:
+    """Return the name in transformers, with a `*` if it is three; empty if the original has no such part."""
+    for theirs, ours, rules in _PREFIXES:
+        if name.startswith(theirs):
+            rest = name.removeprefix(theirs)
+            for pattern, replacement in rules:
+                rest = re.sub(pattern, replacement, rest)
+            return ours + rest
+    return ""
+
+
+def _made_up(expected: Mapping[str, Tensor], config: Mask2FormerConfig) -> dict[str, Tensor]:
+    """Return the tensors that a file may lack, because no prediction depends on them."""
+    empty_weight = torch.ones(config.num_labels + 1)
+    empty_weight[-1] = config.no_object_weight
+    made_up = {"criterion.empty_weight": empty_weight}
+    for name, like in expected.items():
+        if name.endswith(".num_batches_tracked"):
+            made_up[name] = torch.zeros((), dtype=like.dtype)
+        elif ".encoder.swin.layernorm." in name:
+            made_up[name] = torch.full(like.shape, float(name.endswith(".weight")))
+    return made_up
+
+
+def _backbone_config(shapes: Mapping[str, tuple[int, ...]], encoder: str) -> ResNetConfig | SwinConfig:
+    """Infer the backbone from the shapes of translated names; KeyError if it is neither."""
+    if stem := shapes.get(f"{encoder}.embedder.embedder.convolution.weight"):
+        stages = [f"{encoder}.encoder.stages.{stage}.layers." for stage in range(4)]
+        return ResNetConfig(
+            embedding_size=stem[0],
+            hidden_sizes=[shapes[f"{stage}0.layer.2.convolution.weight"][0] for stage in stages],
+            depths=[_count(shapes, stage) for stage in stages],
+            out_features=_STAGES,
+        )
+    stages = [f"{encoder}.swin.encoder.layers.{stage}.blocks." for stage in range(4)]
+    embed_dim, _, patch_size, _ = shapes[f"{encoder}.swin.embeddings.patch_embeddings.projection.weight"]
+    table = "attention.relative_position_bias.relative_position_bias_table"  # [(2 * window - 1)^2, heads]
+    return SwinConfig(
+        embed_dim=embed_dim,
+        patch_size=patch_size,
+        depths=[_count(shapes, stage) for stage in stages],
+        num_heads=[shapes[f"{stage}0.{table}"][1] for stage in stages],
+        window_size=(isqrt(shapes[f"{stages[0]}0.{table}"][0]) + 1) // 2,
+        mlp_ratio=shapes[f"{stages[0]}0.mlp.fc1.weight"][0] / embed_dim,
+        qkv_bias=f"{stages[0]}0.attention.*_proj.bias" in shapes,
+        drop_path_rate=0.3,
+        out_features=_STAGES,
+    )
+
+
+def _count(names: Iterable[str], prefix: str) -> int:
+    """Count the numbered modules right below `prefix`."""
+    return len({name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)})
+
+
+class _RefusedError(Exception):
+    """Says what a pickle wants that an array of numbers does not need."""
+
+
+# The parts of these two are typed as loosely as a hostile file may fill them.
+class _NumberType:
+    """Stands in for `numpy.dtype`, and takes numbers only: no objects, no records."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if code not in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"):
+            raise _RefusedError(f"an array of type {code!r}")
+        self.type = np.dtype(f"<{code}")
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] not in ("<", "|"):
+            raise _RefusedError(f"an array of byte order {state[1]!r}")
+
+
+class _Array:
+    """Stands in for `numpy.ndarray` and the functions that rebuild one.
+
+    NumPy's own trust the pickle: wrong sizes in the state of a type make it read beyond its memory.
+    """
+
+    def __init__(self, *_: Any) -> None:
+        self.array: NDArray[Any] = np.empty(0)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, number_type, is_fortran, data = state
+        self.array = self.from_buffer(data, number_type, shape, "F" if is_fortran else "C").array
+
+    @classmethod
+    def from_buffer(cls, data: Any, number_type: Any, shape: Any, order: Any, *_: Any) -> "_Array":
+        if not isinstance(number_type, _NumberType):
+            raise _RefusedError(f"an array of type {number_type!r}")
+        self = cls()
+        self.array = np.frombuffer(data, number_type.type).reshape(shape, order=order).copy()
+        return self
+
+    @classmethod
+    def scalar(cls, number_type: Any, data: Any) -> "_Array":
+        return cls.from_buffer(data, number_type, (), "C")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Finds nothing but what checkpoints are made of; since NumPy 2, files say `numpy._core` for `numpy.core`."""
+
+    FOUND: ClassVar = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("_codecs", "encode"): str.encode,  # makes the bytes of an array, in protocols 0 to 2
+        ("numpy", "dtype"): _NumberType,
+        ("numpy", "ndarray"): _Array,
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy.core.multiarray", "scalar"): _Array.scalar,
+        ("numpy.core.numeric", "_frombuffer"): _Array.from_buffer,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the harmless stand-in for a global, or raise."""
+        found = self.FOUND.get((module.replace("numpy._core", "numpy.core"), name))
+        if found is None:
+            raise _RefusedError(f"`{module}.{name}`")
+        return found

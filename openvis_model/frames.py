@@ -1,0 +1,53 @@
+"""Video frames on their way into the networks: checked, resized, scaled to [0, 1].
+
+Both networks see the whole frame at one working size whose sides are multiples of 32. The frame is stretched to that
+size (by 2 % at the most for common formats) instead of being padded, so mask logits, guidance and masks cover exactly
+the frame and no pixel or patch stands for padding.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+LONG_SIDE_LIMIT = 1333
+"""Longest working side in pixels, as in Mask2Former's testing; it bounds memory for panoramas."""
+
+
+def check_frames(frames: Tensor) -> None:
+    """Checks that frames are a non-empty uint8 [T, H, W, 3] tensor.
+
+    Raises:
+        ValueError: names what was expected, what came, and the remedy.
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3:
+        raise ValueError(f"frames: expected shape [T, H, W, 3], got {list(frames.shape)}; permute or stack them")
+    if frames.dtype != torch.uint8:
+        raise ValueError(f"frames: expected uint8 values 0-255, got {frames.dtype}; hand over frames as decoded")
+    if 0 in frames.shape:
+        raise ValueError(f"frames: shape {list(frames.shape)} has no pixels; skip empty batches before the model")
+
+
+def working_size(height: int, width: int, *, short_side: int, divisor: int) -> tuple[int, int]:
+    """Working (height, width) in pixels: shorter side near `short_side`, both sides multiples of `divisor`."""
+    scale = min(short_side / min(height, width), max(LONG_SIDE_LIMIT, short_side) / max(height, width))
+    return (
+        max(1, round(height * scale / divisor)) * divisor,
+        max(1, round(width * scale / divisor)) * divisor,
+    )
+
+
+def to_pixels(frames: Tensor, *, short_side: int, divisor: int) -> Float[Tensor, "T 3 h w"]:
+    """Turns uint8 frames [T, H, W, 3] into floats in [0, 1] at their `working_size`.
+
+    Resampling is bilinear with antialiasing; frames that have the size already are not resampled.
+
+    Raises:
+        ValueError: for frames that `check_frames` refuses.
+    """
+    check_frames(frames)
+    size = working_size(frames.shape[1], frames.shape[2], short_side=short_side, divisor=divisor)
+    pixels = frames.permute(0, 3, 1, 2).float().div_(255)
+    if pixels.shape[-2:] != size:
+        pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+    return pixels.contiguous()

@@ -1,0 +1,55 @@
+"""Instance guidance: mask proposals become rows of an attention mask (OpenVIS, Fig. 3a)."""
+
+from typing import Literal, get_args
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+Guidance = Literal["logits", "binary", "none"]
+Resampling = Literal["log_mean_probability", "logit_mean_probability", "mean_logit", "max_logit"]
+
+FLOOR = 1e-30
+"""Smallest mean mask probability of a patch; its logarithm (-69) already means no attention in float32."""
+
+
+def instance_guidance(
+    mask_logits: Float[Tensor, "B N h w"],
+    grid: tuple[int, int],
+    *,
+    guidance: Guidance,
+    resampling: Resampling,
+) -> Float[Tensor, "B N P"]:
+    """Additive attention of each instance token to each patch of a grid (rows, columns), P = rows · columns.
+
+    `none` is zero everywhere. `binary` is zero on every patch that the mask touches and -inf elsewhere. `logits` grades
+    the attention by the mask logits, brought to the grid by one of four resamplings:
+
+    - `log_mean_probability` (default): log of the mean mask probability over the patch, at most 0;
+    - `logit_mean_probability`: logit of the same mean;
+    - `mean_logit`: mean of the logits; the far negative background drowns objects smaller than a patch;
+    - `max_logit`: largest logit of the patch.
+
+    Computed in float32 whatever the autocast dtype is, since logarithms of small means leave the range of half floats.
+
+    Raises:
+        ValueError: for an unknown guidance or resampling.
+    """
+    logits = mask_logits.float()
+    if guidance == "none":
+        return logits.new_zeros(*logits.shape[:2], grid[0] * grid[1])
+    if guidance == "binary":
+        touched = F.adaptive_max_pool2d(logits, grid) > 0
+        return logits.new_zeros(touched.shape).masked_fill(~touched, float("-inf")).flatten(2)
+    if guidance != "logits":
+        raise ValueError(f"guidance: unknown value {guidance!r}; choose from {get_args(Guidance)}")
+    if resampling == "mean_logit":
+        return F.adaptive_avg_pool2d(logits, grid).flatten(2)
+    if resampling == "max_logit":
+        return F.adaptive_max_pool2d(logits, grid).flatten(2)
+    probability = F.adaptive_avg_pool2d(logits.sigmoid(), grid).clamp(min=FLOOR).flatten(2)
+    if resampling == "log_mean_probability":
+        return probability.log()
+    if resampling == "logit_mean_probability":
+        return probability.clamp(max=1 - 1e-6).logit()
+    raise ValueError(f"resampling: unknown value {resampling!r}; choose from {get_args(Resampling)}")

@@ -1,0 +1,136 @@
+"""Open-world mask proposal: Mask2Former without classes (OpenVIS, Fig. 2a, Eq. 1)."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+
+from openvis_model.frames import to_pixels
+
+# Its one message here says that a ResNet backbone "may not be compatible"; our tests show that it is.
+logging.getLogger("transformers.models.mask2former.configuration_mask2former").setLevel(logging.ERROR)
+
+SIZE_DIVISOR = 32
+"""The coarsest feature map has 1/32 of the frame's resolution."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskProposalConfig:
+    """What the mask proposal network is built from.
+
+    Attributes:
+        mask2former: a `transformers` Mask2FormerConfig as plain values, backbone included.
+        freeze_batch_norm: whether batch norm keeps the pretrained statistics and scales, as Mask2Former's ResNet does.
+    """
+
+    mask2former: dict[str, Any] = field(default_factory=dict)
+    freeze_batch_norm: bool = True
+
+    def build(self) -> Mask2FormerConfig:
+        """The `transformers` configuration.
+
+        Raises:
+            ValueError: if dropout is on: Mask2Former's decoder would also skip whole layers.
+        """
+        config = Mask2FormerConfig.from_dict(self.mask2former)
+        if config.dropout:
+            raise ValueError(f"mask2former.dropout: expected 0, got {config.dropout}; it would skip decoder layers")
+        return config
+
+    @property
+    def num_queries(self) -> int:
+        """N, the number of instance queries."""
+        return int(self.build().num_queries)
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Class-agnostic proposals of T frames.
+
+    Attributes:
+        mask_logits: one mask per instance query at 1/4 of the working size.
+        queries: Q_t, the instance queries after the decoder layer and its norm.
+        objectness_logits: log-odds of object against no object.
+    """
+
+    mask_logits: Float[Tensor, "T N h w"]
+    queries: Float[Tensor, "T N C"]
+    objectness_logits: Float[Tensor, "T N"]
+
+    @property
+    def objectness(self) -> Float[Tensor, "T N"]:
+        """1 - p(no object)."""
+        return self.objectness_logits.sigmoid()
+
+
+class MaskProposalNetwork(nn.Module):
+    """M_t, Q_t = Ψ(Φ(F_t), Q_0): every frame on its own, N proposals each (Eq. 1).
+
+    A closed-set checkpoint works as it is: its class logits are collapsed to object against no object.
+
+    Args:
+        config: what to build.
+        short_side: working size of the frames, in pixels.
+        mask2former: a network to use instead of one with random weights.
+    """
+
+    def __init__(
+        self,
+        config: MaskProposalConfig,
+        *,
+        short_side: int,
+        mask2former: Mask2FormerForUniversalSegmentation | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.short_side = short_side
+        self.mask2former = mask2former or Mask2FormerForUniversalSegmentation(config.build())
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, frames: Tensor) -> Proposals:
+        """Proposals of the last decoder layer for frames uint8 [T, H, W, 3].
+
+        Raises:
+            ValueError: for frames that `check_frames` refuses.
+        """
+        return self.layers(frames)[-1]
+
+    def layers(self, frames: Tensor) -> list[Proposals]:
+        """Proposals after every decoder layer, the initial queries first, for deep supervision."""
+        pixels = (to_pixels(frames, short_side=self.short_side, divisor=SIZE_DIVISOR) - self.mean) / self.std
+        output = self.mask2former.model(pixels, output_hidden_states=True)
+        queries = [state.transpose(0, 1) for state in output.transformer_decoder_intermediate_states]
+        return [
+            Proposals(mask_logits, layer, collapse(self.mask2former.class_predictor(layer)))
+            for mask_logits, layer in zip(output.masks_queries_logits, queries, strict=True)
+        ]
+
+    def train(self, mode: bool = True) -> "MaskProposalNetwork":
+        """Switches to training, where frozen batch norms keep their statistics."""
+        super().train(mode)
+        for norm in self._frozen_batch_norms():
+            norm.eval()
+        return self
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Everything but frozen batch norms."""
+        frozen = {parameter for norm in self._frozen_batch_norms() for parameter in norm.parameters()}
+        return [parameter for parameter in self.parameters() if parameter not in frozen]
+
+    def _frozen_batch_norms(self) -> list[nn.Module]:
+        return [m for m in self.modules() if isinstance(m, nn.BatchNorm2d) and self.config.freeze_batch_norm]
+
+
+def collapse(class_logits: Float[Tensor, "*n classes"]) -> Float[Tensor, "*n"]:
+    """Log-odds of object: logsumexp over the classes minus the logit of "no object", which stands last."""
+    return class_logits[..., :-1].logsumexp(dim=-1) - class_logits[..., -1]

@@ -1,0 +1,124 @@
+"""The rollout tracker: predicts each track's tracking token in the next frame (OpenVIS, Eq. 5 and 6)."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from openvis_model.instances import TokenKind
+
+TrackerKind = Literal["rnn", "gru", "linear", "mlp"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutTrackerConfig:
+    """What the paper's Table 6 ablates.
+
+    Attributes:
+        kind: the predictor: `rnn` (the paper's), `gru`, or without memory `linear` and `mlp` (two layers).
+        token: what a tracking token is made of.
+    """
+
+    kind: TrackerKind = "rnn"
+    token: TokenKind = "instance_query"
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(TrackerKind):
+            raise ValueError(f"rollout_tracker.kind: unknown value {self.kind!r}; choose from {get_args(TrackerKind)}")
+        if self.token not in get_args(TokenKind):
+            raise ValueError(f"rollout_tracker.token: unknown value {self.token!r}; choose from {get_args(TokenKind)}")
+
+
+class RolloutTracker(nn.Module):
+    """T^A_t = R(T_{t-1}, h_{t-1}): one recurrent layer over the tokens of each track (Eq. 5).
+
+    Args:
+        config: which predictor.
+        width: E, the width of a tracking token.
+    """
+
+    def __init__(self, config: RolloutTrackerConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.width = width
+        self.predictor: nn.Module
+        match config.kind:
+            case "rnn":
+                self.predictor = nn.RNNCell(width, width)
+            case "gru":
+                self.predictor = nn.GRUCell(width, width)
+            case "linear":
+                self.predictor = nn.Linear(width, width)
+            case "mlp":
+                self.predictor = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+
+    @property
+    def hidden_width(self) -> int:
+        """Width of the hidden state: 0 for a predictor without memory."""
+        return self.width if isinstance(self.predictor, nn.RNNCellBase) else 0
+
+    def initial_state(self, tracks: int) -> Float[Tensor, "tracks H"]:
+        """Hidden state of tracks that have no history."""
+        return next(self.parameters()).new_zeros(tracks, self.hidden_width)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """All of them."""
+        return list(self.parameters())
+
+    def forward(
+        self, tokens: Float[Tensor, "n E"], hidden: Float[Tensor, "n H"]
+    ) -> tuple[Float[Tensor, "n E"], Float[Tensor, "n H"]]:
+        """Takes in the tokens of one frame; returns the rollout tokens of the next frame and the new hidden state."""
+        if self.hidden_width:
+            hidden = self.predictor(tokens, hidden)
+            return hidden, hidden
+        return self.predictor(tokens), hidden
+
+
+def rollout_loss(
+    tracker: RolloutTracker,
+    tokens: Float[Tensor, "B T N E"],
+    present: Bool[Tensor, "B T N"],
+    *,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Predictive tracking loss (Eq. 6): each rollout token must be nearest to its own object's token.
+
+    The cross-entropy runs over the cosines of a rollout token to the tokens of all objects present in the frame,
+    divided by the temperature. Objects that are absent, and padding, which is never present, are no candidates; while
+    absent, a track keeps its last prediction and hidden state, as in inference. Objects without history predict
+    nothing. The mean is over predictions.
+
+    Args:
+        tracker: the network to train.
+        tokens: tracking tokens of B clips of T frames, aligned: index i is the same object in every frame.
+        present: whether the object is in the frame.
+        temperature: divides the cosines.
+
+    Returns:
+        The loss; zero, with a graph, where no object is ever seen twice.
+    """
+    clips, frames, objects, _ = tokens.shape
+    state = tracker.initial_state(clips * objects)
+    prediction = tokens.new_zeros(clips * objects, tracker.width)
+    seen = torch.zeros_like(present[:, 0])
+    total, count = tokens.new_zeros(()), tokens.new_zeros(())
+    for t in range(frames):
+        here = present[:, t]
+        if t:
+            rollout = F.normalize(prediction.view(clips, objects, -1), dim=-1)
+            cosine = rollout @ F.normalize(tokens[:, t], dim=-1).mT
+            candidates = (cosine / temperature).masked_fill(~here[:, None], torch.finfo(cosine.dtype).min)
+            predicted = here & seen
+            log_probability = candidates.log_softmax(-1).diagonal(dim1=1, dim2=2)
+            total = total - log_probability.masked_fill(~predicted, 0).sum()
+            count = count + predicted.sum()
+        next_prediction, next_state = tracker(tokens[:, t].flatten(0, 1), state)
+        update = here.flatten()[:, None]
+        prediction = torch.where(update, next_prediction, prediction)
+        state = torch.where(update, next_state, state)
+        seen = seen | here
+    return total / count.clamp(min=1)

@@ -1,0 +1,197 @@
+"""Tracks of one video: birth, gaps, end, and what is known of each track so far.
+
+Memory grows with the objects in sight, not with the length of the video: a track keeps running sums only, and leaves
+when it has ended.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from openvis_model.association import Association, AssociationConfig, Memory, assign, build_association
+from openvis_model.instances import Instances
+from openvis_model.rollout_tracker import RolloutTracker
+from openvis_model.vocabulary import VocabularyEmbedding
+
+NO_TRACK = -1
+"""Track id of an instance that belongs to no track."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoTrackerConfig:
+    """When tracks begin and end.
+
+    Attributes:
+        association: how instances are linked.
+        objectness_threshold: a track is alive in the frames where its objectness reaches this.
+        max_gap: frames that a track may be out of sight; then it has ended, and what comes later is a new track.
+    """
+
+    association: AssociationConfig = field(default_factory=AssociationConfig)
+    objectness_threshold: float = 0.5
+    max_gap: int = 30
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.objectness_threshold <= 1:
+            raise ValueError(f"objectness_threshold: expected a probability, got {self.objectness_threshold}")
+        if self.max_gap < 0:
+            raise ValueError(f"max_gap: expected a number of frames, 0 or more, got {self.max_gap}")
+
+
+@dataclass(frozen=True)
+class Track:
+    """A finished track.
+
+    Attributes:
+        track_id: unique within the video, in order of first sight.
+        first_frame: index of the first frame in which it was seen.
+        last_frame: index of the last one.
+        frames: number of frames in which it was seen.
+        scores: for each category, the mean over its frames of objectness · class probability.
+        embedding: mean of its instance tokens weighted by objectness, unit norm.
+    """
+
+    track_id: int
+    first_frame: int
+    last_frame: int
+    frames: int
+    scores: Float[Tensor, " K"]
+    embedding: Float[Tensor, " D"]
+
+    def top(self, k: int) -> list[tuple[int, float]]:
+        """The k best (category index, score), best first."""
+        scores, categories = self.scores.topk(min(k, len(self.scores)))
+        return list(zip(categories.tolist(), scores.tolist(), strict=True))
+
+
+class Slots(NamedTuple):
+    """Running state, one row per slot; a slot has a track once its instance was seen."""
+
+    gap: Int[Tensor, " M"]
+    track_id: Int[Tensor, " M"]
+    first_frame: Int[Tensor, " M"]
+    last_frame: Int[Tensor, " M"]
+    frames: Int[Tensor, " M"]
+    score_sum: Float[Tensor, "M K"]
+    embedding_sum: Float[Tensor, "M D"]
+
+
+@dataclass(frozen=True)
+class TrackerState:
+    """Everything that a video's tracking carries from one frame to the next; plain tensors, picklable."""
+
+    memory: Memory | None = None
+    slots: Slots | None = None
+    next_track_id: int = 0
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """What one frame brought.
+
+    Attributes:
+        track_ids: the track of each instance, `NO_TRACK` for those that are in none.
+        ended: tracks that were out of sight for too long.
+    """
+
+    track_ids: Int[np.ndarray, " n"]
+    ended: list[Track]
+
+
+class VideoTracker:
+    """Links the instances of successive frames into tracks; holds no state itself, so one serves many videos.
+
+    Args:
+        config: when tracks begin and end.
+        vocabulary: what tracks may be called.
+        rollout_tracker: the trained tracker, for `rollout` association.
+    """
+
+    def __init__(
+        self,
+        config: VideoTrackerConfig,
+        vocabulary: VocabularyEmbedding,
+        rollout_tracker: RolloutTracker | None = None,
+    ) -> None:
+        self.config = config
+        self.vocabulary = vocabulary
+        self.association: Association = build_association(config.association, rollout_tracker)
+
+    @torch.inference_mode()
+    def step(self, state: TrackerState, frame: int, instances: Instances) -> tuple[TrackerState, TrackedFrame]:
+        """Takes in the next frame; `frame` is its index in the video. Frames must come in order."""
+        memory, slots, slot_of = self.link(state, instances)
+        slots = slots._replace(gap=slots.gap + 1)
+        alive = (instances.objectness >= self.config.objectness_threshold) & torch.as_tensor(instances.masks.areas > 0)
+        seen = slot_of[alive]
+
+        born = seen[slots.track_id[seen] == NO_TRACK]
+        next_track_id = state.next_track_id + len(born)
+        new_ids = torch.arange(state.next_track_id, next_track_id)
+        objectness, tokens = instances.objectness[alive, None], instances.instance_tokens[alive]
+        slots = Slots(
+            gap=slots.gap.index_fill(0, seen, 0),
+            track_id=slots.track_id.index_copy(0, born, new_ids),
+            first_frame=slots.first_frame.index_fill(0, born, frame),
+            last_frame=slots.last_frame.index_fill(0, seen, frame),
+            frames=slots.frames.index_add(0, seen, torch.ones_like(seen)),
+            score_sum=slots.score_sum.index_add(0, seen, objectness * self.vocabulary.probabilities(tokens)),
+            embedding_sum=slots.embedding_sum.index_add(0, seen, objectness * tokens),
+        )
+        track_ids = torch.where(alive, slots.track_id[slot_of], NO_TRACK).numpy()
+
+        over = slots.gap > self.config.max_gap
+        ended = self._tracks(Slots(*_rows(slots, over)))
+        state = TrackerState(_rows(memory, ~over), Slots(*_rows(slots, ~over)), next_track_id)
+        return state, TrackedFrame(track_ids, ended)
+
+    def finish(self, state: TrackerState) -> tuple[TrackerState, list[Track]]:
+        """Ends all tracks, at the end of a video or at a shot cut; track ids go on where they were."""
+        tracks = self._tracks(state.slots) if state.slots else []
+        return TrackerState(next_track_id=state.next_track_id), tracks
+
+    def link(self, state: TrackerState, instances: Instances) -> tuple[Memory, Slots, Int[Tensor, " n"]]:
+        """Memory and slots with this frame's instances taken in, and the slot of each instance."""
+        observed = self.association.observe(instances)
+        if state.memory is None or state.slots is None:
+            return self.association.start(observed), self._empty_slots(len(observed)), torch.arange(len(observed))
+        memory = self.association.advance(state.memory)
+        similarity = self.association.similarity(memory, observed)
+        matched, found = map(torch.as_tensor, assign(similarity, self.config.association.min_similarity))
+        updated = self.association.update(_rows(memory, matched), observed[found])
+        memory = tuple(part.index_copy(0, matched, new) for part, new in zip(memory, updated, strict=True))
+
+        slots = len(state.slots.gap)
+        slot_of = torch.full((len(observed),), -1).index_copy(0, found, matched)
+        new = (slot_of < 0).nonzero()[:, 0]
+        slot_of[new] = slots + torch.arange(len(new))
+        return (
+            tuple(map(torch.cat, zip(memory, self.association.start(observed[new]), strict=True))),
+            Slots(*map(torch.cat, zip(state.slots, self._empty_slots(len(new)), strict=True))),
+            slot_of,
+        )
+
+    def _empty_slots(self, count: int) -> Slots:
+        categories, width = self.vocabulary.embeddings.shape
+        none = torch.full((count,), NO_TRACK)
+        zero = torch.zeros(count, dtype=torch.long)
+        return Slots(zero, none, none, none, zero, torch.zeros(count, categories), torch.zeros(count, width))
+
+    def _tracks(self, slots: Slots) -> list[Track]:
+        order = slots.track_id.argsort()
+        slots = Slots(*_rows(slots, order[slots.track_id[order] != NO_TRACK]))
+        scores = slots.score_sum / slots.frames[:, None]
+        embeddings = F.normalize(slots.embedding_sum, dim=-1)
+        return [
+            Track(int(track_id), int(first), int(last), int(frames), score, embedding)
+            for _, track_id, first, last, frames, score, embedding in zip(*slots[:5], scores, embeddings, strict=True)
+        ]
+
+
+def _rows(parts: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
+    return tuple(part[index] for part in parts)

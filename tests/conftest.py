@@ -1,0 +1,53 @@
+import re
+from collections.abc import Iterator
+
+import jaxtyping
+import pytest
+import torch
+
+from openvis_model.config import InstFormerConfig, mini
+from openvis_model.inst_former import InstFormer
+from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding, embed_vocabulary
+
+NAMES = ("red striped star", "blue plain disc", "green dotted ring")
+WORDS = tuple(sorted({word for text in (*PROMPTS, *NAMES) for word in re.findall(r"[a-z]+", text.lower())}))
+
+
+@pytest.fixture(autouse=True, name="_seed")
+def seed() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def as_user() -> Iterator[None]:
+    """Without the shape checks of the test run, as users call: the code's own checks must catch bad input."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def mini_config() -> InstFormerConfig:
+    return mini(WORDS)
+
+
+@pytest.fixture(scope="session")
+def mini_model(mini_config: InstFormerConfig) -> InstFormer:
+    """An untrained mini model; tests must not change it."""
+    torch.manual_seed(1)
+    return InstFormer(mini_config).eval()
+
+
+@pytest.fixture(scope="session")
+def vocabulary(mini_model: InstFormer) -> VocabularyEmbedding:
+    return embed_vocabulary(Vocabulary(tuple((name,) for name in NAMES)), mini_model.text_encoder)
+
+
+@pytest.fixture
+def frames() -> torch.Tensor:
+    """Five frames of 96 × 128 pixels with soft blobs, uint8 [5, 96, 128, 3]."""
+    generator = torch.Generator().manual_seed(2)
+    coarse = torch.rand(5, 3, 6, 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(96, 128), mode="bicubic").clamp(0, 1)
+    return (smooth * 255).byte().permute(0, 2, 3, 1).contiguous()

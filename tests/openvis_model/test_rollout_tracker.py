@@ -1,0 +1,118 @@
+import math
+from typing import get_args
+
+import pytest
+import torch
+
+from openvis_model.rollout_tracker import RolloutTracker, RolloutTrackerConfig, TrackerKind, rollout_loss
+
+
+def tracker(kind: TrackerKind, width: int = 2) -> RolloutTracker:
+    return RolloutTracker(RolloutTrackerConfig(kind=kind), width)
+
+
+def identity_tracker() -> RolloutTracker:
+    """A linear tracker that predicts that nothing changes."""
+    model = tracker("linear")
+    with torch.no_grad():
+        model.predictor.weight.copy_(torch.eye(2))
+        model.predictor.bias.zero_()
+    return model
+
+
+def test_rnn_by_hand() -> None:
+    """Eq. 5: h_1 = tanh(W T_0 + U h_0 + b), and the prediction is the hidden state.
+
+    W = diag(1, 2), U = 0.5 · I, b = (0.1, 0): T_0 = (0.2, 0.3), h_0 = 0 gives tanh(0.3), tanh(0.6); then
+    T_1 = (0, 1) gives tanh(0 + 0.5 · tanh(0.3) + 0.1), tanh(2 + 0.5 · tanh(0.6)).
+    """
+    model = tracker("rnn")
+    with torch.no_grad():
+        model.predictor.weight_ih.copy_(torch.diag(torch.tensor([1.0, 2.0])))
+        model.predictor.weight_hh.copy_(0.5 * torch.eye(2))
+        model.predictor.bias_ih.copy_(torch.tensor([0.1, 0.0]))
+        model.predictor.bias_hh.zero_()
+    prediction, hidden = model(torch.tensor([[0.2, 0.3]]), model.initial_state(1))
+    assert prediction.tolist()[0] == pytest.approx([math.tanh(0.3), math.tanh(0.6)])
+    prediction, hidden = model(torch.tensor([[0.0, 1.0]]), hidden)
+    expected = [math.tanh(0.5 * math.tanh(0.3) + 0.1), math.tanh(2 + 0.5 * math.tanh(0.6))]
+    assert prediction.tolist()[0] == pytest.approx(expected)
+    assert torch.equal(prediction, hidden)
+
+
+@pytest.mark.parametrize("kind", get_args(TrackerKind))
+def test_every_kind_keeps_tracks_apart(kind: TrackerKind) -> None:
+    model = tracker(kind, width=4)
+    tokens = torch.randn(3, 4)
+    state = model.initial_state(3)
+    together, states = model(tokens, state)
+    alone, _ = model(tokens[1:2], state[1:2])
+    assert (together[1:2] - alone).abs().max() < 1e-6
+    assert states.shape == (3, 4 if kind in ("rnn", "gru") else 0)
+
+
+def test_loss_by_hand() -> None:
+    """Eq. 6 with a predictor that repeats the last token, two objects, two frames, temperature 0.5.
+
+    Frame 0: (1, 0) and (0, 1). Frame 1: (1, 0) and (0.6, 0.8). Cosines of object 0: 1 and 0.6, of object 1: 0 and
+    0.8; divided by 0.5: (2, 1.2) and (0, 1.6). Losses: ln(1 + e^-0.8) = 0.371101 and ln(1 + e^-1.6) = 0.183905.
+    """
+    tokens = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.6, 0.8]]]])
+    loss = rollout_loss(identity_tracker(), tokens, torch.ones(1, 2, 2, dtype=torch.bool), temperature=0.5)
+    assert loss.item() == pytest.approx((0.371101 + 0.183905) / 2, abs=1e-5)
+
+
+def test_loss_bridges_absence_by_hand() -> None:
+    """Object 1 is away in frame 1 and back in frame 2, where it is predicted from frame 0.
+
+    Frame 1 has one candidate, so object 0 costs ln 1 = 0. Frame 2 has both: object 0 predicts (1, 0) against (1, 0)
+    and (0, 1): ln(1 + e^-2) = 0.126928, object 1 predicts (0, 1) against the same: 0.126928. Three predictions.
+    """
+    tokens = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [9.0, 9.0]], [[1.0, 0.0], [0.0, 1.0]]]])
+    present = torch.tensor([[[True, True], [True, False], [True, True]]])
+    loss = rollout_loss(identity_tracker(), tokens, present, temperature=0.5)
+    assert loss.item() == pytest.approx(2 * 0.126928 / 3, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", get_args(TrackerKind))
+def test_padding_and_absent_tokens_change_nothing(kind: TrackerKind) -> None:
+    model = tracker(kind, width=4)
+    tokens, present = torch.randn(2, 5, 3, 4), torch.rand(2, 5, 3) < 0.7
+    loss = rollout_loss(model, tokens, present, temperature=0.1)
+    padded = torch.cat([tokens, torch.full((2, 5, 2, 4), 1e3)], dim=2)
+    noise = torch.where(torch.nn.functional.pad(present, (0, 2))[..., None], padded, torch.randn(2, 5, 5, 4))
+    same = rollout_loss(model, noise, torch.nn.functional.pad(present, (0, 2)), temperature=0.1)
+    assert same.item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_nothing_to_predict_gives_zero_with_a_graph() -> None:
+    model = tracker("rnn")
+    loss = rollout_loss(model, torch.randn(1, 3, 2, 2), torch.zeros(1, 3, 2, dtype=torch.bool), temperature=0.1)
+    assert loss.item() == 0
+    loss.backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
+
+
+def test_training_learns_to_predict_a_rotation() -> None:
+    """Objects rotate by 40 degrees a frame, so the last token is nearest to a neighbour: only a prediction can win."""
+    angles = torch.arange(9) * 2 * math.pi / 9
+    turned = angles + torch.arange(6)[:, None] * 2 * math.pi / 9
+    tokens = torch.stack([turned.cos(), turned.sin()], dim=-1)[None]
+    present = torch.ones(1, 6, 9, dtype=torch.bool)
+    model = tracker("rnn")
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    first = rollout_loss(model, tokens, present, temperature=0.1).item()
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = rollout_loss(model, tokens, present, temperature=0.1)
+        loss.backward()
+        optimizer.step()
+    still = rollout_loss(identity_tracker(), tokens, present, temperature=0.1).item()
+    assert loss.item() < 0.5 * min(first, still)
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(("field", "value"), [("kind", "lstm"), ("token", "box")])
+def test_bad_config_is_refused(field: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"rollout_tracker.{field}.*{value!r}"):
+        RolloutTrackerConfig(**{field: value})

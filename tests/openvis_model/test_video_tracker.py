@@ -1,0 +1,150 @@
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from openvis_model.association import AssociationConfig
+from openvis_model.instances import Instances
+from openvis_model.rle import RleMasks
+from openvis_model.video_tracker import NO_TRACK, Track, TrackedFrame, TrackerState, VideoTracker, VideoTrackerConfig
+from openvis_model.vocabulary import VocabularyEmbedding
+
+# Class probabilities of the tokens (1, 0) and (0, 1) are (3/4, 1/4) and (1/4, 3/4).
+VOCABULARY = VocabularyEmbedding(("a", "b"), torch.eye(2), logit_scale=1.0986123)
+AXES = torch.eye(6)
+
+
+def frame(*queries: int, objectness: float | list[float] = 0.9, token: int = 0, area: int = 4) -> Instances:
+    """Instances whose queries are unit vectors of these axes, so that equal axes match."""
+    n = len(queries)
+    levels = torch.tensor(objectness).expand(n)
+    masks = RleMasks((9, 9), (b"",) * n, np.full(n, area), np.tile([0, 0, 2, 2], (n, 1)))
+    return Instances(
+        levels, torch.eye(2)[token].expand(n, 2), AXES[list(queries)], torch.tensor(queries, dtype=torch.long), masks
+    )
+
+
+def tracker(**fields: object) -> VideoTracker:
+    association = AssociationConfig(kind="hungarian", token="query", min_similarity=0.5)
+    return VideoTracker(VideoTrackerConfig(**{"association": association} | fields), VOCABULARY)
+
+
+def run(video: list[Instances], model: VideoTracker) -> tuple[list[TrackedFrame], list[Track]]:
+    state, tracked = TrackerState(), []
+    for index, seen in enumerate(video):
+        state, result = model.step(state, index, seen)
+        tracked.append(result)
+    last = model.finish(state)[1]
+    return tracked, [track for result in tracked for track in result.ended] + last
+
+
+def ids(tracked: list[TrackedFrame]) -> list[list[int]]:
+    return [result.track_ids.tolist() for result in tracked]
+
+
+def test_tracks_follow_their_objects_whatever_the_order() -> None:
+    tracked, tracks = run([frame(0, 1), frame(1, 0), frame(0, 2, 1)], tracker())
+    assert ids(tracked) == [[0, 1], [1, 0], [0, 2, 1]]
+    assert [(t.track_id, t.first_frame, t.last_frame, t.frames) for t in tracks] == [
+        (0, 0, 2, 3),
+        (1, 0, 2, 3),
+        (2, 2, 2, 1),
+    ]
+
+
+def test_a_gap_is_bridged_up_to_max_gap() -> None:
+    video = [frame(0), frame(), frame(), frame(0)]
+    assert ids(run(video, tracker(max_gap=2))[0]) == [[0], [], [], [0]]
+    tracked, tracks = run(video, tracker(max_gap=1))
+    assert ids(tracked) == [[0], [], [], [1]]
+    assert [t.track_id for t in tracked[2].ended] == [0]  # told as soon as it is known
+    assert [(t.first_frame, t.last_frame) for t in tracks] == [(0, 0), (3, 3)]
+
+
+def test_with_all_queries_kept_objectness_says_when_a_track_is_alive() -> None:
+    """Benchmark runs hand over all N instances of every frame; those below the threshold belong to no track."""
+    levels = [[0.9, 0.1], [0.1, 0.1], [0.1, 0.9], [0.9, 0.9]]
+    video = [frame(0, 1, objectness=level) for level in levels]
+    tracked, tracks = run(video, tracker(max_gap=2))
+    assert ids(tracked) == [[0, NO_TRACK], [NO_TRACK, NO_TRACK], [NO_TRACK, 1], [0, 1]]
+    assert [t.frames for t in tracks] == [2, 2]
+    tracked, _ = run(video, tracker(max_gap=1))
+    assert ids(tracked)[3] == [2, 1]  # the slot of query 0 was empty for too long and begins a new track
+
+
+def test_an_empty_mask_is_not_seen() -> None:
+    tracked, tracks = run([frame(0, area=0), frame(0)], tracker())
+    assert ids(tracked) == [[NO_TRACK], [0]]
+    assert tracks[0].first_frame == 1
+
+
+def test_scores_and_embedding_by_hand() -> None:
+    """Objectness 0.8 with token (1, 0), then 0.6 with token (0, 1).
+
+    Scores: (0.8 · 3/4 + 0.6 · 1/4) / 2 = 0.375 and (0.8 · 1/4 + 0.6 · 3/4) / 2 = 0.325; embedding: (0.8, 0.6).
+    """
+    _, tracks = run([frame(0, objectness=0.8), frame(), frame(0, objectness=0.6, token=1)], tracker())
+    assert tracks[0].scores.tolist() == pytest.approx([0.375, 0.325])
+    assert tracks[0].embedding.tolist() == pytest.approx([0.8, 0.6])
+    assert tracks[0].top(5) == [(0, pytest.approx(0.375)), (1, pytest.approx(0.325))]
+
+
+def test_frames_without_objects_give_no_tracks() -> None:
+    tracked, tracks = run([frame(), frame(), frame()], tracker())
+    assert ids(tracked) == [[], [], []]
+    assert tracks == []
+
+
+def test_state_can_be_carried_through_a_pickle_between_any_two_frames() -> None:
+    generator = torch.Generator().manual_seed(3)
+    video = [frame(*torch.randperm(6, generator=generator)[: 1 + i % 5].tolist()) for i in range(12)]
+    model = tracker(max_gap=1)
+    whole, tracks = run(video, model)
+    state, chunked, ended = TrackerState(), [], []
+    for index, seen in enumerate(video):
+        state = pickle.loads(pickle.dumps(state))  # noqa: S301
+        state, result = model.step(state, index, seen)
+        chunked.append(result)
+        ended += result.ended
+    ended += model.finish(state)[1]
+    assert ids(chunked) == ids(whole)
+    assert [t.track_id for t in ended] == [t.track_id for t in tracks]
+    assert all(torch.equal(a.scores, b.scores) for a, b in zip(ended, tracks, strict=True))
+
+
+def test_a_shot_cut_ends_tracks_and_ids_go_on() -> None:
+    model = tracker()
+    state, _ = model.step(TrackerState(), 0, frame(0, 1))
+    state, tracks = model.finish(state)
+    assert [t.track_id for t in tracks] == [0, 1]
+    _, result = model.step(state, 1, frame(0, 1))
+    assert result.track_ids.tolist() == [2, 3]
+
+
+def test_memory_does_not_grow_with_the_video() -> None:
+    """Every frame shows other objects; the state holds only those of the last max_gap + 1 frames."""
+    model = tracker(max_gap=3)
+    state = TrackerState()
+    for index in range(50):
+        state, _ = model.step(state, index, frame(index % 6))
+        assert state.slots is not None
+        assert len(state.slots.gap) <= 4
+    assert state.next_track_id == 50
+
+
+def test_rollout_tracks_with_the_models_tracker(mini_model, vocabulary, frames) -> None:
+    """The untrained tracker still gives a one-to-one linking of all queries in every frame."""
+    config = VideoTrackerConfig(objectness_threshold=0.0)
+    found = [replace(seen, masks=replace(seen.masks, areas=seen.masks.areas + 1)) for seen in mini_model(frames)]
+    tracked, tracks = run(found, VideoTracker(config, vocabulary, mini_model.rollout_tracker))
+    assert all(sorted(result.track_ids) == list(range(16)) for result in tracked)
+    assert len(tracks) == 16
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(("field", "value"), [("objectness_threshold", 1.5), ("max_gap", -1)])
+def test_bad_config_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{field}.*{value}"):
+        VideoTrackerConfig(**{field: value})
