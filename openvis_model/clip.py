@@ -97,7 +97,7 @@ class WordTokenizer:
         Raises:
             ValueError: lists the words that the model does not know.
         """
-        words = re.findall(r"[a-z0-9]+", text.lower())
+        words = split_words(text)
         unknown = [word for word in words if word not in self.ids]
         if unknown:
             raise ValueError(
@@ -114,6 +114,11 @@ class WordTokenizer:
             encoded = [self.start, *self.encode(text), self.end]
             row[: len(encoded)] = torch.tensor(encoded)
         return ids
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation."""
+    return re.findall(r"[a-z0-9]+", text.lower())
 
 
 class TextEncoder(nn.Module):

@@ -12,13 +12,16 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import QuickGELU, VisionTransformer
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from openvis_model.frames import to_pixels
 from openvis_model.guidance import Guidance, Resampling, instance_guidance
+
+QUICK_GELU = 1.702
+"""The factor in OpenAI's approximation of GELU, x · sigmoid(1.702 x)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +102,18 @@ class InstanceGuidanceAttention(nn.Module):
         v_image, v_instance = v.split([first_instance, instances], dim=2)
         image = F.scaled_dot_product_attention(q_image, k_image, v_image)
 
+        # An instance sees all patches and itself. Its own key takes the column that the register has among the image's
+        # keys, which spares a copy of all keys and values; without a register that column is added.
+        if first_instance == patches:
+            k_image, v_image = (F.pad(x, (0, 0, 0, 1)) for x in (k_image, v_image))
         q_instance = q_instance * q.shape[-1] ** -0.5
-        to_patches = q_instance @ k_image[:, :, :patches].mT + guidance[:, None]
-        to_itself = (q_instance * k_instance).sum(-1, keepdim=True)
-        attention = torch.cat([to_patches, to_itself], dim=-1).softmax(-1).to(v.dtype)
-        instance = attention[..., :-1] @ v_image[:, :, :patches] + attention[..., -1:] * v_instance
+        scores = q_instance @ k_image.mT + F.pad(guidance, (0, 1))[:, None]
+        scores[..., -1] = (q_instance * k_instance).sum(-1)
+        attention = scores.softmax(-1).to(v.dtype)
+        instance = attention @ v_image + attention[..., -1:] * (v_instance - v_image[:, :, -1:])
 
-        out: Tensor = self.out_proj(torch.cat([image, instance], dim=2).transpose(1, 2).flatten(2))
+        heads = torch.cat([image.transpose(1, 2), instance.transpose(1, 2)], dim=1)
+        out: Tensor = self.out_proj(heads.flatten(2))
         return out
 
     def _heads(self, x: Float[Tensor, "B S W"]) -> Float[Tensor, "B heads S d"]:
@@ -198,14 +206,24 @@ class InstClip(nn.Module):
         tokens = [self.instance_tokens] if self.register_token is None else [self.instance_tokens, self.register_token]
         return tokens + [parameter for name, parameter in self.visual.named_parameters() if "lora_" in name]
 
-    def merge_adapters(self) -> "InstClip":
-        """Folds the adapters into the projections for inference, in place; training is not possible afterwards."""
+    def fold_for_inference(self) -> "InstClip":
+        """Folds into the linear layers, in place, what only training needs apart; returns itself.
+
+        LoRA adapters go into the projections. QuickGELU, x · sigmoid(1.702 x) = silu(1.702 x) / 1.702, becomes one
+        in-place SiLU between layers that carry the factor.
+        """
         for block in self.visual.transformer.resblocks:
             for name, projection in list(block.attn.named_children()):
                 if isinstance(projection, LoraLayer):
                     projection.merge(safe_merge=True)
                     setattr(block.attn, name, projection.get_base_layer())
-        return self
+            if isinstance(block.mlp.gelu, QuickGELU):
+                with torch.no_grad():
+                    block.mlp.c_fc.weight *= QUICK_GELU
+                    block.mlp.c_fc.bias *= QUICK_GELU
+                    block.mlp.c_proj.weight /= QUICK_GELU
+                block.mlp.gelu = nn.SiLU(inplace=True)
+        return self.requires_grad_(False)
 
     def _image_tokens(self, pixels: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
         patches = self.visual.conv1(pixels)

@@ -146,9 +146,11 @@ class VideoTracker:
         track_ids = torch.where(alive, slots.track_id[slot_of], NO_TRACK).numpy()
 
         over = slots.gap > self.config.max_gap
-        ended = self._tracks(Slots(*_rows(slots, over)))
-        state = TrackerState(_rows(memory, ~over), Slots(*_rows(slots, ~over)), next_track_id)
-        return state, TrackedFrame(track_ids, ended)
+        ended: list[Track] = []
+        if over.any():
+            ended = self._tracks(Slots(*_rows(slots, over)))
+            memory, slots = _rows(memory, ~over), Slots(*_rows(slots, ~over))
+        return TrackerState(memory, slots, next_track_id), TrackedFrame(track_ids, ended)
 
     def finish(self, state: TrackerState) -> tuple[TrackerState, list[Track]]:
         """Ends all tracks, at the end of a video or at a shot cut; track ids go on where they were."""
@@ -160,21 +162,19 @@ class VideoTracker:
         observed = self.association.observe(instances)
         if state.memory is None or state.slots is None:
             return self.association.start(observed), self._empty_slots(len(observed)), torch.arange(len(observed))
-        memory = self.association.advance(state.memory)
+        memory, slots = self.association.advance(state.memory), state.slots
         similarity = self.association.similarity(memory, observed)
         matched, found = map(torch.as_tensor, assign(similarity, self.config.association.min_similarity))
         updated = self.association.update(_rows(memory, matched), observed[found])
-        memory = tuple(part.index_copy(0, matched, new) for part, new in zip(memory, updated, strict=True))
+        memory = tuple(part.index_copy(0, matched, row) for part, row in zip(memory, updated, strict=True))
 
-        slots = len(state.slots.gap)
         slot_of = torch.full((len(observed),), -1).index_copy(0, found, matched)
         new = (slot_of < 0).nonzero()[:, 0]
-        slot_of[new] = slots + torch.arange(len(new))
-        return (
-            tuple(map(torch.cat, zip(memory, self.association.start(observed[new]), strict=True))),
-            Slots(*map(torch.cat, zip(state.slots, self._empty_slots(len(new)), strict=True))),
-            slot_of,
-        )
+        if len(new):
+            slot_of[new] = len(slots.gap) + torch.arange(len(new))
+            memory = tuple(map(torch.cat, zip(memory, self.association.start(observed[new]), strict=True)))
+            slots = Slots(*map(torch.cat, zip(slots, self._empty_slots(len(new)), strict=True)))
+        return memory, slots, slot_of
 
     def _empty_slots(self, count: int) -> Slots:
         categories, width = self.vocabulary.embeddings.shape

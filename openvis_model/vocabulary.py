@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from openvis_model.clip import TextEncoder
+from openvis_model.clip import TextEncoder, split_words
 from openvis_model.fingerprint import tensor_fingerprint
 
 PROMPTS = (
@@ -87,6 +87,11 @@ class Vocabulary:
             return cls.from_lines(path.read_text(encoding="utf-8-sig").splitlines())
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def prompt_words(names: Iterable[str]) -> tuple[str, ...]:
+    """Every word that the prompts of these names are made of, for a CLIP with a vocabulary of its own."""
+    return tuple(sorted({word for text in (*PROMPTS, *names) for word in split_words(text)}))
 
 
 @dataclass(frozen=True)

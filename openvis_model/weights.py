@@ -105,7 +105,7 @@ def save_checkpoint(model: InstFormer, folder: Path) -> str:
     """Writes a checkpoint folder and returns its fingerprint; the folder appears whole or not at all.
 
     Raises:
-        ValueError: if the folder exists, or adapters were merged for inference.
+        ValueError: if the folder exists, or the model was folded for inference.
     """
     if folder.exists():
         raise ValueError(f"{folder}: exists already; choose another folder or remove it")
@@ -224,7 +224,7 @@ def _parts(model: InstFormer) -> dict[str, dict[str, Tensor]]:
     }
     if isinstance(model.classifier, InstClip):
         if not any("lora_" in name for name, _ in model.classifier.visual.named_parameters()):
-            raise ValueError("checkpoint: adapters were merged for inference; save before merge_adapters")
+            raise ValueError("checkpoint: the model was folded for inference; save it before fold_for_inference")
         parts["inst_clip"] = _tokens(model.classifier)
         adapter = get_peft_model_state_dict(model.classifier.visual)
         parts["adapter/adapter_model"] = {PEFT_PREFIX + name: tensor for name, tensor in adapter.items()}

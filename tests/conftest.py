@@ -1,4 +1,3 @@
-import re
 from collections.abc import Iterator
 
 import jaxtyping
@@ -7,10 +6,10 @@ import torch
 
 from openvis_model.config import InstFormerConfig, mini
 from openvis_model.inst_former import InstFormer
-from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding, embed_vocabulary
+from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding, embed_vocabulary, prompt_words
 
 NAMES = ("red striped star", "blue plain disc", "green dotted ring")
-WORDS = tuple(sorted({word for text in (*PROMPTS, *NAMES) for word in re.findall(r"[a-z]+", text.lower())}))
+WORDS = prompt_words(NAMES)
 
 
 @pytest.fixture(autouse=True, name="_seed")

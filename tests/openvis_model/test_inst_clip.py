@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 from typing import get_args
 
 import open_clip
@@ -180,14 +181,16 @@ def test_adapters_are_on_query_and_value_only(mini_clip: open_clip.CLIP) -> None
     assert all(".q_proj." in name or ".v_proj." in name for name in names)
 
 
-def test_merged_adapters_give_the_same_tokens(mini_clip: open_clip.CLIP, mask_logits: Tensor) -> None:
-    model = inst_clip(mini_clip)
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_folding_for_inference_keeps_the_tokens(mask_logits: Tensor, quick_gelu: bool) -> None:
+    architecture = CLIPS["mini"].architecture | {"quick_gelu": quick_gelu}
+    model = inst_clip(perturbed(replace(CLIPS["mini"], architecture=architecture)))
     random_adapters(model)
     frames = torch.randint(0, 256, (2, 96, 128, 3), dtype=torch.uint8)
     query_index = torch.arange(4).expand(2, -1)
     before = model(frames, mask_logits, query_index)
-    after = model.merge_adapters()(frames, mask_logits, query_index)
-    assert not any("lora_" in name for name, _ in model.named_parameters())
+    after = model.fold_for_inference()(frames, mask_logits, query_index)
+    assert not any("lora_" in name or parameter.requires_grad for name, parameter in model.named_parameters())
     assert (before - after).abs().max() <= 1e-5
 
 

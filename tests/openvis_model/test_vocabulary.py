@@ -5,12 +5,17 @@ import torch
 import torch.nn.functional as F
 
 from openvis_model.inst_former import InstFormer
-from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding, embed_vocabulary
+from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding, embed_vocabulary, prompt_words
 
 
 def test_fourteen_prompts_of_ovseg() -> None:
     assert len(set(PROMPTS)) == 14
     assert all(prompt.count("{}") == 1 for prompt in PROMPTS)
+
+
+def test_prompt_words_by_hand() -> None:
+    prompts = {"a", "photo", "of", "this", "is", "there", "in", "the", "scene", "small", "medium", "large"}
+    assert prompt_words(["Red star", "bow-tie"]) == tuple(sorted(prompts | {"red", "star", "bow", "tie"}))
 
 
 def test_lines_hold_categories_and_commas_separate_synonyms() -> None:

@@ -78,7 +78,7 @@ def test_adapters_are_in_pefts_format(trained: InstFormer, checkpoint: Path, fra
     """peft itself puts the stored adapters on a CLIP that has none."""
     model = load_checkpoint(checkpoint)
     assert isinstance(model.classifier, InstClip)
-    plain = model.classifier.merge_adapters()  # the structure without adapters
+    plain = model.classifier.fold_for_inference()  # the structure without adapters
     clip_state = load_file(checkpoint / "clip.safetensors")
     reference = InstFormer(model.config)
     for block, layer in zip(plain.visual.transformer.resblocks, range(4), strict=True):
@@ -172,12 +172,12 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["checkpoint"]
 
 
-def test_merged_adapters_cannot_be_saved(checkpoint: Path) -> None:
+def test_a_folded_model_cannot_be_saved(checkpoint: Path) -> None:
     model = load_checkpoint(checkpoint)
     assert isinstance(model.classifier, InstClip)
-    model.classifier.merge_adapters()
-    with pytest.raises(ValueError, match="merged"):
-        save_checkpoint(model, checkpoint.parent / "merged")
+    model.classifier.fold_for_inference()
+    with pytest.raises(ValueError, match="folded"):
+        save_checkpoint(model, checkpoint.parent / "folded")
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pt"])

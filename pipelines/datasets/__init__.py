@@ -1,0 +1,1 @@
+"""Data sets: where annotated videos come from."""
