@@ -4,6 +4,7 @@ An association keeps a memory with one row per track. `VideoTracker` matches, ad
 says what a row holds, how it moves from frame to frame, and how like an instance is to it.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -79,14 +80,28 @@ class Association(ABC):
 
 
 class Rollout(Association):
-    """Universal rollout association (Eq. 5): a row holds the rollout token and the hidden state."""
+    """Universal rollout association (Eq. 5): a row holds the rollout token and the hidden state.
+
+    Args:
+        tracker: the trained tracker; a copy of it runs on the CPU, where instances are.
+    """
 
     def __init__(self, tracker: RolloutTracker) -> None:
-        self.tracker = tracker
+        self.tracker = copy.deepcopy(tracker).cpu().eval()
 
     def observe(self, instances: Instances) -> Float[Tensor, "n F"]:
-        """Tracking tokens T_t."""
-        return instances.tracking_tokens(self.tracker.config.token)
+        """Tracking tokens T_t.
+
+        Raises:
+            ValueError: if the tracker was made for tokens of another width.
+        """
+        tokens = instances.tracking_tokens(self.tracker.config.token)
+        if tokens.shape[1] != self.tracker.width:
+            raise ValueError(
+                f"rollout_tracker: made for tracking tokens of width {self.tracker.width}, got {tokens.shape[1]}; "
+                "use the tracker of the model that found the instances"
+            )
+        return tokens
 
     def start(self, observed: Float[Tensor, "n F"]) -> Memory:
         """Predictions without history."""

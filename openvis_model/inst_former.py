@@ -66,7 +66,7 @@ class InstFormer(nn.Module):
         """Finds, segments and embeds the instances of each frame.
 
         Args:
-            frames: uint8 [T, H, W, 3]; each frame is looked at on its own.
+            frames: uint8 [T, H, W, 3] on any device; each frame is looked at on its own.
             objectness_floor: proposals below are not embedded; 0 keeps all N, as benchmark runs do.
             frame_size: (height, width) in pixels of the masks, where frames were resized on decoding.
 
@@ -74,8 +74,11 @@ class InstFormer(nn.Module):
             One `Instances` per frame, in the order of the queries; a frame without objects gives an empty one.
 
         Raises:
-            ValueError: for frames that `check_frames` refuses.
+            ValueError: for frames that `check_frames` refuses, or a floor that is no probability.
         """
+        if not 0 <= objectness_floor <= 1:
+            raise ValueError(f"objectness_floor: expected a probability, got {objectness_floor}")
+        frames = frames.to(self.mask_proposal.mean.device)
         proposals = self.mask_proposal(frames)
         kept = proposals.objectness >= objectness_floor
         query_index, valid = compact(kept)

@@ -88,6 +88,7 @@ class TrackerState:
     memory: Memory | None = None
     slots: Slots | None = None
     next_track_id: int = 0
+    frame: int = -1
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,19 @@ class VideoTracker:
 
     @torch.inference_mode()
     def step(self, state: TrackerState, frame: int, instances: Instances) -> tuple[TrackerState, TrackedFrame]:
-        """Takes in the next frame; `frame` is its index in the video. Frames must come in order."""
+        """Takes in the next frame; `frame` is its index in the video.
+
+        Raises:
+            ValueError: for a frame that does not come after the last one, or instances in another embedding space than
+                the vocabulary.
+        """
+        if frame <= state.frame:
+            raise ValueError(f"frame: expected one after {state.frame}, got {frame}; frames must come in order")
+        if instances.instance_tokens.shape[1] != self.vocabulary.embeddings.shape[1]:
+            raise ValueError(
+                f"vocabulary: embedded in {self.vocabulary.embeddings.shape[1]} dimensions, instances in "
+                f"{instances.instance_tokens.shape[1]}; embed it with the text encoder of the same model"
+            )
         memory, slots, slot_of = self.link(state, instances)
         slots = slots._replace(gap=slots.gap + 1)
         alive = (instances.objectness >= self.config.objectness_threshold) & torch.as_tensor(instances.masks.areas > 0)
@@ -150,12 +163,12 @@ class VideoTracker:
         if over.any():
             ended = self._tracks(Slots(*_rows(slots, over)))
             memory, slots = _rows(memory, ~over), Slots(*_rows(slots, ~over))
-        return TrackerState(memory, slots, next_track_id), TrackedFrame(track_ids, ended)
+        return TrackerState(memory, slots, next_track_id, frame), TrackedFrame(track_ids, ended)
 
     def finish(self, state: TrackerState) -> tuple[TrackerState, list[Track]]:
         """Ends all tracks, at the end of a video or at a shot cut; track ids go on where they were."""
         tracks = self._tracks(state.slots) if state.slots else []
-        return TrackerState(next_track_id=state.next_track_id), tracks
+        return TrackerState(next_track_id=state.next_track_id, frame=state.frame), tracks
 
     def link(self, state: TrackerState, instances: Instances) -> tuple[Memory, Slots, Int[Tensor, " n"]]:
         """Memory and slots with this frame's instances taken in, and the slot of each instance."""

@@ -110,8 +110,7 @@ def save_checkpoint(model: InstFormer, folder: Path) -> str:
     if folder.exists():
         raise ValueError(f"{folder}: exists already; choose another folder or remove it")
     parts = {name: contiguous(state) for name, state in _parts(model).items()}
-    config = model.config.to_dict()
-    fingerprint = _fingerprint(config, parts)
+    content = {"config": model.config.to_dict(), "fingerprint": fingerprint(model)}
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     partial.mkdir()
@@ -123,13 +122,17 @@ def save_checkpoint(model: InstFormer, folder: Path) -> str:
         if isinstance(model.classifier, InstClip):
             lora: LoraConfig = model.classifier.visual.peft_config["default"]
             lora.save_pretrained(partial / "adapter")
-        text = json.dumps({"config": config, "fingerprint": fingerprint}, indent=2)
-        (partial / "config.json").write_text(text + "\n", encoding="utf-8")
+        (partial / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         os.replace(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return fingerprint
+    return content["fingerprint"]
+
+
+def fingerprint(model: InstFormer) -> str:
+    """Hash of the config and all weights; models with the same one give the same results."""
+    return _fingerprint(model.config.to_dict(), _parts(model))
 
 
 def load_checkpoint(folder: Path, *, classifier: Classifier | None = None) -> InstFormer:
@@ -145,16 +148,16 @@ def load_checkpoint(folder: Path, *, classifier: Classifier | None = None) -> In
     """
     try:
         stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        values, fingerprint = stored["config"], stored["fingerprint"]
+        values, expected = stored["config"], stored["fingerprint"]
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder}: not a checkpoint folder ({error!r} in config.json)") from error
     config = InstFormerConfig.from_dict(values)
     names = part_names(config)
     parts = {name: _read(folder / f"{name}.safetensors") for name in names}
-    if _fingerprint(values, parts) != fingerprint:
+    if _fingerprint(values, parts) != expected:
         raise ValueError(
             f"{folder}: config.json and weights are not those that were saved together "
-            f"(fingerprint {fingerprint[:12]}…); copy the whole folder again"
+            f"(fingerprint {expected[:12]}…); copy the whole folder again"
         )
     if classifier and classifier != config.classifier:
         config = dataclasses.replace(config, classifier=classifier)

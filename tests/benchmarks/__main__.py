@@ -1,11 +1,10 @@
 """`make bench`: one table of ratios from one run, at ViT-B/32 sizes (N = 100 instances, 640 × 384 pixels).
 
-Weights are random: speed does not depend on them. What is compared takes turns, so that a busy machine slows all alike;
-times are medians.
+Weights are random: speed does not depend on them. What is compared takes turns, and the least disturbed turn counts, as
+in timeit: what else a machine does only ever adds time.
 """
 
 import platform
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -31,15 +30,15 @@ N, HEIGHT, WIDTH, D, C = 100, 384, 640, 512, 256
 CLIP = ClipConfig(model="ViT-B-32-quickgelu")
 
 
-def medians(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each candidate, which take turns; a first round warms up."""
+def best(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Seconds of each candidate's fastest turn; a first round warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds + 1):
         for name, run in candidates.items():
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken[1:]) for name, taken in seconds.items()}
+    return {name: min(taken[1:]) for name, taken in seconds.items()}
 
 
 def row(name: str, seconds: float, ratio: float | None, meaning: str) -> None:
@@ -68,18 +67,16 @@ def bench_inst_clip(generator: torch.Generator) -> None:
     plain = build_clip(CLIP).visual.eval()
     tokens, mask = torch.randn(1, 1 + N + 240, 768), dense_mask(torch.randn(1, N, 240), register=1)[0]
     crops = CropClip(build_clip(CLIP).visual, short_side=HEIGHT).eval()
-    fast = medians(
+    fast = best(
         {
             "two": lambda: model(frames, logits, index),
             "dense": lambda: dense_encode(model, frames, logits, index),
             "open_clip": lambda: plain.transformer(tokens, attn_mask=mask),
             "twenty": lambda: model(frames, logits[:, :20], index[:, :20]),
         },
-        rounds=15,
+        rounds=25,
     )
-    slow = medians(
-        {"two": lambda: model(frames, logits, index), "crops": lambda: crops(frames, logits, index)}, rounds=3
-    )
+    slow = best({"two": lambda: model(frames, logits, index), "crops": lambda: crops(frames, logits, index)}, rounds=3)
     row("InstCLIP, two streams", fast["two"], None, "per frame")
     row("  dense mask, same folded weights", fast["dense"], fast["two"] / fast["dense"], "two streams / this")
     row(
@@ -102,7 +99,7 @@ def bench_rle(generator: torch.Generator) -> None:
         coco.area(encoded), coco.toBbox(encoded)
 
     for size in ((HEIGHT, WIDTH), (720, 1280)):
-        result = medians({"ours": partial(encode_logits, logits, size), "plain": partial(plain, size)}, rounds=15)
+        result = best({"ours": partial(encode_logits, logits, size), "plain": partial(plain, size)}, rounds=25)
         row(f"RLE from logits, {size[1]} × {size[0]}", result["ours"], None, "per frame")
         row("  upsample, then pycocotools", result["plain"], result["plain"] / result["ours"], "this / ours")
 
@@ -116,12 +113,12 @@ def bench_association(generator: torch.Generator) -> None:
     tracker = VideoTracker(VideoTrackerConfig(association=AssociationConfig()), vocabulary, rollout)
     video = [instances(generator) for _ in range(4)]
     state, _ = tracker.step(TrackerState(), 0, video[0])
-    result = medians(
+    result = best(
         {
             "link": lambda: [tracker.link(state, frame) for frame in video],
             "step": lambda: [tracker.step(state, 1, frame) for frame in video],
         },
-        rounds=15,
+        rounds=25,
     )
     row("association, rollout", result["link"] / len(video), None, "per frame")
     row("  with scores for 1,196 names", result["step"] / len(video), None, "per frame")

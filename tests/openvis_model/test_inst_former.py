@@ -65,6 +65,11 @@ def test_frames_without_objects_are_normal(mini_model: InstFormer, frames: Tenso
     assert result[0].masks.boxes.shape == (0, 4)
 
 
+def test_a_floor_that_is_no_probability_is_refused(mini_model: InstFormer, frames: Tensor) -> None:
+    with pytest.raises(ValueError, match="objectness_floor.*1.5"):
+        mini_model(frames, objectness_floor=1.5)
+
+
 def test_compact_by_hand() -> None:
     kept = torch.tensor([[True, False, True, False], [False, False, False, True], [False] * 4])
     index, valid = compact(kept)

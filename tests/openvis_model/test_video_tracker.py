@@ -143,6 +143,21 @@ def test_rollout_tracks_with_the_models_tracker(mini_model, vocabulary, frames) 
     assert len(tracks) == 16
 
 
+def test_frames_out_of_order_are_refused() -> None:
+    model = tracker()
+    state, _ = model.step(TrackerState(), 4, frame(0))
+    with pytest.raises(ValueError, match="expected one after 4, got 4"):
+        model.step(state, 4, frame(0))
+
+
+def test_parts_of_different_models_are_refused(mini_model, vocabulary) -> None:
+    with pytest.raises(ValueError, match="vocabulary: embedded in 128 dimensions, instances in 2"):
+        VideoTracker(tracker().config, vocabulary).step(TrackerState(), 0, frame(0))
+    rollout = VideoTracker(VideoTrackerConfig(), VOCABULARY, mini_model.rollout_tracker)
+    with pytest.raises(ValueError, match="rollout_tracker: made for tracking tokens of width 192, got 8"):
+        rollout.step(TrackerState(), 0, frame(0))
+
+
 @pytest.mark.usefixtures("as_user")
 @pytest.mark.parametrize(("field", "value"), [("objectness_threshold", 1.5), ("max_gap", -1)])
 def test_bad_config_is_refused(field: str, value: object) -> None:
