@@ -110,7 +110,8 @@ def save_checkpoint(model: InstFormer, folder: Path) -> str:
     if folder.exists():
         raise ValueError(f"{folder}: exists already; choose another folder or remove it")
     parts = {name: contiguous(state) for name, state in _parts(model).items()}
-    content = {"config": model.config.to_dict(), "fingerprint": fingerprint(model)}
+    identity = fingerprint(model)
+    content = {"config": model.config.to_dict(), "fingerprint": identity}
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     partial.mkdir()
@@ -127,7 +128,7 @@ def save_checkpoint(model: InstFormer, folder: Path) -> str:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return content["fingerprint"]
+    return identity
 
 
 def fingerprint(model: InstFormer) -> str:
