@@ -1,61 +1,64 @@
-"""Finds and tracks objects in two short Shapes clips made on the spot, and prints the tracks.
+"""Labels a few short Shapes videos made on the spot and renders what was found.
 
-python -m jobs.demo
+python -m jobs.demo --output demo
+
+The folder then holds the videos, the tables, an overlay MP4 for each video, and a contact sheet.
 """
 
-import time
+import argparse
+import shutil
+import sys
+from pathlib import Path
 
-import torch
-
-from openvis_model.config import mini
-from openvis_model.inst_former import InstFormer
-from openvis_model.video_tracker import Track, TrackerState, VideoTracker, VideoTrackerConfig
-from openvis_model.vocabulary import Vocabulary, embed_vocabulary, prompt_words
-from pipelines.datasets.shapes import render
-from pipelines.datasets.shapes_categories import CATEGORIES
+from jobs.label import ProgressLine, print_summary
+from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
+from pipelines.label import LabelConfig, label_videos
+from pipelines.render import Tile, contact_sheet, render_video
+from pipelines.results import Results
+from pipelines.storage import Storage
 
-BATCH = 8
-"""Frames that go through the model together."""
-
-
-def main() -> None:
-    """Builds the mini model, labels two clips, prints a table for each."""
-    names = [category.name for category in CATEGORIES]
-    torch.manual_seed(0)
-    model = InstFormer(mini(prompt_words(names))).eval()
-    print("The mini model is UNTRAINED: every step below is the real one, but masks and names are arbitrary.\n")
-    vocabulary = embed_vocabulary(Vocabulary(tuple((name,) for name in names)), model.text_encoder)
-    tracker = VideoTracker(VideoTrackerConfig(objectness_threshold=0.0), vocabulary, model.rollout_tracker)
-    for index in range(2):
-        clip = render(SceneConfig(), "novel", 0, index)
-        start = time.monotonic()
-        tracks = track_video(model, tracker, torch.from_numpy(clip.frames))
-        rate = len(clip.frames) / (time.monotonic() - start)
-        objects = ", ".join(CATEGORIES[category].name for category in clip.categories)
-        print(f"clip {index}: {len(clip.frames)} frames at {rate:.0f} frames/s; it shows {objects}")
-        print_tracks(tracks, vocabulary.names)
+TILES = 4
+"""Pictures of each video on the contact sheet."""
 
 
-def track_video(model: InstFormer, tracker: VideoTracker, frames: torch.Tensor) -> list[Track]:
-    """Tracks of a video, frames uint8 [T, H, W, 3], that goes through the model in batches."""
-    state, tracks, index = TrackerState(), [], 0
-    for batch in frames.split(BATCH):
-        for instances in model(batch):
-            state, tracked = tracker.step(state, index, instances)
-            tracks += tracked.ended
-            index += 1
-    return tracks + tracker.finish(state)[1]
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the demo; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder to make anew (default: demo)")
+    parser.add_argument("--videos", type=int, default=3, help="number of videos (default: 3)")
+    options = parser.parse_args(arguments)
+    output: Path = options.output
+    if output.exists() and not (output / "labels").exists() and any(output.iterdir()):
+        parser.error(f"output: {output} holds something else than a demo; choose another folder")
+    shutil.rmtree(output, ignore_errors=True)
+
+    print("The built-in model is UNTRAINED: every step is the real one, but masks and names are arbitrary.")
+    shapes = write_split(output, "novel", options.videos, 0, SceneConfig())
+    config = LabelConfig(
+        input=str(shapes.path / "videos"),
+        output=str(output / "labels"),
+        vocabulary=str(shapes.path / "vocabulary.txt"),
+    )
+    summary = label_videos(config, ProgressLine())
+    print_summary(summary, config.output)
+    sheet = render_overlays(config.output, output)
+    print(f"overlays: {output}/*.mp4, contact sheet: {sheet}")
+    return 1 if summary.failures or summary.missing else 0
 
 
-def print_tracks(tracks: list[Track], names: tuple[str, ...], most: int = 5) -> None:
-    """Prints the best-scored tracks."""
-    print(f"  {'track':>5}  {'frames':<9}{'score':>6}  name")
-    for track in sorted(tracks, key=lambda track: track.top(1)[0][1], reverse=True)[:most]:
-        category, score = track.top(1)[0]
-        print(f"  {track.track_id:>5}  {track.first_frame:>3}-{track.last_frame:<5}{score:>6.3f}  {names[category]}")
-    print()
+def render_overlays(labels: str, output: Path) -> Path:
+    """Renders every labelled video and a contact sheet; returns the sheet's path."""
+    results = Results(Storage(labels))
+    tiles: list[Tile] = []
+    for row in results.read("videos").sort_by("uri").to_pylist():
+        tracks, masks = (results.read(table, video_id=row["video_id"]) for table in ("tracks", "masks"))
+        video = Path(row["uri"])
+        rendered = render_video(video, tracks, masks, output / f"{video.stem}.mp4", most=6, tiles=TILES)
+        tiles += rendered.tiles
+    contact_sheet(tiles, output / "contact-sheet.png", columns=TILES)
+    return output / "contact-sheet.png"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""Overlays: a labelled video to look at, every object with its mask, contour and name in the colour of its track."""
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw
+
+from openvis_model import rle
+from pipelines.drawing import DrawnObject, draw_scaled, label_font, shorten
+
+_LEAST_HEIGHT = 360  # pixels; lower frames are enlarged, or their labels would not be readable
+_TILE = 480  # longer side of a contact sheet's pictures, pixels
+_HOLD = 1.5  # periods of the labelling that masks stay if no labelled frame follows; a period may vary by a frame
+_SHEET, _INK, _FAINT = (22, 24, 28), (226, 228, 232), (150, 154, 162)  # a contact sheet's background and texts
+_TAGS = {  # what players need to know to show the same colours
+    "colorspace": Colorspace.ITU709,
+    "color_range": ColorRange.MPEG,
+    "color_primaries": ColorPrimaries.BT709,
+    "color_trc": ColorTrc.BT709,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A picture of a contact sheet: an overlay, the video it is from, and when, seconds from its start."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    video: str
+    time_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """What `render_video` wrote.
+
+    Attributes:
+        frames: number of frames.
+        height: of the file's frames, pixels.
+        width: of the file's frames, pixels.
+        tiles: as many as asked for, evenly spaced in time; fewer if the video has fewer frames.
+        error: why the video could not be decoded to its end; None if it could.
+    """
+
+    frames: int
+    height: int
+    width: int
+    tiles: tuple[Tile, ...]
+    error: str | None
+
+
+def render_video(
+    video: Path,
+    tracks: pa.Table,
+    masks: pa.Table,
+    output: Path,
+    *,
+    min_score: float = 0.0,
+    most: int | None = None,
+    tiles: int = 0,
+    progress: Callable[[int, int], None] = lambda done, expected: None,
+) -> Rendered:
+    """Writes a labelled video with its objects drawn in: H.264, 4:2:0, at the speed of the original, without sound.
+
+    A frame that the labelling did not sample shows the masks of the latest one that it did. Frames lower than 360
+    pixels are enlarged by a whole number; odd sizes get a line more, which repeats the last. Only one frame is in
+    memory at a time. `output` appears once it is complete, and replaces what was there.
+
+    Args:
+        video: the file.
+        tracks: rows of the `tracks` table for this video.
+        masks: rows of the `masks` table for this video.
+        output: an .mp4 file; its folder is made if missing.
+        min_score: leaves out tracks with a lower score.
+        most: number of objects that a frame shows, those with the best tracks; None for all.
+        tiles: number of overlays to return for `contact_sheet`.
+        progress: called with the number of finished frames and that of all frames, as far as it is known.
+
+    Raises:
+        ValueError: the video cannot be decoded; masks have another size than its frames; `output` is the video itself,
+            does not end with .mp4 or cannot be written.
+    """
+    if output.exists() and video.exists() and output.samefile(video):
+        raise ValueError(f"output: {output} is the video itself; choose another file")
+    source, labels = _Source(video), _Labels(tracks, masks, min_score, most)
+    frames = iter(source)
+    if not (first := next(frames, None)):
+        raise ValueError(f"video: cannot decode {video} ({source.error or 'it has no frames'})")
+    height, width = first[1].shape[:2]
+    size, tile_size = (
+        _scaled(height, width, scale) for scale in (-(-_LEAST_HEIGHT // height), _TILE / max(height, width))
+    )
+    sheet = {source.frames * (2 * number + 1) // (2 * tiles) for number in range(tiles)}
+    shown = []
+    with _whole(output, ".mp4") as path, _encoder(path, source.rate, size) as encode:
+        for index, (time_s, frame) in enumerate(chain([first], frames)):
+            objects = labels.at(index, time_s)
+            encode(draw_scaled(frame, objects, size), time_s)
+            if index in sheet:
+                shown.append(Tile(image=draw_scaled(frame, objects, tile_size), video=video.name, time_s=time_s))
+            progress(index + 1, source.frames)
+    height, width = (side + side % 2 for side in size)
+    return Rendered(frames=index + 1, height=height, width=width, tiles=tuple(shown), error=source.error)
+
+
+def contact_sheet(tiles: Sequence[Tile], output: Path, *, columns: int = 4) -> None:
+    """Writes a PNG with the tiles row by row, each above the name of its video and its time.
+
+    Args:
+        tiles: of one or several videos.
+        output: a .png file; its folder is made if missing.
+        columns: tiles per row; if it is the number of tiles per video, every video has a row.
+
+    Raises:
+        ValueError: no tiles or no columns; `output` does not end with .png or cannot be written.
+    """
+    if not tiles or columns < 1:
+        raise ValueError(f"tiles and columns: must be at least 1, got {len(tiles)} and {columns}")
+    gap, font = 12, label_font(15)
+    caption, columns = 30, min(columns, len(tiles))
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    width = max(each.image.shape[1] for each in tiles)
+    heights = [max(each.image.shape[0] for each in row) + caption + gap for row in rows]
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, sum(heights) + gap), _SHEET)
+    pen = ImageDraw.Draw(sheet)
+    for number, row in enumerate(rows):
+        for column, tile in enumerate(row):
+            left, top = gap + column * (width + gap), gap + sum(heights[:number])
+            sheet.paste(Image.fromarray(tile.image), (left, top))
+            middle, right = top + tile.image.shape[0] + caption // 2, left + tile.image.shape[1]
+            time = f"{int(tile.time_s // 60)}:{tile.time_s % 60:04.1f}"
+            name = shorten(tile.video, font, right - left - font.getlength(time) - gap)
+            pen.text((left, middle), name, _INK, font, "lm")
+            pen.text((right, middle), time, _FAINT, font, "rm")
+    with _whole(output, ".png") as path:
+        sheet.save(path, "PNG")
+
+
+def _scaled(height: int, width: int, scale: float) -> tuple[int, int]:
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+class _Labels:
+    """What to draw in each frame of a video; asked for the frames in their order."""
+
+    def __init__(self, tracks: pa.Table, masks: pa.Table, min_score: float, most: int | None) -> None:
+        best = sorted(tracks.select(["track_id", "category", "score"]).to_pylist(), key=lambda row: -row["score"])
+        self._tracks = {row["track_id"]: row for row in best if row["score"] >= min_score}
+        self._most = most
+        self._masks = masks.sort_by("frame")
+        self._frames, self._starts = np.unique(self._masks["frame"].to_numpy(), return_index=True)
+        periods = np.diff(self._masks["time_s"].to_numpy()[self._starts])
+        self._hold = _HOLD * float(periods.min() if periods.size else 1)
+        self._shown, self._since = -1, 0.0
+        self._objects: list[DrawnObject] = []
+
+    def at(self, frame: int, time_s: float) -> list[DrawnObject]:
+        """Objects of the latest labelled frame, unless another one would have followed by now if it had objects."""
+        latest = int(np.searchsorted(self._frames, frame, side="right")) - 1
+        if latest != self._shown:
+            self._shown, self._since, self._objects = latest, time_s, self._decode(latest)
+        return self._objects if time_s - self._since <= self._hold else []
+
+    def _decode(self, number: int) -> list[DrawnObject]:
+        start, stop = [*self._starts, len(self._masks)][number : number + 2]
+        masks = {row["track_id"]: row["rle"] for row in self._masks.slice(start, stop - start).to_pylist()}
+        return [
+            DrawnObject(
+                track_id=track_id,
+                name=track["category"],
+                score=track["score"],
+                mask=rle.decode(tuple(masks[track_id]["size"]), masks[track_id]["counts"].encode()),
+            )
+            for track_id, track in [(i, track) for i, track in self._tracks.items() if i in masks][: self._most]
+        ]
+
+
+class _Source:
+    """The frames of a file, upright, one at a time, each after its time in seconds from the first.
+
+    Attributes:
+        rate: frames per second.
+        frames: how many the file claims to have.
+        error: why the last iteration ended early; None if it did not.
+    """
+
+    def __init__(self, video: Path) -> None:
+        self._video = str(video)
+        self.error: str | None = None
+        try:
+            with av.open(self._video) as container:
+                if not container.streams.video:
+                    raise ValueError(f"video: {video} has no picture")
+                stream = container.streams.video[0]
+                self.rate = (stream.average_rate or stream.guessed_rate or Fraction(25)).limit_denominator(1001)
+                self.frames = sum(packet.size > 0 for packet in container.demux(stream))
+        except av.FFmpegError as error:
+            raise ValueError(f"video: cannot read {video} ({error.strerror})") from error
+
+    def __iter__(self) -> Iterator[tuple[float, UInt8[np.ndarray, "H W 3"]]]:
+        self.error, first = None, None
+        try:
+            with av.open(self._video) as container:
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                for index, frame in enumerate(container.decode(stream)):
+                    time_s = float(index / self.rate) if frame.time is None else frame.time
+                    first = first or (time_s, frame.width, frame.height)
+                    image = frame.to_ndarray(format="rgb24", width=first[1], height=first[2])
+                    yield time_s - first[0], np.rot90(image, frame.rotation // 90)
+        except av.FFmpegError as error:
+            self.error = str(error.strerror)
+
+
+@contextmanager
+def _encoder(
+    path: Path, rate: Fraction, size: tuple[int, int]
+) -> Iterator[Callable[[UInt8[np.ndarray, "H W 3"], float], None]]:
+    """Gives a function that encodes a frame, which is to be shown at a time in seconds."""
+    ticks, last = rate.numerator * -(-10_000 // rate.numerator), -1  # per second: whole numbers at a constant rate
+    padding = ((0, size[0] % 2), (0, size[1] % 2), (0, 0))
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+        stream.height, stream.width, stream.pix_fmt = size[0] + size[0] % 2, size[1] + size[1] % 2, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, ticks)
+        for tag, value in _TAGS.items():
+            setattr(stream.codec_context, tag, value)
+
+        def encode(image: UInt8[np.ndarray, "H W 3"], time_s: float) -> None:
+            nonlocal last
+            frame = av.VideoFrame.from_ndarray(np.pad(image, padding, mode="edge"), format="rgb24")
+            frame = frame.reformat(
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=Interpolation.AREA,  # colour at half the resolution stays nearest to the original
+            )
+            last = max(last + 1, round(time_s * ticks))
+            frame.pts, frame.time_base = last, Fraction(1, ticks)
+            container.mux(stream.encode(frame))
+
+        yield encode
+        container.mux(stream.encode())
+
+
+@contextmanager
+def _whole(output: Path, suffix: str) -> Iterator[Path]:
+    """Gives the path of a draft, which becomes the output if the block ends without an error."""
+    if output.suffix.lower() != suffix:
+        raise ValueError(f"output: {output} must end with {suffix}")
+    draft = output.with_name(f".{uuid.uuid4().hex}{suffix}.partial")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        draft.replace(output)
+    except OSError as error:
+        raise ValueError(f"output: cannot write {output} ({error.strerror}); choose another path") from error
+    finally:
+        if output.parent.is_dir():
+            draft.unlink(missing_ok=True)

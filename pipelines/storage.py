@@ -1,0 +1,87 @@
+"""Files below a root: the one place that knows where they are.
+
+So far the root is a local folder. Whatever is written appears whole under its name or not at all.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+class Storage:
+    """Files below a local folder; paths are relative to it, with forward slashes.
+
+    Args:
+        root: the folder; it need not exist yet.
+
+    Raises:
+        ValueError: for a root with a scheme that is not supported.
+    """
+
+    def __init__(self, root: str) -> None:
+        if "://" in root and not root.startswith("file://"):
+            raise ValueError(f"{root}: only local folders are supported so far; mount or copy it")
+        self.root = Path(root.removeprefix("file://"))
+
+    def check_writable(self) -> None:
+        """Writes and removes a small file.
+
+        Raises:
+            ValueError: names the root and what the system says.
+        """
+        probe = f".writable-{uuid.uuid4().hex}"
+        try:
+            with self.write(probe) as file:
+                file.write(b"")
+            self.remove(probe)
+        except OSError as error:
+            raise ValueError(
+                f"output: cannot write to {self.root} ({error.strerror}); choose another folder"
+            ) from error
+
+    @contextmanager
+    def write(self, path: str) -> Iterator[BinaryIO]:
+        """Opens a file for writing; it gets its name when the block ends without an error, after it is on the disk."""
+        target = self._resolve(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{uuid.uuid4().hex}.partial")
+        try:
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def put(self, source: Path, path: str) -> None:
+        """Copies a local file."""
+        with source.open("rb") as file, self.write(path) as target:
+            shutil.copyfileobj(file, target)
+
+    @contextmanager
+    def read(self, path: str) -> Iterator[BinaryIO]:
+        """Opens a file for reading."""
+        with self._resolve(path).open("rb") as file:
+            yield file
+
+    def list(self, folder: str) -> Iterator[str]:
+        """Paths of the files in a folder, in no order; hidden ones, which are being written, are left out."""
+        base = self._resolve(folder)
+        if base.is_dir():
+            for entry in os.scandir(base):
+                if entry.is_file() and not entry.name.startswith("."):
+                    yield f"{folder}/{entry.name}"
+
+    def remove(self, path: str) -> None:
+        """Removes a file if it is there."""
+        self._resolve(path).unlink(missing_ok=True)
+
+    def _resolve(self, path: str) -> Path:
+        parts = path.split("/")
+        assert not {"", ".."} & set(parts), path
+        return self.root.joinpath(*parts)

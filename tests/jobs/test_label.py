@@ -1,0 +1,60 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.label import ProgressLine, main, print_summary
+from pipelines.label import LabelSummary
+from pipelines.track_sink import Progress
+
+
+def refused(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "jobs.label", *arguments], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_unknown_and_missing_options_are_named() -> None:
+    assert "--inptu" in refused("--inptu", "x", "--output", "y", "--vocabulary", "z")
+    assert "vocabulary" in refused("--input", "x", "--output", "y")
+    assert "batch_size" in refused("--input", "x", "--output", "y", "--vocabulary", "z", "--batch_size", "many")
+
+
+def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("red striped star\n")
+    assert main(["--input", str(tmp_path / "absent"), "--output", str(tmp_path), "--vocabulary", str(names)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("label: error: ")
+    assert "absent" in error
+    assert error.count("\n") == 1
+
+
+def test_a_config_file_gives_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "label.yaml"
+    config.write_text(f"input: {tmp_path}/absent\noutput: {tmp_path}/out\nvocabulary: v.txt\ntracker:\n  max_gap: -3\n")
+    assert main(["--config", str(config)]) == 2
+    assert "max_gap: expected a number of frames, 0 or more, got -3" in capsys.readouterr().err
+
+
+def test_progress_is_log_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ProgressLine()
+    line(Progress(frames=5), 2)
+    assert capsys.readouterr().err == ""  # not yet time for a line
+    line(Progress(ok=1, failed=1, frames=48, tracks=7), 2)
+    printed = capsys.readouterr().err
+    assert printed.startswith("2/2 videos, 1 failed, 48 frames")
+    assert printed.endswith("\n")
+
+
+def test_the_summary_names_failures(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = LabelSummary(
+        videos=4, skipped=1, ok=1, failures={"a-1": "empty file"}, missing=["b-2"], frames=24, tracks=3, seconds=2.0
+    )
+    print_summary(summary, "labels")
+    printed = capsys.readouterr().out
+    assert "1 of 4 videos labelled, 1 were already: 24 frames, 3 tracks in 2 s (12.0 frames/s) → labels" in printed
+    assert "failed: a-1: empty file" in printed
+    assert "run again: b-2" in printed

@@ -1,0 +1,150 @@
+import io
+import subprocess
+import sys
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from jobs.render import main
+from openvis_model import rle
+from pipelines.datasets.shapes_files import encode_video
+from pipelines.results import Results
+from pipelines.storage import Storage
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jobs.render", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def refused(message: str, *arguments: str | Path) -> None:
+    """In this process, which is much faster."""
+    stderr = io.StringIO()
+    with redirect_stderr(stderr), pytest.raises(SystemExit) as stop:
+        main([str(each) for each in arguments])
+    assert stop.value.code == 2
+    assert stderr.getvalue().startswith("render: error: ")
+    assert stderr.getvalue().count("\n") == 1
+    assert message in stderr.getvalue()
+
+
+def write(labels: Path, **tables: list[dict[str, Any]]) -> None:
+    for video in tables["videos"]:
+        part = Results(Storage(str(labels))).part(video["video_id"])
+        for table, rows in tables.items():
+            part.add(table, [row for row in rows if row["video_id"] == video["video_id"]])
+        part.commit()
+
+
+@pytest.fixture(scope="module", name="folder")
+def label(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """v.mp4 with two tracks, 12 grey frames; labels of it, of a failed video, and of six that are gone."""
+    folder = tmp_path_factory.mktemp("render")
+    encode_video(folder / "v.mp4", np.full((12, 400, 480, 3), 90, np.uint8), 8)
+    encode_video(folder / "other.mp4", np.full((2, 400, 480, 3), 90, np.uint8), 8)
+    (folder / "failed.mp4").write_text("junk")
+    masks = torch.zeros(2, 400, 480, dtype=torch.bool)
+    masks[0, 100:200, 50:150] = masks[1, 100:200, 300:400] = True
+    encoded = rle.encode(masks).to_coco()
+    rles = [{"size": each["size"], "counts": each["counts"].decode()} for each in encoded]
+    rows: list[dict[str, Any]] = [
+        {"video_id": "v", "track_id": i, "frame": frame, "time_s": frame / 8, "rle": rles[i]}
+        for frame in range(12)
+        for i in range(2)
+    ]
+    tracks = [{"video_id": "v", "track_id": i, "category": "cup", "score": 0.8 - 0.5 * i} for i in range(2)]
+    here = folder.resolve()
+    videos = [
+        {"video_id": "v", "uri": str(here / "v.mp4"), "status": "ok"},
+        {"video_id": "f", "uri": str(here / "failed.mp4"), "status": "failed", "error": "no\npicture in it"},
+    ]
+    write(folder / "labels", videos=videos, tracks=tracks, masks=rows)
+    gone = [{"video_id": f"g{i}", "uri": f"/gone/{i}.mp4", "status": "ok"} for i in range(6)]
+    write(folder / "labels", videos=gone)
+    return folder
+
+
+def drawn(path: Path) -> list[int]:
+    """Which of the two tracks a video shows in its last frame."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+    assert len(frames) == 12
+    return [i for i, x in enumerate((100, 350)) if np.abs(frames[-1][150, x] - 90).max() > 30]
+
+
+def test_renders_video_and_sheet(folder: Path, tmp_path: Path) -> None:
+    output, sheet = tmp_path / "new" / "x.mp4", tmp_path / "x.png"
+    relative = folder / "labels" / ".." / "v.mp4"
+    done = run("--video", relative, "--labels", folder / "labels", "--output", output, "--sheet", sheet)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{output}: 12 frames of 480 × 400 pixels, 2 tracks in ")
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+    assert drawn(output) == [0, 1]
+    with Image.open(sheet) as image:
+        assert image.size == (12 + 4 * 492, 12 + 3 * (400 + 42))
+
+
+def test_tracks_are_selected_and_the_id_finds_a_moved_video(folder: Path, tmp_path: Path) -> None:
+    common = ("--labels", folder / "labels", "--output", tmp_path / "x.mp4")
+    assert run("--video", folder / "v.mp4", *common, "--min-score", "0.5").returncode == 0
+    assert drawn(tmp_path / "x.mp4") == [0]
+    (tmp_path / "moved.mp4").write_bytes((folder / "v.mp4").read_bytes())
+    done = run("--video", tmp_path / "moved.mp4", "--video-id", "v", *common, "--most", "1")
+    assert done.returncode == 0, done.stderr
+    assert drawn(tmp_path / "x.mp4") == [0]
+
+
+def test_what_cannot_be_found_is_named(folder: Path, tmp_path: Path) -> None:
+    labels, output = ("--labels", folder / "labels"), ("--output", tmp_path / "x.mp4")
+    video = ("--video", folder / "v.mp4")
+    refused("none.mp4 is not a file", "--video", tmp_path / "none.mp4", *labels, *output)
+    refused("none is not a folder", *video, "--labels", tmp_path / "none", *output)
+    refused(f"{tmp_path} has no labelled videos", *video, "--labels", tmp_path, *output)
+    refused("no video-id w; it has ", *video, *labels, *output, "--video-id", "w")
+    done = run("--video", folder / "other.mp4", *labels, *output)
+    assert done.returncode == 2
+    assert f"has no video {folder / 'other.mp4'}; it has {folder.resolve() / 'failed.mp4'} (f), " in done.stderr
+    assert done.stderr.endswith("/gone/3.mp4 (g3) and 3 more\n")
+    refused("failed.mp4 could not be labelled (no picture in it)", "--video", folder / "failed.mp4", *labels, *output)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_video_that_was_labelled_twice_needs_its_id(folder: Path, tmp_path: Path) -> None:
+    twice = [{"video_id": each, "uri": str(folder.resolve() / "v.mp4"), "status": "ok"} for each in ("p", "q")]
+    write(tmp_path / "labels", videos=twice)
+    common = ("--video", folder / "v.mp4", "--labels", tmp_path / "labels", "--output", tmp_path / "x.mp4")
+    refused("2 times; choose one with --video-id: p, q", *common)
+    assert run(*common, "--video-id", "q").returncode == 0
+    assert drawn(tmp_path / "x.mp4") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--output", "x.avi"), "output: x.avi must end with .mp4"),
+        (("--output", "{}/v.mp4/x.mp4"), "v.mp4/x.mp4 ("),
+        (("--output", "{}/v.mp4"), "is the video itself"),
+        (("--output", "x.mp4", "--sheet", "x.gif"), "sheet: x.gif must end with .png"),
+        (("--output", "x.mp4", "--min-score", "2"), "min-score: must be from 0 to 1, got 2.0"),
+        (("--output", "x.mp4", "--most", "0"), "most: must be at least 1, got 0"),
+        ((), "the following arguments are required: --output"),
+        (("--output", "x.mp4", "--fps", "3"), "unrecognized arguments: --fps 3"),
+    ],
+)
+def test_bad_arguments(arguments: tuple[str, ...], message: str, folder: Path) -> None:
+    there = [each.replace("{}", str(folder)) for each in arguments]
+    refused(message, "--video", folder / "v.mp4", "--labels", folder / "labels", *there)
+    assert not Path("x.mp4").exists()
+
+
+def test_help_explains() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for text in ("--sheet PNG", "found by its path", "masks of the one before"):
+        assert text in done.stdout
