@@ -1,16 +1,20 @@
 """CLIP from `open_clip`: what it is built from, and its text tower."""
 
+import difflib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
 import open_clip
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
+
+ARCHITECTURE = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale")
+"""What describes a plain CLIP; `open_clip` has models with more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +27,9 @@ class ClipConfig:
         words: the words that a CLIP with a vocabulary of its own was trained with; empty for CLIP's byte-pair encoding.
         pixel_mean: mean of RGB values in [0, 1] that the weights were trained with.
         pixel_std: standard deviation of the same.
+
+    Raises:
+        ValueError: for a model or a field of the architecture that `open_clip` does not have, or words that do not fit.
     """
 
     model: str = ""
@@ -39,11 +46,32 @@ class ClipConfig:
             )
         if self.model and self.model not in open_clip.list_models():
             raise ValueError(f"clip.model: open_clip has no model {self.model!r}; see open_clip.list_models()")
-        if self.words and WordTokenizer.vocabulary_size(self.words) != self.architecture["text_cfg"]["vocab_size"]:
+        check_names(self.architecture, ARCHITECTURE, "clip.architecture")
+        for part, kind in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
+            check_names(self.architecture.get(part, {}), [f.name for f in fields(kind)], f"clip.architecture.{part}")
+        if isinstance(self.words, str):
+            raise ValueError(f"clip.words: expected several words, got the text {self.words!r}; give a tuple of words")
+        size = self.architecture.get("text_cfg", {}).get("vocab_size")
+        if self.words and size != WordTokenizer.vocabulary_size(self.words):
             raise ValueError(
-                f"clip.words: {len(self.words)} words need text_cfg.vocab_size = "
-                f"{WordTokenizer.vocabulary_size(self.words)}, got {self.architecture['text_cfg']['vocab_size']}"
+                f"clip.words: {len(self.words)} words need architecture.text_cfg.vocab_size = "
+                f"{WordTokenizer.vocabulary_size(self.words)}, got {size}"
             )
+
+
+def check_names(values: Any, known: Collection[str], name: str) -> None:
+    """Checks that values are fields with known names.
+
+    Raises:
+        ValueError: names the first that is not known, and the known name nearest to it.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{name}: expected fields, got {values!r}")
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            remedy = f"did you mean {close[0]!r}?" if close else "remove it"
+            raise ValueError(f"{name}.{key}: no such field (its value is {values[key]!r}); {remedy}")
 
 
 def build_clip(config: ClipConfig) -> open_clip.CLIP:
@@ -53,7 +81,7 @@ def build_clip(config: ClipConfig) -> open_clip.CLIP:
         ValueError: if the model is not of CLIP's own kind (it has, say, a text tower from elsewhere).
     """
     architecture = config.architecture or open_clip.get_model_config(config.model)
-    if extra := sorted(set(architecture) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale"}):
+    if extra := sorted(set(architecture) - set(ARCHITECTURE)):
         raise ValueError(
             f"clip: {config.model or 'architecture'} is not a plain CLIP, it has {', '.join(extra)}; use e.g. ViT-B-32"
         )
@@ -95,9 +123,11 @@ class WordTokenizer:
         """Ids of the words of a text; punctuation is skipped.
 
         Raises:
-            ValueError: lists the words that the model does not know.
+            ValueError: lists the words that the model does not know, or the text has no word at all.
         """
         words = split_words(text)
+        if not words:
+            raise ValueError(f"vocabulary: {text!r} has no word that the model's CLIP can read; write it in letters")
         unknown = [word for word in words if word not in self.ids]
         if unknown:
             raise ValueError(
@@ -118,7 +148,7 @@ class WordTokenizer:
 
 def split_words(text: str) -> list[str]:
     """The words of a text in lower case, without punctuation."""
-    return re.findall(r"[a-z0-9]+", text.lower())
+    return re.findall(r"[^\W_]+", text.lower())
 
 
 class TextEncoder(nn.Module):
@@ -146,6 +176,18 @@ class TextEncoder(nn.Module):
         self.logit_scale = clip.logit_scale
         self.register_buffer("attn_mask", clip.attn_mask, persistent=False)
         self.attn_mask: Tensor
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What decides the embeddings of texts beside the weights."""
+        block = self.transformer.resblocks[0]
+        return {
+            "activation": type(block.mlp.gelu).__name__,
+            "heads": block.attn.num_heads,
+            "layers": len(self.transformer.resblocks),
+            "context_length": self.context_length,
+            "tokenizer": list(self.tokenizer.ids) if isinstance(self.tokenizer, WordTokenizer) else "bpe",
+        }
 
     def forward(self, texts: Sequence[str]) -> Float[Tensor, "n D"]:
         """Embeds texts.

@@ -44,10 +44,16 @@ class CropClip(nn.Module):
     ) -> Float[Tensor, "B N D"]:
         """One unit-norm embedding for each mask of frames uint8 [B, H, W, 3]; `query_index` plays no part here."""
         del query_index
-        if not mask_logits.shape[1]:
+        count = mask_logits.shape[1]
+        # Crops are made as they are embedded: all of them at once would not fit for many frames.
+        embeddings = [
+            self.visual(self.crops(frames[t : t + 1], mask_logits[t : t + 1, i : i + CROPS_PER_PASS]))
+            for t in range(len(frames))
+            for i in range(0, count, CROPS_PER_PASS)
+        ]
+        if not embeddings:
             return mask_logits.new_zeros(len(frames), 0, self.embedding_width)
-        embeddings = [self.visual(chunk) for chunk in self.crops(frames, mask_logits).split(CROPS_PER_PASS)]
-        tokens: Tensor = F.normalize(torch.cat(embeddings), dim=-1).unflatten(0, mask_logits.shape[:2])
+        tokens: Tensor = F.normalize(torch.cat(embeddings), dim=-1).unflatten(0, (len(frames), count))
         return tokens
 
     def trainable_parameters(self) -> list[nn.Parameter]:

@@ -1,8 +1,8 @@
 """Video frames on their way into the networks: checked, resized, scaled to [0, 1].
 
-Both networks see the whole frame at one working size whose sides are multiples of 32. The frame is stretched to that
-size (by 2 % at the most for common formats) instead of being padded, so mask logits, guidance and masks cover exactly
-the frame and no pixel or patch stands for padding.
+A network sees the whole frame at a working size whose sides are multiples of what it needs: 32 pixels for Mask2Former,
+a patch for CLIP (32 too for ViT-B/32). The frame is stretched by a few per cent to that size instead of being padded,
+so mask logits, guidance and masks cover exactly the frame and no pixel or patch stands for padding.
 """
 
 import torch
@@ -14,12 +14,14 @@ LONG_SIDE_LIMIT = 1333
 """Longest working side in pixels, as in Mask2Former's testing; it bounds memory for panoramas."""
 
 
-def check_frames(frames: Tensor) -> None:
+def check_frames(frames: object) -> None:
     """Checks that frames are a non-empty uint8 [T, H, W, 3] tensor.
 
     Raises:
         ValueError: names what was expected, what came, and the remedy.
     """
+    if not isinstance(frames, Tensor):
+        raise ValueError(f"frames: expected a torch tensor, got {type(frames).__name__}; use torch.from_numpy")
     if frames.ndim != 4 or frames.shape[-1] != 3:
         raise ValueError(f"frames: expected shape [T, H, W, 3], got {list(frames.shape)}; permute or stack them")
     if frames.dtype != torch.uint8:

@@ -123,8 +123,9 @@ class MaskProposalNetwork(nn.Module):
         return self
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Everything but frozen batch norms."""
+        """Everything but frozen batch norms, and Swin's last norm, which feature maps do not pass through."""
         frozen = {parameter for norm in self._frozen_batch_norms() for parameter in norm.parameters()}
+        frozen |= {parameter for name, parameter in self.named_parameters() if ".encoder.swin.layernorm." in name}
         return [parameter for parameter in self.parameters() if parameter not in frozen]
 
     def _frozen_batch_norms(self) -> list[nn.Module]:
@@ -133,4 +134,5 @@ class MaskProposalNetwork(nn.Module):
 
 def collapse(class_logits: Float[Tensor, "*n classes"]) -> Float[Tensor, "*n"]:
     """Log-odds of object: logsumexp over the classes minus the logit of "no object", which stands last."""
+    class_logits = class_logits.float()  # half floats would move objectness by 0.003, across thresholds
     return class_logits[..., :-1].logsumexp(dim=-1) - class_logits[..., -1]

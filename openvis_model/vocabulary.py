@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -40,25 +41,33 @@ PROMPTS = (
 class Vocabulary:
     """Categories to look for, each with one or more names; the first name is the one shown.
 
+    Names are kept with single spaces and none around them; names that differ in case alone are the same.
+
     Raises:
-        ValueError: without categories, with an empty name, or with a name that stands twice.
+        ValueError: without categories, with an empty name, with a name that stands twice, or with text where a sequence
+            of names is meant.
     """
 
     categories: tuple[tuple[str, ...], ...]
 
     def __post_init__(self) -> None:
+        for names in (self.categories, *self.categories):
+            if isinstance(names, str):
+                raise ValueError(f"vocabulary: {names!r} stands where a sequence of names is meant; write ({names!r},)")
         if not self.categories:
             raise ValueError("vocabulary: no categories; give at least one name")
+        categories = tuple(tuple(" ".join(name.split()) for name in names) for names in self.categories)
         owner: dict[str, int] = {}
-        for index, names in enumerate(self.categories):
-            if not names or not all(name.strip() for name in names):
+        for index, names in enumerate(categories):
+            if not names or not all(names):
                 raise ValueError(f"vocabulary: category {index} has an empty name ({list(names)}); remove it")
             for name in names:
-                first = owner.setdefault(name.casefold(), index)
-                if first != index or names.count(name) > 1:
+                if (key := name.casefold()) in owner:
                     raise ValueError(
-                        f"vocabulary: {name!r} stands twice (categories {first} and {index}); remove one of them"
+                        f"vocabulary: {name!r} stands twice (categories {owner[key]} and {index}); remove one of them"
                     )
+                owner[key] = index
+        object.__setattr__(self, "categories", categories)
 
     def __len__(self) -> int:
         return len(self.categories)
@@ -70,21 +79,25 @@ class Vocabulary:
 
     @classmethod
     def from_lines(cls, lines: Iterable[str]) -> "Vocabulary":
-        """One category per line, synonyms separated by commas; blank lines and lines that start with # are skipped."""
+        """One category per line, synonyms separated by commas; blank lines and lines that start with # are skipped.
+
+        Raises:
+            ValueError: for one text instead of several lines, or names that `Vocabulary` refuses.
+        """
+        if isinstance(lines, str):
+            raise ValueError(f"vocabulary: expected several lines, got the text {lines[:60]!r}; use its splitlines()")
         kept = (line.strip() for line in lines)
-        return cls(
-            tuple(tuple(name.strip() for name in line.split(",")) for line in kept if line and not line.startswith("#"))
-        )
+        return cls(tuple(tuple(line.split(",")) for line in kept if line and not line.startswith("#")))
 
     @classmethod
-    def read(cls, path: Path) -> "Vocabulary":
+    def read(cls, path: str | Path) -> "Vocabulary":
         """Reads a UTF-8 text file of the form that `from_lines` takes.
 
         Raises:
             ValueError: names the file and what is wrong with it.
         """
         try:
-            return cls.from_lines(path.read_text(encoding="utf-8-sig").splitlines())
+            return cls.from_lines(Path(path).read_text(encoding="utf-8-sig").splitlines())
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -113,9 +126,9 @@ class VocabularyEmbedding:
         return (self.logit_scale * instance_tokens @ self.embeddings.mT).softmax(dim=-1)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def embed_vocabulary(
-    vocabulary: Vocabulary, encoder: TextEncoder, *, batch_size: int = 512, cache: Path | None = None
+    vocabulary: Vocabulary, encoder: TextEncoder, *, batch_size: int = 512, cache: str | Path | None = None
 ) -> VocabularyEmbedding:
     """Embeds every name with every prompt; prompts, then synonyms, are averaged and normalised again.
 
@@ -123,27 +136,37 @@ def embed_vocabulary(
         vocabulary: the categories.
         encoder: CLIP's text tower.
         batch_size: texts per forward pass.
-        cache: folder that keeps embeddings between runs, keyed by the content of text tower, prompts and names.
+        cache: folder that keeps embeddings between runs, keyed by the content of text tower, prompts and names; a file
+            in it that cannot be read is made again.
 
     Raises:
-        ValueError: for a name that the text tower cannot read (too long, or with unknown words).
+        ValueError: for a name that the text tower cannot read (too long, without words, or with unknown ones).
     """
-    file = cache / f"vocabulary-{_content_key(vocabulary, encoder)}.safetensors" if cache else None
-    if file and file.exists():
-        with safe_open(file, framework="pt") as stored:
-            embeddings = stored.get_tensor("embeddings")
-    else:
+    file = Path(cache) / f"vocabulary-{_content_key(vocabulary, encoder)}.safetensors" if cache else None
+    embeddings = _read_embeddings(file) if file else None
+    if embeddings is None:
         embeddings = _embed(vocabulary, encoder, batch_size)
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(f".{id(vocabulary)}.partial")
+            partial = file.with_suffix(f".{uuid.uuid4().hex}.partial")
             save_file({"embeddings": embeddings}, partial)
             partial.replace(file)
     return VocabularyEmbedding(vocabulary.names, embeddings, float(encoder.logit_scale.exp()))
 
 
+def _read_embeddings(file: Path) -> Float[Tensor, "K D"] | None:
+    try:
+        with safe_open(file, framework="pt") as stored:
+            embeddings: Tensor = stored.get_tensor("embeddings")
+            return embeddings
+    except (OSError, SafetensorError):  # absent or damaged: a cache may be both
+        return None
+
+
 def _embed(vocabulary: Vocabulary, encoder: TextEncoder, batch_size: int) -> Float[Tensor, "K D"]:
     names = list(chain.from_iterable(vocabulary.categories))
+    for name in names:
+        encoder.tokenizer.encode(name)  # refuses a name without words, which the words of a prompt would hide
     texts = [prompt.format(name) for name in names for prompt in PROMPTS]
     embedded = torch.cat([encoder(texts[i : i + batch_size]).cpu() for i in range(0, len(texts), batch_size)])
     per_name = F.normalize(embedded.unflatten(0, (len(names), len(PROMPTS))).mean(1), dim=-1)
@@ -152,5 +175,7 @@ def _embed(vocabulary: Vocabulary, encoder: TextEncoder, batch_size: int) -> Flo
 
 
 def _content_key(vocabulary: Vocabulary, encoder: TextEncoder) -> str:
-    content = json.dumps([tensor_fingerprint(encoder.state_dict()), PROMPTS, vocabulary.categories])
+    content = json.dumps(
+        [tensor_fingerprint(encoder.state_dict()), encoder.identity, PROMPTS, vocabulary.categories]
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:32]

@@ -27,7 +27,6 @@ from jaxtyping import UInt8
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from openvis_model.frames import working_size
-from openvis_model.inst_clip import InstClip
 from openvis_model.mask_proposal import SIZE_DIVISOR
 from openvis_model.video_tracker import VideoTrackerConfig
 from openvis_model.vocabulary import Vocabulary, embed_vocabulary
@@ -285,8 +284,7 @@ class Model:
         if self.device.type == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.model_actors))
         self.model = load_model(config.checkpoint).to(self.device)
-        if isinstance(self.model.classifier, InstClip):
-            self.model.classifier.fold_for_inference()
+        self.model.fold_for_inference()
         if config.compile:
             self.model.mask_proposal.compile()
             self.model.classifier.compile()

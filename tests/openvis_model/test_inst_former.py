@@ -1,3 +1,4 @@
+import pickle
 import re
 from dataclasses import replace
 
@@ -6,12 +7,15 @@ import pytest
 import torch
 from pycocotools import mask as coco
 from torch import Tensor
+from transformers import Mask2FormerForUniversalSegmentation
 
+from openvis_model.clip import build_clip
 from openvis_model.config import InstFormerConfig
 from openvis_model.inst_clip import InstClip
 from openvis_model.inst_former import InstFormer, compact
 from openvis_model.instances import Instances
 from openvis_model.losses import SetCriterion, SetCriterionConfig, classification_loss
+from openvis_model.mask_proposal import MaskProposalConfig
 
 
 def assert_same(a: list[Instances], b: list[Instances]) -> None:
@@ -68,6 +72,68 @@ def test_frames_without_objects_are_normal(mini_model: InstFormer, frames: Tenso
 def test_a_floor_that_is_no_probability_is_refused(mini_model: InstFormer, frames: Tensor) -> None:
     with pytest.raises(ValueError, match="objectness_floor.*1.5"):
         mini_model(frames, objectness_floor=1.5)
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize("size", [(96,), (96.0, 128), (0, 4), (96, 128, 3)])
+def test_a_frame_size_that_is_none_is_refused(mini_model: InstFormer, frames: Tensor, size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="frame_size"):
+        mini_model(frames, frame_size=size)
+
+
+@pytest.mark.usefixtures("as_user")
+def test_frames_that_are_no_tensor_are_refused(mini_model: InstFormer, frames: Tensor) -> None:
+    with pytest.raises(ValueError, match="frames: expected a torch tensor, got ndarray"):
+        mini_model(frames.numpy())
+
+
+def test_training_mode_is_refused(fresh_model: InstFormer, frames: Tensor) -> None:
+    assert not fresh_model.training
+    with pytest.raises(ValueError, match="eval"):
+        fresh_model.train()(frames)
+
+
+def test_a_model_that_computes_nan_is_named(fresh_model: InstFormer, frames: Tensor) -> None:
+    with torch.no_grad():
+        fresh_model.mask_proposal.mask2former.class_predictor.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match="objectness are NaN"):
+        fresh_model(frames)
+
+
+def test_instances_are_pickled_without_their_batch(mini_model: InstFormer, frames: Tensor) -> None:
+    alone = len(pickle.dumps(mini_model(frames[:1])[0]))
+    assert len(pickle.dumps(mini_model(frames.repeat(3, 1, 1, 1))[0])) < 1.2 * alone
+
+
+def test_parts_of_another_config_are_refused(mini_config: InstFormerConfig) -> None:
+    other = mini_config.mask_proposal.mask2former | {"num_queries": 20}
+    network = Mask2FormerForUniversalSegmentation(MaskProposalConfig(mask2former=other).build())
+    with pytest.raises(ValueError, match=r"queries_embedder.weight is \[20, 64\], the config wants \[16, 64\]"):
+        InstFormer(mini_config, mask2former=network)
+    quick = replace(mini_config.clip, architecture=mini_config.clip.architecture | {"quick_gelu": True})
+    with pytest.raises(ValueError, match="activation is QuickGELU, the config's GELU"):
+        InstFormer(mini_config, clip=build_clip(quick))
+    grey = replace(mini_config.clip, pixel_mean=(0.5, 0.5, 0.5))
+    with pytest.raises(ValueError, match=r"pixel_mean is \(0.5, 0.5, 0.5\)"):
+        InstFormer(mini_config, clip=build_clip(grey))
+
+
+def test_a_folded_model_finds_the_same_and_cannot_be_trained(fresh_model: InstFormer, frames: Tensor) -> None:
+    before = fresh_model(frames)
+    assert_same(fresh_model.fold_for_inference()(frames), before)
+    with pytest.raises(ValueError, match="folded"):
+        fresh_model.train_only(1)
+
+
+def test_stage_2_leaves_everything_else_in_eval_mode(fresh_model: InstFormer, frames: Tensor) -> None:
+    fresh_model.train_only(2)
+    fresh_model.train()
+    before = [buffer.clone() for buffer in fresh_model.buffers()]
+    with torch.no_grad():
+        fresh_model.mask_proposal(frames)
+    assert all(torch.equal(a, b) for a, b in zip(before, fresh_model.buffers(), strict=True))
+    assert fresh_model.rollout_tracker.training
+    assert not fresh_model.mask_proposal.training
 
 
 def test_compact_by_hand() -> None:
