@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 from jobs.label import ProgressLine, print_summary
+from openvis_model.association import AssociationConfig
+from openvis_model.video_tracker import VideoTrackerConfig
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
 from pipelines.label import LabelConfig, label_videos
@@ -39,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         input=str(shapes.path / "videos"),
         output=str(output / "labels"),
         vocabulary=str(shapes.path / "vocabulary.txt"),
+        # An untrained tracker predicts nothing like what comes next: take the best match, however unlike it is.
+        tracker=VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0)),
     )
     summary = label_videos(config, ProgressLine())
     print_summary(summary, config.output)

@@ -22,6 +22,15 @@ from openvis_model.rollout_tracker import RolloutTracker
 
 AssociationKind = Literal["rollout", "hungarian", "momentum", "sort", "iou"]
 
+MIN_SIMILARITY: dict[AssociationKind, float] = {
+    "rollout": 0.2,
+    "hungarian": 0.2,
+    "momentum": 0.2,
+    "sort": 0.3,
+    "iou": 0.3,
+}
+"""Default gates: for boxes SORT's intersection over union, for tokens a cosine that unrelated objects do not reach."""
+
 Memory = tuple[Tensor, ...]
 """Tensors with one row per track; what they hold is the association's own affair."""
 
@@ -34,25 +43,40 @@ class AssociationConfig:
         kind: `rollout` (the paper's), `hungarian` (previous frame's tokens: MinVIS, Huang et al. 2022), `momentum`
             (running tokens: OV2Seg, Wang et al. 2023), `sort` (Kalman box and IoU: Bewley et al. 2016), `iou`
             (previous box: Bochinski et al. 2017).
-        token: tracking token of the associations without a learned tracker, which has its own.
-        momentum: weight of the new token in the running one; OV2Seg uses 0.7.
-        min_similarity: matches below are refused; -1 refuses none, as benchmark runs do.
+        token: tracking token of the token associations; None is the rollout tracker's own for `rollout` and
+            `instance_query` for the others.
+        momentum: weight of the new token in the running one, in (0, 1]; OV2Seg uses 0.7.
+        min_similarity: matches below are refused, a gate that keeps an unrelated object from taking over the track of
+            one that has left; a cosine for tokens, an intersection over union for boxes. None is the kind's own,
+            `MIN_SIMILARITY`; -1 refuses none, as MinVIS and benchmark runs do, and suits an untrained tracker.
+
+    Raises:
+        ValueError: for a value out of range.
     """
 
     kind: AssociationKind = "rollout"
-    token: TokenKind = "instance_query"
+    token: TokenKind | None = None
     momentum: float = 0.7
-    min_similarity: float = -1.0
+    min_similarity: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(AssociationKind):
             raise ValueError(f"association.kind: unknown value {self.kind!r}; choose from {get_args(AssociationKind)}")
-        if self.token not in get_args(TokenKind):
-            raise ValueError(f"association.token: unknown value {self.token!r}; choose from {get_args(TokenKind)}")
+        if self.token not in (None, *get_args(TokenKind)):
+            raise ValueError(
+                f"association.token: unknown value {self.token!r}; choose from {get_args(TokenKind)}, or null"
+            )
         if not 0 < self.momentum <= 1:
             raise ValueError(f"association.momentum: expected a value in (0, 1], got {self.momentum}")
-        if not -1 <= self.min_similarity <= 1:
-            raise ValueError(f"association.min_similarity: expected a value in [-1, 1], got {self.min_similarity}")
+        if self.min_similarity is not None and not -1 <= self.min_similarity <= 1:
+            raise ValueError(
+                f"association.min_similarity: expected a value in [-1, 1] or null, got {self.min_similarity}"
+            )
+
+    @property
+    def gate(self) -> float:
+        """The smallest similarity of a match, in [-1, 1]."""
+        return MIN_SIMILARITY[self.kind] if self.min_similarity is None else self.min_similarity
 
 
 class Association(ABC):
@@ -211,17 +235,23 @@ def build_association(config: AssociationConfig, tracker: RolloutTracker | None)
     """The association that a config names.
 
     Raises:
-        ValueError: for `rollout` without a rollout tracker.
+        ValueError: for `rollout` without a rollout tracker, or with one made for another tracking token.
     """
+    token = config.token or "instance_query"
     match config.kind:
         case "rollout":
             if tracker is None:
                 raise ValueError("association.kind: 'rollout' needs a rollout tracker; use a checkpoint that has one")
+            if config.token not in (None, tracker.config.token):
+                raise ValueError(
+                    f"association.token: the rollout tracker was made for {tracker.config.token!r}, got "
+                    f"{config.token!r}; leave it null, or use a checkpoint whose tracker has this token"
+                )
             return Rollout(tracker)
         case "hungarian":
-            return RunningToken(config.token, momentum=1.0)
+            return RunningToken(token, momentum=1.0)
         case "momentum":
-            return RunningToken(config.token, config.momentum)
+            return RunningToken(token, config.momentum)
         case "sort":
             return Sort()
         case "iou":
@@ -229,8 +259,17 @@ def build_association(config: AssociationConfig, tracker: RolloutTracker | None)
 
 
 def assign(similarity: Float[Tensor, "M n"], min_similarity: float) -> tuple[np.ndarray, np.ndarray]:
-    """Hungarian matching of largest total similarity; returns (track rows, instances) of the matches kept."""
+    """Hungarian matching of largest total similarity; returns (track rows, instances) of the matches kept.
+
+    Raises:
+        ValueError: for a similarity that is NaN.
+    """
     scores = similarity.numpy()
+    if np.isnan(scores).any():
+        raise ValueError(
+            f"similarity: NaN in {np.isnan(scores).sum()} of {scores.size} values; the instance tokens or the rollout "
+            "tokens are not finite: use a checkpoint with finite weights, or run in float32"
+        )
     rows, columns = linear_sum_assignment(scores, maximize=True)
     kept = scores[rows, columns] >= min_similarity
     return rows[kept], columns[kept]

@@ -49,7 +49,8 @@ class ClipConfig:
         check_names(self.architecture, ARCHITECTURE, "clip.architecture")
         for part, kind in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
             check_names(self.architecture.get(part, {}), [f.name for f in fields(kind)], f"clip.architecture.{part}")
-        if isinstance(self.words, str):
+        words: object = self.words
+        if isinstance(words, str):
             raise ValueError(f"clip.words: expected several words, got the text {self.words!r}; give a tuple of words")
         size = self.architecture.get("text_cfg", {}).get("vocab_size")
         if self.words and size != WordTokenizer.vocabulary_size(self.words):
@@ -71,7 +72,7 @@ def check_names(values: Any, known: Collection[str], name: str) -> None:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
             remedy = f"did you mean {close[0]!r}?" if close else "remove it"
-            raise ValueError(f"{name}.{key}: no such field (its value is {values[key]!r}); {remedy}")
+            raise ValueError(f"{name}.{key}: no such field; {remedy} (its value is {values[key]!r})")
 
 
 def build_clip(config: ClipConfig) -> open_clip.CLIP:

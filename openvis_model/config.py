@@ -1,17 +1,38 @@
 """What an InstFormer is built from, its presets, and its form as JSON."""
 
 import dataclasses
-import difflib
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from openvis_model.clip import ClipConfig
+from huggingface_hub.errors import StrictDataclassError
+from transformers import Mask2FormerConfig, PretrainedConfig, ResNetConfig, SwinConfig
+
+from openvis_model.clip import ClipConfig, check_names
 from openvis_model.inst_clip import InstClipConfig
 from openvis_model.mask_proposal import MaskProposalConfig
 from openvis_model.rollout_tracker import RolloutTrackerConfig
 
 Classifier = Literal["inst_clip", "crop_clip"]
+
+BACKBONE_CONFIGS: dict[str, type[PretrainedConfig]] = {"resnet": ResNetConfig, "swin": SwinConfig}
+OUT_FEATURES = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
+SWIN = {"model_type": "swin", "patch_size": 4, "mlp_ratio": 4.0, "qkv_bias": True, "drop_path_rate": 0.3}
+BACKBONES: dict[str, dict[str, Any]] = {
+    "resnet50": {
+        "model_type": "resnet",
+        "embedding_size": 64,
+        "hidden_sizes": [256, 512, 1024, 2048],
+        "depths": [3, 4, 6, 3],
+        "layer_type": "bottleneck",
+    },
+    "swin_tiny": SWIN | {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7},
+    "swin_small": SWIN | {"embed_dim": 96, "depths": [2, 2, 18, 2], "num_heads": [3, 6, 12, 24], "window_size": 7},
+    "swin_base": SWIN | {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "window_size": 12},
+    "swin_large": SWIN | {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "window_size": 12},
+}
+"""Backbones of the original Mask2Former checkpoints, as `transformers` describes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +46,9 @@ class InstFormerConfig:
         classifier: `inst_clip` (the paper's) or `crop_clip` (N masked crops through CLIP).
         inst_clip: InstCLIP's variants.
         rollout_tracker: the tracker's variants.
+
+    Raises:
+        ValueError: for a value that is out of range, or that `transformers` does not know or take for a Mask2Former.
     """
 
     short_side: int
@@ -39,6 +63,7 @@ class InstFormerConfig:
             raise ValueError(f"classifier: unknown value {self.classifier!r}; choose from {get_args(Classifier)}")
         if self.short_side < 32:
             raise ValueError(f"short_side: expected at least 32 pixels, got {self.short_side}")
+        _check_mask2former(self.mask_proposal)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -49,7 +74,7 @@ class InstFormerConfig:
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError: for a field that does not exist or is missing, or a value that its owner refuses.
+            ValueError: for a field that does not exist or is missing, or a value of another type or out of range.
         """
         config: InstFormerConfig = _build(cls, values, "config")
         return config
@@ -57,6 +82,8 @@ class InstFormerConfig:
 
 def paper(backbone: str = "resnet50") -> InstFormerConfig:
     """The paper's model: Mask2Former with 100 queries of width 256, ViT-B/32 with OpenAI's weights.
+
+    The sizes are those of the released Mask2Former checkpoints; that of `swin_large` has 200 queries.
 
     Args:
         backbone: `resnet50` (the paper's), or a Swin transformer: `swin_tiny`, `swin_small`, `swin_base`, `swin_large`.
@@ -69,18 +96,35 @@ def paper(backbone: str = "resnet50") -> InstFormerConfig:
     return InstFormerConfig(
         short_side=384,
         mask_proposal=MaskProposalConfig(
-            mask2former={"backbone_config": BACKBONES[backbone] | OUT_FEATURES, "num_labels": 80}
+            mask2former={
+                "backbone_config": BACKBONES[backbone] | OUT_FEATURES,
+                "num_labels": 80,
+                "num_queries": 200 if backbone == "swin_large" else 100,
+                "hidden_dim": 256,
+                "feature_size": 256,
+                "mask_feature_size": 256,
+                "encoder_feedforward_dim": 1024,
+                "dim_feedforward": 2048,
+                "encoder_layers": 6,
+                "decoder_layers": 10,  # the prediction from the bare queries counts as one
+                "num_attention_heads": 8,
+            }
         ),
         clip=ClipConfig(model="ViT-B-32-quickgelu"),
     )
 
 
-def mini(words: tuple[str, ...]) -> InstFormerConfig:
+def mini(words: Sequence[str]) -> InstFormerConfig:
     """A real but small model, for laptops and tests: 96-pixel frames, 16 queries, a CLIP of 2.4 M parameters.
 
     Args:
         words: every word that its CLIP knows, those of the prompts included.
+
+    Raises:
+        ValueError: without words.
     """
+    if isinstance(words, str) or not words:
+        raise ValueError(f"words: expected a tuple of words, got {words!r}; use vocabulary.prompt_words of some names")
     backbone = {
         "model_type": "resnet",
         "embedding_size": 32,
@@ -118,47 +162,64 @@ def mini(words: tuple[str, ...]) -> InstFormerConfig:
                     "layers": 2,
                 },
             },
-            words=words,
+            words=tuple(words),
         ),
     )
 
 
-OUT_FEATURES = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
-BACKBONES: dict[str, dict[str, Any]] = {
-    "resnet50": {"model_type": "resnet"},
-    "swin_tiny": {"model_type": "swin", "embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24]},
-    "swin_small": {"model_type": "swin", "embed_dim": 96, "depths": [2, 2, 18, 2], "num_heads": [3, 6, 12, 24]},
-    "swin_base": {
-        "model_type": "swin",
-        "embed_dim": 128,
-        "depths": [2, 2, 18, 2],
-        "num_heads": [4, 8, 16, 32],
-        "window_size": 12,
-    },
-    "swin_large": {
-        "model_type": "swin",
-        "embed_dim": 192,
-        "depths": [2, 2, 18, 2],
-        "num_heads": [6, 12, 24, 48],
-        "window_size": 12,
-    },
-}
-"""Backbones of the original Mask2Former checkpoints, as `transformers` describes them."""
+def _check_mask2former(config: MaskProposalConfig) -> None:
+    """Checks the plain values for `transformers`, which itself takes unknown fields without a word."""
+    values, name = config.mask2former, "mask_proposal.mask2former"
+    check_names(values, _field_names(Mask2FormerConfig), name)
+    backbone = values.get("backbone_config", {"model_type": "swin"})
+    kind = backbone.get("model_type") if isinstance(backbone, dict) else None
+    if kind not in BACKBONE_CONFIGS:
+        raise ValueError(
+            f"{name}.backbone_config.model_type: unknown value {kind!r}; choose from {tuple(BACKBONE_CONFIGS)}"
+        )
+    check_names(backbone, _field_names(BACKBONE_CONFIGS[kind]), f"{name}.backbone_config")
+    try:
+        num_queries = config.num_queries
+    except (StrictDataclassError, TypeError) as error:
+        raise ValueError(f"{name}: transformers refuses its values, correct them: {error}") from error
+    if num_queries < 1:
+        raise ValueError(f"{name}.num_queries: expected at least 1, got {num_queries}")
+
+
+def _field_names(kind: type[PretrainedConfig]) -> set[str]:
+    """What a configuration of `transformers` takes, its synonyms and what `to_dict` writes included."""
+    config = kind()
+    return {*vars(config), *config.to_dict(), *config.attribute_map, "num_labels"}
 
 
 def _build(kind: Any, value: Any, name: str) -> Any:
-    """A dataclass from plain values, nested ones included; lists become tuples where the field is one."""
-    if not dataclasses.is_dataclass(kind):
-        return tuple(value) if typing.get_origin(kind) is tuple and isinstance(value, list) else value
-    if not isinstance(value, dict):
-        raise ValueError(f"{name}: expected fields, got {value!r}")
-    assert isinstance(kind, type)
-    hints = typing.get_type_hints(kind)
-    for key in value:
-        if key not in hints:
-            close = difflib.get_close_matches(key, hints, n=1)
-            raise ValueError(f"{name}.{key}: no such field{f'; did you mean {close[0]!r}?' if close else ''}")
-    required = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
-    if missing := sorted(required - set(value)):
-        raise ValueError(f"{name}: missing {', '.join(missing)}")
-    return kind(**{key: _build(hints[key], item, f"{name}.{key}") for key, item in value.items()})
+    """A value of a type hint from plain values: dataclasses from dicts, nested ones included, tuples from lists."""
+    if dataclasses.is_dataclass(kind):
+        assert isinstance(kind, type)
+        hints = typing.get_type_hints(kind)
+        check_names(value, hints, name)
+        required = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
+        if missing := sorted(required - set(value)):
+            raise ValueError(f"{name}: missing {', '.join(missing)}")
+        return kind(**{key: _build(hints[key], item, f"{name}.{key}") for key, item in value.items()})
+    plain = typing.get_origin(kind) or kind
+    if plain is Literal:
+        return value  # its owner knows the choices
+    if plain is tuple:
+        return _build_tuple(get_args(kind), value, name)
+    accepted = (int, float) if plain is float else (plain,)
+    if not isinstance(value, accepted) or (isinstance(value, bool) and plain is not bool):
+        raise ValueError(f"{name}: expected {plain.__name__}, got {value!r}; write a value of that type")
+    return value
+
+
+def _build_tuple(kinds: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name}: expected a list, got {value!r}; write a list")
+    if kinds[-1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)
+    if len(value) != len(kinds):
+        raise ValueError(f"{name}: expected {len(kinds)} values, got {len(value)}; write {len(kinds)}")
+    return tuple(
+        _build(kind, item, f"{name}[{index}]") for index, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )

@@ -90,35 +90,43 @@ def rollout_loss(
     The cross-entropy runs over the cosines of a rollout token to the tokens of all objects present in the frame,
     divided by the temperature. Objects that are absent, and padding, which is never present, are no candidates; while
     absent, a track keeps its last prediction and hidden state, as in inference. Objects without history predict
-    nothing. The mean is over predictions.
+    nothing. The mean is over predictions. All of it is float32, under autocast too.
 
     Args:
         tracker: the network to train.
-        tokens: tracking tokens of B clips of T frames, aligned: index i is the same object in every frame.
+        tokens: tracking tokens of B clips of T frames, aligned: index i is the same object in every frame; absent ones
+            may hold anything, NaN too.
         present: whether the object is in the frame.
-        temperature: divides the cosines.
+        temperature: divides the cosines; greater than 0.
 
     Returns:
         The loss; zero, with a graph, where no object is ever seen twice.
+
+    Raises:
+        ValueError: for a temperature that is not positive.
     """
-    clips, frames, objects, _ = tokens.shape
-    state = tracker.initial_state(clips * objects)
-    prediction = tokens.new_zeros(clips * objects, tracker.width)
-    seen = torch.zeros_like(present[:, 0])
-    total, count = tokens.new_zeros(()), tokens.new_zeros(())
-    for t in range(frames):
-        here = present[:, t]
-        if t:
-            rollout = F.normalize(prediction.view(clips, objects, -1), dim=-1)
-            cosine = rollout @ F.normalize(tokens[:, t], dim=-1).mT
-            candidates = (cosine / temperature).masked_fill(~here[:, None], torch.finfo(cosine.dtype).min)
-            predicted = here & seen
-            log_probability = candidates.log_softmax(-1).diagonal(dim1=1, dim2=2)
-            total = total - log_probability.masked_fill(~predicted, 0).sum()
-            count = count + predicted.sum()
-        next_prediction, next_state = tracker(tokens[:, t].flatten(0, 1), state)
-        update = here.flatten()[:, None]
-        prediction = torch.where(update, next_prediction, prediction)
-        state = torch.where(update, next_state, state)
-        seen = seen | here
-    return total / count.clamp(min=1)
+    if not temperature > 0:
+        raise ValueError(f"temperature: expected more than 0, got {temperature}; 0.1 is a common choice")
+    with torch.autocast(tokens.device.type, enabled=False):
+        tokens = tokens.float().masked_fill(~present[..., None], 0)
+        clips, frames, objects, _ = tokens.shape
+        state = tracker.initial_state(clips * objects)
+        prediction = tokens.new_zeros(clips * objects, tracker.width)
+        seen = torch.zeros_like(present[:, 0])
+        total, count = tokens.new_zeros(()), tokens.new_zeros(())
+        for t in range(frames):
+            here = present[:, t]
+            if t:
+                rollout = F.normalize(prediction.view(clips, objects, -1), dim=-1)
+                cosine = rollout @ F.normalize(tokens[:, t], dim=-1).mT
+                candidates = (cosine / temperature).masked_fill(~here[:, None], torch.finfo(cosine.dtype).min)
+                predicted = here & seen
+                log_probability = candidates.log_softmax(-1).diagonal(dim1=1, dim2=2)
+                total = total - log_probability.masked_fill(~predicted, 0).sum()
+                count = count + predicted.sum()
+            next_prediction, next_state = tracker(tokens[:, t].flatten(0, 1), state)
+            update = here.flatten()[:, None]
+            prediction = torch.where(update, next_prediction, prediction)
+            state = torch.where(update, next_state, state)
+            seen = seen | here
+        return total / count.clamp(min=1)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from openvis_model.association import Association, AssociationConfig, Memory, assign, build_association
@@ -28,8 +28,12 @@ class VideoTrackerConfig:
 
     Attributes:
         association: how instances are linked.
-        objectness_threshold: a track is alive in the frames where its objectness reaches this.
+        objectness_threshold: a track is alive in the frames where its objectness, a probability, reaches this.
         max_gap: frames that a track may be out of sight; then it has ended, and what comes later is a new track.
+            Counts the frames handed in, which are the sampled ones, not the frame indices that they skip.
+
+    Raises:
+        ValueError: for a value out of range.
     """
 
     association: AssociationConfig = field(default_factory=AssociationConfig)
@@ -70,7 +74,10 @@ class Track:
 
 
 class Slots(NamedTuple):
-    """Running state, one row per slot; a slot has a track once its instance was seen."""
+    """Running state, one row per slot; a slot has a track once its instance was seen.
+
+    `gap` counts the frames since the slot last took in an instance, see `VideoTracker.link`.
+    """
 
     gap: Int[Tensor, " M"]
     track_id: Int[Tensor, " M"]
@@ -127,6 +134,10 @@ class VideoTracker:
     def step(self, state: TrackerState, frame: int, instances: Instances) -> tuple[TrackerState, TrackedFrame]:
         """Takes in the next frame; `frame` is its index in the video.
 
+        A track ends when its gap exceeds `max_gap`. Its slot leaves with it, unless an instance is matched to it in
+        this frame: then it keeps its memory and may begin a new track. So runs that hand over all N instances of every
+        frame and refuse no match have N slots throughout.
+
         Raises:
             ValueError: for a frame that does not come after the last one, or instances in another embedding space than
                 the vocabulary.
@@ -139,8 +150,7 @@ class VideoTracker:
                 f"{instances.instance_tokens.shape[1]}; embed it with the text encoder of the same model"
             )
         memory, slots, slot_of = self.link(state, instances)
-        slots = slots._replace(gap=slots.gap + 1)
-        alive = (instances.objectness >= self.config.objectness_threshold) & torch.as_tensor(instances.masks.areas > 0)
+        alive = self._alive(instances)
         seen = slot_of[alive]
 
         born = seen[slots.track_id[seen] == NO_TRACK]
@@ -148,7 +158,7 @@ class VideoTracker:
         new_ids = torch.arange(state.next_track_id, next_track_id)
         objectness, tokens = instances.objectness[alive, None], instances.instance_tokens[alive]
         slots = Slots(
-            gap=slots.gap.index_fill(0, seen, 0),
+            gap=slots.gap,
             track_id=slots.track_id.index_copy(0, born, new_ids),
             first_frame=slots.first_frame.index_fill(0, born, frame),
             last_frame=slots.last_frame.index_fill(0, seen, frame),
@@ -162,7 +172,11 @@ class VideoTracker:
         ended: list[Track] = []
         if over.any():
             ended = self._tracks(Slots(*_rows(slots, over)))
-            memory, slots = _rows(memory, ~over), Slots(*_rows(slots, ~over))
+            matched = torch.zeros_like(over).index_fill(0, slot_of, True)
+            freed = (over & matched).nonzero()[:, 0]
+            slots = Slots(*_with_rows(slots, freed, self._empty_slots(len(freed))))
+            kept = matched | ~over
+            memory, slots = _rows(memory, kept), Slots(*_rows(slots, kept))
         return TrackerState(memory, slots, next_track_id, frame), TrackedFrame(track_ids, ended)
 
     def finish(self, state: TrackerState) -> tuple[TrackerState, list[Track]]:
@@ -171,15 +185,22 @@ class VideoTracker:
         return TrackerState(next_track_id=state.next_track_id, frame=state.frame), tracks
 
     def link(self, state: TrackerState, instances: Instances) -> tuple[Memory, Slots, Int[Tensor, " n"]]:
-        """Memory and slots with this frame's instances taken in, and the slot of each instance."""
+        """Memory and slots with this frame's instances taken in, and the slot of each instance.
+
+        A slot with a track takes in an instance only when the track is alive in it, as in training, where an absent
+        object leaves its row as it is; a slot without a track takes in whatever is matched to it.
+        """
         observed = self.association.observe(instances)
         if state.memory is None or state.slots is None:
             return self.association.start(observed), self._empty_slots(len(observed)), torch.arange(len(observed))
         memory, slots = self.association.advance(state.memory), state.slots
+        slots = slots._replace(gap=slots.gap + 1)
         similarity = self.association.similarity(memory, observed)
-        matched, found = map(torch.as_tensor, assign(similarity, self.config.association.min_similarity))
-        updated = self.association.update(_rows(memory, matched), observed[found])
-        memory = tuple(part.index_copy(0, matched, row) for part, row in zip(memory, updated, strict=True))
+        matched, found = map(torch.as_tensor, assign(similarity, self.config.association.gate))
+        taken = self._alive(instances)[found] | (slots.track_id[matched] == NO_TRACK)
+        rows = matched[taken]
+        memory = _with_rows(memory, rows, self.association.update(_rows(memory, rows), observed[found[taken]]))
+        slots = slots._replace(gap=slots.gap.index_fill(0, rows, 0))
 
         slot_of = torch.full((len(observed),), -1).index_copy(0, found, matched)
         new = (slot_of < 0).nonzero()[:, 0]
@@ -188,6 +209,11 @@ class VideoTracker:
             memory = tuple(map(torch.cat, zip(memory, self.association.start(observed[new]), strict=True)))
             slots = Slots(*map(torch.cat, zip(slots, self._empty_slots(len(new)), strict=True)))
         return memory, slots, slot_of
+
+    def _alive(self, instances: Instances) -> Bool[Tensor, " n"]:
+        """Which instances are in sight."""
+        confident = instances.objectness >= self.config.objectness_threshold
+        return confident & torch.as_tensor(instances.masks.areas > 0)
 
     def _empty_slots(self, count: int) -> Slots:
         categories, width = self.vocabulary.embeddings.shape
@@ -201,10 +227,15 @@ class VideoTracker:
         scores = slots.score_sum / slots.frames[:, None]
         embeddings = F.normalize(slots.embedding_sum, dim=-1)
         return [
-            Track(int(track_id), int(first), int(last), int(frames), score, embedding)
+            # Clones: a view would be pickled with the storage of all tracks.
+            Track(int(track_id), int(first), int(last), int(frames), score.clone(), embedding.clone())
             for _, track_id, first, last, frames, score, embedding in zip(*slots[:5], scores, embeddings, strict=True)
         ]
 
 
 def _rows(parts: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
     return tuple(part[index] for part in parts)
+
+
+def _with_rows(parts: tuple[Tensor, ...], index: Tensor, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(part.index_copy(0, index, row) for part, row in zip(parts, rows, strict=True))

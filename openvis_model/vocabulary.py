@@ -51,9 +51,10 @@ class Vocabulary:
     categories: tuple[tuple[str, ...], ...]
 
     def __post_init__(self) -> None:
-        for names in (self.categories, *self.categories):
-            if isinstance(names, str):
-                raise ValueError(f"vocabulary: {names!r} stands where a sequence of names is meant; write ({names!r},)")
+        sequences: tuple[object, ...] = (self.categories, *self.categories)
+        for sequence in sequences:
+            if isinstance(sequence, str):
+                raise ValueError(f"vocabulary: {sequence!r} stands where a sequence is meant; write ({sequence!r},)")
         if not self.categories:
             raise ValueError("vocabulary: no categories; give at least one name")
         categories = tuple(tuple(" ".join(name.split()) for name in names) for names in self.categories)
@@ -175,7 +176,5 @@ def _embed(vocabulary: Vocabulary, encoder: TextEncoder, batch_size: int) -> Flo
 
 
 def _content_key(vocabulary: Vocabulary, encoder: TextEncoder) -> str:
-    content = json.dumps(
-        [tensor_fingerprint(encoder.state_dict()), encoder.identity, PROMPTS, vocabulary.categories]
-    )
+    content = json.dumps([tensor_fingerprint(encoder.state_dict()), encoder.identity, PROMPTS, vocabulary.categories])
     return hashlib.sha256(content.encode()).hexdigest()[:32]

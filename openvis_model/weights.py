@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import uuid
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import torch
 from open_clip import CLIP
 from open_clip.factory import load_state_dict
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ PEFT_PREFIX = "base_model.model."
 """What peft puts before the names of adapted modules."""
 
 
-def load_clip(config: ClipConfig, weights: str) -> CLIP:
+def load_clip(config: ClipConfig, weights: str | Path) -> CLIP:
     """CLIP with pretrained weights.
 
     Args:
@@ -49,12 +51,12 @@ def load_clip(config: ClipConfig, weights: str) -> CLIP:
             which is downloaded to its cache.
 
     Raises:
-        ValueError: for a tag that does not exist or does not fit the model, or names or shapes that differ.
+        ValueError: for a tag that does not exist or does not fit the model, a file that holds no plain state dict, or
+            names or shapes that differ.
     """
     clip = build_clip(config)
-    if Path(weights).exists():
-        file = weights
-    else:
+    file, weights = str(weights), str(weights)
+    if not Path(weights).is_file():
         tag = open_clip.get_pretrained_cfg(config.model, weights) if config.model else {}
         if not tag:
             known = open_clip.list_pretrained_tags_by_model(config.model) if config.model else []
@@ -69,31 +71,54 @@ def load_clip(config: ClipConfig, weights: str) -> CLIP:
         if tuple(tag.get("mean", config.pixel_mean)) != config.pixel_mean:
             raise ValueError(f"clip.pixel_mean: weights {weights!r} need {tag['mean']}, got {config.pixel_mean}")
         file = open_clip.download_pretrained(tag)
+    if _is_torchscript(file):
+        raise ValueError(
+            f"clip weights {weights}: {file} is a TorchScript program; use open_clip's tag of these weights (such as "
+            "'openai') instead of a file, or convert its state dict to safetensors"
+        )
     try:
         state = load_state_dict(file, weights_only=True)
     except Exception as error:
-        raise ValueError(f"clip weights {weights}: {file} holds no plain state dict ({error})") from error
+        # torch's own message would suggest to run what is in the file.
+        raise ValueError(
+            f"clip weights {weights}: {file} holds no plain state dict ({type(error).__name__}); is its download "
+            "complete? Use safetensors, or a state dict of tensors saved with torch.save"
+        ) from None
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"clip weights {weights}: {file} holds more than tensors; save its state dict alone")
     load_strictly(clip, state, source=f"clip weights {weights}")
     return clip
 
 
-def load_mask2former(path: Path) -> Mask2FormerForUniversalSegmentation:
+def load_mask2former(path: str | Path) -> Mask2FormerForUniversalSegmentation:
     """Mask2Former from a `transformers` folder, or from an original detectron2 `.pkl` file (R50 or Swin).
 
     Raises:
-        ValueError: if the path is neither, a pickle holds more than arrays, or names or shapes differ.
+        ValueError: names the path; it is neither, a file is damaged or of another model, a pickle holds more than
+            arrays, or names or shapes differ.
     """
+    path = Path(path)
     if path.suffix == ".pkl":
-        arrays = read_pickle(path)
-        network = Mask2FormerForUniversalSegmentation(config_from_weights(arrays))
-        load_strictly(network, to_transformers(arrays, network.config), source=str(path))
-        return network
+        return _load_detectron2(path)
     if not (path / "config.json").is_file():
         raise ValueError(f"{path}: expected a transformers folder with a config.json, or a detectron2 .pkl file")
+    try:
+        model_type = json.loads((path / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}/config.json: cannot be read as a transformers config ({error!r})") from error
+    if model_type != "mask2former":
+        raise ValueError(
+            f"{path}/config.json: model_type: expected 'mask2former', got {model_type!r}; use a Mask2Former"
+        )
+    for file in sorted(path.glob("*.safetensors")):
+        _check_readable(file)
     # transformers knows the names of its earlier versions; what it then still misses or cannot place is an error.
-    network, info = Mask2FormerForUniversalSegmentation.from_pretrained(
-        path, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
-    )
+    try:
+        network, info = Mask2FormerForUniversalSegmentation.from_pretrained(
+            path, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    except Exception as error:
+        raise ValueError(f"{path}: transformers cannot load it as a Mask2Former ({error})") from error
     problems = {kind: sorted(map(str, names)) for kind, names in info.items() if names}
     if problems:
         raise ValueError(f"{path}: " + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items()))
@@ -101,15 +126,32 @@ def load_mask2former(path: Path) -> Mask2FormerForUniversalSegmentation:
     return network
 
 
-def save_checkpoint(model: InstFormer, folder: Path) -> str:
+def _load_detectron2(path: Path) -> Mask2FormerForUniversalSegmentation:
+    try:
+        arrays = read_pickle(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from error
+    try:
+        network = Mask2FormerForUniversalSegmentation(config_from_weights(arrays))
+        state = to_transformers(arrays, network.config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    load_strictly(network, state, source=str(path))
+    return network
+
+
+def save_checkpoint(model: InstFormer, folder: str | Path) -> str:
     """Writes a checkpoint folder and returns its fingerprint; the folder appears whole or not at all.
 
     Raises:
-        ValueError: if the folder exists, or the model was folded for inference.
+        ValueError: if the folder exists, a weight is NaN or infinite, or the model was folded for inference.
     """
+    folder = Path(folder)
     if folder.exists():
         raise ValueError(f"{folder}: exists already; choose another folder or remove it")
     parts = {name: contiguous(state) for name, state in _parts(model).items()}
+    for name, state in parts.items():
+        check_finite(state, source=f"{folder}: {name}")
     identity = fingerprint(model)
     content = {"config": model.config.to_dict(), "fingerprint": identity}
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +178,7 @@ def fingerprint(model: InstFormer) -> str:
     return _fingerprint(model.config.to_dict(), _parts(model))
 
 
-def load_checkpoint(folder: Path, *, classifier: Classifier | None = None) -> InstFormer:
+def load_checkpoint(folder: str | Path, *, classifier: Classifier | None = None) -> InstFormer:
     """The model of a checkpoint folder, in eval mode.
 
     Args:
@@ -147,19 +189,21 @@ def load_checkpoint(folder: Path, *, classifier: Classifier | None = None) -> In
         ValueError: names the file and what is wrong: a missing file, names or shapes that differ from the config, NaN,
             or weights that are not those of the fingerprint.
     """
+    folder = Path(folder)
     try:
         stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         values, expected = stored["config"], stored["fingerprint"]
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder}: not a checkpoint folder ({error!r} in config.json)") from error
-    config = InstFormerConfig.from_dict(values)
+    if not isinstance(expected, str):
+        raise ValueError(f"{folder}/config.json: fingerprint: expected text, got {expected!r}; copy the file again")
+    try:
+        config = InstFormerConfig.from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"{folder}/config.json: {error}") from error
     names = part_names(config)
     parts = {name: _read(folder / f"{name}.safetensors") for name in names}
-    if _fingerprint(values, parts) != expected:
-        raise ValueError(
-            f"{folder}: config.json and weights are not those that were saved together "
-            f"(fingerprint {expected[:12]}…); copy the whole folder again"
-        )
+    _check_num_queries(config, parts, folder)
     if classifier and classifier != config.classifier:
         config = dataclasses.replace(config, classifier=classifier)
         if missing := set(part_names(config)) - set(names):
@@ -172,6 +216,12 @@ def load_checkpoint(folder: Path, *, classifier: Classifier | None = None) -> In
     load_strictly(model.rollout_tracker, parts["rollout_tracker"], source=f"{folder}/rollout_tracker.safetensors")
     if isinstance(model.classifier, InstClip):
         _load_inst_clip(model.classifier, parts, folder)
+    # Last, because the checks above say what differs.
+    if _fingerprint(values, parts) != expected:
+        raise ValueError(
+            f"{folder}: config.json and weights are not those that were saved together "
+            f"(fingerprint {expected[:12]}…); copy the whole folder again"
+        )
     return model.eval()
 
 
@@ -265,7 +315,55 @@ def _load_inst_clip(classifier: InstClip, parts: Mapping[str, dict[str, Tensor]]
     )
     if differing:
         raise ValueError(f"{folder}/adapter: names or shapes that do not fit the config: {', '.join(differing)}")
+    check_finite(adapter, source=f"{folder}/adapter")
+    _check_adapter_config(classifier.visual.peft_config["default"], folder / "adapter/adapter_config.json")
     set_peft_model_state_dict(classifier.visual, adapter)
+
+
+def _check_adapter_config(lora: LoraConfig, file: Path) -> None:
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        found = {name: stored[name] for name in ("r", "lora_alpha")} | {
+            "target_modules": sorted(stored["target_modules"])
+        }
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: cannot be read as peft's config ({error!r}); copy the whole folder again") from error
+    expected = {"r": lora.r, "lora_alpha": lora.lora_alpha, "target_modules": sorted(lora.target_modules)}
+    for name, value in expected.items():
+        if found[name] != value:
+            raise ValueError(
+                f"{file}: {name}: {found[name]!r} disagrees with {value!r} of config.json; copy the whole folder again"
+            )
+
+
+def _check_num_queries(config: InstFormerConfig, parts: Mapping[str, Mapping[str, Tensor]], folder: Path) -> None:
+    """Says in words what a list of misshapen weights would hide."""
+    expected = config.mask_proposal.num_queries
+    for part, name in (
+        ("mask_proposal", "model.transformer_module.queries_features.weight"),
+        ("inst_clip", "instance_tokens"),
+    ):
+        tensor = parts.get(part, {}).get(name)
+        if tensor is not None and tensor.ndim and len(tensor) != expected:
+            raise ValueError(
+                f"{folder}: num_queries: config.json says N = {expected}, {part}.safetensors holds {len(tensor)} of "
+                f"{name}; copy the whole folder again"
+            )
+
+
+def _is_torchscript(file: str) -> bool:
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any(Path(name).name == "constants.pkl" for name in archive.namelist())
+
+
+def _check_readable(file: Path) -> None:
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except Exception as error:
+        raise ValueError(f"{file}: cannot be read as safetensors ({error}); is its download complete?") from error
 
 
 def _read(file: Path) -> dict[str, Tensor]:

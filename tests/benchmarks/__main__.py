@@ -117,7 +117,7 @@ def bench_association(generator: torch.Generator) -> None:
         tuple(map(str, range(1196))), F.normalize(torch.randn(1196, D, generator=generator), dim=-1), 100.0
     )
     rollout = RolloutTracker(RolloutTrackerConfig(), D + C)
-    tracker = VideoTracker(VideoTrackerConfig(association=AssociationConfig()), vocabulary, rollout)
+    tracker = VideoTracker(VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0)), vocabulary, rollout)
     video = [instances(generator) for _ in range(4)]
     state, _ = tracker.step(TrackerState(), 0, video[0])
     result = best(

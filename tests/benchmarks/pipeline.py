@@ -16,6 +16,7 @@ import ray
 import torch
 from ray._private.internal_api import memory_summary
 
+from openvis_model.association import AssociationConfig
 from openvis_model.video_tracker import VideoTrackerConfig
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
@@ -81,7 +82,7 @@ def run(source: Path, names: Path, output: Path) -> Watch:
         output=str(output),
         vocabulary=str(names),
         batch_size=BATCH,
-        tracker=VideoTrackerConfig(objectness_threshold=0.0),
+        tracker=VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.0),
         objectness_floor=0.0,
     )
     summary = label_videos(config, watch)

@@ -147,6 +147,27 @@ def test_rows_are_independent(kind: AssociationKind) -> None:
         assert torch.allclose(together[1:2], alone, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", get_args(AssociationKind))
+def test_every_kind_has_a_gate_against_unrelated_objects(kind: AssociationKind) -> None:
+    assert AssociationConfig(kind=kind).gate == (0.3 if kind in ("sort", "iou") else 0.2)
+    assert AssociationConfig(kind=kind, min_similarity=-1).gate == -1
+
+
+def test_tokens_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="NaN in 2 of 4 values; the instance tokens or the rollout tokens"):
+        assign(torch.tensor([[math.nan, 0.0], [math.nan, 1.0]]), min_similarity=-1)
+
+
+def test_the_token_is_the_trackers() -> None:
+    tracker = RolloutTracker(RolloutTrackerConfig(token="query"), 2)
+    observed = build_association(AssociationConfig(), tracker).observe(instances([[0.0, 3.0]]))
+    assert observed.tolist() == [[0, 1]]
+    with pytest.raises(ValueError, match=r"association.token: .*'query', got 'instance_query'"):
+        build_association(AssociationConfig(token="instance_query"), tracker)
+    default = build_association(AssociationConfig(kind="hungarian"), None).observe(instances([[0.0, 3.0]]))
+    assert default.tolist() == [[1, 0, 0, 1]]
+
+
 def test_rollout_needs_a_tracker() -> None:
     with pytest.raises(ValueError, match="rollout.*checkpoint"):
         build_association(AssociationConfig(), None)

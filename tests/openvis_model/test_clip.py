@@ -23,6 +23,24 @@ def test_word_tokenizer_by_hand() -> None:
     assert WordTokenizer.vocabulary_size(("a", "red", "star")) == 6  # padding, start, three words, end = 5
 
 
+def test_texts_without_words_are_refused() -> None:
+    with pytest.raises(ValueError, match="'日本'"):
+        WordTokenizer(("a", "red", "star"), context_length=6)(["日本"])
+    with pytest.raises(ValueError, match=r"'\.\.\.' has no word"):
+        WordTokenizer(("a", "red", "star"), context_length=6)(["..."])
+
+
+def test_identity_is_what_weights_do_not_tell() -> None:
+    config = ClipConfig(model="ViT-B-32-quickgelu")
+    assert TextEncoder(build_clip(config), build_tokenizer(config, 77)).identity == {
+        "activation": "QuickGELU",
+        "heads": 8,
+        "layers": 12,
+        "context_length": 77,
+        "tokenizer": "bpe",
+    }
+
+
 def test_unknown_words_are_named() -> None:
     with pytest.raises(ValueError, match=r"'dog'.*'a dog'.*3 words"):
         WordTokenizer(("a", "red", "star"), context_length=6)(["a dog"])
@@ -55,6 +73,13 @@ def test_a_vision_transformer_of_openai_has_quick_gelu() -> None:
         ({"model": "ViT-B-32", "architecture": {"embed_dim": 4}}, "either model or architecture"),
         ({"model": "ViT-B-33"}, "no model 'ViT-B-33'"),
         ({"architecture": {"text_cfg": {"vocab_size": 9}}, "words": ("a",)}, "vocab_size = 4, got 9"),
+        ({"architecture": {"embed_dim": 4}, "words": ("a",)}, "vocab_size = 4, got None"),
+        ({"model": "ViT-B-32", "words": ("a",)}, "vocab_size = 4, got None"),
+        ({"model": "ViT-B-32", "words": "red"}, "expected several words, got the text 'red'"),
+        ({"architecture": {"vision_cfg": {"layer": 2}}}, "architecture.vision_cfg.layer: .*did you mean 'layers'"),
+        ({"architecture": {"text_cfg": {"head": 2}}}, "architecture.text_cfg.head: .*did you mean 'heads'"),
+        ({"architecture": {"text_cfg": 3}}, "architecture.text_cfg: expected fields, got 3"),
+        ({"architecture": {"vision": {}}}, "architecture.vision: .*did you mean 'vision_cfg'"),
     ],
 )
 def test_bad_config_is_refused(fields: dict[str, object], message: str) -> None:

@@ -74,6 +74,41 @@ def test_loss_bridges_absence_by_hand() -> None:
     assert loss.item() == pytest.approx(2 * 0.126928 / 3, abs=1e-5)
 
 
+def test_loss_of_an_object_that_appears_late_by_hand() -> None:
+    """Object 1 comes in frame 1, where nothing predicts it; each of the three predictions costs ln(1 + e^-2)."""
+    tokens = torch.eye(2).expand(1, 3, 2, 2)
+    present = torch.tensor([[[True, False], [True, True], [True, True]]])
+    loss = rollout_loss(identity_tracker(), tokens, present, temperature=0.5)
+    assert loss.item() == pytest.approx(0.126928, abs=1e-5)
+
+
+def test_absent_tokens_may_be_nan() -> None:
+    model = tracker("rnn")
+    tokens = torch.randn(1, 3, 2, 2)
+    tokens[0, 1, 1] = torch.nan
+    tokens.requires_grad_()
+    present = torch.tensor([[[True, True], [True, False], [True, True]]])
+    rollout_loss(model, tokens, present, temperature=0.1).backward()
+    for gradient in (tokens.grad, *(parameter.grad for parameter in model.parameters())):
+        assert gradient is not None
+        assert gradient.isfinite().all()
+
+
+def test_loss_is_float32_under_autocast() -> None:
+    model, tokens = tracker("rnn"), torch.randn(1, 3, 2, 2)
+    present = torch.ones(1, 3, 2, dtype=torch.bool)
+    exact = rollout_loss(model, tokens, present, temperature=0.1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = rollout_loss(model, tokens, present, temperature=0.1)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, exact)
+
+
+def test_temperature_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="temperature: .*got 0"):
+        rollout_loss(tracker("rnn"), torch.randn(1, 2, 1, 2), torch.ones(1, 2, 1, dtype=torch.bool), temperature=0)
+
+
 @pytest.mark.parametrize("kind", get_args(TrackerKind))
 def test_padding_and_absent_tokens_change_nothing(kind: TrackerKind) -> None:
     model = tracker(kind, width=4)

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from openvis_model.association import AssociationConfig
+from openvis_model.association import AssociationConfig, AssociationKind
+from openvis_model.inst_former import InstFormer
 from openvis_model.instances import Instances
 from openvis_model.rle import RleMasks
+from openvis_model.rollout_tracker import RolloutTracker, RolloutTrackerConfig
 from openvis_model.video_tracker import NO_TRACK, Track, TrackedFrame, TrackerState, VideoTracker, VideoTrackerConfig
 from openvis_model.vocabulary import VocabularyEmbedding
 
@@ -24,6 +26,17 @@ def frame(*queries: int, objectness: float | list[float] = 0.9, token: int = 0, 
     return Instances(
         levels, torch.eye(2)[token].expand(n, 2), AXES[list(queries)], torch.tensor(queries, dtype=torch.long), masks
     )
+
+
+def queries(*rows: tuple[float, float]) -> Instances:
+    """Instances with these queries."""
+    return replace(frame(*range(len(rows))), queries=torch.tensor(rows, dtype=torch.float32))
+
+
+def box(x: int) -> Instances:
+    """One instance, 10 × 10 pixels from column x on."""
+    seen = frame(0)
+    return replace(seen, masks=replace(seen.masks, boxes=np.array([[x, 0, 10, 10]])))
 
 
 def tracker(**fields: object) -> VideoTracker:
@@ -63,7 +76,79 @@ def test_a_gap_is_bridged_up_to_max_gap() -> None:
     assert [(t.first_frame, t.last_frame) for t in tracks] == [(0, 0), (3, 3)]
 
 
-def test_with_all_queries_kept_objectness_says_when_a_track_is_alive() -> None:
+@pytest.mark.parametrize(("probe", "track"), [((0.6, 0.8), 0), ((0.28, 0.96), 1)])
+def test_momentum_over_three_frames_by_hand(probe: tuple[float, float], track: int) -> None:
+    """Seen at (1, 0), then (0.8, 0.6): the row is (0.86, 0.42), of length 0.957.
+
+    Its cosine with (0.6, 0.8) is 0.890, where without update it were 0.6; with (0.28, 0.96) it is 0.673, where the last
+    token's were 0.8. The gate is 0.7.
+    """
+    model = tracker(association=AssociationConfig(kind="momentum", token="query", min_similarity=0.7))
+    assert ids(run([queries((1, 0)), queries((0.8, 0.6)), queries(probe)], model)[0]) == [[0], [0], [track]]
+
+
+def test_rollout_history_over_three_frames_by_hand() -> None:
+    """h_t = tanh(T_t - 4 h_(t-1)), tokens (1, 0) and (0.6, 0.8).
+
+    h_0 = (0.762, 0), h_1 = tanh(0.6 - 3.046, 0.8) = (-0.985, 0.664): its cosine with (-1, 0) is 0.829. Without h_0 it
+    were tanh(0.6, 0.8) = (0.537, 0.664) and -0.629, without any update -1.
+    """
+    rollout = RolloutTracker(RolloutTrackerConfig(kind="rnn", token="query"), 2)
+    with torch.no_grad():
+        rollout.predictor.weight_ih.copy_(torch.eye(2))
+        rollout.predictor.weight_hh.copy_(-4 * torch.eye(2))
+        rollout.predictor.bias_ih.zero_()
+        rollout.predictor.bias_hh.zero_()
+    model = VideoTracker(VideoTrackerConfig(), VOCABULARY, rollout)
+    assert ids(run([queries((1, 0)), queries((0.6, 0.8)), queries((-1, 0), (0, -1))], model)[0]) == [[0], [0], [0, 1]]
+
+
+def test_sort_follows_motion_through_a_gap() -> None:
+    """4 pixels a frame: after a gap the box does not overlap with the last one, 12 pixels back."""
+    video = [box(0), box(4), box(8), box(12), frame(), frame(), box(24)]
+    model = tracker(association=AssociationConfig(kind="sort"))
+    assert ids(run(video, model)[0]) == [[0], [0], [0], [0], [], [], [0]]
+
+
+@pytest.mark.parametrize("kind", ["hungarian", "momentum", "iou", "sort"])
+def test_an_unrelated_object_does_not_take_over_a_track(kind: AssociationKind) -> None:
+    """By default: object A, nobody, then object B elsewhere that looks different."""
+    first, other = box(0), replace(box(40), queries=AXES[[1]])
+    model = tracker(association=AssociationConfig(kind=kind, token="query"))
+    assert ids(run([first, frame(), other], model)[0]) == [[0], [], [1]]
+
+
+def test_with_all_queries_kept_the_number_of_slots_stays() -> None:
+    """Two of three instances are below the threshold at any time, for longer than max_gap."""
+    model = tracker(association=AssociationConfig(kind="hungarian", token="query", min_similarity=-1), max_gap=2)
+    state, seen = TrackerState(), []
+    for index, bright in enumerate([0, 1, 1, 1, 1, 0, 2]):
+        levels = [0.9 if query == bright else 0.1 for query in range(3)]
+        state, result = model.step(state, index, frame(0, 1, 2, objectness=levels))
+        assert state.slots is not None
+        assert len(state.slots.gap) == 3
+        seen.append((result.track_ids[bright], [(t.track_id, t.frames) for t in result.ended]))
+    assert seen == [(0, []), (1, []), (1, []), (1, [(0, 1)]), (1, []), (2, []), (3, [])]
+    assert [(t.track_id, t.frames) for t in model.finish(state)[1]] == [(1, 4), (2, 1), (3, 1)]
+
+
+def test_a_track_out_of_sight_keeps_its_memory() -> None:
+    """A slot with a track takes in only what is in sight, one without takes in whatever is matched to it."""
+    model = tracker(association=AssociationConfig(kind="hungarian", token="query", min_similarity=-1))
+    assert ids(run([frame(0), frame(1, objectness=0.1), frame(1, 0)], model)[0]) == [[0], [NO_TRACK], [1, 0]]
+    state, _ = model.step(TrackerState(), 0, frame(0, objectness=0.1))
+    state, _ = model.step(state, 1, frame(1, objectness=0.1))
+    assert state.memory is not None
+    assert torch.equal(state.memory[0], AXES[[1]])
+
+
+def test_a_pickled_track_holds_no_other_tracks() -> None:
+    vocabulary = VocabularyEmbedding(tuple(map(str, range(500))), torch.randn(500, 2), 1.0)
+    tracks = run([frame(*range(6))], VideoTracker(tracker().config, vocabulary))[1]
+    assert len(pickle.dumps(tracks[3])) < 2 * 500 * 4  # bytes: 500 scores of float32 and little else
+
+
+def test_with_all_queries_kept_objectness_objectness_says_when_a_track_is_alive() -> None:
     """Benchmark runs hand over all N instances of every frame; those below the threshold belong to no track."""
     levels = [[0.9, 0.1], [0.1, 0.1], [0.1, 0.9], [0.9, 0.9]]
     video = [frame(0, 1, objectness=level) for level in levels]
@@ -136,11 +221,21 @@ def test_memory_does_not_grow_with_the_video() -> None:
 
 def test_rollout_tracks_with_the_models_tracker(mini_model, vocabulary, frames) -> None:
     """The untrained tracker still gives a one-to-one linking of all queries in every frame."""
-    config = VideoTrackerConfig(objectness_threshold=0.0)
+    config = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1), objectness_threshold=0.0)
     found = [replace(seen, masks=replace(seen.masks, areas=seen.masks.areas + 1)) for seen in mini_model(frames)]
     tracked, tracks = run(found, VideoTracker(config, vocabulary, mini_model.rollout_tracker))
     assert all(sorted(result.track_ids) == list(range(16)) for result in tracked)
     assert len(tracks) == 16
+
+
+def test_rollout_tracks_with_queries_alone(mini_config, vocabulary, frames) -> None:
+    """Table 6's tracking token without I_t: the tracker is as wide as a query."""
+    model = InstFormer(replace(mini_config, rollout_tracker=RolloutTrackerConfig(token="query"))).eval()
+    found = model(frames[:2])
+    assert model.rollout_tracker.width == found[0].queries.shape[1]
+    config = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1), objectness_threshold=0.0)
+    tracked, _ = run(found, VideoTracker(config, vocabulary, model.rollout_tracker))
+    assert [len(result.track_ids) for result in tracked] == [16, 16]
 
 
 def test_frames_out_of_order_are_refused() -> None:

@@ -4,8 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from openvis_model.clip import ClipConfig, TextEncoder, WordTokenizer, build_clip, build_tokenizer
+from openvis_model.config import mini
 from openvis_model.inst_former import InstFormer
+from openvis_model.losses import classification_loss
 from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding, embed_vocabulary, prompt_words
+from tests.conftest import WORDS
 
 
 def test_fourteen_prompts_of_ovseg() -> None:
@@ -32,11 +36,40 @@ def test_lines_hold_categories_and_commas_separate_synonyms() -> None:
         (["dog", "cat, , puss"], r"category 1 has an empty name \(\['cat', '', 'puss'\]\)"),
         (["dog", "cat, Dog"], r"'Dog' stands twice \(categories 0 and 1\)"),
         (["cat, cat"], r"'cat' stands twice \(categories 0 and 0\)"),
+        (["cat, Cat"], r"'Cat' stands twice \(categories 0 and 0\)"),
+        (["red cat", "red   CAT"], r"'red CAT' stands twice \(categories 0 and 1\)"),
+        ("dog", "expected several lines, got the text 'dog'"),
     ],
 )
 def test_bad_vocabularies_are_refused(lines: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Vocabulary.from_lines(lines)
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize("categories", ["dog", ("dog", "cat")])
+def test_letters_are_not_taken_for_names(categories: object) -> None:
+    with pytest.raises(ValueError, match=r"'dog' stands where a sequence is meant; write \('dog',\)"):
+        Vocabulary(categories)
+
+
+def test_names_are_kept_with_single_spaces() -> None:
+    assert Vocabulary(((" red \t star", "Bow"),)).categories == (("red star", "Bow"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("日本", "does not know '日本'"), ("café", "does not know 'café'"), ("★", "'★' has no word")]
+)
+def test_names_that_the_clip_cannot_read_are_refused(mini_model: InstFormer, name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        embed_vocabulary(Vocabulary(((name,),)), mini_model.text_encoder)
+
+
+def test_training_can_use_the_embeddings(vocabulary: VocabularyEmbedding) -> None:
+    tokens = F.normalize(torch.randn(2, 128), dim=-1).requires_grad_()
+    classification_loss(tokens, vocabulary.embeddings, torch.tensor([0, 2]), vocabulary.logit_scale).backward()
+    assert tokens.grad is not None
+    assert tokens.grad.any()
 
 
 def test_read_names_the_file(tmp_path: Path) -> None:
@@ -90,3 +123,31 @@ def test_cache_is_keyed_by_content(mini_model: InstFormer, tmp_path: Path, monke
     monkeypatch.setattr(type(encoder), "forward", None)  # a cached vocabulary needs no text tower
     again = embed_vocabulary(Vocabulary((("red star",), ("blue disc",))), encoder, cache=tmp_path)
     assert torch.equal(first.embeddings, again.embeddings)
+
+
+def test_cache_tells_encoders_with_the_same_weights_apart(mini_model: InstFormer, tmp_path: Path) -> None:
+    config = mini(WORDS).clip
+    clips = {name: build_clip(config) for name in ("plain", "heads", "words", "context")}
+    architecture = config.architecture | {"quick_gelu": True}
+    clips["quick_gelu"] = build_clip(ClipConfig(architecture=architecture, words=WORDS))
+    weights = clips["plain"].state_dict()
+    for clip in clips.values():
+        clip.load_state_dict(weights)
+    clips["heads"].transformer.resblocks[0].attn.num_heads = 2
+    encoders = {name: TextEncoder(clip, build_tokenizer(config, 16)) for name, clip in clips.items()}
+    encoders["words"].tokenizer = WordTokenizer(WORDS[::-1], 16)
+    encoders["context"].context_length = 15
+    for count, encoder in enumerate(encoders.values(), start=1):
+        embed_vocabulary(Vocabulary((("red star",),)), encoder, cache=str(tmp_path))
+        assert len(list(tmp_path.iterdir())) == count
+
+
+def test_a_damaged_cache_file_is_made_again(mini_model: InstFormer, tmp_path: Path) -> None:
+    vocabulary = Vocabulary((("red star",),))
+    first = embed_vocabulary(vocabulary, mini_model.text_encoder, cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5])
+    again = embed_vocabulary(vocabulary, mini_model.text_encoder, cache=tmp_path)
+    assert torch.equal(first.embeddings, again.embeddings)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [whole]

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -80,12 +81,10 @@ def test_adapters_are_in_pefts_format(trained: InstFormer, checkpoint: Path, fra
     assert isinstance(model.classifier, InstClip)
     plain = model.classifier.fold_for_inference()  # the structure without adapters
     clip_state = load_file(checkpoint / "clip.safetensors")
-    reference = InstFormer(model.config)
     for block, layer in zip(plain.visual.transformer.resblocks, range(4), strict=True):
         fused = clip_state[f"visual.transformer.resblocks.{layer}.attn.in_proj_weight"].chunk(3)
         block.attn.q_proj.weight.data, block.attn.v_proj.weight.data = fused[0].clone(), fused[2].clone()
     plain.visual = PeftModel.from_pretrained(plain.visual, checkpoint / "adapter").merge_and_unload()
-    del reference
     assert (model(frames)[0].instance_tokens - trained(frames)[0].instance_tokens).abs().max() < 1e-5
 
 
@@ -119,7 +118,36 @@ def rewrite(checkpoint: Path, **changes: object) -> None:
 
 def test_a_config_that_contradicts_the_weights_is_refused(checkpoint: Path) -> None:
     rewrite(checkpoint, rollout_tracker={"kind": "gru", "token": "instance_query"})
+    with pytest.raises(ValueError, match=r"rollout_tracker.*weight_hh \[192, 192\] instead of \[576, 192\]"):
+        load_checkpoint(checkpoint)
+
+
+def test_a_config_that_only_the_fingerprint_tells_from_the_saved_one_is_refused(checkpoint: Path) -> None:
+    rewrite(checkpoint, short_side=128)
     with pytest.raises(ValueError, match="fingerprint"):
+        load_checkpoint(checkpoint)
+
+
+def test_a_fingerprint_that_is_no_text_is_refused(checkpoint: Path) -> None:
+    stored = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(stored | {"fingerprint": 7}))
+    with pytest.raises(ValueError, match=r"config\.json: fingerprint: expected text, got 7"):
+        load_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize(("name", "value"), [("r", 4), ("lora_alpha", 32), ("target_modules", ["k_proj"])])
+def test_an_adapter_config_that_disagrees_is_named(checkpoint: Path, name: str, value: object) -> None:
+    file = checkpoint / "adapter/adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    with pytest.raises(ValueError, match=rf"adapter_config\.json: {name}: .* disagrees with"):
+        load_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"r": 8}'])
+def test_an_adapter_config_that_cannot_be_read_is_named(checkpoint: Path, content: str | None) -> None:
+    file = checkpoint / "adapter/adapter_config.json"
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(ValueError, match=r"adapter_config\.json: cannot be read"):
         load_checkpoint(checkpoint)
 
 
@@ -130,13 +158,10 @@ def test_weights_of_another_checkpoint_are_refused(checkpoint: Path, mini_config
         load_checkpoint(checkpoint)
 
 
-def test_a_number_of_queries_that_disagrees_is_named(trained: InstFormer, checkpoint: Path, monkeypatch) -> None:
-    """With the fingerprint out of the way the shapes still speak."""
+def test_a_number_of_queries_that_disagrees_is_named(trained: InstFormer, checkpoint: Path) -> None:
     queries = trained.config.mask_proposal.mask2former | {"num_queries": 20}
     rewrite(checkpoint, mask_proposal={"mask2former": queries, "freeze_batch_norm": False})
-    stored = json.loads((checkpoint / "config.json").read_text())
-    monkeypatch.setattr("openvis_model.weights._fingerprint", lambda *_: stored["fingerprint"])
-    with pytest.raises(ValueError, match=r"mask_proposal.*queries_features.weight \[16, 64\] instead of \[20, 64\]"):
+    with pytest.raises(ValueError, match=r"num_queries: config.json says N = 20, mask_proposal.safetensors holds 16"):
         load_checkpoint(checkpoint)
 
 
@@ -155,9 +180,24 @@ def test_nan_weights_are_refused(mini_config: InstFormerConfig, tmp_path: Path) 
     model = InstFormer(mini_config)
     with torch.no_grad():
         model.rollout_tracker.predictor.bias_hh[0] = float("nan")
-    save_checkpoint(model, tmp_path / "diverged")
     with pytest.raises(ValueError, match=r"rollout_tracker.*NaN.*predictor\.bias_hh"):
-        load_checkpoint(tmp_path / "diverged")
+        save_checkpoint(model, tmp_path / "diverged")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("rollout_tracker.safetensors", "predictor.bias_hh"),
+        ("adapter/adapter_model.safetensors", "transformer.resblocks.0.attn.q_proj.lora_B.weight"),
+    ],
+)
+def test_nan_weights_in_a_file_are_refused(checkpoint: Path, file: str, name: str) -> None:
+    state = load_file(checkpoint / file)
+    next(tensor for key, tensor in state.items() if key.endswith(name)).fill_(float("nan"))
+    save_file(state, checkpoint / file)
+    with pytest.raises(ValueError, match=rf"{file.split('/')[0]}.*NaN.*{name}"):
+        load_checkpoint(str(checkpoint))
 
 
 def test_nothing_is_overwritten_and_nothing_half_is_left(
@@ -213,6 +253,21 @@ def test_clip_pickles_with_code_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "harmed").exists()
 
 
+def test_torchscript_is_refused_with_a_safe_remedy(tmp_path: Path) -> None:
+    file = tmp_path / "ViT-B-32.pt"
+    torch.jit.script(torch.nn.Linear(1, 1)).save(file)
+    with pytest.raises(ValueError, match=r"TorchScript.*open_clip's tag.*safetensors"):
+        load_clip(mini(WORDS).clip, file)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK no zip", pickle.dumps([1])])
+def test_other_clip_files_are_refused_with_a_safe_remedy(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "clip.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"clip\.pt holds no plain state dict") as error:
+        load_clip(mini(WORDS).clip, tmp_path / "clip.pt")
+    assert "weights_only" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("model", "weights", "message"),
     [
@@ -251,3 +306,25 @@ def test_mask2former_folders_that_do_not_fit_are_named(mini_config: InstFormerCo
         load_mask2former(tmp_path)
     with pytest.raises(ValueError, match="expected a transformers folder"):
         load_mask2former(tmp_path / "absent")
+
+
+def test_mask2former_files_that_cannot_be_read_are_named(mini_config: InstFormerConfig, tmp_path: Path) -> None:
+    Mask2FormerForUniversalSegmentation(mini_config.mask_proposal.build()).save_pretrained(tmp_path)
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors: cannot be read"):
+        load_mask2former(tmp_path)
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        load_mask2former(str(tmp_path))
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "maskformer"}))
+    with pytest.raises(ValueError, match=r"config\.json: model_type: expected 'mask2former', got 'maskformer'"):
+        load_mask2former(tmp_path)
+    config.write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json: cannot be read"):
+        load_mask2former(tmp_path)
+    with pytest.raises(ValueError, match=r"absent\.pkl: cannot be read"):
+        load_mask2former(tmp_path / "absent.pkl")
+    (tmp_path / "other.pkl").write_bytes(pickle.dumps({"model": {"a": np.zeros(1)}}))
+    with pytest.raises(ValueError, match=r"other\.pkl: no Mask2Former"):
+        load_mask2former(tmp_path / "other.pkl")

@@ -12,6 +12,7 @@ import pytest
 import ray
 from pycocotools import mask as coco
 
+from openvis_model.association import AssociationConfig
 from openvis_model.video_tracker import VideoTrackerConfig
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
@@ -19,7 +20,8 @@ from pipelines.label import LabelConfig, LabelSummary, label_videos
 from pipelines.results import Results
 from pipelines.storage import Storage
 
-TRACKER = VideoTrackerConfig(objectness_threshold=0.55, max_gap=2)
+# The built-in model is untrained: no match is refused.
+TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.55, max_gap=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
