@@ -37,7 +37,10 @@ BACKBONES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class InstFormerConfig:
-    """The whole model; every row of the paper's Tables 4, 5 and 6 is a value in here or of `AssociationConfig`.
+    """The whole model.
+
+    Every row of the paper's Tables 4, 5 and 6 is a value in here, of `AssociationConfig`, or of `SetCriterionConfig`
+    (the weight of the margin loss).
 
     Attributes:
         short_side: working size of the frames in pixels, for both networks.

@@ -106,9 +106,8 @@ def main() -> None:
         bare = max(bare, bare_rate(next((short / "videos").iterdir())))
         spilled = "Spilled" in memory_summary(stats_only=True)
         print(f"bare model {bare:.1f} frames/s, pipeline {many.rate():.1f}: {many.rate() / bare:.2f} × the bare model")
-        print(
-            f"workers' memory {one.peak / 2**20:.0f} MB for {FRAMES} frames, {many.peak / 2**20:.0f} MB for {LONGER} ×"
-        )
+        peaks = f"{one.peak / 2**20:.0f} MB for {FRAMES} frames, {many.peak / 2**20:.0f} MB for {LONGER} times as many"
+        print(f"peak memory of the workers: {peaks}")
         print("object store of 512 MB:", "spilled" if spilled else "nothing spilled")
 
 
