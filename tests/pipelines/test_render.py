@@ -14,27 +14,13 @@ from openvis_model import rle
 from pipelines.datasets.shapes import render
 from pipelines.datasets.shapes_files import encode_video
 from pipelines.datasets.shapes_scenes import SceneConfig
-from pipelines.drawing import DrawnObject, track_colour
 from pipelines.render import Tile, contact_sheet, render_video
 from pipelines.results import SCHEMAS, Results
 from pipelines.storage import Storage
 
 
-def make_object(size: tuple[int, int], box: tuple[int, int, int, int], track_id: int = 0, **kwargs: Any) -> DrawnObject:
-    """A rectangle; the box is left, top, right, bottom."""
-    mask = np.zeros(size, bool)
-    mask[box[1] : box[3], box[0] : box[2]] = True
-    return DrawnObject(**{"track_id": track_id, "name": "red star", "score": 0.5, "mask": mask, **kwargs})
-
-
 def grey(height: int, width: int) -> np.ndarray:
     return np.full((height, width, 3), 90, np.uint8)
-
-
-def label_box(image: np.ndarray, each: DrawnObject) -> tuple[int, int, int, int]:
-    """Of a label outside of its object: left, top, right, bottom of what has exactly the track's colour there."""
-    rows, columns = np.nonzero((image == track_colour(each.track_id)).all(2) & ~each.mask)
-    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
 
 
 def label_tables(masks: np.ndarray, frames: Sequence[int], fps: float, folder: Path) -> tuple[pa.Table, pa.Table]:
