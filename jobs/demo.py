@@ -20,6 +20,11 @@ from pipelines.render import Tile, contact_sheet, render_video
 from pipelines.results import Results
 from pipelines.storage import Storage
 
+MARKER = ".openvis-demo"
+"""File that says that a folder was made by this job."""
+
+SHEET = "contact-sheet.png"
+
 TILES = 4
 """Pictures of each video on the contact sheet."""
 
@@ -27,13 +32,17 @@ TILES = 4
 def main(arguments: list[str] | None = None) -> int:
     """Runs the demo; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m jobs.demo", description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder to make anew (default: demo)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo"), help="empty or earlier demo's folder (default: demo)"
+    )
     parser.add_argument("--videos", type=int, default=3, help="number of videos (default: 3)")
     options = parser.parse_args(arguments)
     output: Path = options.output
-    if output.exists() and not (output / "labels").exists() and any(output.iterdir()):
-        parser.error(f"output: {output} holds something else than a demo; choose another folder")
-    shutil.rmtree(output, ignore_errors=True)
+    if output.exists() and any(output.iterdir()) and not (output / MARKER).exists():
+        parser.error(f"output: {output} is not empty and no earlier demo; choose another folder")
+    remove_earlier(output)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / MARKER).touch()
 
     print("The built-in model is UNTRAINED: every step is the real one, but masks and names are arbitrary.")
     shapes = write_split(output, "novel", options.videos, 0, SceneConfig())
@@ -51,6 +60,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if summary.failures or summary.missing else 0
 
 
+def remove_earlier(output: Path) -> None:
+    """Removes what an earlier demo made, and nothing that somebody put beside it."""
+    for folder in ("novel", "labels"):
+        shutil.rmtree(output / folder, ignore_errors=True)
+    for file in (*output.glob("novel-*.mp4"), output / SHEET):
+        file.unlink(missing_ok=True)
+
+
 def render_overlays(labels: str, output: Path) -> Path:
     """Renders every labelled video and a contact sheet; returns the sheet's path."""
     results = Results(Storage(labels))
@@ -60,8 +77,8 @@ def render_overlays(labels: str, output: Path) -> Path:
         video = Path(row["uri"])
         rendered = render_video(video, tracks, masks, output / f"{video.stem}.mp4", most=6, tiles=TILES)
         tiles += rendered.tiles
-    contact_sheet(tiles, output / "contact-sheet.png", columns=TILES)
-    return output / "contact-sheet.png"
+    contact_sheet(tiles, output / SHEET, columns=TILES)
+    return output / SHEET
 
 
 if __name__ == "__main__":

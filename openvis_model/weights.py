@@ -152,8 +152,9 @@ def save_checkpoint(model: InstFormer, folder: str | Path) -> str:
     parts = {name: contiguous(state) for name, state in _parts(model).items()}
     for name, state in parts.items():
         check_finite(state, source=f"{folder}: {name}")
-    identity = fingerprint(model)
-    content = {"config": model.config.to_dict(), "fingerprint": identity}
+    config = model.config.to_dict()
+    identity = _fingerprint(config, parts)
+    content = {"config": config, "fingerprint": identity}
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     partial.mkdir()

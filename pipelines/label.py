@@ -98,8 +98,7 @@ class LabelConfig:
             )
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision: unknown value {self.precision!r}; choose float32 or bfloat16")
-
-        self.sampling()
+        self.sampling()  # checks fps and stride
 
     def sampling(self) -> Sampling:
         """Which frames are looked at."""
@@ -283,8 +282,7 @@ class Model:
         self.device = torch.device("cuda" if config.model_gpus else "cpu")
         if self.device.type == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.model_actors))
-        self.model = load_model(config.checkpoint).to(self.device)
-        self.model.fold_for_inference()
+        self.model = load_model(config.checkpoint).to(self.device).fold_for_inference()
         if config.compile:
             self.model.mask_proposal.compile()
             self.model.classifier.compile()
@@ -304,7 +302,7 @@ class Model:
         try:
             with self.autocast:
                 instances = self.model(
-                    torch.from_numpy(np.ascontiguousarray(frames)).to(self.device),
+                    torch.from_numpy(np.ascontiguousarray(frames)),
                     objectness_floor=self.objectness_floor,
                     frame_size=(labelled.info.height, labelled.info.width),
                 )
@@ -333,7 +331,7 @@ def _todo(config: LabelConfig, results: Results, videos: list[Video], fingerprin
         if differing:
             raise ValueError(
                 f"output: {config.output} has videos labelled with another {' and '.join(differing)}; "
-                "choose another output, or --overwrite"
+                "choose another output, or --overwrite true"
             )
     return [video for video in videos if video.video_id not in committed]
 

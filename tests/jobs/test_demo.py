@@ -2,8 +2,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from jobs import demo
 from pipelines.results import Results
 from pipelines.storage import Storage
 
@@ -21,9 +23,19 @@ def test_demo_ends_with_tables_overlays_and_a_contact_sheet(tmp_path: Path) -> N
         assert sheet.width > 1500
 
 
-def test_demo_does_not_remove_what_is_not_its_own(tmp_path: Path) -> None:
-    (tmp_path / "precious").write_text("x")
-    done = subprocess.run([sys.executable, "-m", "jobs.demo", "--output", tmp_path], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "holds something else" in done.stderr
-    assert (tmp_path / "precious").exists()
+@pytest.mark.parametrize("inside", ["precious", "labels/precious"])
+def test_demo_refuses_a_folder_that_is_not_its_own(tmp_path: Path, inside: str) -> None:
+    file = tmp_path / inside
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("x")
+    with pytest.raises(SystemExit, match="2"):
+        demo.main(["--output", str(tmp_path)])
+    assert file.read_text() == "x"
+
+
+def test_a_later_demo_removes_only_what_an_earlier_one_made(tmp_path: Path) -> None:
+    for name in ("novel/a", "labels/b", "novel-0-00000.mp4", "contact-sheet.png", "mine.txt", "mine/c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    demo.remove_earlier(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["c", "mine", "mine.txt"]
