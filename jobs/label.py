@@ -51,9 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = parser.instantiate(parser.parse_args(arguments))
         summary = label_videos(LabelConfig(**{k: v for k, v in vars(config).items() if k != "config"}), ProgressLine())
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         print(f"label: error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ValueError) else 1
     print_summary(summary, config.output)
     return 1 if summary.failures or summary.missing else 0
 

@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, pa.ArrowException) as error:
         parser.error(str(error))
     if rendered.error:
-        print(f"render: warning: decoding stopped early ({rendered.error})", file=sys.stderr)
+        print(f"render: warning: {rendered.error}", file=sys.stderr)
     seconds = time.monotonic() - start
     print(
         f"{options.output}: {rendered.frames} frames of {rendered.width} × {rendered.height} pixels, "
@@ -89,8 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments before anything heavy starts."""
-    if not options.video.is_file():
-        raise ValueError(f"video: {options.video} is not a file")
+    if not options.video.exists():
+        raise ValueError(f"video: {options.video} is not there")
     if not options.labels.is_dir():
         raise ValueError(f"labels: {options.labels} is not a folder; give the output folder of the labelling")
     if not 0 <= options.min_score <= 1:

@@ -66,7 +66,9 @@ class LabelConfig:
         model_actors: processes that run the model.
         model_gpus: GPUs of each; 0 runs on the CPU.
         trackers: processes that track and write.
-        overwrite: whether to label again what is labelled already.
+        overwrite: whether videos that were labelled by another model, or with another vocabulary or other settings, are
+            labelled again; each keeps its old tracks until it has new ones. An output with such videos is refused
+            otherwise.
     """
 
     input: str
@@ -118,7 +120,7 @@ class LabelSummary:
         videos: videos wanted.
         skipped: those that were labelled before.
         ok: those labelled now.
-        failures: video id and reason of those that failed now.
+        failures: video id and reason of those that failed, now or before.
         missing: ids of those that were lost on the way; another run does them.
         frames: frames labelled now.
         tracks: tracks found now.
@@ -148,6 +150,7 @@ def label_videos(
 
     Raises:
         ValueError: before anything heavy starts, for input, output, vocabulary or checkpoint that cannot be used.
+        RuntimeError: the run broke off; what is committed stays.
     """
     start = time.monotonic()
     results = Results(Storage(config.output))
@@ -202,8 +205,11 @@ def _run(
         while not writing.done():
             wait([writing], timeout=1)
             report(_progress(trackers), len(todo))
-        writing.result()
-    return _progress(trackers)
+        try:
+            writing.result()
+            return _progress(trackers)
+        except Exception as error:  # Ray disguises errors as those of the code that it ran, ValueError for one
+            raise RuntimeError(f"the run broke off: {error}") from error
 
 
 class Plan:
@@ -315,40 +321,36 @@ def _todo(config: LabelConfig, results: Results, videos: list[Video], fingerprin
     """Videos that the output lacks.
 
     Raises:
-        ValueError: if the output has videos under another model, vocabulary or settings.
+        ValueError: if the output has videos under another model, vocabulary or settings that are not to be overwritten.
     """
-    committed = set(results.committed_parts())
-    if config.overwrite:
-        for video in videos:
-            if video.video_id in committed:
-                results.remove(video.video_id)
-        return videos
-    before = results.read("videos").select(list(vars(fingerprints))).group_by(list(vars(fingerprints))).aggregate([])
-    for row in before.to_pylist():
+    done = set()
+    for row in results.read("videos").select(["video_id", *vars(fingerprints)]).to_pylist():
         differing = [
             name.removesuffix("_fingerprint") for name, value in vars(fingerprints).items() if row[name] != value
         ]
-        if differing:
+        if not differing:
+            done.add(row["video_id"])
+        elif not config.overwrite:
             raise ValueError(
                 f"output: {config.output} has videos labelled with another {' and '.join(differing)}; "
                 "choose another output, or --overwrite true"
             )
-    return [video for video in videos if video.video_id not in committed]
+    return [video for video in videos if video.video_id not in done]
 
 
 def _summary(videos: list[Video], todo: list[Video], results: Results, done: Progress, seconds: float) -> LabelSummary:
-    wanted = {video.video_id for video in todo}
+    ids = {video.video_id for video in videos}
     rows = [
         row
         for row in results.read("videos").select(["video_id", "status", "error"]).to_pylist()
-        if row["video_id"] in wanted
+        if row["video_id"] in ids
     ]
     return LabelSummary(
         videos=len(videos),
         skipped=len(videos) - len(todo),
-        ok=sum(row["status"] == "ok" for row in rows),
+        ok=done.ok,
         failures={row["video_id"]: row["error"] for row in rows if row["status"] == "failed"},
-        missing=sorted(wanted - {row["video_id"] for row in rows}),
+        missing=sorted(ids - {row["video_id"] for row in rows}),
         frames=done.frames,
         tracks=done.tracks,
         seconds=seconds,

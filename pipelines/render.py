@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 
 import av
@@ -16,7 +15,9 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from openvis_model import rle
+from pipelines.decode import decode
 from pipelines.drawing import DrawnObject, draw_scaled, label_font, shorten
+from pipelines.video_index import Sampling, VideoError, plan_video
 
 _LEAST_HEIGHT = 360  # pixels; lower frames are enlarged, or their labels would not be readable
 _TILE = 480  # longer side of a contact sheet's pictures, pixels
@@ -48,7 +49,7 @@ class Rendered:
         height: of the file's frames, pixels.
         width: of the file's frames, pixels.
         tiles: as many as asked for, evenly spaced in time; fewer if the video has fewer frames.
-        error: why the video could not be decoded to its end; None if it could.
+        error: what of the video could not be decoded; None if all could.
     """
 
     frames: int
@@ -76,7 +77,7 @@ def render_video(
     memory at a time. `output` appears once it is complete, and replaces what was there.
 
     Args:
-        video: the file.
+        video: the file, or a folder of frame images.
         tracks: rows of the `tracks` table for this video.
         masks: rows of the `masks` table for this video.
         output: an .mp4 file; its folder is made if missing.
@@ -91,25 +92,39 @@ def render_video(
     """
     if output.exists() and video.exists() and output.samefile(video):
         raise ValueError(f"output: {output} is the video itself; choose another file")
-    source, labels = _Source(video), _Labels(tracks, masks, min_score, most)
-    frames = iter(source)
-    if not (first := next(frames, None)):
-        raise ValueError(f"video: cannot decode {video} ({source.error or 'it has no frames'})")
-    height, width = first[1].shape[:2]
+    labels = _Labels(tracks, masks, min_score, most)
+    try:
+        plan = plan_video(str(video), Sampling(), None)
+    except VideoError as error:
+        raise ValueError(f"video: cannot read {video} ({error})") from error
+    info, done = plan.info, 0
     size, tile_size = (
-        _scaled(height, width, scale) for scale in (-(-_LEAST_HEIGHT // height), _TILE / max(height, width))
+        _scaled(info.height, info.width, scale)
+        for scale in (-(-_LEAST_HEIGHT // info.height), _TILE / max(info.height, info.width))
     )
-    sheet = {source.frames * (2 * number + 1) // (2 * tiles) for number in range(tiles)}
+    sheet = {info.frames * (2 * number + 1) // (2 * tiles) for number in range(tiles)}
     shown = []
-    with _whole(output, ".mp4") as path, _encoder(path, source.rate, size) as encode:
-        for index, (time_s, frame) in enumerate(chain([first], frames)):
+    rate = Fraction(info.fps).limit_denominator(1001)
+    with _whole(output, ".mp4") as path, _encoder(path, rate, size) as encode:
+        for batch in decode(str(video), info, plan.segments[0], size=None, batch_size=1):
+            frame, index, time_s = batch.frames[0], int(batch.frame[0]), float(batch.time_s[0])
             objects = labels.at(index, time_s)
             encode(draw_scaled(frame, objects, size), time_s)
             if index in sheet:
                 shown.append(Tile(image=draw_scaled(frame, objects, tile_size), video=video.name, time_s=time_s))
-            progress(index + 1, source.frames)
+            done += 1
+            progress(done, info.frames)
+        if not done:
+            raise ValueError(f"video: cannot read {video} (none of its {info.frames} frames can be decoded)")
+    lost = info.frames - done
     height, width = (side + side % 2 for side in size)
-    return Rendered(frames=index + 1, height=height, width=width, tiles=tuple(shown), error=source.error)
+    return Rendered(
+        frames=done,
+        height=height,
+        width=width,
+        tiles=tuple(shown),
+        error=f"{lost} of {info.frames} frames could not be decoded" if lost else None,
+    )
 
 
 def contact_sheet(tiles: Sequence[Tile], output: Path, *, columns: int = 4) -> None:
@@ -182,43 +197,6 @@ class _Labels:
             )
             for track_id, track in [(i, track) for i, track in self._tracks.items() if i in masks][: self._most]
         ]
-
-
-class _Source:
-    """The frames of a file, upright, one at a time, each after its time in seconds from the first.
-
-    Attributes:
-        rate: frames per second.
-        frames: how many the file claims to have.
-        error: why the last iteration ended early; None if it did not.
-    """
-
-    def __init__(self, video: Path) -> None:
-        self._video = str(video)
-        self.error: str | None = None
-        try:
-            with av.open(self._video) as container:
-                if not container.streams.video:
-                    raise ValueError(f"video: {video} has no picture")
-                stream = container.streams.video[0]
-                self.rate = (stream.average_rate or stream.guessed_rate or Fraction(25)).limit_denominator(1001)
-                self.frames = sum(packet.size > 0 for packet in container.demux(stream))
-        except av.FFmpegError as error:
-            raise ValueError(f"video: cannot read {video} ({error.strerror})") from error
-
-    def __iter__(self) -> Iterator[tuple[float, UInt8[np.ndarray, "H W 3"]]]:
-        self.error, first = None, None
-        try:
-            with av.open(self._video) as container:
-                stream = container.streams.video[0]
-                stream.thread_type = "AUTO"
-                for index, frame in enumerate(container.decode(stream)):
-                    time_s = float(index / self.rate) if frame.time is None else frame.time
-                    first = first or (time_s, frame.width, frame.height)
-                    image = frame.to_ndarray(format="rgb24", width=first[1], height=first[2])
-                    yield time_s - first[0], np.rot90(image, frame.rotation // 90)
-        except av.FFmpegError as error:
-            self.error = str(error.strerror)
 
 
 @contextmanager

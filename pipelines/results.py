@@ -70,6 +70,10 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 }
 
 
+ROW_GROUP = 8192
+"""Rows of a row group, and thus those of a video that are held in memory."""
+
+
 class Part:
     """The part of one video while it is filled; rows go to temporary files, so memory stays flat.
 
@@ -81,29 +85,47 @@ class Part:
     def __init__(self, storage: Storage, name: str) -> None:
         self.storage = storage
         self.name = name
-        self.folder = tempfile.TemporaryDirectory(prefix="openvis-part-")
-        self.writers = {
-            table: pq.ParquetWriter(Path(self.folder.name) / table, schema, compression="zstd")
+        self._folder = tempfile.TemporaryDirectory(prefix="openvis-part-")
+        self._held = {table: schema.empty_table() for table, schema in SCHEMAS.items()}
+        self._writers = {
+            table: pq.ParquetWriter(self.folder / table, schema, compression="zstd")
             for table, schema in SCHEMAS.items()
         }
 
+    @property
+    def folder(self) -> Path:
+        """A local folder that goes with the part."""
+        return Path(self._folder.name)
+
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds rows to a table, as one row group."""
-        if rows:
-            self.writers[table].write_table(pa.Table.from_pylist(list(rows), schema=SCHEMAS[table]))
+        """Adds rows to a table."""
+        self._held[table] = pa.concat_tables([self._held[table], pa.Table.from_pylist(list(rows), SCHEMAS[table])])
+        if self._held[table].num_rows >= ROW_GROUP:
+            self._flush(table)
 
     def commit(self) -> None:
-        """Puts the files in their place, the `videos` table, which makes them count, last."""
+        """Puts the files in their place, the `videos` table, which makes them count, last.
+
+        An older part of this name stops to count before the first of its files is replaced.
+        """
+        for table in SCHEMAS:
+            self._flush(table)
+            self._writers[table].close()
+        self.storage.remove(f"videos/{self.name}.parquet")
         for table in ("masks", "tracks", "videos"):
-            self.writers[table].close()
-            self.storage.put(Path(self.folder.name) / table, f"{table}/{self.name}.parquet")
-        self.folder.cleanup()
+            self.storage.put(self.folder / table, f"{table}/{self.name}.parquet")
+        self._folder.cleanup()
 
     def discard(self) -> None:
         """Drops what was added."""
-        for writer in self.writers.values():
+        for writer in self._writers.values():
             writer.close()
-        self.folder.cleanup()
+        self._folder.cleanup()
+
+    def _flush(self, table: str) -> None:
+        if self._held[table].num_rows:
+            self._writers[table].write_table(self._held[table].combine_chunks())
+            self._held[table] = SCHEMAS[table].empty_table()
 
 
 class Results:
@@ -148,11 +170,6 @@ class Results:
         for path in leftovers:
             self.storage.remove(path)
         return leftovers
-
-    def remove(self, name: str) -> None:
-        """Removes a part; its `videos` row first, so that it never counts without its tracks and masks."""
-        for table in ("videos", "tracks", "masks"):
-            self.storage.remove(f"{table}/{name}.parquet")
 
     def _names(self, table: str) -> Iterator[str]:
         for path in self.storage.list(table):

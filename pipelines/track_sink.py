@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class Fingerprints:
 
 
 class VideoWriter:
-    """One video on its way into the output.
+    """One video on its way into the output. Batches that come early wait on the disk, so that memory stays flat.
 
     Args:
         video_id: the video, and the name of its part.
@@ -93,7 +94,7 @@ class VideoWriter:
         self.part: Part = results.part(video_id)
         self.state = TrackerState()
         self.next = (0, 0)
-        self.waiting: dict[tuple[int, int], LabelledBatch] = {}
+        self.waiting: dict[tuple[int, int], Path] = {}
         self.frames = self.tracks = 0
         self.model_s = self.tracker_s = 0.0
 
@@ -101,15 +102,33 @@ class VideoWriter:
         """Takes a batch in; returns "ok" or "failed" once the video is committed."""
         if batch.error:
             return self._commit(batch, "failed", batch.error)
-        self.waiting[batch.segment, batch.batch] = batch
-        while (ready := self.waiting.pop(self.next, None)) is not None:
+        if (batch.segment, batch.batch) != self.next:
+            self._put_aside(batch)
+            return None
+        ready: LabelledBatch | None = batch
+        while ready:
             start = time.perf_counter()
             self._track(ready)
             self.tracker_s += time.perf_counter() - start
             self.next = (ready.segment + 1, 0) if ready.last_batch else (ready.segment, ready.batch + 1)
             if self.next[0] == ready.segments:
                 return self._commit(ready, "ok" if self.frames else "failed", self._doubt(ready))
+            ready = self._take_up()
         return None
+
+    def _put_aside(self, batch: LabelledBatch) -> None:
+        path = self.part.folder / f"batch-{batch.segment}-{batch.batch}"
+        path.write_bytes(pickle.dumps(batch))
+        self.waiting[batch.segment, batch.batch] = path
+
+    def _take_up(self) -> LabelledBatch | None:
+        """The next batch, if it has come already."""
+        path = self.waiting.pop(self.next, None)
+        if path is None:
+            return None
+        batch: LabelledBatch = pickle.loads(path.read_bytes())  # noqa: S301 - written by ourselves
+        path.unlink()
+        return batch
 
     def _doubt(self, batch: LabelledBatch) -> str | None:
         """What is missing of a video that was read to its end."""

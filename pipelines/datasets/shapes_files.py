@@ -64,7 +64,7 @@ def write_split(
     frame, null where the object is absent: `segmentations` as compressed RLE with text counts, `bboxes` as x, y, width,
     height in pixels, `areas` in pixels). All ids count from 1. Beyond YouTube-VIS, videos have `video`, the path of the
     encoded video within the folder, and `fps`; there are no image files, so that `file_names` only number the frames.
-    Categories have `partition`, "base" for those that may be trained on and "novel" for the others.
+    Categories have `partition` as in LV-VIS: 1 for those that may be trained on, 3 for the novel ones.
 
     Args:
         output: folder; made if missing.
@@ -202,7 +202,7 @@ def _document(
             for number, name in enumerate(names, start=1)
         ],
         "categories": [
-            {"id": number + 1, "name": category.name, "partition": "base" if number in BASE else "novel"}
+            {"id": number + 1, "name": category.name, "partition": 1 if number in BASE else 3}
             for number, category in enumerate(CATEGORIES)
         ],
         "annotations": [

@@ -103,7 +103,7 @@ def test_tracks_are_selected_and_the_id_finds_a_moved_video(folder: Path, tmp_pa
 def test_what_cannot_be_found_is_named(folder: Path, tmp_path: Path) -> None:
     labels, output = ("--labels", folder / "labels"), ("--output", tmp_path / "x.mp4")
     video = ("--video", folder / "v.mp4")
-    refused("none.mp4 is not a file", "--video", tmp_path / "none.mp4", *labels, *output)
+    refused("none.mp4 is not there", "--video", tmp_path / "none.mp4", *labels, *output)
     refused("none is not a folder", *video, "--labels", tmp_path / "none", *output)
     refused(f"{tmp_path} has no labelled videos", *video, "--labels", tmp_path, *output)
     refused("no video-id w; it has ", *video, *labels, *output, "--video-id", "w")

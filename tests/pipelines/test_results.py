@@ -3,6 +3,7 @@ from typing import Any
 
 import duckdb
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco
 
@@ -39,18 +40,23 @@ def test_tables_are_read_by_everyone(tmp_path: Path) -> None:
     assert coco.decode(results.read("masks")["rle"][0].as_py()).sum() == 6
 
 
-def test_a_part_counts_when_its_videos_file_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash before the last file of a commit leaves nothing that a reader sees, and the next run cleans up."""
-    results = Results(Storage(str(tmp_path)))
-    commit(results, "a")
+def crash_at(monkeypatch: pytest.MonkeyPatch, table: str) -> None:
+    """Lets a commit break off before it puts this table's file in place."""
     put = Storage.put
 
     def crash(self: Storage, source: Path, path: str) -> None:
-        if path.startswith("videos/"):
+        if path.startswith(f"{table}/"):
             raise RuntimeError("crash")
         put(self, source, path)
 
     monkeypatch.setattr(Storage, "put", crash)
+
+
+def test_a_part_counts_when_its_videos_file_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash before the last file of a commit leaves nothing that a reader sees, and the next run cleans up."""
+    results = Results(Storage(str(tmp_path)))
+    commit(results, "a")
+    crash_at(monkeypatch, "videos")
     with pytest.raises(RuntimeError):
         commit(results, "b")
     assert results.committed_parts() == ["a"]
@@ -58,6 +64,31 @@ def test_a_part_counts_when_its_videos_file_is_there(tmp_path: Path, monkeypatch
     assert sorted(results.remove_leftovers()) == ["masks/b.parquet", "tracks/b.parquet"]
     assert results.remove_leftovers() == []
     assert results.read("tracks").num_rows == 1
+
+
+@pytest.mark.parametrize("table", ["masks", "tracks", "videos"])
+def test_a_part_that_is_replaced_never_counts_half(table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = Results(Storage(str(tmp_path)))
+    commit(results, "a")
+    commit(results, "b")
+    commit(results, "a")
+    assert results.committed_parts() == ["a", "b"]
+    crash_at(monkeypatch, table)
+    with pytest.raises(RuntimeError):
+        commit(results, "a")
+    assert results.committed_parts() == ["b"]
+    assert len(results.remove_leftovers()) == 2
+
+
+def test_rows_of_many_batches_share_row_groups(tmp_path: Path) -> None:
+    results = Results(Storage(str(tmp_path)))
+    part = results.part("v")
+    for frame in range(30):
+        part.add("masks", [row("masks", track_id=track, frame=frame) for track in range(500)])
+    part.commit()
+    file = pq.ParquetFile(tmp_path / "masks" / "v.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [8500, 6500]
+    assert file.read(columns=["frame"])["frame"].to_pylist() == [frame for frame in range(30) for _ in range(500)]
 
 
 def test_nothing_written_is_an_empty_table(tmp_path: Path) -> None:
@@ -69,11 +100,3 @@ def test_nothing_written_is_an_empty_table(tmp_path: Path) -> None:
 def test_unknown_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'boxes'.*masks"):
         Results(Storage(str(tmp_path))).read("boxes")
-
-
-def test_removed_parts_do_not_count(tmp_path: Path) -> None:
-    results = Results(Storage(str(tmp_path)))
-    commit(results, "a")
-    results.remove("a")
-    assert results.read("videos").num_rows == 0
-    assert results.remove_leftovers() == []

@@ -94,6 +94,17 @@ def test_batches_in_any_order_give_the_same_tables(tmp_path: Path) -> None:
     assert seen == [(0, 0, 0), (0, 1, 1), (0, 2, 0), (1, 2, 4), (0, 3, 0), (1, 3, 4), (1, 4, 5), (0, 5, 1), (1, 5, 4)]
 
 
+def test_batches_that_come_early_wait_on_the_disk(tmp_path: Path) -> None:
+    each = writer(tmp_path)
+    first, second, third = batches()
+    each.add(third)
+    each.add(second)
+    waiting = {name for name in each.part.folder.iterdir() if name.name.startswith("batch-")}
+    assert {name.name for name in waiting} == {"batch-0-1", "batch-1-0"} == {p.name for p in each.waiting.values()}
+    assert each.add(first) == "ok"
+    assert not each.part.folder.exists()
+
+
 def test_nothing_is_there_before_the_last_batch(tmp_path: Path) -> None:
     each = writer(tmp_path)
     for batch in batches()[:2]:

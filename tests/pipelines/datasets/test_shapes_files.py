@@ -61,9 +61,9 @@ def test_videos_and_categories_are_listed(written: SplitSummary, document: dict[
     names = (written.path / "vocabulary.txt").read_text().splitlines()
     assert names == [category.name for category in CATEGORIES]
     assert [(each["id"], each["name"]) for each in document["categories"]] == list(enumerate(names, start=1))
-    base = [each["id"] - 1 for each in document["categories"] if each["partition"] == "base"]
+    base = [each["id"] - 1 for each in document["categories"] if each["partition"] == 1]
     assert tuple(base) == BASE
-    assert {each["partition"] for each in document["categories"]} == {"base", "novel"}
+    assert {each["partition"] for each in document["categories"]} == {1, 3}
 
 
 def test_summary_counts(written: SplitSummary, document: dict[str, Any]) -> None:
