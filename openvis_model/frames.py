@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-LONG_SIDE_LIMIT = 1333
-"""Longest working side in pixels, as in Mask2Former's testing; it bounds memory for panoramas."""
+from openvis_model.working_size import working_size
 
 
 def check_frames(frames: object) -> None:
@@ -28,15 +27,6 @@ def check_frames(frames: object) -> None:
         raise ValueError(f"frames: expected uint8 values 0-255, got {frames.dtype}; hand over frames as decoded")
     if 0 in frames.shape:
         raise ValueError(f"frames: shape {list(frames.shape)} has no pixels; skip empty batches before the model")
-
-
-def working_size(height: int, width: int, *, short_side: int, divisor: int) -> tuple[int, int]:
-    """Working (height, width) in pixels: shorter side near `short_side`, both sides multiples of `divisor`."""
-    scale = min(short_side / min(height, width), max(LONG_SIDE_LIMIT, short_side) / max(height, width))
-    return (
-        max(1, round(height * scale / divisor)) * divisor,
-        max(1, round(width * scale / divisor)) * divisor,
-    )
 
 
 def to_pixels(frames: Tensor, *, short_side: int, divisor: int) -> Float[Tensor, "T 3 h w"]:

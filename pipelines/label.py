@@ -10,39 +10,35 @@ import hashlib
 import json
 import logging
 import os
-import pickle
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import ray
-import torch
-from jaxtyping import UInt8
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
-from openvis_model.frames import working_size
 from openvis_model.mask_proposal import SIZE_DIVISOR
-from openvis_model.video_tracker import VideoTrackerConfig
+from openvis_model.video_tracker import VideoTracker, VideoTrackerConfig
 from openvis_model.vocabulary import Vocabulary, embed_vocabulary
 from openvis_model.weights import fingerprint
-from pipelines.decode import FrameBatch, decode
+from pipelines.decode_stage import Decode, Plan
+from pipelines.model_stage import Model, Precision
 from pipelines.models import load_model
-from pipelines.results import Results
+from pipelines.results import Fingerprints, Results
 from pipelines.storage import Storage
-from pipelines.track_sink import Fingerprints, LabelledBatch, Progress, TrackerActor, TrackSink
-from pipelines.video_index import Sampling, VideoError, plan_video
+from pipelines.track_sink import Progress, TrackerActor, TrackSink
+from pipelines.video_index import Sampling
+from pipelines.video_writer import VideoWriter
 from pipelines.videos import Video, find_videos
 
 ROW_BYTES = 16 * 2**20
 """Size at which decoded batches are handed on: the model begins before a segment is decoded to its end."""
-
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,13 +162,18 @@ def label_videos(
     )
     results.remove_leftovers()
     todo = _todo(config, results, videos, fingerprints)
-    _connect(config)
-    tracker_actor = ray.remote(num_cpus=0)(TrackerActor)
-    trackers = [
-        tracker_actor.remote(config.tracker, embedding, model.rollout_tracker, config.output, fingerprints)
-        for _ in range(config.trackers)
-    ]
-    done = _run(config, todo, trackers, model.config.short_side, report) if todo else Progress()
+    done = Progress()
+    if todo:
+        _connect(config)
+        tracker = VideoTracker(config.tracker, embedding, model.rollout_tracker)
+        new_writer = partial(VideoWriter, tracker=tracker, results=results, fingerprints=fingerprints)
+        tracker_actor = ray.remote(num_cpus=0)(TrackerActor)
+        trackers: list[Any] = [tracker_actor.remote(new_writer) for _ in range(config.trackers)]
+        try:
+            done = _run(config, todo, trackers, model.config.short_side, report)
+        finally:
+            for actor in trackers:  # Ray Data's statistics would keep them
+                ray.kill(actor)
     return _summary(videos, todo, results, done, time.monotonic() - start)
 
 
@@ -190,11 +191,18 @@ def _run(
     # Segments in blocks of their own, so that those of one video are decoded in parallel.
     dataset = dataset.repartition(target_num_rows_per_block=1)
     # 1 segment → its batches, resized to the model's working size: a few MB a row, made while others are consumed.
-    dataset = dataset.flat_map(Decode(short_side, config.batch_size), num_cpus=1)
+    dataset = dataset.flat_map(Decode(short_side, SIZE_DIVISOR, config.batch_size), num_cpus=1)
     # 1 batch → 1 labelled batch of tokens and RLE, some kB. Two in flight: one is fetched while one computes.
     dataset = dataset.map_batches(
         Model,
-        fn_constructor_args=(config,),
+        fn_constructor_args=(config.checkpoint,),
+        fn_constructor_kwargs={
+            "device": "cuda" if config.model_gpus else "cpu",
+            "threads": max(1, (os.cpu_count() or 1) // config.model_actors),
+            "precision": config.precision,
+            "compile": config.compile,
+            "objectness_floor": config.objectness_floor,
+        },
         batch_size=1,
         compute=ActorPoolStrategy(size=config.model_actors, max_tasks_in_flight_per_actor=2),
         num_gpus=config.model_gpus or None,
@@ -210,111 +218,6 @@ def _run(
             return _progress(trackers)
         except Exception as error:  # Ray disguises errors as those of the code that it ran, ValueError for one
             raise RuntimeError(f"the run broke off: {error}") from error
-
-
-class Plan:
-    """Rows of videos become rows of segments.
-
-    Args:
-        sampling: which frames are kept.
-        segment_frames: frames after which a video may be cut.
-    """
-
-    def __init__(self, sampling: Sampling, segment_frames: int | None) -> None:
-        self.sampling = sampling
-        self.segment_frames = segment_frames
-
-    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """One row per segment, or one with the error."""
-        head = LabelledBatch(video_id=row["video_id"], uri=row["uri"])
-        try:
-            plan = plan_video(row["uri"], self.sampling, self.segment_frames)
-        except VideoError as error:
-            yield {"head": pickle.dumps(replace(head, error=str(error))), "segment": b""}
-            return
-        expected = sum(len(segment.frames) for segment in plan.segments)
-        head = replace(head, info=plan.info, segments=len(plan.segments), expected_frames=expected)
-        for segment in plan.segments:
-            yield {"head": pickle.dumps(replace(head, segment=segment.index)), "segment": pickle.dumps(segment)}
-
-
-class Decode:
-    """Rows of segments become rows of batches of frames.
-
-    Args:
-        short_side: the model's working size, pixels.
-        batch_size: frames per batch.
-    """
-
-    def __init__(self, short_side: int, batch_size: int) -> None:
-        self.short_side = short_side
-        self.batch_size = batch_size
-
-    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """One row per batch; at least one per segment, without frames if there are none."""
-        head: LabelledBatch = pickle.loads(row["head"])  # noqa: S301 - from our own tasks, as below
-        empty = np.zeros((0, 1, 1, 3), np.uint8)
-        if head.info is None:
-            yield {"head": row["head"], "frames": empty}
-            return
-        size = working_size(head.info.height, head.info.width, short_side=self.short_side, divisor=SIZE_DIVISOR)
-        try:
-            segment = pickle.loads(row["segment"])  # noqa: S301
-            batches = decode(head.uri, head.info, segment, size=size, batch_size=self.batch_size)
-            held, number = FrameBatch(frames=empty, frame=np.zeros(0, np.int64), time_s=np.zeros(0)), 0
-            for batch in batches:
-                if len(held.frames):
-                    yield self._row(head, held, number, last=False)
-                    number += 1
-                held = batch
-            yield self._row(head, held, number, last=True)
-        except VideoError as error:
-            yield {"head": pickle.dumps(replace(head, error=str(error))), "frames": empty}
-
-    def _row(self, head: LabelledBatch, batch: FrameBatch, number: int, *, last: bool) -> dict[str, Any]:
-        frame, time_s = tuple(batch.frame.tolist()), tuple(batch.time_s.tolist())
-        head = replace(head, batch=number, last_batch=last, frame=frame, time_s=time_s)
-        return {"head": pickle.dumps(head), "frames": batch.frames}
-
-
-class Model:
-    """Rows of batches of frames become rows of labelled batches; holds the model of one actor.
-
-    Args:
-        config: which model, and how it runs.
-    """
-
-    def __init__(self, config: LabelConfig) -> None:
-        self.device = torch.device("cuda" if config.model_gpus else "cpu")
-        if self.device.type == "cpu":
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.model_actors))
-        self.model = load_model(config.checkpoint).to(self.device).fold_for_inference()
-        if config.compile:
-            self.model.mask_proposal.compile()
-            self.model.classifier.compile()
-        self.objectness_floor = config.objectness_floor
-        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
-
-    def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
-        """One row in, one row out."""
-        labelled: LabelledBatch = pickle.loads(rows["head"][0])  # noqa: S301
-        if labelled.error is None and labelled.frame:
-            labelled = self._label(labelled, rows["frames"][0])
-        return {"video_id": [labelled.video_id], "labelled": [pickle.dumps(labelled)]}
-
-    def _label(self, labelled: LabelledBatch, frames: UInt8[np.ndarray, "T H W 3"]) -> LabelledBatch:
-        assert labelled.info is not None
-        start = time.perf_counter()
-        try:
-            with self.autocast:
-                instances = self.model(
-                    torch.from_numpy(np.ascontiguousarray(frames)),
-                    objectness_floor=self.objectness_floor,
-                    frame_size=(labelled.info.height, labelled.info.width),
-                )
-        except Exception as error:  # a failure of one video never stops the others
-            return replace(labelled, error=f"model failed on frames from {labelled.frame[0]}: {error!r}")
-        return replace(labelled, instances=tuple(instances), model_s=time.perf_counter() - start)
 
 
 def _todo(config: LabelConfig, results: Results, videos: list[Video], fingerprints: Fingerprints) -> list[Video]:

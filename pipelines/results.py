@@ -10,6 +10,7 @@ see them, and the next run removes them.
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,15 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 ROW_GROUP = 8192
 """Rows of a row group, and thus those of a video that are held in memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprints:
+    """Under which model, vocabulary and settings a video was labelled; columns of the `videos` table."""
+
+    model_fingerprint: str
+    vocabulary_fingerprint: str
+    config_fingerprint: str
 
 
 class Part:

@@ -1,23 +1,33 @@
-"""What the pipeline costs beside the bare model, and its memory: `python -m tests.benchmarks.pipeline`, some minutes.
+"""What the pipeline costs beside the bare model, and its memory: `python -m tests.benchmarks.pipeline`, ten minutes.
 
-Both run the same model on the same frames in one run: once from memory in this process, once through Ray Data from
-encoded files to tables. Start-up of Ray and its workers is left out, as a nightly job pays it once: the pipeline is
-timed between its first and its last frame.
+Speed: a full-size model (random weights; ViT-B/32, Swin-T, 100 queries, all of them kept) on the same frames, in one
+run: from memory in this process, and through Ray Data from an encoded file to tables. Start-up of Ray and its workers
+is left out, as a nightly job pays it once: the pipeline is timed between its first and its last batch.
+
+Memory: the built-in model on a video of one minute, on one of twenty, and on a hundred short ones, with an object store
+of 512 MB. Processes that Ray itself needs are not counted.
 """
 
+import re
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import av
 import psutil
 import ray
 import torch
 from ray._private.internal_api import memory_summary
 
 from openvis_model.association import AssociationConfig
+from openvis_model.config import InstFormerConfig
+from openvis_model.inst_former import InstFormer
 from openvis_model.video_tracker import VideoTrackerConfig
+from openvis_model.weights import save_checkpoint
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
 from pipelines.decode import decode
@@ -26,89 +36,138 @@ from pipelines.models import load_model
 from pipelines.track_sink import Progress
 from pipelines.video_index import Sampling, plan_video
 
-BATCH = 8
-FRAMES, LONGER = 240, 10
+KEEP_ALL = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.0)
+WORKERS = ("ray::MapWorker", "ray::TrackerActor", "ray::FlatMap", "ray::Write", "ray::IDLE")
+FPS, MINUTES, SHORT_VIDEOS = 8, 20, 100
+HEIGHT, WIDTH, BATCH, BARE_FRAMES, FRAMES = 384, 640, 4, 24, 80
 
 
-def bare_rate(video: Path) -> float:
-    """Frames per second of the model alone, frames already in memory."""
-    model = load_model(None).fold_for_inference()
-    plan = plan_video(str(video), Sampling(), None)
-    batches = [
-        torch.from_numpy(batch.frames)
-        for batch in decode(str(video), plan.info, plan.segments[0], size=(96, 128), batch_size=BATCH)
-    ]
-    model(batches[0])
-    start = time.perf_counter()
-    for batch in batches:
-        model(batch)
-    return sum(map(len, batches)) / (time.perf_counter() - start)
-
-
+@dataclass
 class Watch:
-    """Times a run between its first and last frames, and samples memory of all of Ray's processes beside it."""
+    """When frames came, and the most memory that the workers and the object store took, MB."""
 
-    def __init__(self) -> None:
-        self.seen: list[tuple[float, int]] = []
-        self.peak = 0
+    came: list[tuple[float, int]] = field(default_factory=list)
+    workers: float = 0
+    store: float = 0
 
     def __call__(self, done: Progress, total: int) -> None:
-        self.seen.append((time.perf_counter(), done.frames))
-
-    def sample(self, stop: threading.Event) -> None:
-        """Runs in a thread until the run has ended."""
-        while not stop.wait(0.5):
-            workers = [p for p in psutil.process_iter(["name"]) if (p.info["name"] or "").startswith("ray::")]
-            memory = 0
-            for worker in workers:
-                with suppress(psutil.Error):  # ended meanwhile
-                    memory += worker.memory_full_info().uss
-            self.peak = max(self.peak, memory)
+        if done.frames and (not self.came or done.frames > self.came[-1][1]):
+            self.came.append((time.perf_counter(), done.frames))
 
     def rate(self) -> float:
-        """Frames per second between the first report with frames and the last with new ones."""
-        moving = [entry for i, entry in enumerate(self.seen) if entry[1] and (not i or entry[1] > self.seen[i - 1][1])]
-        (start, first), (end, last) = moving[0], moving[-1]
+        """Frames per second between the first frames and the last."""
+        (start, first), (end, last) = self.came[0], self.came[-1]
         return (last - first) / (end - start)
 
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Looks at memory twice a second."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self._sample, args=(stop,))
+        thread.start()
+        yield
+        stop.set()
+        thread.join()
 
-def run(source: Path, names: Path, output: Path) -> Watch:
-    """Labels a folder and watches."""
-    watch, stop = Watch(), threading.Event()
-    thread = threading.Thread(target=watch.sample, args=(stop,))
-    thread.start()
+    def _sample(self, stop: threading.Event) -> None:
+        while not stop.wait(0.5):
+            workers = 0.0
+            for process in psutil.process_iter(["name"]):
+                with suppress(psutil.Error):  # ended meanwhile
+                    if (process.info["name"] or "").startswith(WORKERS):
+                        workers += process.memory_full_info().uss / 2**20
+            used = re.search(r"memory usage (\d+) MiB", memory_summary(stats_only=True))
+            assert used
+            self.workers, self.store = max(self.workers, workers), max(self.store, float(used[1]))
+
+
+def label(source: Path, names: Path, output: Path, checkpoint: Path | None = None, batch_size: int = 8) -> Watch:
+    """Labels a source and watches."""
     config = LabelConfig(
         input=str(source),
         output=str(output),
         vocabulary=str(names),
-        batch_size=BATCH,
-        tracker=VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.0),
+        checkpoint=checkpoint and str(checkpoint),
+        batch_size=batch_size,
+        tracker=KEEP_ALL,
         objectness_floor=0.0,
     )
-    summary = label_videos(config, watch)
-    stop.set()
-    thread.join()
+    watch = Watch()
+    with watch.sampling():
+        summary = label_videos(config, watch)
     assert not summary.failures
     assert not summary.missing
     return watch
 
 
+def bare_rate(video: Path, checkpoint: Path) -> float:
+    """Frames per second of the model alone, frames already in memory."""
+    model = load_model(str(checkpoint)).fold_for_inference()
+    plan = plan_video(str(video), Sampling(), None)
+    frames = decode(str(video), plan.info, plan.segments[0], size=(HEIGHT, WIDTH), batch_size=BATCH)
+    batches = [torch.from_numpy(next(frames).frames) for _ in range(BARE_FRAMES // BATCH)]
+    model(batches[0])
+    start = time.perf_counter()
+    for batch in batches:
+        model(batch)
+    return BARE_FRAMES / (time.perf_counter() - start)
+
+
+def repeat(video: Path, times: int, output: Path) -> None:
+    """Writes a video that shows another one so many times, without encoding it again."""
+    with av.open(str(video)) as source, av.open(str(output), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        packets = [packet for packet in source.demux(stream) if packet.size]
+        span = max(packet.pts + packet.duration for packet in packets)
+        content = [(bytes(packet), packet.pts, packet.dts, packet) for packet in packets]
+        for turn in range(times):
+            for data, pts, dts, original in content:
+                packet = av.Packet(data)
+                packet.stream, packet.time_base, packet.duration = copy, original.time_base, original.duration
+                packet.pts, packet.dts, packet.is_keyframe = pts + turn * span, dts + turn * span, original.is_keyframe
+                target.mux(packet)
+
+
+def bench_speed(root: Path, names: Path) -> None:
+    """The pipeline against the bare model, before it and after it."""
+    scene = SceneConfig(frames=FRAMES, height=HEIGHT, width=WIDTH)
+    video = next((write_split(root / "large", "valid", 1, 0, scene).path / "videos").iterdir())
+    checkpoint = root / "checkpoint"
+    torch.manual_seed(0)
+    save_checkpoint(InstFormer(InstFormerConfig()), checkpoint)
+    bare = bare_rate(video, checkpoint)
+    pipeline = label(video, names, root / "speed", checkpoint, BATCH).rate()
+    bare = max(bare, bare_rate(video, checkpoint))
+    print(f"bare model {bare:.2f} frames/s, pipeline {pipeline:.2f}: {pipeline / bare:.2f} × the bare model")
+
+
+def bench_memory(root: Path, names: Path) -> None:
+    """Peaks for a minute, twenty, and a hundred short videos."""
+    minute = next((write_split(root / "minute", "valid", 1, 0, SceneConfig(frames=60 * FPS)).path / "videos").iterdir())
+    repeat(minute, MINUTES, root / "long.mp4")
+    short = write_split(root / "short", "valid", SHORT_VIDEOS, 0, SceneConfig(frames=16)).path / "videos"
+    sources = {"1 minute": minute, f"{MINUTES} minutes": root / "long.mp4", f"{SHORT_VIDEOS} videos": short}
+    for number, (name, source) in enumerate(sources.items()):
+        watch = label(source, names, root / str(number))
+        frames, rate = watch.came[-1][1], watch.rate()
+        print(
+            f"{name:<12}{frames:>6} frames, {rate:5.1f}/s: workers {watch.workers:.0f} MB, store {watch.store:.0f} MB"
+        )
+
+
 def main() -> None:
     """Prints the table."""
+    ray.init(num_cpus=3, object_store_memory=512 * 2**20, include_dashboard=False, log_to_driver=False)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, load {psutil.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        short = write_split(root / "short", "valid", 1, 0, SceneConfig(frames=FRAMES)).path
-        long = write_split(root / "long", "valid", 1, 0, SceneConfig(frames=LONGER * FRAMES)).path
-        names = short / "vocabulary.txt"
-        ray.init(num_cpus=3, object_store_memory=512 * 2**20, include_dashboard=False, log_to_driver=False)
-        bare = bare_rate(next((short / "videos").iterdir()))
-        one, many = run(short, names, root / "a"), run(long, names, root / "b")
-        bare = max(bare, bare_rate(next((short / "videos").iterdir())))
-        spilled = "Spilled" in memory_summary(stats_only=True)
-        print(f"bare model {bare:.1f} frames/s, pipeline {many.rate():.1f}: {many.rate() / bare:.2f} × the bare model")
-        peaks = f"{one.peak / 2**20:.0f} MB for {FRAMES} frames, {many.peak / 2**20:.0f} MB for {LONGER} times as many"
-        print(f"peak memory of the workers: {peaks}")
-        print("object store of 512 MB:", "spilled" if spilled else "nothing spilled")
+        names = write_split(root, "valid", 1, 0, SceneConfig()).path / "vocabulary.txt"
+        (root / "few.txt").write_text("".join(names.read_text().splitlines(keepends=True)[::25]))
+        bench_speed(root, root / "few.txt")
+        bench_memory(root, names)
+    spilled = re.search(r"Spilled.*", memory_summary(stats_only=True))
+    print(f"object store of 512 MB: {spilled[0] if spilled else 'nothing spilled'}")
 
 
 if __name__ == "__main__":

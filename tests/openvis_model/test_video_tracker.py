@@ -189,7 +189,7 @@ def test_state_can_be_carried_through_a_pickle_between_any_two_frames() -> None:
     whole, tracks = run(video, model)
     state, chunked, ended = TrackerState(), [], []
     for index, seen in enumerate(video):
-        state = pickle.loads(pickle.dumps(state))  # noqa: S301
+        state = pickle.loads(pickle.dumps(state))
         state, result = model.step(state, index, seen)
         chunked.append(result)
         ended += result.ended

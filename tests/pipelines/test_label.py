@@ -19,7 +19,8 @@ from pipelines.datasets.shapes import render
 from pipelines.datasets.shapes_categories import CATEGORIES
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
-from pipelines.label import Decode, LabelConfig, LabelSummary, Plan, label_videos
+from pipelines.decode_stage import Decode, Plan
+from pipelines.label import LabelConfig, LabelSummary, label_videos
 from pipelines.results import Results
 from pipelines.storage import Storage
 from pipelines.video_index import Sampling
@@ -121,12 +122,12 @@ def test_batching_is_invisible(labelled: Path, shapes: Path, tmp_path: Path, opt
     assert turned <= (3 if {"batch_size", "model_actors"} & options.keys() else 0)
 
 
-def test_segments_are_what_they_are_called(shapes: Path) -> None:
+def test_the_videos_really_are_cut(shapes: Path) -> None:
     """The videos of the test above really are cut, or it would compare the same with the same."""
     counts = []
     for limit in (8, 32, None):
         rows = Plan(Sampling(), limit)({"video_id": "v", "uri": str(shapes / "videos" / "0.mp4")})
-        counts.append([len(pickle.loads(row["segment"]).frames) for row in rows])  # noqa: S301
+        counts.append([len(pickle.loads(row["segment"]).frames) for row in rows])
     assert counts == [[8] * 9, [32, 32, 8], [72]]
 
 

@@ -1,0 +1,13 @@
+"""The size at which a network sees a frame; without torch, so that processes which only decode stay small."""
+
+LONG_SIDE_LIMIT = 1333
+"""Longest working side in pixels, as in Mask2Former's testing; it bounds memory for panoramas."""
+
+
+def working_size(height: int, width: int, *, short_side: int, divisor: int) -> tuple[int, int]:
+    """Working (height, width) in pixels: shorter side near `short_side`, both sides multiples of `divisor`."""
+    scale = min(short_side / min(height, width), max(LONG_SIDE_LIMIT, short_side) / max(height, width))
+    return (
+        max(1, round(height * scale / divisor)) * divisor,
+        max(1, round(width * scale / divisor)) * divisor,
+    )

@@ -1,0 +1,66 @@
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.batches import LabelledBatch
+from pipelines.decode_stage import Decode, Plan
+from pipelines.video_index import Sampling
+from tests.pipelines.clips import H264, cut_off, number, write_clip
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """48 frames of 96 × 128 pixels with a key frame every 8."""
+    return write_clip(tmp_path / "clip.mp4", options=H264)
+
+
+def plan(path: Path, limit: int | None, stride: int = 1) -> list[dict[str, Any]]:
+    return list(Plan(Sampling(stride=stride), limit)({"video_id": "v", "uri": str(path)}))
+
+
+def head(row: dict[str, Any]) -> LabelledBatch:
+    batch: LabelledBatch = pickle.loads(row["head"])
+    return batch
+
+
+def test_segments_and_batches_know_their_place(clip: Path) -> None:
+    segments = plan(clip, 16)
+    assert [head(row).segment for row in segments] == [0, 1, 2]
+    batches = [row for segment in segments for row in Decode(64, 32, 6)(segment)]
+    places = [(head(row).segment, head(row).batch, head(row).last_batch) for row in batches]
+    assert places == [(s, b, b == 2) for s in range(3) for b in range(3)]
+    assert {(head(row).segments, head(row).expected_frames, head(row).video_id) for row in batches} == {(3, 48, "v")}
+    assert [len(row["frames"]) for row in batches] == [6, 6, 4] * 3
+    assert {row["frames"].shape[1:] for row in batches} == {(64, 96, 3)}
+    frames = [
+        (frame, number(image)) for row in batches for frame, image in zip(head(row).frame, row["frames"], strict=True)
+    ]
+    assert frames == [(i, i) for i in range(48)]
+    assert head(batches[-1]).time_s == pytest.approx([i / 24 for i in range(44, 48)])
+
+
+def test_what_cannot_be_planned_is_one_row_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "junk.mp4").write_bytes(b"junk" * 99)
+    (row,) = plan(tmp_path / "junk.mp4", None)
+    (batch,) = Decode(64, 32, 6)(row)
+    assert head(batch).error == "not a video file"
+    assert len(batch["frames"]) == 0
+
+
+def test_a_file_that_is_gone_meanwhile_is_one_row_with_the_reason(clip: Path) -> None:
+    (row,) = plan(clip, None)
+    clip.unlink()
+    (batch,) = Decode(64, 32, 6)(row)
+    assert head(batch).error == "file not found"
+
+
+def test_a_segment_without_frames_still_says_that_it_ended(clip: Path, tmp_path: Path) -> None:
+    """Or the tracker would wait for it for ever."""
+    segments = plan(clip, 16)
+    half = cut_off(clip, tmp_path / "half.mp4", 0.4)
+    clip.write_bytes(half.read_bytes() + clip.read_bytes()[-1000:])
+    for segment in segments:
+        rows = list(Decode(64, 32, 6)(segment))
+        assert head(rows[-1]).last_batch or head(rows[-1]).error
