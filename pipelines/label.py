@@ -54,6 +54,7 @@ class LabelConfig:
         stride: instead of fps, every how manieth frame is looked at.
         tracker: when tracks begin and end.
         objectness_floor: proposals below are not embedded; at most the tracker's threshold.
+        top: categories listed for a track, the best one included.
         batch_size: frames that go through the model together.
         segment_frames: frames after which a long video may be cut, so that its parts are decoded in parallel; null
             cuts none.
@@ -75,6 +76,7 @@ class LabelConfig:
     stride: int = 1
     tracker: VideoTrackerConfig = field(default_factory=VideoTrackerConfig)
     objectness_floor: float = 0.5
+    top: int = 5
     batch_size: int = 8
     segment_frames: int | None = 256
     precision: Precision = "float32"
@@ -85,7 +87,7 @@ class LabelConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "segment_frames", "model_actors", "trackers"):
+        for name in ("top", "batch_size", "segment_frames", "model_actors", "trackers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
@@ -104,7 +106,7 @@ class LabelConfig:
 
     def fingerprint(self) -> str:
         """Of the settings that the tables depend on; batches, segments and actors are not among them."""
-        settings = [self.fps, self.stride, asdict(self.tracker), self.objectness_floor, self.precision]
+        settings = [self.fps, self.stride, asdict(self.tracker), self.objectness_floor, self.top, self.precision]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
@@ -166,7 +168,7 @@ def label_videos(
     if todo:
         _connect(config)
         tracker = VideoTracker(config.tracker, embedding, model.rollout_tracker)
-        new_writer = partial(VideoWriter, tracker=tracker, results=results, fingerprints=fingerprints)
+        new_writer = partial(VideoWriter, tracker=tracker, results=results, fingerprints=fingerprints, top=config.top)
         tracker_actor = ray.remote(num_cpus=0)(TrackerActor)
         trackers: list[Any] = [tracker_actor.remote(new_writer) for _ in range(config.trackers)]
         try:

@@ -190,3 +190,18 @@ class Results:
         with self.storage.read(f"{table}/{name}.parquet") as file:
             # Threads of pyarrow's scanner can abort the process at its end where torch is loaded too.
             return pq.ParquetFile(file).read(use_threads=False).cast(SCHEMAS[table])
+
+
+def read_videos(output: str) -> pa.Table:
+    """The `videos` table of an output folder."""
+    return Results(Storage(output)).read("videos")
+
+
+def read_tracks(output: str) -> pa.Table:
+    """The `tracks` table of an output folder."""
+    return Results(Storage(output)).read("tracks")
+
+
+def read_masks(output: str) -> pa.Table:
+    """The `masks` table of an output folder; large for an archive, which DuckDB reads file by file."""
+    return Results(Storage(output)).read("masks")

@@ -12,9 +12,6 @@ from openvis_model.video_tracker import NO_TRACK, Track, TrackerState, VideoTrac
 from pipelines.batches import LabelledBatch
 from pipelines.results import Fingerprints, Part, Results
 
-TOP = 5
-"""Categories listed for a track, the best one included."""
-
 
 class VideoWriter:
     """One video on its way into the output. Batches that come early wait on the disk, so that memory stays flat.
@@ -25,13 +22,14 @@ class VideoWriter:
         tracker: shared by all videos.
         results: the output.
         fingerprints: recorded with the video.
+        top: categories listed for a track, the best one included.
     """
 
     def __init__(
-        self, video_id: str, uri: str, tracker: VideoTracker, results: Results, fingerprints: Fingerprints
+        self, video_id: str, uri: str, tracker: VideoTracker, results: Results, fingerprints: Fingerprints, top: int
     ) -> None:
         self.video_id, self.uri = video_id, uri
-        self.tracker, self.fingerprints = tracker, fingerprints
+        self.tracker, self.fingerprints, self.top = tracker, fingerprints, top
         self.part: Part = results.part(video_id)
         self.state = TrackerState()
         self.next = (0, 0)
@@ -93,7 +91,7 @@ class VideoWriter:
 
     def _add_tracks(self, tracks: list[Track]) -> None:
         names = self.tracker.vocabulary.names
-        self.part.add("tracks", [track_row(self.video_id, track, names) for track in tracks])
+        self.part.add("tracks", [track_row(self.video_id, track, names, self.top) for track in tracks])
         self.tracks += len(tracks)
 
     def _commit(self, batch: LabelledBatch, status: str, error: str | None) -> str:
@@ -156,15 +154,15 @@ def mask_rows(
     return rows
 
 
-def track_row(video_id: str, track: Track, names: tuple[str, ...]) -> dict[str, Any]:
+def track_row(video_id: str, track: Track, names: tuple[str, ...], top: int) -> dict[str, Any]:
     """The row of the `tracks` table for a finished track."""
-    top = [{"category": names[category], "score": score} for category, score in track.top(TOP)]
+    best = [{"category": names[category], "score": score} for category, score in track.top(top)]
     return {
         "video_id": video_id,
         "track_id": track.track_id,
-        "category": top[0]["category"],
-        "score": top[0]["score"],
-        "top": top,
+        "category": best[0]["category"],
+        "score": best[0]["score"],
+        "top": best,
         "first_frame": track.first_frame,
         "last_frame": track.last_frame,
         "frames": track.frames,

@@ -1,6 +1,6 @@
 """What the pipeline costs beside the bare model, and its memory: `python -m tests.benchmarks.pipeline`, ten minutes.
 
-Speed: a full-size model (random weights; ViT-B/32, Swin-T, 100 queries, all of them kept) on the same frames, in one
+Speed: the paper's model (random weights; ViT-B/32, ResNet-50, 100 queries, all of them kept) on the same frames, in one
 run: from memory in this process, and through Ray Data from an encoded file to tables. Start-up of Ray and its workers
 is left out, as a nightly job pays it once: the pipeline is timed between its first and its last batch.
 
@@ -24,7 +24,7 @@ import torch
 from ray._private.internal_api import memory_summary
 
 from openvis_model.association import AssociationConfig
-from openvis_model.config import InstFormerConfig
+from openvis_model.config import paper
 from openvis_model.inst_former import InstFormer
 from openvis_model.video_tracker import VideoTrackerConfig
 from openvis_model.weights import save_checkpoint
@@ -135,7 +135,7 @@ def bench_speed(root: Path, names: Path) -> None:
     video = next((write_split(root / "large", "valid", 1, 0, scene).path / "videos").iterdir())
     checkpoint = root / "checkpoint"
     torch.manual_seed(0)
-    save_checkpoint(InstFormer(InstFormerConfig()), checkpoint)
+    save_checkpoint(InstFormer(paper()), checkpoint)
     bare = bare_rate(video, checkpoint)
     pipeline = label(video, names, root / "speed", checkpoint, BATCH).rate()
     bare = max(bare, bare_rate(video, checkpoint))

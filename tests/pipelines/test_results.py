@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco
 
-from pipelines.results import SCHEMAS, Results
+from pipelines.results import SCHEMAS, Results, read_masks, read_tracks, read_videos
 from pipelines.storage import Storage
 
 
@@ -32,6 +32,7 @@ def test_tables_are_read_by_everyone(tmp_path: Path) -> None:
     commit(results, "b")
     assert results.committed_parts() == ["a", "b"]
     assert results.read("masks").num_rows == 4
+    assert [each(str(tmp_path)).num_rows for each in (read_videos, read_tracks, read_masks)] == [2, 2, 4]
     assert results.read("masks", video_id="b")["video_id"].to_pylist() == ["b", "b"]
     frame = pd.read_parquet(tmp_path / "masks")
     assert sorted(frame.columns) == sorted(SCHEMAS["masks"].names)

@@ -58,7 +58,7 @@ def batches(video_id: str = "v") -> list[LabelledBatch]:
 
 
 def writer(output: Path) -> VideoWriter:
-    return VideoWriter("v", "/v.mp4", VideoTracker(CONFIG, VOCABULARY), Results(Storage(str(output))), PRINTS)
+    return VideoWriter("v", "/v.mp4", VideoTracker(CONFIG, VOCABULARY), Results(Storage(str(output))), PRINTS, top=5)
 
 
 def tables(output: Path) -> dict[str, list[dict[str, Any]]]:
@@ -141,7 +141,7 @@ def test_a_video_without_frames_fails(tmp_path: Path) -> None:
 
 def test_a_failure_in_tracking_stops_no_other_video(tmp_path: Path) -> None:
     tracker, results = VideoTracker(CONFIG, VOCABULARY), Results(Storage(str(tmp_path)))
-    actor = TrackerActor(partial(VideoWriter, tracker=tracker, results=results, fingerprints=PRINTS))
+    actor = TrackerActor(partial(VideoWriter, tracker=tracker, results=results, fingerprints=PRINTS, top=5))
     broken = [replace(batch, video_id="b", frame=(0, 0)) for batch in batches("b")]  # frames must come in order
     for pair in zip(batches("a"), broken, strict=True):
         actor.add([pickle.dumps(batch) for batch in pair])

@@ -1,0 +1,132 @@
+"""Evaluates on video instance segmentation benchmarks, exact to the official numbers.
+
+python -m jobs.evaluate score --protocol lvvis --ground_truth val_instances.json --predictions results.json
+python -m jobs.evaluate run --config sweep.yaml
+"""
+
+import sys
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser, Namespace
+from pipelines.metrics.errors import KINDS
+
+from jobs.label import ProgressLine
+from pipelines.evaluation import Protocol, Score, score
+from pipelines.report import CellResult
+from pipelines.sweep import SweepConfig, run_sweep
+from pipelines.track_sink import Progress
+
+_BURST = ("HOTA", "DetA", "AssA", "AP")
+_SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the job; returns the exit code: 0, 1 if a cell of a sweep failed, 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _score(options.score) if options.subcommand == "score" else _run(options.run)
+    except ValueError as error:
+        print(f"evaluate: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> ArgumentParser:
+    files = ArgumentParser(description="Score a file of predictions.")
+    files.add_argument("--protocol", type=Protocol, required=True, help="whose rules")
+    files.add_argument("--ground_truth", type=str, required=True, help="annotation file; BURST: all_classes.json")
+    files.add_argument("--predictions", type=str, required=True, help="file in the benchmark's format for submissions")
+    files.add_argument("--output", type=str, help="JSON file for all numbers, those of every category included")
+    files.add_argument("--processes", type=int, default=1, help="processes to work in (default: 1)")
+    sweep = ArgumentParser(description="Label, export and score checkpoints × data sets × ablations.")
+    sweep.add_argument("--config", action="config", help="YAML file with any of the options below")
+    sweep.add_class_arguments(SweepConfig)
+    parser = ArgumentParser(prog="python -m jobs.evaluate", description=__doc__)
+    commands = parser.add_subcommands()
+    commands.add_subcommand("score", files)
+    commands.add_subcommand("run", sweep)
+    return parser
+
+
+def _score(options: Namespace) -> int:
+    scored = score(options.protocol, options.ground_truth, options.predictions, processes=options.processes)
+    if options.output:
+        scored.write(options.output)
+    print_score(scored)
+    if options.output:
+        print(f"all {len(scored.numbers)} numbers: {options.output}")
+    return 0
+
+
+def _run(options: Namespace) -> int:
+    config = SweepConfig(**{name: value for name, value in vars(options).items() if name != "config"})
+    results = run_sweep(config, _CellProgress())
+    print_results(results)
+    print(f"tables and page: {config.output}/index.html")
+    return 1 if any(result.status == "failed" for result in results) else 0
+
+
+class _CellProgress:
+    """A progress line per cell."""
+
+    def __init__(self) -> None:
+        self.cell, self.line = "", ProgressLine()
+
+    def __call__(self, cell: str, done: Progress, total: int) -> None:
+        """Shows how far the cell has come."""
+        if cell != self.cell:
+            self.cell, self.line = cell, ProgressLine()
+            print("\n" if sys.stderr.isatty() else "", cell, sep="", file=sys.stderr)
+        self.line(done, total)
+
+
+def print_score(scored: Score) -> None:
+    """Prints the main numbers in percent, what AP50 is lost to, what strict rules make of the files, and warnings."""
+    print(f"{scored.protocol}, official rules, {scored.seconds:.1f} s, in percent")
+    if scored.protocol == "burst":
+        _print_table(
+            ("all", "common", "uncommon"),
+            {
+                f"{task} {name}": [scored.numbers[f"{task}/{name}/{split}"] for split in ("all", "common", "uncommon")]
+                for task, names in (("class_guided", (*_BURST, "mask_HOTA")), ("open_world", ("OWTA", "DetRe", "AssA")))
+                for name in names
+            },
+        )
+    else:
+        kinds = [kind for kind in ("", "base/", "novel/", "with_categories/") if f"{kind}AP" in scored.numbers]
+        rows = {name: [_percent(scored.numbers[f"{kind}{name}"]) for kind in kinds] for name in _SHOWN}
+        _print_table([kind.rstrip("/") or "all" for kind in kinds], rows)
+        print("AP50 lost to " + ", ".join(f"{kind} {100 * scored.errors[kind]:.1f}" for kind in KINDS))
+    for warning, times in scored.warnings.items():
+        print(f"warning: {times} × {warning}")
+    if scored.refusal:
+        print(f"strict rules refuse the files: {scored.refusal}")
+    for name, (official, strict) in scored.differing().items():
+        if "/cat/" not in name:
+            print(f"by strict rules {name} is {strict:.6f}, not {official:.6f}")
+
+
+def print_results(results: Sequence[CellResult]) -> None:
+    """Prints a line per cell."""
+    for result in results:
+        name = f"{result.checkpoint}, {result.dataset}, {result.ablation}"
+        if result.status == "failed":
+            print(f"{name}: failed: {result.error}")
+        elif result.protocol == "burst":
+            print(f"{name}: HOTA {result.numbers['class_guided/HOTA/all']:.1f}")
+        else:
+            print(f"{name}: AP {_percent(result.numbers['AP']):.1f}, AP50 {_percent(result.numbers['AP50']):.1f}")
+
+
+def _percent(fraction: float) -> float:
+    return fraction if fraction == -1 else 100 * fraction
+
+
+def _print_table(columns: Sequence[str], rows: dict[str, list[float]]) -> None:
+    width = max(map(len, rows)) + 2
+    print(" " * width + "".join(f"{column:>17}" for column in columns))
+    for name, values in rows.items():
+        print(f"{name:<{width}}" + "".join(f"{'–' if value == -1 else f'{value:.2f}':>17}" for value in values))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
