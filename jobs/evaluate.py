@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
-from pipelines.metrics.errors import KINDS
 
 from jobs.label import ProgressLine
 from pipelines.evaluation import Protocol, Score, score
+from pipelines.metrics.errors import KINDS
 from pipelines.report import CellResult
 from pipelines.sweep import SweepConfig, run_sweep
 from pipelines.track_sink import Progress
@@ -22,7 +22,8 @@ _SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "AR
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; returns the exit code: 0, 1 if a cell of a sweep failed, 2 for bad input."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.instantiate(parser.parse_args(arguments))
     try:
         return _score(options.score) if options.subcommand == "score" else _run(options.run)
     except ValueError as error:

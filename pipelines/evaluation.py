@@ -8,10 +8,10 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from openvis_model import __version__
 from pipelines.datasets import burst, ytvis
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
 from pipelines.metrics.burst import class_guided, exemplar_guided, open_world
@@ -105,7 +105,7 @@ def score(protocol: Protocol, ground_truth: str, predictions: str, *, processes:
         refusal=refusal,
         warnings=official.warnings,
         errors=official.errors,
-        about=official.sha256 | {"openvis": version("openvis")},
+        about=official.sha256 | {"openvis": __version__},
         seconds=time.monotonic() - start,
     )
 
@@ -116,7 +116,7 @@ def score_tracks(
     """The official numbers of tracks in memory, and what AP50 is lost to."""
     rules = _rules(protocol, ground_truth, strict=False)
     numbers = video_ap(ground_truth, tracks, rules, processes=processes)
-    return numbers, error_costs(ground_truth, tracks, rules)
+    return numbers, error_costs(ground_truth, tracks, rules, processes=processes)
 
 
 def _strict(
@@ -142,7 +142,7 @@ def _tracks(protocol: Protocol, ground_truth: str, predictions: str, strict: boo
         numbers |= {f"with_categories/{name}": value for name, value in named.items()}
     return _Result(
         numbers=numbers,
-        errors=error_costs(truth, predicted.tracks, rules),
+        errors=error_costs(truth, predicted.tracks, rules, processes=processes),
         warnings={**truth.warnings, **predicted.warnings},
         sha256={"ground_truth_sha256": truth.sha256, "predictions_sha256": predicted.sha256},
     )

@@ -109,6 +109,8 @@ class Part:
 
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds rows to a table."""
+        if not rows:
+            return
         self._held[table] = pa.concat_tables([self._held[table], pa.Table.from_pylist(list(rows), SCHEMAS[table])])
         if self._held[table].num_rows >= ROW_GROUP:
             self._flush(table)

@@ -5,13 +5,14 @@ import hashlib
 import json
 import re
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
+from openvis_model import __version__
 from openvis_model.association import AssociationConfig
 from openvis_model.video_tracker import VideoTrackerConfig
 from pipelines.datasets import burst, ytvis
@@ -233,7 +234,7 @@ class _Cell:
         """Of all that the numbers depend on; how many processes work is not among it."""
         checkpoint = self.checkpoint.path and (Path(self.checkpoint.path) / "config.json").read_text()
         settings = [
-            version("openvis"),
+            __version__,
             checkpoint,
             self.dataset.ground_truth.sha256,
             asdict(self.dataset.config),
@@ -260,7 +261,9 @@ class _Cell:
             scored = self._score(config, folder, report)
             numbers, errors, about = dict(scored.numbers), dict(scored.errors), dict(scored.about)
         except Exception as caught:  # a cell that fails never stops the others
-            error = str(caught) if isinstance(caught, ValueError | RuntimeError) else repr(caught)
+            error = (isinstance(caught, ValueError | RuntimeError) and str(caught)) or repr(caught)
+            with Storage(str(folder)).write("error.txt") as file:
+                file.write(traceback.format_exc().encode())
         result = CellResult(
             checkpoint=self.checkpoint.name,
             dataset=self.dataset.config.name,

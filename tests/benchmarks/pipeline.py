@@ -39,7 +39,7 @@ from pipelines.video_index import Sampling, plan_video
 KEEP_ALL = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.0)
 WORKERS = ("ray::MapWorker", "ray::TrackerActor", "ray::FlatMap", "ray::Write", "ray::IDLE")
 FPS, MINUTES, SHORT_VIDEOS = 8, 20, 100
-HEIGHT, WIDTH, BATCH, BARE_FRAMES, FRAMES = 384, 640, 4, 24, 80
+HEIGHT, WIDTH, BATCH, BARE_FRAMES, FRAMES = 384, 640, 4, 12, 48
 
 
 @dataclass

@@ -38,7 +38,7 @@ def test_a_score_is_a_table_and_a_file(
     output = tmp_path / "metrics.json"
     assert main([*arguments(truth, predictions), "--output", str(output)]) == 0
     printed = capsys.readouterr().out
-    lines = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line}
+    lines = {line.split()[0]: line.split()[1:] for line in printed.splitlines()[:-1]}
     assert lines["all"] == ["base", "novel"]
     assert lines["AP"] == ["100.00", "100.00", "–"]
     assert "AP50 lost to classification 0.0, localisation 0.0, tracking 0.0" in printed

@@ -92,6 +92,15 @@ def test_rows_of_many_batches_share_row_groups(tmp_path: Path) -> None:
     assert file.read(columns=["frame"])["frame"].to_pylist() == [frame for frame in range(30) for _ in range(500)]
 
 
+def test_adding_nothing_keeps_nothing(tmp_path: Path) -> None:
+    """Most frames end no track: what is kept of them would grow with the video."""
+    part = Results(Storage(str(tmp_path))).part("v")
+    for _ in range(100):
+        part.add("tracks", [])
+    assert part._held["tracks"].column("track_id").num_chunks <= 1
+    part.discard()
+
+
 def test_nothing_written_is_an_empty_table(tmp_path: Path) -> None:
     results = Results(Storage(str(tmp_path / "absent")))
     assert results.read("tracks").schema == SCHEMAS["tracks"]

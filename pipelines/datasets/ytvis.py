@@ -1,0 +1,363 @@
+"""Files in the format of YouTube-VIS: ground truths and predictions.
+
+Ground truths of YouTube-VIS 2019 and 2021, OVIS, LV-VIS (categories have `partition`), UVO, and Shapes:
+
+videos         id, width, height, length, file_names; those of Shapes also `video` and `fps`
+categories     id, name
+annotations    one per track: id, video_id, category_id, iscrowd, and one entry per frame, null where absent, of
+               `segmentations` (compressed or plain run lengths, or polygons), `areas` in pixels, `bboxes`
+
+Predictions are a list of video_id, category_id, score and `segmentations` as compressed run lengths.
+"""
+
+import json
+import math
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import TextIOBase
+from pathlib import Path
+from typing import Any
+
+from pycocotools import mask as coco
+
+from pipelines.datasets.annotations import (
+    AnnotatedTrack,
+    AnnotatedVideo,
+    Category,
+    GroundTruth,
+    Mask,
+    PredictedTrack,
+    read_json,
+)
+from pipelines.datasets.run_lengths import find_corrupt
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """A file of predictions.
+
+    Attributes:
+        tracks: in the order of the file.
+        warnings: what is odd about the file but was accepted, and how often.
+        sha256: of its bytes.
+    """
+
+    tracks: tuple[PredictedTrack, ...]
+    warnings: Mapping[str, int]
+    sha256: str
+
+
+def read_ground_truth(path: str, *, strict: bool) -> GroundTruth:
+    """Reads annotated videos.
+
+    Args:
+        path: the file.
+        strict: refuses whatever does not fit together. Otherwise only what the official evaluator would stop at, or
+            what it would take for something else, is refused; what it silently accepts is accepted and counted in
+            `GroundTruth.warnings`.
+
+    Raises:
+        ValueError: names the file, the video or annotation, the value and what to do.
+    """
+    document, sha256 = read_json(path)
+    reader = _Reader(path, strict)
+    if not isinstance(document, dict):
+        raise reader.error("the file", f"holds a {type(document).__name__}", "give a file with videos and annotations")
+    videos = tuple(_read_video(reader, i, it) for i, it in enumerate(reader.entries(document, "videos")))
+    categories = tuple(_read_category(reader, i, it) for i, it in enumerate(reader.entries(document, "categories")))
+    reader.check_unique("video", (video.id for video in videos))
+    reader.check_unique("category", (category.id for category in categories))
+    known = {video.id: video for video in videos}, {category.id for category in categories}
+    annotations = reader.entries(document, "annotations")
+    tracks = tuple(_read_annotation(reader, i, it, *known) for i, it in enumerate(annotations))
+    reader.check_unique("annotation", (track.id for track in tracks))
+    reader.check_masks([(f"annotation {track.id}", track.masks) for track in tracks])
+    return GroundTruth(
+        path=path, sha256=sha256, videos=videos, categories=categories, tracks=tracks, warnings=dict(reader.warnings)
+    )
+
+
+def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool) -> Predictions:
+    """Reads predictions for the videos of a ground truth.
+
+    Tracks of categories that the ground truth does not have are kept, though they do not count, unless a benchmark
+    replaces all categories.
+
+    Args:
+        path: the file.
+        ground_truth: what the predictions are for.
+        strict: refuses whatever does not fit the ground truth. Otherwise only what the official evaluator would stop at
+            is refused (and scores that are not a number, with which its order would be arbitrary); what it silently
+            accepts is accepted and counted in `Predictions.warnings`.
+
+    Raises:
+        ValueError: names the file, the entry, counted from 0, the value and what to do.
+    """
+    document, sha256 = read_json(path)
+    reader = _Reader(path, strict)
+    if not isinstance(document, list) or not document:
+        found = f"holds a {type(document).__name__}" if not isinstance(document, list) else "is an empty list"
+        raise reader.error("the file", found, "give a list with at least one prediction")
+    videos = {video.id: video for video in ground_truth.videos}
+    categories = {category.id for category in ground_truth.categories}
+    tracks = tuple(_read_prediction(reader, i, it, videos, categories) for i, it in enumerate(document))
+    reader.check_masks([(f"entry {i}", track.masks) for i, track in enumerate(tracks)])
+    return Predictions(tracks=tracks, warnings=dict(reader.warnings), sha256=sha256)
+
+
+def write_predictions(path_or_file: str | Path | TextIOBase, tracks: Iterable[PredictedTrack]) -> None:
+    """Writes predictions as the official tools and servers read them; one at a time, so that they need not fit memory.
+
+    Args:
+        path_or_file: a file open for text; or a path, which appears once it is complete.
+        tracks: the predictions, with a mask or None for every frame of their videos.
+    """
+    with _open(path_or_file) as file:
+        separator = "["
+        for track in tracks:
+            entry = {"video_id": track.video_id, "category_id": track.category_id, "score": float(track.score)}
+            file.write(separator + "\n" + json.dumps(entry | {"segmentations": [_plain(mask) for mask in track.masks]}))
+            separator = ","
+        file.write("[]\n" if separator == "[" else "\n]\n")
+
+
+def write_ground_truth(path: str | Path, ground_truth: GroundTruth) -> None:
+    """Writes annotations, so that `read_ground_truth` returns them; the path appears once the file is complete."""
+    videos = {video.id: video for video in ground_truth.videos}
+    document = {
+        "videos": [
+            {"id": video.id, "width": video.width, "height": video.height, "length": video.length}
+            | {"file_names": list(video.file_names)}
+            | {name: value for name in ("video", "fps") if (value := getattr(video, name)) is not None}
+            for video in ground_truth.videos
+        ],
+        "categories": [
+            {"id": category.id, "name": category.name}
+            | ({} if category.partition is None else {"partition": category.partition})
+            for category in ground_truth.categories
+        ],
+        "annotations": [
+            {
+                "id": track.id,
+                "video_id": track.video_id,
+                "category_id": track.category_id,
+                "iscrowd": int(track.crowd),
+                "height": videos[track.video_id].height,
+                "width": videos[track.video_id].width,
+                "length": videos[track.video_id].length,
+                "segmentations": [_plain(mask) for mask in track.masks],
+                "bboxes": [None if mask is None else coco.toBbox(_plain(mask)).tolist() for mask in track.masks],
+                "areas": list(track.areas),
+            }
+            for track in ground_truth.tracks
+        ],
+    }
+    with _open(path) as file:
+        json.dump(document, file, separators=(",", ":"))
+        file.write("\n")
+
+
+@contextmanager
+def _open(path_or_file: str | Path | TextIOBase) -> Iterator[TextIOBase]:
+    if not isinstance(path_or_file, str | Path):
+        yield path_or_file
+        return
+    target = Path(path_or_file)
+    partial = target.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _plain(mask: Mask | None) -> dict[str, Any] | None:
+    return None if mask is None else {"size": [mask.height, mask.width], "counts": mask.counts.decode("ascii")}
+
+
+class _Reader:
+    """Takes values out of a document; knows whose fault it is if they are wrong."""
+
+    def __init__(self, path: str, strict: bool) -> None:
+        self.path = path
+        self.strict = strict
+        self.warnings: Counter[str] = Counter()
+
+    def error(self, where: str, what: str, remedy: str) -> ValueError:
+        return ValueError(f"{self.path}: {where} {what}; {remedy}")
+
+    def odd(self, where: str, what: str, remedy: str, warning: str) -> None:
+        """Refuses or counts what the official tool accepts."""
+        if self.strict:
+            raise self.error(where, what, remedy)
+        self.warnings[warning] += 1
+
+    def entries(self, document: dict[str, Any], name: str) -> list[Any]:
+        value = document.get(name)
+        if not isinstance(value, list):
+            raise self.error("the file", f"has no list {name!r}", "give a ground truth in the format of YouTube-VIS")
+        return value
+
+    def value(self, where: str, entry: Any, name: str, kind: type) -> Any:
+        """Returns a required value; integers pass as floats, but neither booleans nor texts pass as numbers."""
+        if not isinstance(entry, dict):
+            raise self.error(where, f"is {entry!r:.60}", "give an object")
+        if name not in entry:
+            raise self.error(where, f"has no {name!r}", "add it")
+        value = entry[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+            raise self.error(where, f"has {name!r} {value!r:.60}", f"give {_KINDS[kind]}")
+        return value
+
+    def check_unique(self, what: str, ids: Iterable[int]) -> None:
+        twice = [number for number, times in Counter(ids).items() if times > 1]
+        if twice:
+            raise self.error(f"{what} id {twice[0]}", "occurs more than once", "give every one its own id")
+
+    def masks(self, where: str, entry: Any, video: AnnotatedVideo | None, polygons: bool) -> tuple[Mask | None, ...]:
+        """Returns the segmentations; `polygons` also allows plain run lengths."""
+        segmentations = self.value(where, entry, "segmentations", list)
+        if video is not None and len(segmentations) != video.length:
+            self.odd(
+                where,
+                f"has {len(segmentations)} segmentations, but video {video.id} has {video.length} frames",
+                "give one per frame, null where the object is absent",
+                "tracks whose number of segmentations is not their video's length: surplus frames do not count",
+            )
+        masks = tuple(self._mask(f"{where}, frame {t},", it, video, polygons) for t, it in enumerate(segmentations))
+        for t, mask in enumerate(masks):
+            if mask is not None and video is not None and mask[:2] != (video.height, video.width):
+                self.odd(
+                    f"{where}, frame {t},",
+                    f"is {mask.height} x {mask.width}, but video {video.id} is {video.height} x {video.width}",
+                    "give masks of the video's size",
+                    "masks whose size is not their video's",
+                )
+        return masks
+
+    def _mask(self, where: str, segmentation: Any, video: AnnotatedVideo | None, polygons: bool) -> Mask | None:
+        if segmentation is None or segmentation in ([], {}):
+            return None
+        if polygons and isinstance(segmentation, list) and video is not None:
+            if not all(_is_polygon(part) for part in segmentation):
+                raise self.error(where, f"has {segmentation!r:.60}", "give polygons as x, y, x, y, x, y, …")
+            merged = coco.merge(coco.frPyObjects(segmentation, video.height, video.width))
+            return Mask(video.height, video.width, merged["counts"])
+        size, counts = self.value(where, segmentation, "size", list), segmentation.get("counts")
+        if len(size) != 2 or not all(type(side) is int and 0 < side < 1 << 31 for side in size):
+            raise self.error(where, f"has the size {size}", "give height and width in pixels")
+        if isinstance(counts, str):
+            return Mask(size[0], size[1], counts.encode("ascii", "replace"))
+        if not polygons or not isinstance(counts, list):
+            raise self.error(where, f"has counts {counts!r:.60}", "give compressed run lengths, as text")
+        if not all(type(run) is int and run >= 0 for run in counts) or sum(counts) != size[0] * size[1]:
+            raise self.error(where, f"has counts {counts!r:.60}", f"give runs that add up to {size[0]} * {size[1]}")
+        return Mask(size[0], size[1], coco.frPyObjects({"size": size, "counts": counts}, *size)["counts"])
+
+    def check_masks(self, tracks: list[tuple[str, tuple[Mask | None, ...]]]) -> None:
+        """Refuses masks that are not run lengths of their size, on which the official tool would count garbage."""
+        masks = [(where, t, mask) for where, its in tracks for t, mask in enumerate(its) if mask is not None]
+        corrupt = find_corrupt([mask for _, _, mask in masks])
+        if corrupt is not None:
+            where, t, _ = masks[corrupt[0]]
+            raise self.error(f"{where}, frame {t},", corrupt[1], "write the file again")
+
+
+def _is_polygon(part: Any) -> bool:
+    numbers = isinstance(part, list) and all(type(x) in (int, float) and math.isfinite(x) for x in part)
+    return numbers and len(part) >= 6 and len(part) % 2 == 0
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text", list: "a list"}
+
+
+def _read_video(reader: _Reader, index: int, entry: Any) -> AnnotatedVideo:
+    number = reader.value(f"video entry {index}", entry, "id", int)
+    where = f"video {number}"
+    sides = {}
+    for name in ("height", "width", "length"):
+        sides[name] = reader.value(where, entry, name, int)
+        if sides[name] < 1 or (reader.strict and number < 1):
+            raise reader.error(where, f"has {name!r} {sides[name]}", "give ids, sizes and lengths of 1 or more")
+    names = entry.get("file_names") or []
+    if names and len(names) != sides["length"]:
+        reader.odd(
+            where,
+            f"has {len(names)} file_names, but length {sides['length']}",
+            "give a name per frame",
+            "videos whose number of file_names is not their length",
+        )
+    return AnnotatedVideo(id=number, **sides, file_names=tuple(names), video=entry.get("video"), fps=entry.get("fps"))
+
+
+def _read_category(reader: _Reader, index: int, entry: Any) -> Category:
+    number = reader.value(f"category entry {index}", entry, "id", int)
+    where = f"category {number}"
+    if reader.strict and number < 1:
+        raise reader.error(where, "has an id below 1", "number categories from 1")
+    partition = entry.get("partition")
+    if partition is not None and (type(partition) is not int or not 0 <= partition <= 3):
+        raise reader.error(where, f"has the partition {partition!r}", "give 0 or 1 (base), 2 or 3 (novel)")
+    return Category(id=number, name=reader.value(where, entry, "name", str), partition=partition)
+
+
+def _read_annotation(
+    reader: _Reader, index: int, entry: Any, videos: Mapping[int, AnnotatedVideo], categories: set[int]
+) -> AnnotatedTrack:
+    number = reader.value(f"annotation entry {index}", entry, "id", int)
+    where = f"annotation {number}"
+    if number < 1:
+        odd = "annotations with an id below 1: official tools never find the one with the id 0"
+        reader.odd(where, "has an id below 1", "number annotations from 1", odd)
+    video_id, category_id = (reader.value(where, entry, name, int) for name in ("video_id", "category_id"))
+    for name, value, known in (("video_id", video_id, videos.keys()), ("category_id", category_id, categories)):
+        if value not in known:
+            odd = f"annotations whose {name} the file does not list: they do not count"
+            reader.odd(where, f"has {name!r} {value}, which is not in the file", "add it or remove the annotation", odd)
+    video = videos.get(video_id)
+    areas = reader.value(where, entry, "areas", list)
+    if any(a is not None and (type(a) not in (int, float) or not math.isfinite(a) or a < 0) for a in areas):
+        raise reader.error(where, f"has areas {areas!r:.60}", "give pixels, or null where the object is absent")
+    if video is not None and len(areas) != video.length:
+        what = f"has {len(areas)} areas, but video {video.id} has {video.length} frames"
+        reader.odd(where, what, "give one per frame", "annotations whose number of areas is not their video's length")
+    crowd = reader.value(where, entry, "iscrowd", int)
+    if crowd not in (0, 1):
+        reader.odd(where, f"has iscrowd {crowd}", "give 0 or 1", "annotations whose iscrowd is neither 0 nor 1")
+    return AnnotatedTrack(
+        id=number,
+        video_id=video_id,
+        category_id=category_id,
+        masks=reader.masks(where, entry, video, polygons=True),
+        areas=tuple(areas),
+        crowd=bool(crowd),
+    )
+
+
+def _read_prediction(
+    reader: _Reader, index: int, entry: Any, videos: Mapping[int, AnnotatedVideo], categories: set[int]
+) -> PredictedTrack:
+    where = f"entry {index}"
+    video_id, category_id = (reader.value(where, entry, name, int) for name in ("video_id", "category_id"))
+    if video_id not in videos:
+        raise reader.error(where, f"has video_id {video_id}, which the ground truth does not list", "remove it")
+    if category_id not in categories:
+        reader.odd(
+            where,
+            f"has category_id {category_id}, which the ground truth does not list",
+            "use its category ids",
+            "predictions of categories that the ground truth does not list",
+        )
+    score = reader.value(where, entry, "score", float)
+    if math.isnan(score) or (reader.strict and math.isinf(score)):
+        raise reader.error(where, f"has the score {score}", "give a finite number")
+    return PredictedTrack(
+        video_id=video_id,
+        category_id=category_id,
+        score=score,
+        masks=reader.masks(where, entry, videos[video_id], polygons=False),
+    )

@@ -1,0 +1,1 @@
+"""Official evaluation protocols, exact to the last digits that they print."""

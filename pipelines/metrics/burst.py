@@ -1,0 +1,473 @@
+"""The evaluation of BURST (Athar et al., WACV 2023), as its `run.py` and TrackEval do it.
+
+HOTA's family is computed per frame, and BURST's evaluator scores boxes there, not masks: the boxes around the masks,
+cut to whole pixels. TrackMAP, the table's AP, compares masks over whole tracks. Both are computed per category.
+
+Annotations are federated: a sequence has the categories that are annotated in it, those that are known to be absent
+(negative), and all others, of which nothing is known, so that predictions of them cost nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from pycocotools import mask as coco
+from scipy.optimize import linear_sum_assignment
+
+from pipelines.datasets.annotations import Mask
+from pipelines.datasets.burst import (
+    CATEGORY_COUNT,
+    COMMON,
+    MERGED,
+    NOT_EVALUATED,
+    BurstDetections,
+    BurstGroundTruth,
+    BurstPredictions,
+    BurstSequence,
+)
+from pipelines.metrics.hota import EPSILON, FramePair, HotaSums, box_iou, class_average, hota_sums, mask_iou
+from pipelines.metrics.tube_iou import Tubes, tube_iou
+
+# Not linspace: the sums drift upwards, so that an IoU of exactly 0.85, 0.9 or 0.95 does not reach its threshold.
+THRESHOLDS = np.arange(0.5, 0.96, 0.05)
+RECALLS = np.linspace(0, 1, 101)
+MAX_DETECTIONS = 300  # per frame, of all categories
+_AREAS = {"area_s": (0, 32**2), "area_m": (32**2, 96**2), "area_l": (96**2, 1e10)}  # mean pixels of a track's masks
+_LENGTHS = {"time_s": (0, 3), "time_m": (3, 10), "time_l": (10, 1e5)}  # masks of a track
+RANGES = ("all", *_AREAS, *_LENGTHS)
+_OBJECT = 1  # what everything is in the open world; the lists of categories are still asked for this one
+_NONE = -1.0  # nothing to average, as BURST prints it
+_COUNTS = ("Dets", "GT_Dets", "IDs", "GT_IDs")
+_CHUNK = 8  # sequences that a process is handed at a time
+
+_Similarity = Callable[[Int64[np.ndarray, "G"], Int64[np.ndarray, "P"]], Float64[np.ndarray, "G P"]]
+
+
+def class_guided(
+    ground_truth: BurstGroundTruth, predictions: BurstPredictions, *, strict: bool = False, processes: int = 1
+) -> dict[str, float]:
+    """Scores of tracks with categories.
+
+    `class_guided/HOTA|DetA|AssA|AP/all|common|uncommon` is BURST's table, in percent: means over the categories with
+    ground truth, without the 45 that are not evaluated; -1 where there is none. `class_guided/mask_HOTA/...`, likewise,
+    is not BURST's: HOTA with the IoU of masks in place of boxes. The rest are fractions: `cls_av` (means over
+    categories), `det_av` (all detections as one category), `cat/ID`.
+
+    Args:
+        ground_truth: the file with all categories.
+        predictions: read for this ground truth.
+        strict: counts a prediction with track id 0 like others. In BURST's evaluator, if no other sequence has that
+            id, its object can be matched again, and duplicates of the track are right.
+        processes: to evaluate sequences in; the scores do not depend on it.
+
+    Raises:
+        ValueError: no object of an evaluated category.
+    """
+    return _guided("class_guided", ground_truth, predictions, strict, processes, federated=True)
+
+
+def exemplar_guided(
+    ground_truth: BurstGroundTruth, predictions: BurstPredictions, *, strict: bool = False, processes: int = 1
+) -> dict[str, float]:
+    """As `class_guided`, for predictions that follow given objects.
+
+    Categories still come from the predictions, as in BURST's evaluator; the difference is that HOTA counts predictions
+    of categories of which nothing is known as wrong.
+    """
+    return _guided("exemplar_guided", ground_truth, predictions, strict, processes, federated=False)
+
+
+def open_world(
+    ground_truth: BurstGroundTruth,
+    predictions: BurstPredictions,
+    *,
+    common: BurstGroundTruth | None = None,
+    uncommon: BurstGroundTruth | None = None,
+    processes: int = 1,
+) -> dict[str, float]:
+    """Scores of tracks without regard to categories.
+
+    `open_world/OWTA|DetRe|AssA/all|common|uncommon` is BURST's table, in percent; `open_world/detail/SPLIT/...` are
+    fractions; -1 where a split has no objects. Objects of the 45 categories that are not evaluated are left out.
+
+    Args:
+        ground_truth: the file with all categories.
+        predictions: read for this ground truth.
+        common: the file with the objects of the 78 common categories; None takes them from `ground_truth`.
+        uncommon: likewise the one with all others.
+        processes: to evaluate sequences in; the scores do not depend on it.
+
+    Raises:
+        ValueError: `common` or `uncommon` has a sequence or frame that `ground_truth` lacks.
+    """
+    splits = {
+        "all": ground_truth,
+        "common": common or _subset(ground_truth, in_common=True),
+        "uncommon": uncommon or _subset(ground_truth, in_common=False),
+    }
+    setup = _Setup(categories=frozenset({_OBJECT}), federated=True, masks=False)
+    scores: dict[str, float] = {}
+    for split, truth in splits.items():
+        sequences = [replace(each, objects=_as_one(each.objects)) for each in map(_evaluated, truth.sequences)]
+        predicted = [_as_one(_limited(rows)) for rows in predictions.aligned(ground_truth, truth).sequences]
+        parts = _evaluate(sequences, predicted, setup, processes)[_OBJECT]
+        detail = HotaSums.pool([part.boxes for part in parts]).summary()
+        if not any(len(sequence.objects) for sequence in sequences):
+            detail = dict.fromkeys(detail, _NONE)
+        scores |= {f"open_world/detail/{split}/{name}": value for name, value in detail.items()}
+        for name in ("OWTA", "DetRe", "AssA"):
+            scores[f"open_world/{name}/{split}"] = detail[name] * (100 if detail[name] > _NONE else 1)
+    return scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Setup:
+    """Which categories; whether HOTA spares those of which nothing is known; whether masks are compared."""
+
+    categories: frozenset[int]
+    federated: bool
+    masks: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _TrackMatches:
+    """Predicted tracks of a sequence and category, best score first, in R ranges at T thresholds.
+
+    Attributes:
+        score: of each track.
+        matched: whether it has found an object.
+        ignored: whether it is neither right nor wrong.
+        objects: how many there are to find.
+    """
+
+    score: Float64[np.ndarray, "D"]
+    matched: Bool[np.ndarray, "R T D"]
+    ignored: Bool[np.ndarray, "R T D"]
+    objects: Int64[np.ndarray, "R"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Part:
+    """What a sequence adds to a category: HOTA of boxes and of masks, the numbers of _COUNTS, matches of tracks."""
+
+    boxes: HotaSums
+    masks: HotaSums
+    counts: Int64[np.ndarray, "4"]
+    tracks: _TrackMatches | None
+
+
+def _guided(
+    task: str,
+    ground_truth: BurstGroundTruth,
+    predictions: BurstPredictions,
+    strict: bool,
+    processes: int,
+    *,
+    federated: bool,
+) -> dict[str, float]:
+    sequences = [_evaluated(sequence) for sequence in ground_truth.sequences]
+    annotated = {category for sequence in sequences for category in sequence.objects.category_id.tolist()}
+    categories = frozenset(c for c in annotated - NOT_EVALUATED if 1 <= c <= CATEGORY_COUNT)
+    if not categories:
+        raise ValueError(f"{ground_truth.path}: no object of an evaluated category; use a file with some")
+    predicted = _with_own_ids([_merged(_limited(rows)) for rows in predictions.sequences], strict)
+    setup = _Setup(categories=categories, federated=federated, masks=True)
+    table = _table(_evaluate(sequences, predicted, setup, processes))
+    return {f"{task}/{name}": value for name, value in table.items()}
+
+
+def _evaluated(sequence: BurstSequence) -> BurstSequence:
+    """Without the objects that are not evaluated; what is merged into those afterwards stays, but has no score."""
+    kept = ~np.isin(sequence.objects.category_id, list(NOT_EVALUATED))
+    return replace(sequence, objects=_merged(sequence.objects.select(kept)))
+
+
+def _merged(rows: BurstDetections) -> BurstDetections:
+    categories = [MERGED.get(category, category) for category in rows.category_id.tolist()]
+    return replace(rows, category_id=np.array(categories, np.int64))
+
+
+def _as_one(rows: BurstDetections) -> BurstDetections:
+    return replace(rows, category_id=np.full(len(rows), _OBJECT))
+
+
+def _subset(ground_truth: BurstGroundTruth, *, in_common: bool) -> BurstGroundTruth:
+    sequences = [
+        replace(each, objects=each.objects.select(np.isin(each.objects.category_id, list(COMMON)) == in_common))
+        for each in ground_truth.sequences
+    ]
+    return replace(ground_truth, sequences=tuple(sequences))
+
+
+def _limited(rows: BurstDetections) -> BurstDetections:
+    """With the best detections of each frame, in order of score if some are left out."""
+    kept: list[int] = []
+    for frame in dict.fromkeys(rows.frame.tolist()):
+        its = np.flatnonzero(rows.frame == frame).tolist()
+        if len(its) > MAX_DETECTIONS:
+            its = sorted(its, key=lambda row: rows.score[row], reverse=True)[:MAX_DETECTIONS]
+        kept += its
+    return rows.select(np.array(kept, np.int64))
+
+
+def _with_own_ids(sequences: Sequence[BurstDetections], strict: bool) -> list[BurstDetections]:
+    """Track id 0 only where it means something: the evaluator renumbers ids that several sequences use."""
+    zero = [bool((rows.track_id == 0).any()) for rows in sequences]
+    if sum(zero) == 1 and not strict:
+        return list(sequences)
+    return [
+        replace(rows, track_id=np.where(rows.track_id == 0, rows.track_id.max() + 1, rows.track_id)) if has else rows
+        for rows, has in zip(sequences, zero, strict=True)
+    ]
+
+
+def _evaluate(
+    sequences: Sequence[BurstSequence], predicted: Sequence[BurstDetections], setup: _Setup, processes: int
+) -> dict[int, list[_Part]]:
+    """What each sequence adds to each category; sequences by name, since equal scores are ranked in that order."""
+    order = sorted(range(len(sequences)), key=lambda number: sequences[number].name.replace("/", "-"))
+    work = partial(_evaluate_sequence, setup)
+    jobs = ([sequences[number] for number in order], [predicted[number] for number in order])
+    parts: dict[int, list[_Part]] = {category: [] for category in sorted(setup.categories)}
+    if processes == 1:
+        results = list(map(work, *jobs))
+    else:
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+            results = list(pool.map(work, *jobs, chunksize=_CHUNK))
+    for result in results:
+        for category, part in result.items():
+            parts[category].append(part)
+    return parts
+
+
+def _evaluate_sequence(setup: _Setup, sequence: BurstSequence, predicted: BurstDetections) -> dict[int, _Part]:
+    objects = sequence.objects
+    tracks = _match_tracks(sequence, predicted, setup.categories) if setup.masks else {}
+    masks = [[Mask(sequence.height, sequence.width, counts) for counts in its.counts] for its in (objects, predicted)]
+    boxes = [_boxes(its) for its in masks]
+    frames_of = partial(_frames, sequence, predicted, setup.federated)
+    parts = {}
+    for category in setup.categories & {*objects.category_id.tolist(), *predicted.category_id.tolist()}:
+        frames = frames_of(category, lambda rows, columns: box_iou(boxes[0][rows], boxes[1][columns]))
+        others = []
+        if setup.masks:
+            others = frames_of(
+                category, lambda rows, columns: mask_iou(_pick(masks[0], rows), _pick(masks[1], columns))
+            )
+        if frames or category in tracks:
+            parts[category] = _Part(
+                boxes=hota_sums(frames), masks=hota_sums(others), counts=_counts(frames), tracks=tracks.get(category)
+            )
+    return parts
+
+
+def _counts(frames: Sequence[FramePair]) -> Int64[np.ndarray, "4"]:
+    """Detections, objects, and the tracks of both."""
+    ids = [[frame.prediction_ids for frame in frames], [frame.gt_ids for frame in frames]]
+    joined = [np.concatenate([np.zeros(0, np.int64), *its]) for its in ids]
+    return np.array([*map(len, joined), *(len(np.unique(its)) for its in joined)])
+
+
+def _frames(
+    sequence: BurstSequence, predicted: BurstDetections, federated: bool, category: int, similarity: _Similarity
+) -> list[FramePair]:
+    """The objects and predictions of a category in frames that have any object, in time.
+
+    If federated, predictions are left out where nothing is known: in frames without an object of the category unless
+    it is negative, and, if not every object of it is annotated, wherever no object is matched.
+    """
+    objects = sequence.objects
+    gt, columns = np.flatnonzero(objects.category_id == category), np.flatnonzero(predicted.category_id == category)
+    spared = federated and category in sequence.not_exhaustive
+    known = not federated or category in sequence.negative
+    frames = np.unique(objects.frame if known else objects.frame[gt])
+    pairs = []
+    for frame in frames[np.argsort(sequence.times[frames], kind="stable")]:
+        rows, its = gt[objects.frame[gt] == frame], columns[predicted.frame[columns] == frame]
+        scores = similarity(rows, its)
+        if spared:
+            likely = np.where(scores < 0.5 - EPSILON, 0, scores)
+            row, column = linear_sum_assignment(-likely)
+            matched = np.sort(column[likely[row, column] > EPSILON])
+            its, scores = its[matched], scores[:, matched]
+        pairs.append(
+            FramePair(gt_ids=objects.track_id[rows], prediction_ids=predicted.track_id[its], similarity=scores)
+        )
+    return pairs
+
+
+def _pick(masks: Sequence[Mask], rows: Int64[np.ndarray, "n"]) -> list[Mask]:
+    return [masks[row] for row in rows]
+
+
+def _boxes(masks: Sequence[Mask]) -> Float64[np.ndarray, "n 4"]:
+    """x, y, width, height around masks, in whole pixels; zeros for those without pixels."""
+    rles = [{"size": [mask.height, mask.width], "counts": mask.counts} for mask in masks]
+    boxes: Float64[np.ndarray, "n 4"] = np.trunc(coco.toBbox(rles)).reshape(-1, 4)
+    return boxes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Tracks:
+    """Tracks of a sequence in the order of their first masks.
+
+    Attributes:
+        id: of each.
+        category: that of its first mask.
+        score: mean over its masks.
+        outside: whether it is outside of each of the ranges, whose ends are inside.
+        tubes: its masks.
+    """
+
+    id: Int64[np.ndarray, "n"]
+    category: Int64[np.ndarray, "n"]
+    score: Float64[np.ndarray, "n"]
+    outside: Bool[np.ndarray, "R n"]
+    tubes: Tubes
+
+
+def _tracks(sequence: BurstSequence, detections: BurstDetections, categories: frozenset[int]) -> _Tracks:
+    ids, first, track = np.unique(detections.track_id, return_index=True, return_inverse=True)
+    numbers = [n for n in np.argsort(first) if int(detections.category_id[first[n]]) in categories]
+    scores, lengths, masks = [], [], []
+    for number in numbers:
+        rows = np.flatnonzero(track == number)
+        rows = rows[np.argsort(sequence.times[detections.frame[rows]], kind="stable")]  # the mean depends on the order
+        here: list[Mask | None] = [None] * len(sequence.times)
+        for row in rows:
+            here[detections.frame[row]] = Mask(sequence.height, sequence.width, detections.counts[row])
+        masks.append(here)
+        scores.append(np.mean(detections.score[rows]))
+        lengths.append(len(rows))
+    tubes, length = Tubes(masks), np.array(lengths, np.int64)
+    outside = [np.zeros(len(length), bool)]
+    for values, ranges in ((tubes.area / length, _AREAS), (length, _LENGTHS)):  # masks without pixels are counted
+        outside += [(values < low) | (values > high) for low, high in ranges.values()]
+    return _Tracks(
+        id=ids[numbers],
+        category=detections.category_id[first[numbers]],
+        score=np.array(scores, np.float64),
+        outside=np.array(outside),
+        tubes=tubes,
+    )
+
+
+def _match_tracks(
+    sequence: BurstSequence, predicted: BurstDetections, categories: frozenset[int]
+) -> dict[int, _TrackMatches]:
+    """Matches of each category with objects; predictions only of categories that are in the sequence or negative."""
+    known = categories & {*sequence.objects.category_id.tolist(), *sequence.negative}
+    gt, found = _tracks(sequence, sequence.objects, known), _tracks(sequence, predicted, known)
+    pairs = np.argwhere(gt.category[:, None] == found.category)
+    iou = np.zeros((len(gt.id), len(found.id)))
+    iou[pairs[:, 0], pairs[:, 1]] = tube_iou(gt.tubes, found.tubes, pairs)
+    matches = {}
+    for category in known & {*gt.category.tolist(), *found.category.tolist()}:
+        rows, columns = np.flatnonzero(gt.category == category), np.flatnonzero(found.category == category)
+        columns = columns[np.argsort(-found.score[columns], kind="stable")]
+        matched, ignored = _match(iou[np.ix_(rows, columns)], gt.outside[:, rows], found.id[columns] > 0)
+        spared = found.outside[:, None, columns] | (category in sequence.not_exhaustive)
+        matches[category] = _TrackMatches(
+            score=found.score[columns],
+            matched=matched,
+            ignored=ignored | (spared & ~matched),
+            objects=(~gt.outside[:, rows]).sum(1),
+        )
+    return matches
+
+
+def _match(
+    iou: Float64[np.ndarray, "G D"], outside: Bool[np.ndarray, "R G"], takes: Bool[np.ndarray, "D"]
+) -> tuple[Bool[np.ndarray, "R T D"], Bool[np.ndarray, "R T D"]]:
+    """Whether each prediction, from the best on, finds an object, and whether that object is outside of the range.
+
+    An object is the one of largest IoU that is not taken yet, of equal ones the last, and those outside of the range
+    only if there is no other.
+    """
+    shape = len(outside), len(THRESHOLDS), iou.shape[1]
+    matched, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
+    taken = np.zeros((*shape[:2], len(iou)), bool)
+    for prediction in range(iou.shape[1]):
+        best = np.tile(THRESHOLDS, (len(outside), 1))
+        match = np.full(shape[:2], -1)
+        for is_outside in (False, True):
+            open_ = match < 0 if is_outside else np.ones(shape[:2], bool)
+            for row in np.flatnonzero(iou[:, prediction] >= THRESHOLDS[0] - EPSILON):
+                better = open_ & (outside[:, row, None] == is_outside) & ~taken[..., row]
+                better &= iou[row, prediction] >= best - EPSILON
+                best[better], match[better] = iou[row, prediction], row
+        matched[..., prediction] = match >= 0
+        ranges, thresholds = np.nonzero(match >= 0)
+        rows = match[ranges, thresholds]
+        ignored[ranges, thresholds, prediction] = outside[ranges, rows]
+        taken[ranges, thresholds, rows] = takes[prediction]
+    return matched, ignored
+
+
+def _average_precision(
+    parts: Sequence[_TrackMatches],
+) -> tuple[Float64[np.ndarray, "R T"], Float64[np.ndarray, "R T"]]:
+    """AP and the recall of all predictions, in each range at each threshold; -1 in ranges without objects."""
+    order = np.argsort(-np.concatenate([part.score for part in parts]), kind="stable")
+    matched = np.concatenate([part.matched for part in parts], axis=2)[..., order]
+    counted = ~np.concatenate([part.ignored for part in parts], axis=2)[..., order]
+    objects = np.sum([part.objects for part in parts], axis=0)
+    tp, fp = (matched & counted).cumsum(2), (~matched & counted).cumsum(2)
+    precision = tp / (fp + tp + np.spacing(1))
+    precision = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
+    ap, ar = np.full(tp.shape[:2], _NONE), np.full(tp.shape[:2], _NONE)
+    for here in np.ndindex(ap.shape):
+        if total := objects[here[0]]:
+            recall = tp[here] / total
+            ap[here] = np.append(precision[here], 0)[np.searchsorted(recall, RECALLS)].mean()
+            ar[here] = recall[-1] if len(recall) else 0
+    return ap, ar
+
+
+def _table(parts: Mapping[int, Sequence[_Part]]) -> dict[str, float]:
+    """All scores of a task with categories."""
+    sums = {category: HotaSums.pool([part.boxes for part in its]) for category, its in parts.items()}
+    hota = {category: its.summary() for category, its in sums.items()}
+    masks = {category: HotaSums.pool([part.masks for part in its]).summary() for category, its in parts.items()}
+    counts = {category: np.sum([part.counts for part in its], axis=0).tolist() for category, its in parts.items()}
+    matches = ([part.tracks for part in its if part.tracks] for its in parts.values())
+    ap, ar = np.array([_average_precision(its) for its in matches]).transpose(1, 2, 3, 0)  # [R, T, categories] each
+    tracks = {f"AP_{name}": its for name, its in zip(RANGES, ap, strict=True)}
+    tracks |= {f"AR_{name}": its for name, its in zip(RANGES, ar, strict=True)}
+
+    total = {
+        f"Count/{name}": float(sum(its)) for name, its in zip(_COUNTS, zip(*counts.values(), strict=True), strict=True)
+    }
+    averages = class_average(list(hota.values())) | total
+    averages |= {f"TrackMAP/{name}": _mean([_mean(its) for its in values]) for name, values in tracks.items()}
+    pooled = HotaSums.pool(list(sums.values())).summary() | total
+    scores = {f"cls_av/{name}": value for name, value in averages.items()}
+    scores |= {f"det_av/{name}": value for name, value in pooled.items()}
+    for name in ("HOTA", "DetA", "AssA"):
+        scores |= _splits(name, {category: its[name] for category, its in hota.items()})
+    scores |= _splits("mask_HOTA", {category: its["HOTA"] for category, its in masks.items()})
+    scores |= _splits("AP", dict(zip(parts, tracks["AP_all"].mean(0).tolist(), strict=True)))
+    for number, category in enumerate(parts):
+        own = {name: hota[category][name] for name in ("HOTA", "DetA", "AssA", "LocA")}
+        own |= {name: float(tracks[name][:, number].mean()) for name in (*(f"AP_{each}" for each in RANGES), "AR_all")}
+        own |= dict(zip(_COUNTS, map(float, counts[category]), strict=True))
+        scores |= {f"cat/{category}/{name}": value for name, value in own.items()}
+    return scores
+
+
+def _splits(name: str, values: Mapping[int, float]) -> dict[str, float]:
+    """Means over all, common and uncommon categories, in percent."""
+    common = [value for category, value in values.items() if category in COMMON]
+    uncommon = [value for category, value in values.items() if category not in COMMON]
+    splits = {"all": list(values.values()), "common": common, "uncommon": uncommon}
+    return {f"{name}/{split}": 100 * float(np.mean(its)) if its else _NONE for split, its in splits.items()}
+
+
+def _mean(values: Sequence[float] | Float64[np.ndarray, "n"]) -> float:
+    """The mean of what there is."""
+    there = [value for value in values if value > _NONE]
+    return float(np.mean(there)) if there else _NONE

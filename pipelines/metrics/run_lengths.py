@@ -1,0 +1,279 @@
+"""COCO compressed run lengths, read and intersected for many masks at once; no mask is ever dense.
+
+The only reader of many masks. `openvis_model.rle.run_lengths` reads a single one; here it puts into words what is wrong
+with a mask that the compiled code refuses.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Int64, Integer, UInt8
+from numba import njit
+
+from openvis_model import rle
+from pipelines.datasets.annotations import Mask
+
+_BATCH = 1 << 13  # masks that are checked at a time, about 20 MB
+_MORE = 48 + 32  # characters from here on say that the number goes on
+_BITS = 35  # of a number: no frame needs more
+# What characters stand for: 5 bits of a number, which are signed in the last one.
+_DIGITS = np.array([(c - 48 & 31) - (c - 48 & 16) * 2 * (c < _MORE) for c in range(256)], np.int64)
+_ABSENT = Mask(0, 0, b"")
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+
+def _kernel(function: _Function) -> _Function:
+    """Compiles a function at its first call; it lets other threads run, and its machine code is kept on disk.
+
+    While the tests run, their shape checker wraps all functions before decorators see them, and only what is inside can
+    be compiled. Where neither the package's folder nor the user's can be written to, every process compiles anew.
+    """
+    inner = inspect.unwrap(function)
+    try:
+        compiled: _Function = njit(cache=True, nogil=True)(inner)
+    except RuntimeError:
+        compiled = njit(nogil=True)(inner)
+    return compiled
+
+
+class RunLengths(NamedTuple):
+    """n masks, read. Places are pixels counted column by column; runs are of background and foreground in turn.
+
+    Attributes:
+        sizes: height and width of the frames, pixels; zeros for an absent mask.
+        areas: foreground pixels.
+        starts: of each mask its first run's place in `ends`, and behind the last mask the number of runs.
+        ends: of each run, the place behind its last pixel.
+    """
+
+    sizes: Int64[np.ndarray, "n 2"]
+    areas: Int64[np.ndarray, "n"]
+    starts: Int64[np.ndarray, "n+1"]
+    ends: Integer[np.ndarray, "R"]
+
+    def __len__(self) -> int:
+        return len(self.areas)
+
+
+def read(masks: Sequence[Mask | None]) -> RunLengths:
+    """Reads masks; None is an absent one, which is another thing than one without pixels.
+
+    Raises:
+        ValueError: a mask is corrupt, as `find_corrupt` says.
+    """
+    runs, sound = _read(masks)
+    if not sound.all():
+        raise ValueError("mask {}: {}".format(*_first_corrupt(masks, sound)))
+    return runs
+
+
+def find_corrupt(masks: Sequence[Mask]) -> tuple[int, str] | None:
+    """Returns the position of the first mask that is not COCO compressed run lengths of its frame, and what is wrong.
+
+    None if all are. Frames must have pixels. pycocotools would take such a mask without a word, and count garbage.
+    """
+    for start in range(0, len(masks), _BATCH):
+        batch = masks[start : start + _BATCH]
+        _, sound = _read(batch)
+        if not sound.all():
+            position, reason = _first_corrupt(batch, sound)
+            return start + position, reason
+    return None
+
+
+def boxes(masks: RunLengths) -> Int64[np.ndarray, "n 4"]:
+    """Returns x, y, width and height around masks, pixels, as `pycocotools.mask.toBbox`: zeros without pixels."""
+    sides = np.zeros((len(masks), 4), np.int64)
+    _boxes(masks.sizes, masks.starts, masks.ends, sides)
+    return sides
+
+
+def intersections(
+    first: RunLengths, second: RunLengths, rows: Int64[np.ndarray, "P"], columns: Int64[np.ndarray, "P"]
+) -> Int64[np.ndarray, "P"]:
+    """Returns the pixels that masks have in common; 0 where their frames differ in size.
+
+    Args:
+        first: masks.
+        second: masks.
+        rows: positions in `first`.
+        columns: positions in `second`, of the masks that those are paired with.
+    """
+    shared = np.zeros(len(rows), np.int64)
+    _intersect(first.sizes, first.starts, first.ends, second.sizes, second.starts, second.ends, rows, columns, shared)
+    return shared
+
+
+def _read(masks: Sequence[Mask | None]) -> tuple[RunLengths, Bool[np.ndarray, "n"]]:
+    """Returns the masks, and which are sound; the others have no runs that mean anything."""
+    there = [mask or _ABSENT for mask in masks]
+    heights, widths, counts = zip(*there, strict=True) if there else ((), (), ())
+    sizes = np.array([heights, widths], np.int64).T
+    stops = np.fromiter(map(len, counts), np.int64, len(counts)).cumsum()
+    text = np.frombuffer(b"".join(counts), np.uint8)
+    starts, areas = np.zeros(len(masks) + 1, np.int64), np.zeros(len(masks), np.int64)
+    sound = np.zeros(len(masks), np.bool_)
+    _count_runs(text, stops, starts, sound)
+    pixels = sizes[:, 0] * sizes[:, 1]
+    ends = np.empty(starts[-1], np.int32 if pixels.max(initial=0) < 1 << 31 else np.int64)
+    _read_runs(text, stops, pixels, starts, _DIGITS, ends, areas, sound)
+    return RunLengths(sizes, areas, starts, ends), sound
+
+
+def _first_corrupt(masks: Sequence[Mask | None], sound: Bool[np.ndarray, "n"]) -> tuple[int, str]:
+    position = int(np.argmin(sound))
+    mask = masks[position]
+    assert mask is not None, "an absent mask is sound"
+    try:
+        rle.run_lengths((mask.height, mask.width), mask.counts)
+    except ValueError as error:
+        return position, str(error)
+    raise AssertionError(f"mask {mask} is sound")
+
+
+@_kernel
+def _count_runs(
+    text: UInt8[np.ndarray, "L"],
+    stops: Int64[np.ndarray, "n"],
+    starts: Int64[np.ndarray, "n+1"],
+    sound: Bool[np.ndarray, "n"],
+) -> None:
+    """Fills `starts`, and `sound` as far as characters tell: there are some, and only from '0' to 'o'."""
+    begin = 0
+    for mask in range(len(stops)):
+        its = text[begin : stops[mask]]
+        runs = outside = 0
+        for place in range(len(its)):
+            runs += its[place] < _MORE
+            outside |= its[place] - 48
+        starts[mask + 1] = starts[mask] + runs
+        sound[mask] = len(its) > 0 and outside & -64 == 0
+        begin = stops[mask]
+
+
+@_kernel
+def _read_runs(
+    text: UInt8[np.ndarray, "L"],
+    stops: Int64[np.ndarray, "n"],
+    pixels: Int64[np.ndarray, "n"],
+    starts: Int64[np.ndarray, "n+1"],
+    digits: Int64[np.ndarray, "256"],
+    ends: Integer[np.ndarray, "R"],
+    areas: Int64[np.ndarray, "n"],
+    sound: Bool[np.ndarray, "n"],
+) -> None:
+    """Fills `ends`, `areas`, and `sound`.
+
+    Numbers are written in digits of 5 bits, the lowest first. From a mask's fourth on, a run is stored as its
+    difference to the one two before. Unsigned positions spare a check for negative ones.
+    """
+    begin = 0
+    one = np.uint64(1)
+    for mask in range(len(stops)):
+        its, its_ends = text[begin : stops[mask]], ends[starts[mask] : starts[mask + 1]]
+        place, run, size = np.uint64(0), np.uint64(0), np.uint64(len(its))
+        total = area = before = last = 0  # the lengths of the run two before, and of the one before
+        negative = 0
+        good = sound[mask]
+        while place < size:
+            character = its[place]
+            number = digits[character]
+            place += one
+            if character >= _MORE:
+                bits = 5
+                while character >= _MORE and place < size and bits < _BITS:
+                    character = its[place]
+                    number += digits[character] << bits
+                    place += one
+                    bits += 5
+                if character >= _MORE:
+                    good = False
+                    break
+            length = number + before
+            total += length
+            its_ends[run] = total
+            area += length & -np.int64(run & one)
+            negative |= length | (pixels[mask] - total)
+            before, last = last, length if run > 0 else 0
+            run += one
+        areas[mask] = area
+        sound[mask] = pixels[mask] == 0 or (good and negative >= 0 and total == pixels[mask])
+        begin = stops[mask]
+
+
+@_kernel
+def _boxes(
+    sizes: Int64[np.ndarray, "n 2"],
+    starts: Int64[np.ndarray, "n+1"],
+    ends: Integer[np.ndarray, "R"],
+    sides: Int64[np.ndarray, "n 4"],
+) -> None:
+    """Fills `sides`."""
+    for mask in range(len(sizes)):
+        height, width = sizes[mask]
+        left, top, right, bottom = width, height, -1, -1
+        for run in range(starts[mask] + 1, starts[mask + 1], 2):
+            first, final = np.int64(ends[run - 1]), np.int64(ends[run]) - 1
+            if final < first:
+                continue
+            x, end = first // height, final // height
+            left, right = min(left, x), max(right, end)
+            if x < end:  # over several columns: it touches the bottom and the top row
+                top, bottom = 0, height - 1
+            else:
+                top, bottom = min(top, first - x * height), max(bottom, final - end * height)
+        if right >= 0:
+            sides[mask, 0], sides[mask, 1] = left, top
+            sides[mask, 2], sides[mask, 3] = right - left + 1, bottom - top + 1
+
+
+@_kernel
+def _first_beyond(ends: Integer[np.ndarray, "R"], place: int) -> int:
+    """Returns the first foreground run, by bisection, that ends behind a place."""
+    low, high = 0, len(ends) // 2
+    while low < high:
+        middle = (low + high) // 2
+        if ends[2 * middle + 1] > place:
+            high = middle
+        else:
+            low = middle + 1
+    return 2 * low + 1
+
+
+@_kernel
+def _intersect(
+    first_sizes: Int64[np.ndarray, "n 2"],
+    first_starts: Int64[np.ndarray, "n+1"],
+    first_ends: Integer[np.ndarray, "R"],
+    second_sizes: Int64[np.ndarray, "m 2"],
+    second_starts: Int64[np.ndarray, "m+1"],
+    second_ends: Integer[np.ndarray, "S"],
+    rows: Int64[np.ndarray, "P"],
+    columns: Int64[np.ndarray, "P"],
+    shared: Int64[np.ndarray, "P"],
+) -> None:
+    """Fills `shared`: goes along the foreground runs of both masks, past the one that ends first."""
+    one, two = np.uint64(1), np.uint64(2)
+    for pair in range(len(rows)):
+        row, column = rows[pair], columns[pair]
+        if first_sizes[row, 0] != second_sizes[column, 0] or first_sizes[row, 1] != second_sizes[column, 1]:
+            continue
+        its_ends = first_ends[first_starts[row] : first_starts[row + 1]]
+        other_ends = second_ends[second_starts[column] : second_starts[column + 1]]
+        if len(its_ends) < 2 or len(other_ends) < 2:
+            continue
+        # Unsigned positions spare a check for negative ones.
+        i = np.uint64(_first_beyond(its_ends, other_ends[0]))
+        j = np.uint64(_first_beyond(other_ends, its_ends[0]))
+        i_stop, j_stop = np.uint64(len(its_ends)), np.uint64(len(other_ends))
+        total = 0
+        while i < i_stop and j < j_stop:
+            i_end, j_end = np.int64(its_ends[i]), np.int64(other_ends[j])
+            start, end = max(its_ends[i - one], other_ends[j - one]), min(i_end, j_end)
+            total += max(end - start, 0)
+            i += two * np.uint64(i_end == end)
+            j += two * np.uint64(j_end == end)
+        shared[pair] = total

@@ -1,0 +1,293 @@
+"""Which predicted track is which object: YTVOSeval's matching, for all IoU thresholds and object sizes at once.
+
+`match_tracks` is what average precision (`pipelines.metrics.video_ap`) is computed from, and what an analysis of errors
+can start from: it gives the overlaps as well.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from multiprocessing import get_context
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from pipelines.datasets.annotations import AnnotatedTrack, GroundTruth, Mask, PredictedTrack
+from pipelines.metrics.tube_iou import Tubes, tube_iou
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the IoU; these floats, not k / 20: the ninth is below 0.9
+AREAS = {"all": (0, 1e10), "s": (0, 128**2), "m": (128**2, 256**2), "l": (256**2, 1e10)}  # pixels, ends inside
+
+_CHUNK_MASKS = 20_000  # masks that are worked on at a time, unless one video has more: about 50 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApRules:
+    """How benchmarks differ in what they count.
+
+    Attributes:
+        categories: whether a prediction must have its object's category; otherwise all categories are one.
+        forced_category: this category id replaces that of every prediction; None leaves them.
+        crowd: an object with `crowd` is "ignored", so that predictions matched to it do not count, or "counted" like
+            any other. Either way it can be matched by several predictions.
+        areas: what the file states is taken "as stated" or cut to "whole pixels".
+        partitions: whether there are separate numbers for base and novel categories.
+        max_detections: three limits to the predictions that count, in order of score, per video and category (per video
+            if `categories` is false). Predictions are matched once, with the last of them.
+        strict: whether objects with the id 0 can be found. The official tools mark matches with the object's id and
+            read 0 as none: such an object is taken, but the prediction that took it counts as wrong.
+    """
+
+    categories: bool = True
+    forced_category: int | None = None
+    crowd: Literal["ignored", "counted"] = "ignored"
+    areas: Literal["as stated", "whole pixels"] = "as stated"
+    partitions: bool = False
+    max_detections: tuple[int, int, int] = (1, 10, 100)
+    strict: bool = False
+
+
+YTVIS = ApRules()  # and OVIS: youtubevos/cocoapi, YTVOSeval
+LVVIS = ApRules(crowd="counted", areas="whole pixels", partitions=True)  # haochenheheda/LVVIS, LVVISeval
+UVO = ApRules(categories=False, forced_category=1)  # EvaluationAPI of UVO v1.0, which runs YTVOSeval
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Matches:
+    """What matches what in some videos. A group is a video and category, or a video if categories do not count.
+
+    Attributes:
+        ground_truths: positions among the ground truth's tracks; by video id, group, order in the file.
+        ground_truth_categories: position of each one's category among the sorted category ids, 0 if they are one.
+        ground_truth_ignored: per area range, whether it does not count.
+        predictions: positions among the predictions, of those within the limit; by video id, group, score.
+        prediction_categories: as `ground_truth_categories`.
+        scores: of the predictions.
+        ranks: of the predictions in their group, from 0.
+        out_of_range: per area range, whether a prediction's mean area is outside of it.
+        matched: per area range and IoU threshold the row of `ground_truths` that a prediction matched, or -1.
+        pairs: a row of `ground_truths` and one of `predictions` each.
+        ious: of the pairs.
+    """
+
+    ground_truths: Int64[np.ndarray, "G"]
+    ground_truth_categories: Int64[np.ndarray, "G"]
+    ground_truth_ignored: Bool[np.ndarray, "A G"]
+    predictions: Int64[np.ndarray, "D"]
+    prediction_categories: Int64[np.ndarray, "D"]
+    scores: Float64[np.ndarray, "D"]
+    ranks: Int64[np.ndarray, "D"]
+    out_of_range: Bool[np.ndarray, "A D"]
+    matched: Int64[np.ndarray, "A T D"]
+    pairs: Int64[np.ndarray, "P 2"]
+    ious: Float64[np.ndarray, "P"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Side:
+    """Ground truths or predictions in the order of `Matches`: positions of tracks, videos and categories."""
+
+    tracks: Int64[np.ndarray, "n"]
+    videos: Int64[np.ndarray, "n"]
+    categories: Int64[np.ndarray, "n"]
+
+    def cut(self, keep: slice | Bool[np.ndarray, "n"]) -> "_Side":
+        return _Side(tracks=self.tracks[keep], videos=self.videos[keep], categories=self.categories[keep])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Chunk:
+    """The videos that a process is handed at a time."""
+
+    objects: _Side
+    object_masks: list[tuple[Mask | None, ...]]
+    mean_areas: Float64[np.ndarray, "G"]
+    crowd: Bool[np.ndarray, "G"]
+    predicted: _Side
+    predicted_masks: list[tuple[Mask | None, ...]]
+    scores: Float64[np.ndarray, "D"]
+
+
+def match_tracks(
+    ground_truth: GroundTruth,
+    predictions: Sequence[PredictedTrack],
+    rules: ApRules,
+    *,
+    pairs: Literal["group", "video"] = "group",
+    processes: int = 1,
+) -> Iterator[Matches]:
+    """Matches predictions to objects, some videos at a time, in ascending order of video ids.
+
+    As YTVOSeval does: in the order of scores, each prediction takes the object of its group that is left, counts if
+    possible, and has the largest IoU, which must reach the threshold; of equal IoUs the later object's.
+
+    Args:
+        ground_truth: the objects.
+        predictions: in the order of the file, which decides between equal scores. Those of categories that the ground
+            truth does not have are left out.
+        rules: of the benchmark.
+        pairs: whose IoU is wanted: those of a "group" are enough to match; "video" adds those of other categories.
+        processes: to work in; the result does not depend on it.
+
+    Raises:
+        ValueError: a prediction's video is not in the ground truth; `processes` is below 1.
+    """
+    if processes < 1:
+        raise ValueError(f"processes: is {processes}; give 1 or more")
+    videos = np.unique(np.array([video.id for video in ground_truth.videos], np.int64))
+    unknown = {track.video_id for track in predictions} - set(videos.tolist())
+    if unknown:
+        raise ValueError(f"predictions: video id {min(unknown)} is not in {ground_truth.path}; remove its predictions")
+    chunks = _chunks(ground_truth, predictions, rules, videos)
+    match = partial(_match_chunk, rules=rules, pairs_of=pairs)
+    if processes == 1:
+        yield from map(match, chunks)
+        return
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        yield from pool.map(match, chunks)
+
+
+def _chunks(
+    ground_truth: GroundTruth,
+    predictions: Sequence[PredictedTrack],
+    rules: ApRules,
+    videos: Int64[np.ndarray, "V"],
+) -> Iterator[_Chunk]:
+    categories = np.unique(np.array([category.id for category in ground_truth.categories], np.int64))
+    objects = _order(ground_truth.tracks, videos, categories, rules)
+    predicted = _order(predictions, videos, categories, rules)
+    predicted = predicted.cut(_ranks(predicted) < rules.max_detections[-1])
+    masks = np.zeros(len(videos), np.int64)
+    for side, tracks in ((objects, ground_truth.tracks), (predicted, predictions)):
+        np.add.at(masks, side.videos, [len(tracks[i].masks) for i in side.tracks])
+    full = np.flatnonzero(np.diff((masks.cumsum() - 1) // _CHUNK_MASKS)) + 1
+    for bounds in pairwise([0, *full.tolist(), len(videos)]):
+        g, p = (side.cut(slice(*np.searchsorted(side.videos, bounds))) for side in (objects, predicted))
+        its_objects, its_predictions = [ground_truth.tracks[i] for i in g.tracks], [predictions[i] for i in p.tracks]
+        yield _Chunk(
+            objects=g,
+            object_masks=[track.masks for track in its_objects],
+            mean_areas=np.array([_mean_area(track, rules) for track in its_objects], np.float64),
+            crowd=np.array([track.crowd for track in its_objects], bool),
+            predicted=p,
+            predicted_masks=[track.masks for track in its_predictions],
+            scores=np.array([track.score for track in its_predictions], np.float64),
+        )
+
+
+def _order(
+    tracks: Sequence[AnnotatedTrack] | Sequence[PredictedTrack],
+    videos: Int64[np.ndarray, "V"],
+    categories: Int64[np.ndarray, "K"],
+    rules: ApRules,
+) -> _Side:
+    """Sorts tracks as `Matches` says, without those of unknown videos and categories.
+
+    Equal scores are in the order of the file, after that of category ids where categories are one group.
+    """
+    video_ids = np.array([track.video_id for track in tracks], np.int64)
+    category_ids = np.array([track.category_id for track in tracks], np.int64)
+    predicted = [track for track in tracks if isinstance(track, PredictedTrack)]
+    scores = np.array([track.score for track in predicted] if predicted else np.zeros(len(tracks)), np.float64)
+    if predicted and rules.forced_category is not None:
+        category_ids[:] = rules.forced_category
+    known = np.flatnonzero(np.isin(video_ids, videos) & np.isin(category_ids, categories))
+    video, category = np.searchsorted(videos, video_ids[known]), np.searchsorted(categories, category_ids[known])
+    group = category if rules.categories else np.zeros_like(category)
+    order = np.lexsort((known, category, -scores[known], group, video))
+    return _Side(tracks=known[order], videos=video[order], categories=group[order])
+
+
+def _ranks(side: _Side) -> Int64[np.ndarray, "n"]:
+    """Returns positions within groups."""
+    first = np.diff(side.videos, prepend=-1) + np.abs(np.diff(side.categories, prepend=-1)) > 0
+    position = np.arange(len(first))
+    return position - np.maximum.accumulate(np.where(first, position, 0))
+
+
+def _mean_area(track: AnnotatedTrack, rules: ApRules) -> float:
+    """Returns the mean of what the file states, without null and 0; masks are not looked at."""
+    stated = [area for area in track.areas if area]
+    if rules.areas == "whole pixels":
+        stated = [int(area) for area in stated]
+    return float(np.mean(stated)) if stated else 0.0
+
+
+def _match_chunk(chunk: _Chunk, rules: ApRules, pairs_of: Literal["group", "video"]) -> Matches:
+    g, p = chunk.objects, chunk.predicted
+    # Models give a track several labels: its masks are looked at once.
+    distinct: dict[tuple[Mask | None, ...], int] = {}
+    tube = np.array([distinct.setdefault(masks, len(distinct)) for masks in chunk.predicted_masks], np.int64)
+    tubes = Tubes(list(distinct))
+    pairs = _pairs(g, p, pairs_of)
+    keys, back = np.unique(pairs[:, 0] * len(tubes) + tube[pairs[:, 1]], return_inverse=True)
+    ious = tube_iou(Tubes(chunk.object_masks), tubes, np.stack(np.divmod(keys, max(1, len(tubes))), 1))[back]
+
+    ignored = _outside(chunk.mean_areas) | (chunk.crowd & (rules.crowd == "ignored"))
+    same = g.categories[pairs[:, 0]] == p.categories[pairs[:, 1]]
+    near = np.flatnonzero(same & (ious >= THRESHOLDS[0]))
+    return Matches(
+        ground_truths=g.tracks,
+        ground_truth_categories=g.categories,
+        ground_truth_ignored=ignored,
+        predictions=p.tracks,
+        prediction_categories=p.categories,
+        scores=chunk.scores,
+        ranks=_ranks(p),
+        out_of_range=_outside(tubes.mean_area[tube]),
+        matched=_match(pairs[near], ious[near], ignored, chunk.crowd, p),
+        pairs=pairs,
+        ious=ious,
+    )
+
+
+def _outside(mean_areas: Float64[np.ndarray, "n"]) -> Bool[np.ndarray, "A n"]:
+    low, high = np.array(list(AREAS.values())).T[:, :, None]
+    outside: Bool[np.ndarray, "A n"] = (mean_areas < low) | (mean_areas > high)
+    return outside
+
+
+def _pairs(g: _Side, p: _Side, pairs_of: Literal["group", "video"]) -> Int64[np.ndarray, "P 2"]:
+    """Returns all pairs of ground truths and predictions with something in common, sorted by prediction."""
+    keys_g, keys_p = g.videos, p.videos
+    if pairs_of == "group":
+        axis = 1 + max(g.categories.max(initial=0), p.categories.max(initial=0))
+        keys_g, keys_p = keys_g * axis + g.categories, keys_p * axis + p.categories
+    first = np.searchsorted(keys_g, keys_p)
+    counts = np.searchsorted(keys_g, keys_p, side="right") - first
+    within = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+    return np.stack([np.repeat(first, counts) + within, np.repeat(np.arange(len(keys_p)), counts)], 1)
+
+
+def _match(
+    pairs: Int64[np.ndarray, "P 2"],
+    ious: Float64[np.ndarray, "P"],
+    ignored: Bool[np.ndarray, "A G"],
+    crowd: Bool[np.ndarray, "G"],
+    predicted: _Side,
+) -> Int64[np.ndarray, "A T D"]:
+    """Returns the ground truth that each prediction takes, from pairs of the same group, sorted by prediction.
+
+    In turn n the n-th prediction of every group chooses: groups do not share ground truths.
+    """
+    matched = np.full((len(AREAS), len(THRESHOLDS), len(predicted.tracks)), -1, np.int64)
+    taken = np.zeros((len(AREAS), len(THRESHOLDS), len(crowd)), bool)
+    candidates = np.isin(np.arange(len(predicted.tracks)), pairs[:, 1])
+    turns = _ranks(predicted.cut(candidates))[np.cumsum(candidates)[pairs[:, 1]] - 1]
+    # Ground truths that count come before those that are ignored, then IoU decides, then the later one is taken.
+    order = np.stack([np.lexsort((pairs[:, 0], ious, ~row[pairs[:, 0]])) for row in ignored])
+    preference = np.argsort(order, axis=1)
+    for turn in range(turns.max(initial=-1) + 1):
+        now = np.flatnonzero(turns == turn)
+        g, p = pairs[now].T
+        free = (ious[now] >= THRESHOLDS[:, None]) & (~taken[:, :, g] | crowd[g])
+        first = np.flatnonzero(np.diff(p, prepend=-1))
+        best = np.maximum.reduceat(np.where(free, preference[:, None, now], -1), first, axis=2)
+        a, t, i = np.nonzero(best >= 0)
+        pair = order[a, best[a, t, i]]
+        matched[a, t, p[first[i]]] = pairs[pair, 0]
+        taken[a, t, pairs[pair, 0]] = True
+    return matched

@@ -1,0 +1,177 @@
+"""Average precision of video instance segmentation: YouTube-VIS, OVIS, LV-VIS and UVO.
+
+The numbers are those of YTVOSeval (youtubevos/cocoapi) and of LVVISeval (haochenheheda/LVVIS), rounding aside.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from pipelines.datasets.annotations import GroundTruth, PredictedTrack
+from pipelines.metrics.track_matching import AREAS, LVVIS, THRESHOLDS, UVO, YTVIS, ApRules, Matches, match_tracks
+
+__all__ = ["LVVIS", "UVO", "YTVIS", "ApRules", "average_precision", "video_ap"]
+
+_RECALLS = np.linspace(0, 1, 101)  # these floats, not k / 100: recalls often fall exactly on them
+_SIZES = {"s": 1, "m": 2, "l": 3}  # positions of area ranges; 0 is all
+_NONE = -1.0  # stands for a mean of nothing
+
+
+def video_ap(
+    ground_truth: GroundTruth, predictions: Sequence[PredictedTrack], rules: ApRules, *, processes: int = 1
+) -> dict[str, float]:
+    """Returns the numbers of a benchmark, as fractions; -1 where there is nothing to average.
+
+    AP, AP50, AP75      mean average precision over IoU thresholds 0.5, 0.55, …, 0.95; at 0.5; at 0.75
+    APs, APm, APl       of objects with a mean area up to 128², from 128² to 256², from 256² pixels; AP50s, … at 0.5
+    AR1, AR10, AR100    recall with so many predictions per video and category (the limits of the rules)
+    ARs, ARm, ARl       recall with the last limit
+    AP@0.50, AR100@…    at one IoU threshold
+    AP/cat/ID           of one category; also AP50, APs, APm, APl, AR1, AR10, AR100
+    mAP_overall, mAP_base, mAP_novel, base/NAME, novel/NAME     with partitions: the first twelve of those categories
+
+    Categories without ground truth are left out, and their predictions do not count; those with ground truth but
+    without predictions are 0. AP means the last limit of the rules (the official tools have -1 if that is not 100).
+
+    Args:
+        ground_truth: the objects.
+        predictions: in the order of the file.
+        rules: of the benchmark.
+        processes: to work in; the numbers do not depend on it.
+
+    Raises:
+        ValueError: as `match_tracks`; a category without a partition, or partitions that the official tool would mix
+            up, if the rules have partitions.
+    """
+    return average_precision(ground_truth, match_tracks(ground_truth, predictions, rules, processes=processes), rules)
+
+
+def average_precision(ground_truth: GroundTruth, matches: Iterable[Matches], rules: ApRules) -> dict[str, float]:
+    """Returns what `video_ap` does, from the matches of all videos in their order.
+
+    Raises:
+        ValueError: as `video_ap`.
+    """
+    ids = sorted(category.id for category in ground_truth.categories)
+    partitions = _partitions(ground_truth, ids) if rules.partitions else {}
+    precision, recall = _cells(ground_truth, list(matches), rules, len(ids) if rules.categories else 1)
+    last = rules.max_detections[-1]
+    numbers = _summary(precision, recall, rules)
+    for t, threshold in enumerate(THRESHOLDS):
+        numbers[f"AP@{threshold:.2f}"] = _mean(precision[:, 0, t])
+        numbers[f"AR{last}@{threshold:.2f}"] = _mean(recall[:, 0, t, -1])
+    for name, area in _SIZES.items():
+        numbers[f"AP50{name}"] = _mean(precision[:, area, 0])
+    if rules.categories:
+        for k, category in enumerate(ids):
+            its = _summary(precision[k : k + 1], recall[k : k + 1], rules)
+            for name in ("AP", "AP50", "APs", "APm", "APl", *(f"AR{limit}" for limit in rules.max_detections)):
+                numbers[f"{name}/cat/{category}"] = its[name]
+    if partitions:
+        numbers["mAP_overall"] = numbers["AP"]
+    for partition, rows in partitions.items():
+        its = _summary(precision[rows], recall[rows], rules)
+        numbers |= {f"{partition}/{name}": value for name, value in its.items()}
+        numbers[f"mAP_{partition}"] = its["AP"]
+    return numbers
+
+
+def _partitions(ground_truth: GroundTruth, ids: list[int]) -> dict[str, list[int]]:
+    """Returns the rows of base and novel categories, as LVVISeval selects them: the category id - 1."""
+    rows: dict[str, list[int]] = {"base": [], "novel": []}
+    for category in ground_truth.categories:
+        if category.partition not in (0, 1, 2, 3):
+            raise ValueError(
+                f"{ground_truth.path}: category {category.id} has the partition {category.partition}; LV-VIS needs 0 or"
+                f" 1 for base categories, 2 or 3 for novel ones"
+            )
+        rows["base" if category.partition < 2 else "novel"].append(ids.index(category.id))
+    if any(sorted(ids[row] - 1 for row in its) != sorted(its) for its in rows.values()):
+        raise ValueError(
+            f"{ground_truth.path}: ids {ids[0]} to {ids[-1]} of {len(ids)} categories; LVVISeval finds base and novel"
+            f" categories by id - 1, so number them from 1 without gaps"
+        )
+    return {name: sorted(its) for name, its in rows.items()}
+
+
+def _summary(
+    precision: Float64[np.ndarray, "K A T"], recall: Float64[np.ndarray, "K A T M"], rules: ApRules
+) -> dict[str, float]:
+    """Returns the twelve statistics of YTVOSeval."""
+    at_75 = int(np.flatnonzero(THRESHOLDS == 0.75)[0])
+    numbers = {"AP": precision[:, 0], "AP50": precision[:, 0, 0], "AP75": precision[:, 0, at_75]}
+    numbers |= {f"AP{name}": precision[:, area] for name, area in _SIZES.items()}
+    numbers |= {f"AR{limit}": recall[:, 0, :, m] for m, limit in enumerate(rules.max_detections)}
+    numbers |= {f"AR{name}": recall[:, area, :, -1] for name, area in _SIZES.items()}
+    return {name: _mean(cells) for name, cells in numbers.items()}
+
+
+def _mean(cells: Float64[np.ndarray, "*shape"]) -> float:
+    there = cells[cells > _NONE]
+    return float(there.mean()) if there.size else _NONE
+
+
+def _cells(
+    ground_truth: GroundTruth, matches: list[Matches], rules: ApRules, categories: int
+) -> tuple[Float64[np.ndarray, "K A T"], Float64[np.ndarray, "K A T M"]]:
+    """Returns average precision and recall per category, area range, IoU threshold (and limit), -1 where absent."""
+    K, A, T, M = categories, len(AREAS), len(THRESHOLDS), len(rules.max_detections)
+    precision, recall = np.full((K, A, T), _NONE), np.full((K, A, T, M), _NONE)
+    positives = np.zeros((A, K), np.int64)
+    for each in matches:
+        for area in range(A):
+            counted = each.ground_truth_categories[~each.ground_truth_ignored[area]]
+            positives[area] += np.bincount(counted, minlength=K)
+    if not matches:
+        return precision, recall
+    rows = np.concatenate([each.prediction_categories for each in matches])
+    scores, ranks = np.concatenate([each.scores for each in matches]), np.concatenate([m.ranks for m in matches])
+    ids = np.array([track.id for track in ground_truth.tracks], np.int64)
+    outcomes = [_outcomes(each, ids, rules) for each in matches]
+    right, wrong = (np.concatenate([outcome[side] for outcome in outcomes], axis=2) for side in (0, 1))
+    # Equal scores keep the order of matches: video id, then rank within the video.
+    order = np.lexsort((-scores, rows))
+    bounds = np.searchsorted(rows[order], np.arange(K + 1))
+    for k in np.flatnonzero(positives.any(0)):
+        its = order[bounds[k] : bounds[k + 1]]
+        its_right, its_wrong, there = right[:, :, its], wrong[:, :, its], positives[:, k] > 0
+        n = positives[there, k]
+        for m, limit in enumerate(rules.max_detections):
+            found = its_right[there][:, :, ranks[its] < limit].sum(2)
+            recall[k, there, :, m] = found / n[:, None]
+        for area in np.flatnonzero(there).tolist():
+            precision[k, area] = _average_precision(its_right[area], its_wrong[area], int(positives[area, k]))
+    return precision, recall
+
+
+def _outcomes(
+    matches: Matches, ids: Int64[np.ndarray, "N"], rules: ApRules
+) -> tuple[Bool[np.ndarray, "A T D"], Bool[np.ndarray, "A T D"]]:
+    """Returns which predictions are right, and which are wrong; the rest is ignored."""
+    found, ignored = matches.matched >= 0, np.zeros(matches.matched.shape, bool)
+    a, t, d = np.nonzero(found)
+    g = matches.matched[a, t, d]
+    ignored[a, t, d] = matches.ground_truth_ignored[a, g]
+    if not rules.strict:
+        found[a, t, d] = ids[matches.ground_truths[g]] != 0
+    ignored |= ~found & matches.out_of_range[:, None]
+    return found & ~ignored, ~found & ~ignored
+
+
+def _average_precision(
+    right: Bool[np.ndarray, "T n"], wrong: Bool[np.ndarray, "T n"], positives: int
+) -> Float64[np.ndarray, "T"]:
+    """Returns the mean over 101 recalls of the best precision at that recall or above; 0 where it is not reached.
+
+    Precision is best where a prediction is right, so only those places are looked at: the k-th has the recall
+    k / positives.
+    """
+    t, place = np.nonzero(right)
+    hits = right.sum(1)
+    k = np.arange(1, len(t) + 1) - np.repeat(hits.cumsum() - hits, hits)
+    best = np.zeros((len(right), max(int(hits.max(initial=0)), positives) + 1))
+    best[t, k - 1] = k / (wrong.cumsum(1)[t, place] + k + np.spacing(1))
+    best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
+    needed = np.searchsorted(np.arange(positives + 1) / positives, _RECALLS)
+    return np.asarray(best[:, np.maximum(needed, 1) - 1].mean(1))

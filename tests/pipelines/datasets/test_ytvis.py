@@ -1,0 +1,252 @@
+import copy
+import io
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+
+from pipelines.datasets.annotations import GroundTruth, Mask, PredictedTrack
+from pipelines.datasets.ytvis import read_ground_truth, read_predictions, write_ground_truth, write_predictions
+
+FULL = {"size": [2, 3], "counts": "06"}  # 2 high, 3 wide
+LEFT = {"size": [2, 3], "counts": "024"}
+
+TRUTH: dict[str, Any] = {
+    "videos": [{"id": 3, "height": 2, "width": 3, "length": 2, "file_names": ["a/0.jpg", "a/1.jpg"]}],
+    "categories": [{"id": 2, "name": "star", "partition": 3}, {"id": 1, "name": "disc"}],
+    "annotations": [
+        {
+            "id": 7,
+            "video_id": 3,
+            "category_id": 1,
+            "iscrowd": 0,
+            "segmentations": [FULL, None],
+            "areas": [6, None],
+            "bboxes": [[0, 0, 3, 2], None],
+        }
+    ],
+}
+FOUND: list[Any] = [{"video_id": 3, "category_id": 2, "score": 0.5, "segmentations": [None, LEFT]}]
+
+
+def save(folder: Path, document: Any) -> str:
+    path = folder / "file.json"
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def changed(document: Any, place: tuple[Any, ...], value: Any) -> Any:
+    """A copy with one value replaced, or removed if it is `...`."""
+    document = copy.deepcopy(document)
+    target = document
+    for key in place[:-1]:
+        target = target[key]
+    if value is ...:
+        del target[place[-1]]
+    else:
+        target[place[-1]] = value
+    return document
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> GroundTruth:
+    return read_ground_truth(save(tmp_path, TRUTH), strict=True)
+
+
+def test_ground_truth(truth: GroundTruth) -> None:
+    assert [(v.id, v.height, v.width, v.length, v.file_names) for v in truth.videos] == [
+        (3, 2, 3, 2, ("a/0.jpg", "a/1.jpg"))
+    ]
+    assert [(c.id, c.name, c.partition) for c in truth.categories] == [(2, "star", 3), (1, "disc", None)]
+    (track,) = truth.tracks
+    assert (track.id, track.video_id, track.category_id, track.crowd) == (7, 3, 1, False)
+    assert track.masks == (Mask(2, 3, b"06"), None)
+    assert track.areas == (6, None)
+    assert len(truth.sha256) == 64
+    assert truth.warnings == {}
+
+
+def test_predictions(tmp_path: Path, truth: GroundTruth) -> None:
+    predictions = read_predictions(save(tmp_path, FOUND), truth, strict=True)
+    (track,) = predictions.tracks
+    assert (track.video_id, track.category_id, track.score) == (3, 2, 0.5)
+    assert track.masks == (None, Mask(2, 3, b"024"))
+    assert predictions.warnings == {}
+
+
+def dense(mask: Mask | None) -> list[list[int]]:
+    assert mask is not None
+    return coco.decode({"size": mask[:2], "counts": mask.counts}).tolist()  # type: ignore[no-any-return]
+
+
+def test_polygons_and_plain_run_lengths_are_converted(tmp_path: Path) -> None:
+    polygons = [[0, 0, 1, 0, 1, 2, 0, 2], [2, 0, 3, 0, 3, 1, 2, 1]]
+    segmentations = [polygons, {"size": [2, 3], "counts": [1, 2, 3]}]
+    document = changed(TRUTH, ("annotations", 0, "segmentations"), segmentations)
+    masks = read_ground_truth(save(tmp_path, document), strict=True).tracks[0].masks
+    assert dense(masks[0]) == [[1, 0, 1], [1, 0, 0]]
+    assert dense(masks[1]) == [[0, 1, 0], [1, 0, 0]]
+
+
+def test_written_ground_truth_is_read_again(tmp_path: Path, truth: GroundTruth) -> None:
+    document = changed(TRUTH, ("videos", 0, "video"), "videos/a.mp4")
+    document["videos"][0]["fps"] = 6
+    first = read_ground_truth(save(tmp_path, document), strict=True)
+    write_ground_truth(tmp_path / "again.json", first)
+    again = read_ground_truth(str(tmp_path / "again.json"), strict=True)
+    assert (again.videos, again.categories) == (first.videos, first.categories)
+    assert again.videos[0].video == "videos/a.mp4"
+    assert [vars(track) for track in again.tracks] == [vars(track) for track in first.tracks]
+    assert json.loads((tmp_path / "again.json").read_text())["annotations"][0]["bboxes"] == [[0, 0, 3, 2], None]
+
+
+def test_written_predictions_are_the_submission_format(tmp_path: Path, truth: GroundTruth) -> None:
+    tracks = read_predictions(save(tmp_path, FOUND * 2), truth, strict=True).tracks
+    write_predictions(tmp_path / "out.json", iter(tracks))
+    assert json.loads((tmp_path / "out.json").read_text()) == FOUND * 2
+    file = io.StringIO()
+    write_predictions(file, tracks)
+    assert file.getvalue() == (tmp_path / "out.json").read_text()
+    write_predictions(tmp_path / "out.json", [])
+    assert json.loads((tmp_path / "out.json").read_text()) == []
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    def crash() -> Iterator[PredictedTrack]:
+        yield PredictedTrack(video_id=1, category_id=1, score=1, masks=())
+        raise RuntimeError("crash")
+
+    (tmp_path / "out.json").write_text("before")
+    with pytest.raises(RuntimeError):
+        write_predictions(tmp_path / "out.json", crash())
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    assert (tmp_path / "out.json").read_text() == "before"
+
+
+ANNOTATION = ("annotations", 0)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("videos",), ..., "no list 'videos'"),
+        (("videos", 0, "id"), ..., "video entry 0 has no 'id'; add it"),
+        (("videos", 0, "height"), 0, "video 3 has 'height' 0"),
+        (("videos", 0, "length"), "2", "video 3 has 'length' '2'; give a whole number"),
+        (("videos",), TRUTH["videos"] * 2, "video id 3 occurs more than once"),
+        (("categories",), TRUTH["categories"][:1] * 2, "category id 2 occurs more than once"),
+        (("categories", 0, "partition"), 4, "category 2 has the partition 4"),
+        (("categories", 0), "star", "category entry 0 is 'star'"),
+        (("annotations",), TRUTH["annotations"] * 2, "annotation id 7 occurs more than once"),
+        ((*ANNOTATION, "iscrowd"), ..., "annotation 7 has no 'iscrowd'"),
+        ((*ANNOTATION, "areas"), [-1, None], "annotation 7 has areas"),
+        ((*ANNOTATION, "areas"), [math.nan, None], "annotation 7 has areas"),
+        (
+            (*ANNOTATION, "segmentations"),
+            [{"size": [2, 3], "counts": "07"}, None],
+            "annotation 7, frame 0, .*sum 2 . 3",
+        ),
+        ((*ANNOTATION, "segmentations"), [{"size": [2, 3], "counts": "é"}, None], "annotation 7, frame 0, "),
+        ((*ANNOTATION, "segmentations"), [{"size": [2], "counts": "06"}, None], r"frame 0, has the size \[2\]"),
+        ((*ANNOTATION, "segmentations"), [{"size": [2, 3]}, None], "frame 0, has counts None"),
+        ((*ANNOTATION, "segmentations"), [{"size": [2, 3], "counts": [1, 2]}, None], "runs that add up to 2 . 3"),
+        ((*ANNOTATION, "segmentations"), [[["x"] * 6], None], "frame 0, has .*give polygons"),
+        ((*ANNOTATION, "segmentations"), [[[0, 0, 1, 1]], None], "frame 0, has .*give polygons"),
+        ((*ANNOTATION, "segmentations"), [None, 5], "frame 1, is 5"),
+    ],
+)
+@pytest.mark.parametrize("strict", [True, False])
+def test_ground_truths_that_cannot_be_evaluated(
+    tmp_path: Path, place: tuple[Any, ...], value: Any, message: str, strict: bool
+) -> None:
+    with pytest.raises(ValueError, match=f"file.json: .*{message}"):
+        read_ground_truth(save(tmp_path, changed(TRUTH, place, value)), strict=strict)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ((*ANNOTATION, "id"), 0, "annotation 0 has an id below 1"),
+        ((*ANNOTATION, "video_id"), 9, "annotation 7 has 'video_id' 9"),
+        ((*ANNOTATION, "category_id"), 9, "annotation 7 has 'category_id' 9"),
+        ((*ANNOTATION, "segmentations"), [FULL], "1 segmentations, but video 3 has 2 frames"),
+        ((*ANNOTATION, "areas"), [6, None, None], "3 areas, but video 3 has 2 frames"),
+        (
+            (*ANNOTATION, "segmentations"),
+            [{"size": [3, 2], "counts": "06"}, None],
+            "frame 0, is 3 x 2, but video 3 is 2 x 3",
+        ),
+        (("videos", 0, "file_names"), ["a"], "video 3 has 1 file_names, but length 2"),
+        ((*ANNOTATION, "iscrowd"), 2, "annotation 7 has iscrowd 2"),
+    ],
+)
+def test_oddities_of_ground_truths_are_refused_or_counted(
+    tmp_path: Path, place: tuple[Any, ...], value: Any, message: str
+) -> None:
+    path = save(tmp_path, changed(TRUTH, place, value))
+    with pytest.raises(ValueError, match=f"file.json: .*{message}.*; "):
+        read_ground_truth(path, strict=True)
+    assert list(read_ground_truth(path, strict=False).warnings.values()) == [1]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ((0, "video_id"), 9, "entry 0 has video_id 9"),
+        ((0, "video_id"), "3", "entry 0 has 'video_id' '3'"),
+        ((0, "score"), math.nan, "entry 0 has the score nan"),
+        ((0, "score"), True, "entry 0 has 'score' True; give a number"),
+        ((0, "score"), ..., "entry 0 has no 'score'"),
+        ((0, "segmentations"), ..., "entry 0 has no 'segmentations'"),
+        ((0, "segmentations"), [None, {"size": [2, 3], "counts": [0, 6]}], r"entry 0, frame 1, has counts \[0, 6\]"),
+        ((0, "segmentations"), [None, {"size": [2, 3], "counts": "P"}], "entry 0, frame 1, .*truncated"),
+        ((0, "segmentations"), [None, [[0, 0, 1, 0, 1, 1]]], "entry 0, frame 1, is "),
+        ((0,), None, "entry 0 is None"),
+    ],
+)
+@pytest.mark.parametrize("strict", [True, False])
+def test_predictions_that_cannot_be_evaluated(
+    tmp_path: Path, truth: GroundTruth, place: tuple[Any, ...], value: Any, message: str, strict: bool
+) -> None:
+    with pytest.raises(ValueError, match=f"file.json: {message}"):
+        read_predictions(save(tmp_path, changed(FOUND, place, value)), truth, strict=strict)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ((0, "category_id"), 9, "category_id 9"),
+        ((0, "score"), math.inf, "score inf"),
+        ((0, "segmentations"), [LEFT], "1 segmentations, but video 3 has 2 frames"),
+        ((0, "segmentations"), [None, {"size": [3, 2], "counts": "06"}], "frame 1, is 3 x 2"),
+    ],
+)
+def test_oddities_of_predictions_are_refused_or_counted(
+    tmp_path: Path, truth: GroundTruth, place: tuple[Any, ...], value: Any, message: str
+) -> None:
+    path = save(tmp_path, changed(FOUND, place, value))
+    with pytest.raises(ValueError, match=f"file.json: entry 0.* {message}.*; "):
+        read_predictions(path, truth, strict=True)
+    predictions = read_predictions(path, truth, strict=False)
+    assert len(predictions.tracks) == 1
+    assert list(predictions.warnings.values()) == ([] if value == math.inf else [1])
+
+
+@pytest.mark.parametrize(("text", "message"), [("[]", "is an empty list"), ("{}", "holds a dict"), ("[{", "cut off")])
+def test_files_that_hold_no_predictions(tmp_path: Path, truth: GroundTruth, text: str, message: str) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"file.json: .*{message}"):
+        read_predictions(str(path), truth, strict=False)
+
+
+def test_an_empty_segmentation_is_an_absent_one(tmp_path: Path) -> None:
+    document = changed(TRUTH, (*ANNOTATION, "segmentations"), [[], FULL])
+    masks = read_ground_truth(save(tmp_path, document), strict=True).tracks[0].masks
+    assert masks[0] is None
+    assert np.sum(dense(masks[1])) == 6
