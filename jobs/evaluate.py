@@ -37,7 +37,7 @@ def _parser() -> ArgumentParser:
     files.add_argument("--ground_truth", type=str, required=True, help="annotation file; BURST: all_classes.json")
     files.add_argument("--predictions", type=str, required=True, help="file in the benchmark's format for submissions")
     files.add_argument("--output", type=str, help="JSON file for all numbers, those of every category included")
-    files.add_argument("--processes", type=int, default=1, help="processes to work in (default: 1)")
+    files.add_argument("--threads", type=int, default=1, help="threads to work in (default: 1)")
     sweep = ArgumentParser(description="Label, export and score checkpoints × data sets × ablations.")
     sweep.add_argument("--config", action="config", help="YAML file with any of the options below")
     sweep.add_class_arguments(SweepConfig)
@@ -49,7 +49,7 @@ def _parser() -> ArgumentParser:
 
 
 def _score(options: Namespace) -> int:
-    scored = score(options.protocol, options.ground_truth, options.predictions, processes=options.processes)
+    scored = score(options.protocol, options.ground_truth, options.predictions, threads=options.threads)
     if options.output:
         scored.write(options.output)
     print_score(scored)

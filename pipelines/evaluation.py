@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from openvis_model import __version__
-from pipelines.datasets import burst, ytvis
+from pipelines.datasets import burst_files, ytvis
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
 from pipelines.metrics.burst import class_guided, exemplar_guided, open_world
 from pipelines.metrics.errors import error_costs
@@ -78,7 +78,7 @@ class _Result:
     sha256: dict[str, str]
 
 
-def score(protocol: Protocol, ground_truth: str, predictions: str, *, processes: int = 1) -> Score:
+def score(protocol: Protocol, ground_truth: str, predictions: str, *, threads: int = 1) -> Score:
     """Scores a file of predictions.
 
     Args:
@@ -87,7 +87,7 @@ def score(protocol: Protocol, ground_truth: str, predictions: str, *, processes:
         ground_truth: the file. For BURST `all_classes.json`; `common_classes.json` and `uncommon_classes.json` beside
             it are read for the open world.
         predictions: the file, in the benchmark's format for submissions.
-        processes: to work in; the numbers do not depend on it.
+        threads: to work in; the numbers do not depend on it.
 
     Raises:
         ValueError: for files that even the official rules cannot take: names file, entry, value and remedy.
@@ -96,8 +96,8 @@ def score(protocol: Protocol, ground_truth: str, predictions: str, *, processes:
         raise ValueError(f"protocol: unknown value {protocol!r}; choose one of {', '.join(get_args(Protocol))}")
     start = time.monotonic()
     evaluate = _burst if protocol == "burst" else _tracks
-    official = evaluate(protocol, ground_truth, predictions, False, processes)
-    strict, refusal = _strict(evaluate, official, protocol, ground_truth, predictions, processes)
+    official = evaluate(protocol, ground_truth, predictions, False, threads)
+    strict, refusal = _strict(evaluate, official, protocol, ground_truth, predictions, threads)
     return Score(
         protocol=protocol,
         numbers=official.numbers,
@@ -111,12 +111,12 @@ def score(protocol: Protocol, ground_truth: str, predictions: str, *, processes:
 
 
 def score_tracks(
-    protocol: Protocol, ground_truth: GroundTruth, tracks: list[PredictedTrack], *, processes: int = 1
+    protocol: Protocol, ground_truth: GroundTruth, tracks: list[PredictedTrack], *, threads: int = 1
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The official numbers of tracks in memory, and what AP50 is lost to."""
     rules = _rules(protocol, ground_truth, strict=False)
-    numbers = video_ap(ground_truth, tracks, rules, processes=processes)
-    return numbers, error_costs(ground_truth, tracks, rules, processes=processes)
+    numbers = video_ap(ground_truth, tracks, rules, threads=threads)
+    return numbers, error_costs(ground_truth, tracks, rules, processes=threads)
 
 
 def _strict(
@@ -125,41 +125,41 @@ def _strict(
     """Without anything odd in the files, both kinds of rules are the same."""
     if not official.warnings:
         return official.numbers, None
-    protocol, ground_truth, predictions, processes = files
+    protocol, ground_truth, predictions, threads = files
     try:
-        return evaluate(protocol, ground_truth, predictions, True, processes).numbers, None
+        return evaluate(protocol, ground_truth, predictions, True, threads).numbers, None
     except ValueError as error:
         return None, str(error)
 
 
-def _tracks(protocol: Protocol, ground_truth: str, predictions: str, strict: bool, processes: int) -> _Result:
+def _tracks(protocol: Protocol, ground_truth: str, predictions: str, strict: bool, threads: int) -> _Result:
     truth = ytvis.read_ground_truth(ground_truth, strict=strict)
     predicted = ytvis.read_predictions(predictions, truth, strict=strict)
     rules = _rules(protocol, truth, strict=strict)
-    numbers = video_ap(truth, predicted.tracks, rules, processes=processes)
+    numbers = video_ap(truth, predicted.tracks, rules, threads=threads)
     if protocol == "uvo" and len(truth.categories) > 1:
-        named = video_ap(truth, predicted.tracks, ApRules(strict=strict), processes=processes)
+        named = video_ap(truth, predicted.tracks, ApRules(strict=strict), threads=threads)
         numbers |= {f"with_categories/{name}": value for name, value in named.items()}
     return _Result(
         numbers=numbers,
-        errors=error_costs(truth, predicted.tracks, rules, processes=processes),
+        errors=error_costs(truth, predicted.tracks, rules, processes=threads),
         warnings={**truth.warnings, **predicted.warnings},
         sha256={"ground_truth_sha256": truth.sha256, "predictions_sha256": predicted.sha256},
     )
 
 
-def _burst(protocol: Protocol, ground_truth: str, predictions: str, strict: bool, processes: int) -> _Result:
-    truth = burst.read_ground_truth(ground_truth, strict=strict)
-    predicted = burst.read_predictions(predictions, truth, strict=strict)
+def _burst(protocol: Protocol, ground_truth: str, predictions: str, strict: bool, threads: int) -> _Result:
+    truth = burst_files.read_ground_truth(ground_truth, strict=strict)
+    predicted = burst_files.read_predictions(predictions, truth, strict=strict)
     parts = {
-        split: burst.read_ground_truth(str(path), strict=strict)
+        split: burst_files.read_ground_truth(str(path), strict=strict)
         for split in ("common", "uncommon")
         if (path := Path(ground_truth).with_name(f"{split}_classes.json")).exists()
     }
     numbers = {
-        **class_guided(truth, predicted, strict=strict, processes=processes),
-        **exemplar_guided(truth, predicted, strict=strict, processes=processes),
-        **open_world(truth, predicted, **parts, processes=processes),
+        **class_guided(truth, predicted, strict=strict, threads=threads),
+        **exemplar_guided(truth, predicted, strict=strict, threads=threads),
+        **open_world(truth, predicted, **parts, threads=threads),
     }
     sha256 = {"ground_truth_sha256": truth.sha256, "predictions_sha256": predicted.sha256}
     return _Result(

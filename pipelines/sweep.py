@@ -15,7 +15,7 @@ from pathlib import Path
 from openvis_model import __version__
 from openvis_model.association import AssociationConfig
 from openvis_model.video_tracker import VideoTrackerConfig
-from pipelines.datasets import burst, ytvis
+from pipelines.datasets import burst_files, ytvis
 from pipelines.datasets.annotations import GroundTruth
 from pipelines.datasets.burst import BurstGroundTruth
 from pipelines.evaluation import Protocol, Score, score
@@ -181,7 +181,7 @@ class _Dataset:
 
     @classmethod
     def open(cls, config: BenchmarkConfig) -> "_Dataset":
-        reader = burst if config.protocol == "burst" else ytvis
+        reader = burst_files if config.protocol == "burst" else ytvis
         try:
             truth = reader.read_ground_truth(config.ground_truth, strict=False)
             videos = find_benchmark_videos(truth.videos, config.videos or str(Path(config.ground_truth).parent))
@@ -195,7 +195,7 @@ class _Dataset:
         """Writes the official file for submissions."""
         tracks = read_predictions(results, self.videos, self.ids, top_k=self.top_k)
         if isinstance(self.ground_truth, BurstGroundTruth):
-            burst.write_tracks(str(path), self.ground_truth, tracks)
+            burst_files.write_tracks(str(path), self.ground_truth, tracks)
         else:
             ytvis.write_predictions(path, tracks)
 

@@ -13,15 +13,12 @@ Predictions are a list of video_id, category_id, score and `segmentations` as co
 import json
 import math
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOBase
 from pathlib import Path
 from typing import Any
-
-from pycocotools import mask as coco
 
 from pipelines.datasets.annotations import (
     AnnotatedTrack,
@@ -32,7 +29,8 @@ from pipelines.datasets.annotations import (
     PredictedTrack,
     read_json,
 )
-from pipelines.datasets.run_lengths import find_corrupt
+from pipelines.datasets.ytvis_entries import EntryReader
+from pipelines.metrics import run_lengths
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +61,7 @@ def read_ground_truth(path: str, *, strict: bool) -> GroundTruth:
         ValueError: names the file, the video or annotation, the value and what to do.
     """
     document, sha256 = read_json(path)
-    reader = _Reader(path, strict)
+    reader = EntryReader(path, strict)
     if not isinstance(document, dict):
         raise reader.error("the file", f"holds a {type(document).__name__}", "give a file with videos and annotations")
     videos = tuple(_read_video(reader, i, it) for i, it in enumerate(reader.entries(document, "videos")))
@@ -80,7 +78,7 @@ def read_ground_truth(path: str, *, strict: bool) -> GroundTruth:
     )
 
 
-def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool) -> Predictions:
+def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool, categories: bool = True) -> Predictions:
     """Reads predictions for the videos of a ground truth.
 
     Tracks of categories that the ground truth does not have are kept, though they do not count, unless a benchmark
@@ -92,18 +90,19 @@ def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool) -> P
         strict: refuses whatever does not fit the ground truth. Otherwise only what the official evaluator would stop at
             is refused (and scores that are not a number, with which its order would be arbitrary); what it silently
             accepts is accepted and counted in `Predictions.warnings`.
+        categories: whether a category that the ground truth does not list is odd; False if all are replaced anyway.
 
     Raises:
         ValueError: names the file, the entry, counted from 0, the value and what to do.
     """
     document, sha256 = read_json(path)
-    reader = _Reader(path, strict)
+    reader = EntryReader(path, strict)
     if not isinstance(document, list) or not document:
         found = f"holds a {type(document).__name__}" if not isinstance(document, list) else "is an empty list"
         raise reader.error("the file", found, "give a list with at least one prediction")
     videos = {video.id: video for video in ground_truth.videos}
-    categories = {category.id for category in ground_truth.categories}
-    tracks = tuple(_read_prediction(reader, i, it, videos, categories) for i, it in enumerate(document))
+    known = {category.id for category in ground_truth.categories} if categories else None
+    tracks = tuple(_read_prediction(reader, i, it, videos, known) for i, it in enumerate(document))
     reader.check_masks([(f"entry {i}", track.masks) for i, track in enumerate(tracks)])
     return Predictions(tracks=tracks, warnings=dict(reader.warnings), sha256=sha256)
 
@@ -149,7 +148,7 @@ def write_ground_truth(path: str | Path, ground_truth: GroundTruth) -> None:
                 "width": videos[track.video_id].width,
                 "length": videos[track.video_id].length,
                 "segmentations": [_plain(mask) for mask in track.masks],
-                "bboxes": [None if mask is None else coco.toBbox(_plain(mask)).tolist() for mask in track.masks],
+                "bboxes": _boxes(track.masks),
                 "areas": list(track.areas),
             }
             for track in ground_truth.tracks
@@ -175,107 +174,16 @@ def _open(path_or_file: str | Path | TextIOBase) -> Iterator[TextIOBase]:
         partial.unlink(missing_ok=True)
 
 
+def _boxes(masks: Sequence[Mask | None]) -> list[list[int] | None]:
+    boxes: list[list[int]] = run_lengths.boxes(run_lengths.read(masks)).tolist()
+    return [None if mask is None else box for mask, box in zip(masks, boxes, strict=True)]
+
+
 def _plain(mask: Mask | None) -> dict[str, Any] | None:
     return None if mask is None else {"size": [mask.height, mask.width], "counts": mask.counts.decode("ascii")}
 
 
-class _Reader:
-    """Takes values out of a document; knows whose fault it is if they are wrong."""
-
-    def __init__(self, path: str, strict: bool) -> None:
-        self.path = path
-        self.strict = strict
-        self.warnings: Counter[str] = Counter()
-
-    def error(self, where: str, what: str, remedy: str) -> ValueError:
-        return ValueError(f"{self.path}: {where} {what}; {remedy}")
-
-    def odd(self, where: str, what: str, remedy: str, warning: str) -> None:
-        """Refuses or counts what the official tool accepts."""
-        if self.strict:
-            raise self.error(where, what, remedy)
-        self.warnings[warning] += 1
-
-    def entries(self, document: dict[str, Any], name: str) -> list[Any]:
-        value = document.get(name)
-        if not isinstance(value, list):
-            raise self.error("the file", f"has no list {name!r}", "give a ground truth in the format of YouTube-VIS")
-        return value
-
-    def value(self, where: str, entry: Any, name: str, kind: type) -> Any:
-        """Returns a required value; integers pass as floats, but neither booleans nor texts pass as numbers."""
-        if not isinstance(entry, dict):
-            raise self.error(where, f"is {entry!r:.60}", "give an object")
-        if name not in entry:
-            raise self.error(where, f"has no {name!r}", "add it")
-        value = entry[name]
-        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
-            raise self.error(where, f"has {name!r} {value!r:.60}", f"give {_KINDS[kind]}")
-        return value
-
-    def check_unique(self, what: str, ids: Iterable[int]) -> None:
-        twice = [number for number, times in Counter(ids).items() if times > 1]
-        if twice:
-            raise self.error(f"{what} id {twice[0]}", "occurs more than once", "give every one its own id")
-
-    def masks(self, where: str, entry: Any, video: AnnotatedVideo | None, polygons: bool) -> tuple[Mask | None, ...]:
-        """Returns the segmentations; `polygons` also allows plain run lengths."""
-        segmentations = self.value(where, entry, "segmentations", list)
-        if video is not None and len(segmentations) != video.length:
-            self.odd(
-                where,
-                f"has {len(segmentations)} segmentations, but video {video.id} has {video.length} frames",
-                "give one per frame, null where the object is absent",
-                "tracks whose number of segmentations is not their video's length: surplus frames do not count",
-            )
-        masks = tuple(self._mask(f"{where}, frame {t},", it, video, polygons) for t, it in enumerate(segmentations))
-        for t, mask in enumerate(masks):
-            if mask is not None and video is not None and mask[:2] != (video.height, video.width):
-                self.odd(
-                    f"{where}, frame {t},",
-                    f"is {mask.height} x {mask.width}, but video {video.id} is {video.height} x {video.width}",
-                    "give masks of the video's size",
-                    "masks whose size is not their video's",
-                )
-        return masks
-
-    def _mask(self, where: str, segmentation: Any, video: AnnotatedVideo | None, polygons: bool) -> Mask | None:
-        if segmentation is None or segmentation in ([], {}):
-            return None
-        if polygons and isinstance(segmentation, list) and video is not None:
-            if not all(_is_polygon(part) for part in segmentation):
-                raise self.error(where, f"has {segmentation!r:.60}", "give polygons as x, y, x, y, x, y, …")
-            merged = coco.merge(coco.frPyObjects(segmentation, video.height, video.width))
-            return Mask(video.height, video.width, merged["counts"])
-        size, counts = self.value(where, segmentation, "size", list), segmentation.get("counts")
-        if len(size) != 2 or not all(type(side) is int and 0 < side < 1 << 31 for side in size):
-            raise self.error(where, f"has the size {size}", "give height and width in pixels")
-        if isinstance(counts, str):
-            return Mask(size[0], size[1], counts.encode("ascii", "replace"))
-        if not polygons or not isinstance(counts, list):
-            raise self.error(where, f"has counts {counts!r:.60}", "give compressed run lengths, as text")
-        if not all(type(run) is int and run >= 0 for run in counts) or sum(counts) != size[0] * size[1]:
-            raise self.error(where, f"has counts {counts!r:.60}", f"give runs that add up to {size[0]} * {size[1]}")
-        return Mask(size[0], size[1], coco.frPyObjects({"size": size, "counts": counts}, *size)["counts"])
-
-    def check_masks(self, tracks: list[tuple[str, tuple[Mask | None, ...]]]) -> None:
-        """Refuses masks that are not run lengths of their size, on which the official tool would count garbage."""
-        masks = [(where, t, mask) for where, its in tracks for t, mask in enumerate(its) if mask is not None]
-        corrupt = find_corrupt([mask for _, _, mask in masks])
-        if corrupt is not None:
-            where, t, _ = masks[corrupt[0]]
-            raise self.error(f"{where}, frame {t},", corrupt[1], "write the file again")
-
-
-def _is_polygon(part: Any) -> bool:
-    numbers = isinstance(part, list) and all(type(x) in (int, float) and math.isfinite(x) for x in part)
-    return numbers and len(part) >= 6 and len(part) % 2 == 0
-
-
-_KINDS = {int: "a whole number", float: "a number", str: "a text", list: "a list"}
-
-
-def _read_video(reader: _Reader, index: int, entry: Any) -> AnnotatedVideo:
+def _read_video(reader: EntryReader, index: int, entry: Any) -> AnnotatedVideo:
     number = reader.value(f"video entry {index}", entry, "id", int)
     where = f"video {number}"
     sides = {}
@@ -294,7 +202,7 @@ def _read_video(reader: _Reader, index: int, entry: Any) -> AnnotatedVideo:
     return AnnotatedVideo(id=number, **sides, file_names=tuple(names), video=entry.get("video"), fps=entry.get("fps"))
 
 
-def _read_category(reader: _Reader, index: int, entry: Any) -> Category:
+def _read_category(reader: EntryReader, index: int, entry: Any) -> Category:
     number = reader.value(f"category entry {index}", entry, "id", int)
     where = f"category {number}"
     if reader.strict and number < 1:
@@ -306,13 +214,12 @@ def _read_category(reader: _Reader, index: int, entry: Any) -> Category:
 
 
 def _read_annotation(
-    reader: _Reader, index: int, entry: Any, videos: Mapping[int, AnnotatedVideo], categories: set[int]
+    reader: EntryReader, index: int, entry: Any, videos: Mapping[int, AnnotatedVideo], categories: set[int]
 ) -> AnnotatedTrack:
     number = reader.value(f"annotation entry {index}", entry, "id", int)
     where = f"annotation {number}"
-    if number < 1:
-        odd = "annotations with an id below 1: official tools never find the one with the id 0"
-        reader.odd(where, "has an id below 1", "number annotations from 1", odd)
+    if number < 1:  # strict rules find it, so that it is never refused
+        reader.warnings["annotations with an id below 1: official tools never find the one with the id 0"] += 1
     video_id, category_id = (reader.value(where, entry, name, int) for name in ("video_id", "category_id"))
     for name, value, known in (("video_id", video_id, videos.keys()), ("category_id", category_id, categories)):
         if value not in known:
@@ -339,13 +246,13 @@ def _read_annotation(
 
 
 def _read_prediction(
-    reader: _Reader, index: int, entry: Any, videos: Mapping[int, AnnotatedVideo], categories: set[int]
+    reader: EntryReader, index: int, entry: Any, videos: Mapping[int, AnnotatedVideo], categories: set[int] | None
 ) -> PredictedTrack:
     where = f"entry {index}"
     video_id, category_id = (reader.value(where, entry, name, int) for name in ("video_id", "category_id"))
     if video_id not in videos:
         raise reader.error(where, f"has video_id {video_id}, which the ground truth does not list", "remove it")
-    if category_id not in categories:
+    if categories is not None and category_id not in categories:
         reader.odd(
             where,
             f"has category_id {category_id}, which the ground truth does not list",

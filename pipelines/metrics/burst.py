@@ -8,14 +8,12 @@ Annotations are federated: a sequence has the categories that are annotated in i
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
-from pycocotools import mask as coco
+from jaxtyping import Float64, Int64
 from scipy.optimize import linear_sum_assignment
 
 from pipelines.datasets.annotations import Mask
@@ -30,25 +28,19 @@ from pipelines.datasets.burst import (
     BurstSequence,
 )
 from pipelines.metrics.hota import EPSILON, FramePair, HotaSums, box_iou, class_average, hota_sums, mask_iou
-from pipelines.metrics.tube_iou import Tubes, tube_iou
+from pipelines.metrics.run_lengths import boxes as around
+from pipelines.metrics.run_lengths import read
+from pipelines.metrics.track_map import NONE, RANGES, TrackMatches, average_precision, match_tracks
 
-# Not linspace: the sums drift upwards, so that an IoU of exactly 0.85, 0.9 or 0.95 does not reach its threshold.
-THRESHOLDS = np.arange(0.5, 0.96, 0.05)
-RECALLS = np.linspace(0, 1, 101)
 MAX_DETECTIONS = 300  # per frame, of all categories
-_AREAS = {"area_s": (0, 32**2), "area_m": (32**2, 96**2), "area_l": (96**2, 1e10)}  # mean pixels of a track's masks
-_LENGTHS = {"time_s": (0, 3), "time_m": (3, 10), "time_l": (10, 1e5)}  # masks of a track
-RANGES = ("all", *_AREAS, *_LENGTHS)
 _OBJECT = 1  # what everything is in the open world; the lists of categories are still asked for this one
-_NONE = -1.0  # nothing to average, as BURST prints it
 _COUNTS = ("Dets", "GT_Dets", "IDs", "GT_IDs")
-_CHUNK = 8  # sequences that a process is handed at a time
 
 _Similarity = Callable[[Int64[np.ndarray, "G"], Int64[np.ndarray, "P"]], Float64[np.ndarray, "G P"]]
 
 
 def class_guided(
-    ground_truth: BurstGroundTruth, predictions: BurstPredictions, *, strict: bool = False, processes: int = 1
+    ground_truth: BurstGroundTruth, predictions: BurstPredictions, *, strict: bool = False, threads: int = 1
 ) -> dict[str, float]:
     """Scores of tracks with categories.
 
@@ -62,23 +54,23 @@ def class_guided(
         predictions: read for this ground truth.
         strict: counts a prediction with track id 0 like others. In BURST's evaluator, if no other sequence has that
             id, its object can be matched again, and duplicates of the track are right.
-        processes: to evaluate sequences in; the scores do not depend on it.
+        threads: to evaluate sequences in; the scores do not depend on it.
 
     Raises:
         ValueError: no object of an evaluated category.
     """
-    return _guided("class_guided", ground_truth, predictions, strict, processes, federated=True)
+    return _guided("class_guided", ground_truth, predictions, strict, threads, federated=True)
 
 
 def exemplar_guided(
-    ground_truth: BurstGroundTruth, predictions: BurstPredictions, *, strict: bool = False, processes: int = 1
+    ground_truth: BurstGroundTruth, predictions: BurstPredictions, *, strict: bool = False, threads: int = 1
 ) -> dict[str, float]:
     """As `class_guided`, for predictions that follow given objects.
 
     Categories still come from the predictions, as in BURST's evaluator; the difference is that HOTA counts predictions
     of categories of which nothing is known as wrong.
     """
-    return _guided("exemplar_guided", ground_truth, predictions, strict, processes, federated=False)
+    return _guided("exemplar_guided", ground_truth, predictions, strict, threads, federated=False)
 
 
 def open_world(
@@ -87,7 +79,7 @@ def open_world(
     *,
     common: BurstGroundTruth | None = None,
     uncommon: BurstGroundTruth | None = None,
-    processes: int = 1,
+    threads: int = 1,
 ) -> dict[str, float]:
     """Scores of tracks without regard to categories.
 
@@ -99,7 +91,7 @@ def open_world(
         predictions: read for this ground truth.
         common: the file with the objects of the 78 common categories; None takes them from `ground_truth`.
         uncommon: likewise the one with all others.
-        processes: to evaluate sequences in; the scores do not depend on it.
+        threads: to evaluate sequences in; the scores do not depend on it.
 
     Raises:
         ValueError: `common` or `uncommon` has a sequence or frame that `ground_truth` lacks.
@@ -114,13 +106,13 @@ def open_world(
     for split, truth in splits.items():
         sequences = [replace(each, objects=_as_one(each.objects)) for each in map(_evaluated, truth.sequences)]
         predicted = [_as_one(_limited(rows)) for rows in predictions.aligned(ground_truth, truth).sequences]
-        parts = _evaluate(sequences, predicted, setup, processes)[_OBJECT]
+        parts = _evaluate(sequences, predicted, setup, threads)[_OBJECT]
         detail = HotaSums.pool([part.boxes for part in parts]).summary()
         if not any(len(sequence.objects) for sequence in sequences):
-            detail = dict.fromkeys(detail, _NONE)
+            detail = dict.fromkeys(detail, NONE)
         scores |= {f"open_world/detail/{split}/{name}": value for name, value in detail.items()}
         for name in ("OWTA", "DetRe", "AssA"):
-            scores[f"open_world/{name}/{split}"] = detail[name] * (100 if detail[name] > _NONE else 1)
+            scores[f"open_world/{name}/{split}"] = detail[name] * (100 if detail[name] > NONE else 1)
     return scores
 
 
@@ -134,30 +126,13 @@ class _Setup:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _TrackMatches:
-    """Predicted tracks of a sequence and category, best score first, in R ranges at T thresholds.
-
-    Attributes:
-        score: of each track.
-        matched: whether it has found an object.
-        ignored: whether it is neither right nor wrong.
-        objects: how many there are to find.
-    """
-
-    score: Float64[np.ndarray, "D"]
-    matched: Bool[np.ndarray, "R T D"]
-    ignored: Bool[np.ndarray, "R T D"]
-    objects: Int64[np.ndarray, "R"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class _Part:
     """What a sequence adds to a category: HOTA of boxes and of masks, the numbers of _COUNTS, matches of tracks."""
 
     boxes: HotaSums
     masks: HotaSums
     counts: Int64[np.ndarray, "4"]
-    tracks: _TrackMatches | None
+    tracks: TrackMatches | None
 
 
 def _guided(
@@ -165,7 +140,7 @@ def _guided(
     ground_truth: BurstGroundTruth,
     predictions: BurstPredictions,
     strict: bool,
-    processes: int,
+    threads: int,
     *,
     federated: bool,
 ) -> dict[str, float]:
@@ -176,7 +151,7 @@ def _guided(
         raise ValueError(f"{ground_truth.path}: no object of an evaluated category; use a file with some")
     predicted = _with_own_ids([_merged(_limited(rows)) for rows in predictions.sequences], strict)
     setup = _Setup(categories=categories, federated=federated, masks=True)
-    table = _table(_evaluate(sequences, predicted, setup, processes))
+    table = _table(_evaluate(sequences, predicted, setup, threads))
     return {f"{task}/{name}": value for name, value in table.items()}
 
 
@@ -226,18 +201,18 @@ def _with_own_ids(sequences: Sequence[BurstDetections], strict: bool) -> list[Bu
 
 
 def _evaluate(
-    sequences: Sequence[BurstSequence], predicted: Sequence[BurstDetections], setup: _Setup, processes: int
+    sequences: Sequence[BurstSequence], predicted: Sequence[BurstDetections], setup: _Setup, threads: int
 ) -> dict[int, list[_Part]]:
     """What each sequence adds to each category; sequences by name, since equal scores are ranked in that order."""
     order = sorted(range(len(sequences)), key=lambda number: sequences[number].name.replace("/", "-"))
     work = partial(_evaluate_sequence, setup)
     jobs = ([sequences[number] for number in order], [predicted[number] for number in order])
     parts: dict[int, list[_Part]] = {category: [] for category in sorted(setup.categories)}
-    if processes == 1:
+    if threads == 1:
         results = list(map(work, *jobs))
     else:
-        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-            results = list(pool.map(work, *jobs, chunksize=_CHUNK))
+        with ThreadPoolExecutor(threads) as pool:
+            results = list(pool.map(work, *jobs))
     for result in results:
         for category, part in result.items():
             parts[category].append(part)
@@ -246,18 +221,16 @@ def _evaluate(
 
 def _evaluate_sequence(setup: _Setup, sequence: BurstSequence, predicted: BurstDetections) -> dict[int, _Part]:
     objects = sequence.objects
-    tracks = _match_tracks(sequence, predicted, setup.categories) if setup.masks else {}
-    masks = [[Mask(sequence.height, sequence.width, counts) for counts in its.counts] for its in (objects, predicted)]
-    boxes = [_boxes(its) for its in masks]
+    tracks = match_tracks(sequence, predicted, setup.categories) if setup.masks else {}
+    masks = [read([Mask(sequence.height, sequence.width, each) for each in its.counts]) for its in (objects, predicted)]
+    boxes = [around(its).astype(np.float64) for its in masks]
     frames_of = partial(_frames, sequence, predicted, setup.federated)
     parts = {}
     for category in setup.categories & {*objects.category_id.tolist(), *predicted.category_id.tolist()}:
         frames = frames_of(category, lambda rows, columns: box_iou(boxes[0][rows], boxes[1][columns]))
         others = []
         if setup.masks:
-            others = frames_of(
-                category, lambda rows, columns: mask_iou(_pick(masks[0], rows), _pick(masks[1], columns))
-            )
+            others = frames_of(category, partial(mask_iou, masks[0], masks[1]))
         if frames or category in tracks:
             parts[category] = _Part(
                 boxes=hota_sums(frames), masks=hota_sums(others), counts=_counts(frames), tracks=tracks.get(category)
@@ -300,134 +273,6 @@ def _frames(
     return pairs
 
 
-def _pick(masks: Sequence[Mask], rows: Int64[np.ndarray, "n"]) -> list[Mask]:
-    return [masks[row] for row in rows]
-
-
-def _boxes(masks: Sequence[Mask]) -> Float64[np.ndarray, "n 4"]:
-    """x, y, width, height around masks, in whole pixels; zeros for those without pixels."""
-    rles = [{"size": [mask.height, mask.width], "counts": mask.counts} for mask in masks]
-    boxes: Float64[np.ndarray, "n 4"] = np.trunc(coco.toBbox(rles)).reshape(-1, 4)
-    return boxes
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Tracks:
-    """Tracks of a sequence in the order of their first masks.
-
-    Attributes:
-        id: of each.
-        category: that of its first mask.
-        score: mean over its masks.
-        outside: whether it is outside of each of the ranges, whose ends are inside.
-        tubes: its masks.
-    """
-
-    id: Int64[np.ndarray, "n"]
-    category: Int64[np.ndarray, "n"]
-    score: Float64[np.ndarray, "n"]
-    outside: Bool[np.ndarray, "R n"]
-    tubes: Tubes
-
-
-def _tracks(sequence: BurstSequence, detections: BurstDetections, categories: frozenset[int]) -> _Tracks:
-    ids, first, track = np.unique(detections.track_id, return_index=True, return_inverse=True)
-    numbers = [n for n in np.argsort(first) if int(detections.category_id[first[n]]) in categories]
-    scores, lengths, masks = [], [], []
-    for number in numbers:
-        rows = np.flatnonzero(track == number)
-        rows = rows[np.argsort(sequence.times[detections.frame[rows]], kind="stable")]  # the mean depends on the order
-        here: list[Mask | None] = [None] * len(sequence.times)
-        for row in rows:
-            here[detections.frame[row]] = Mask(sequence.height, sequence.width, detections.counts[row])
-        masks.append(here)
-        scores.append(np.mean(detections.score[rows]))
-        lengths.append(len(rows))
-    tubes, length = Tubes(masks), np.array(lengths, np.int64)
-    outside = [np.zeros(len(length), bool)]
-    for values, ranges in ((tubes.area / length, _AREAS), (length, _LENGTHS)):  # masks without pixels are counted
-        outside += [(values < low) | (values > high) for low, high in ranges.values()]
-    return _Tracks(
-        id=ids[numbers],
-        category=detections.category_id[first[numbers]],
-        score=np.array(scores, np.float64),
-        outside=np.array(outside),
-        tubes=tubes,
-    )
-
-
-def _match_tracks(
-    sequence: BurstSequence, predicted: BurstDetections, categories: frozenset[int]
-) -> dict[int, _TrackMatches]:
-    """Matches of each category with objects; predictions only of categories that are in the sequence or negative."""
-    known = categories & {*sequence.objects.category_id.tolist(), *sequence.negative}
-    gt, found = _tracks(sequence, sequence.objects, known), _tracks(sequence, predicted, known)
-    pairs = np.argwhere(gt.category[:, None] == found.category)
-    iou = np.zeros((len(gt.id), len(found.id)))
-    iou[pairs[:, 0], pairs[:, 1]] = tube_iou(gt.tubes, found.tubes, pairs)
-    matches = {}
-    for category in known & {*gt.category.tolist(), *found.category.tolist()}:
-        rows, columns = np.flatnonzero(gt.category == category), np.flatnonzero(found.category == category)
-        columns = columns[np.argsort(-found.score[columns], kind="stable")]
-        matched, ignored = _match(iou[np.ix_(rows, columns)], gt.outside[:, rows], found.id[columns] > 0)
-        spared = found.outside[:, None, columns] | (category in sequence.not_exhaustive)
-        matches[category] = _TrackMatches(
-            score=found.score[columns],
-            matched=matched,
-            ignored=ignored | (spared & ~matched),
-            objects=(~gt.outside[:, rows]).sum(1),
-        )
-    return matches
-
-
-def _match(
-    iou: Float64[np.ndarray, "G D"], outside: Bool[np.ndarray, "R G"], takes: Bool[np.ndarray, "D"]
-) -> tuple[Bool[np.ndarray, "R T D"], Bool[np.ndarray, "R T D"]]:
-    """Whether each prediction, from the best on, finds an object, and whether that object is outside of the range.
-
-    An object is the one of largest IoU that is not taken yet, of equal ones the last, and those outside of the range
-    only if there is no other.
-    """
-    shape = len(outside), len(THRESHOLDS), iou.shape[1]
-    matched, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
-    taken = np.zeros((*shape[:2], len(iou)), bool)
-    for prediction in range(iou.shape[1]):
-        best = np.tile(THRESHOLDS, (len(outside), 1))
-        match = np.full(shape[:2], -1)
-        for is_outside in (False, True):
-            open_ = match < 0 if is_outside else np.ones(shape[:2], bool)
-            for row in np.flatnonzero(iou[:, prediction] >= THRESHOLDS[0] - EPSILON):
-                better = open_ & (outside[:, row, None] == is_outside) & ~taken[..., row]
-                better &= iou[row, prediction] >= best - EPSILON
-                best[better], match[better] = iou[row, prediction], row
-        matched[..., prediction] = match >= 0
-        ranges, thresholds = np.nonzero(match >= 0)
-        rows = match[ranges, thresholds]
-        ignored[ranges, thresholds, prediction] = outside[ranges, rows]
-        taken[ranges, thresholds, rows] = takes[prediction]
-    return matched, ignored
-
-
-def _average_precision(
-    parts: Sequence[_TrackMatches],
-) -> tuple[Float64[np.ndarray, "R T"], Float64[np.ndarray, "R T"]]:
-    """AP and the recall of all predictions, in each range at each threshold; -1 in ranges without objects."""
-    order = np.argsort(-np.concatenate([part.score for part in parts]), kind="stable")
-    matched = np.concatenate([part.matched for part in parts], axis=2)[..., order]
-    counted = ~np.concatenate([part.ignored for part in parts], axis=2)[..., order]
-    objects = np.sum([part.objects for part in parts], axis=0)
-    tp, fp = (matched & counted).cumsum(2), (~matched & counted).cumsum(2)
-    precision = tp / (fp + tp + np.spacing(1))
-    precision = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
-    ap, ar = np.full(tp.shape[:2], _NONE), np.full(tp.shape[:2], _NONE)
-    for here in np.ndindex(ap.shape):
-        if total := objects[here[0]]:
-            recall = tp[here] / total
-            ap[here] = np.append(precision[here], 0)[np.searchsorted(recall, RECALLS)].mean()
-            ar[here] = recall[-1] if len(recall) else 0
-    return ap, ar
-
-
 def _table(parts: Mapping[int, Sequence[_Part]]) -> dict[str, float]:
     """All scores of a task with categories."""
     sums = {category: HotaSums.pool([part.boxes for part in its]) for category, its in parts.items()}
@@ -435,7 +280,7 @@ def _table(parts: Mapping[int, Sequence[_Part]]) -> dict[str, float]:
     masks = {category: HotaSums.pool([part.masks for part in its]).summary() for category, its in parts.items()}
     counts = {category: np.sum([part.counts for part in its], axis=0).tolist() for category, its in parts.items()}
     matches = ([part.tracks for part in its if part.tracks] for its in parts.values())
-    ap, ar = np.array([_average_precision(its) for its in matches]).transpose(1, 2, 3, 0)  # [R, T, categories] each
+    ap, ar = np.array([average_precision(its) for its in matches]).transpose(1, 2, 3, 0)  # [R, T, categories] each
     tracks = {f"AP_{name}": its for name, its in zip(RANGES, ap, strict=True)}
     tracks |= {f"AR_{name}": its for name, its in zip(RANGES, ar, strict=True)}
 
@@ -464,10 +309,10 @@ def _splits(name: str, values: Mapping[int, float]) -> dict[str, float]:
     common = [value for category, value in values.items() if category in COMMON]
     uncommon = [value for category, value in values.items() if category not in COMMON]
     splits = {"all": list(values.values()), "common": common, "uncommon": uncommon}
-    return {f"{name}/{split}": 100 * float(np.mean(its)) if its else _NONE for split, its in splits.items()}
+    return {f"{name}/{split}": 100 * float(np.mean(its)) if its else NONE for split, its in splits.items()}
 
 
 def _mean(values: Sequence[float] | Float64[np.ndarray, "n"]) -> float:
     """The mean of what there is."""
-    there = [value for value in values if value > _NONE]
-    return float(np.mean(there)) if there else _NONE
+    there = [value for value in values if value > NONE]
+    return float(np.mean(there)) if there else NONE

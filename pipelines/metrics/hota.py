@@ -9,10 +9,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from pycocotools import mask as coco
 from scipy.optimize import linear_sum_assignment
 
-from pipelines.datasets.annotations import Mask
+from pipelines.metrics.run_lengths import RunLengths, intersections
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # localisation thresholds: 0.05, 0.1, ..., 0.95
 EPSILON = np.finfo(np.float64).eps
@@ -105,14 +104,19 @@ def box_iou(gt: Float64[np.ndarray, "G 4"], predictions: Float64[np.ndarray, "P 
     return iou
 
 
-def mask_iou(gt: Sequence[Mask], predictions: Sequence[Mask]) -> Float64[np.ndarray, "G P"]:
-    """Intersection over union of masks of one frame; 0 where both are empty."""
-    if not gt or not predictions:
-        return np.zeros((len(gt), len(predictions)))
-    rles = [
-        [{"size": [mask.height, mask.width], "counts": mask.counts} for mask in masks] for masks in (gt, predictions)
-    ]
-    return np.asarray(coco.iou(*rles, [False] * len(predictions)), np.float64)
+def mask_iou(
+    gt: RunLengths, predictions: RunLengths, rows: Int64[np.ndarray, "G"], columns: Int64[np.ndarray, "P"]
+) -> Float64[np.ndarray, "G P"]:
+    """Intersection over union of some masks of one frame, at `rows` of `gt` and at `columns` of `predictions`.
+
+    0 where both are empty.
+    """
+    every_row, every_column = np.repeat(rows, len(columns)), np.tile(columns, len(rows))
+    overlap = intersections(gt, predictions, every_row, every_column)
+    union = gt.areas[every_row] + predictions.areas[every_column] - overlap
+    iou = np.zeros(len(overlap))
+    np.divide(overlap, union, out=iou, where=union > 0)
+    return iou.reshape(len(rows), len(columns))
 
 
 def hota_sums(frames: Sequence[FramePair]) -> HotaSums:

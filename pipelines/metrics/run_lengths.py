@@ -6,7 +6,8 @@ with a mask that the compiled code refuses.
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int64, Integer, UInt8
@@ -39,6 +40,14 @@ def _kernel(function: _Function) -> _Function:
     return compiled
 
 
+class CorruptMaskError(ValueError):
+    """A mask that is not COCO compressed run lengths of its frame: its position among those given, and the reason."""
+
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(f"mask {position}: {reason}")
+        self.position, self.reason = position, reason
+
+
 class RunLengths(NamedTuple):
     """n masks, read. Places are pixels counted column by column; runs are of background and foreground in turn.
 
@@ -59,28 +68,41 @@ class RunLengths(NamedTuple):
 
 
 def read(masks: Sequence[Mask | None]) -> RunLengths:
-    """Reads masks; None is an absent one, which is another thing than one without pixels.
+    """Reads masks; None is an absent one, which is another thing than one without pixels. Frames must have pixels.
 
     Raises:
-        ValueError: a mask is corrupt, as `find_corrupt` says.
+        CorruptMaskError: for the first mask that is corrupt. pycocotools would take it without a word, and count
+            garbage.
     """
-    runs, sound = _read(masks)
+    values: list[Any] = list(chain.from_iterable(mask or _ABSENT for mask in masks))
+    counts: list[bytes] = values[2::3]
+    sizes = np.empty((len(masks), 2), np.int64)
+    sizes[:, 0] = np.fromiter(values[::3], np.int64, len(masks))
+    sizes[:, 1] = np.fromiter(values[1::3], np.int64, len(masks))
+    pixels = sizes[:, 0] * sizes[:, 1]
+    stops = np.fromiter(map(len, counts), np.int64, len(counts)).cumsum()
+    text = np.frombuffer(b"".join(counts), np.uint8)
+    starts, areas, sound = (
+        np.zeros(len(masks) + 1, np.int64),
+        np.zeros(len(masks), np.int64),
+        np.zeros(len(masks), bool),
+    )
+    _count_runs(text, stops, starts, sound)
+    numbers = np.empty(np.diff(starts).max(initial=0), np.int64)
+    ends = np.empty(starts[-1], np.int32 if pixels.max(initial=0) < 1 << 31 else np.int64)
+    _read_runs(text, stops, pixels, starts, _DIGITS, numbers, ends, areas, sound)
     if not sound.all():
-        raise ValueError("mask {}: {}".format(*_first_corrupt(masks, sound)))
-    return runs
+        raise _corrupt(masks, int(np.argmin(sound)))
+    return RunLengths(sizes, areas, starts, ends)
 
 
 def find_corrupt(masks: Sequence[Mask]) -> tuple[int, str] | None:
-    """Returns the position of the first mask that is not COCO compressed run lengths of its frame, and what is wrong.
-
-    None if all are. Frames must have pixels. pycocotools would take such a mask without a word, and count garbage.
-    """
+    """Returns the position of the first mask that `read` refuses, and why; None if it takes all."""
     for start in range(0, len(masks), _BATCH):
-        batch = masks[start : start + _BATCH]
-        _, sound = _read(batch)
-        if not sound.all():
-            position, reason = _first_corrupt(batch, sound)
-            return start + position, reason
+        try:
+            read(masks[start : start + _BATCH])
+        except CorruptMaskError as error:
+            return start + error.position, error.reason
     return None
 
 
@@ -107,31 +129,14 @@ def intersections(
     return shared
 
 
-def _read(masks: Sequence[Mask | None]) -> tuple[RunLengths, Bool[np.ndarray, "n"]]:
-    """Returns the masks, and which are sound; the others have no runs that mean anything."""
-    there = [mask or _ABSENT for mask in masks]
-    heights, widths, counts = zip(*there, strict=True) if there else ((), (), ())
-    sizes = np.array([heights, widths], np.int64).T
-    stops = np.fromiter(map(len, counts), np.int64, len(counts)).cumsum()
-    text = np.frombuffer(b"".join(counts), np.uint8)
-    starts, areas = np.zeros(len(masks) + 1, np.int64), np.zeros(len(masks), np.int64)
-    sound = np.zeros(len(masks), np.bool_)
-    _count_runs(text, stops, starts, sound)
-    pixels = sizes[:, 0] * sizes[:, 1]
-    ends = np.empty(starts[-1], np.int32 if pixels.max(initial=0) < 1 << 31 else np.int64)
-    _read_runs(text, stops, pixels, starts, _DIGITS, ends, areas, sound)
-    return RunLengths(sizes, areas, starts, ends), sound
-
-
-def _first_corrupt(masks: Sequence[Mask | None], sound: Bool[np.ndarray, "n"]) -> tuple[int, str]:
-    position = int(np.argmin(sound))
+def _corrupt(masks: Sequence[Mask | None], position: int) -> CorruptMaskError:
     mask = masks[position]
     assert mask is not None, "an absent mask is sound"
     try:
         rle.run_lengths((mask.height, mask.width), mask.counts)
     except ValueError as error:
-        return position, str(error)
-    raise AssertionError(f"mask {mask} is sound")
+        return CorruptMaskError(position, str(error))
+    raise AssertionError(f"{mask} is sound")
 
 
 @_kernel
@@ -161,22 +166,21 @@ def _read_runs(
     pixels: Int64[np.ndarray, "n"],
     starts: Int64[np.ndarray, "n+1"],
     digits: Int64[np.ndarray, "256"],
+    numbers: Int64[np.ndarray, "B"],
     ends: Integer[np.ndarray, "R"],
     areas: Int64[np.ndarray, "n"],
     sound: Bool[np.ndarray, "n"],
 ) -> None:
-    """Fills `ends`, `areas`, and `sound`.
+    """Fills `ends`, `areas`, and `sound`; `numbers` is room for those of one mask.
 
     Numbers are written in digits of 5 bits, the lowest first. From a mask's fourth on, a run is stored as its
-    difference to the one two before. Unsigned positions spare a check for negative ones.
+    difference to the one two before. Two loops take less time than one: the first one waits for the characters.
     """
     begin = 0
-    one = np.uint64(1)
+    one = np.uint64(1)  # unsigned positions spare a check for negative ones
     for mask in range(len(stops)):
-        its, its_ends = text[begin : stops[mask]], ends[starts[mask] : starts[mask + 1]]
-        place, run, size = np.uint64(0), np.uint64(0), np.uint64(len(its))
-        total = area = before = last = 0  # the lengths of the run two before, and of the one before
-        negative = 0
+        its = text[begin : stops[mask]]
+        place, read, size = np.uint64(0), np.uint64(0), np.uint64(len(its))
         good = sound[mask]
         while place < size:
             character = its[place]
@@ -192,13 +196,19 @@ def _read_runs(
                 if character >= _MORE:
                     good = False
                     break
-            length = number + before
+            numbers[read] = number
+            read += one
+
+        its_ends = ends[starts[mask] : starts[mask + 1]]
+        total = area = before = last = 0  # the lengths of the run two before, and of the one before
+        negative = 0
+        for run in range(np.int64(read)):
+            length = numbers[run] + before
             total += length
             its_ends[run] = total
-            area += length & -np.int64(run & one)
+            area += length & -(run & 1)
             negative |= length | (pixels[mask] - total)
             before, last = last, length if run > 0 else 0
-            run += one
         areas[mask] = area
         sound[mask] = pixels[mask] == 0 or (good and negative >= 0 and total == pixels[mask])
         begin = stops[mask]
@@ -211,23 +221,23 @@ def _boxes(
     ends: Integer[np.ndarray, "R"],
     sides: Int64[np.ndarray, "n 4"],
 ) -> None:
-    """Fills `sides`."""
+    """Fills `sides`, where foreground has only runs of no pixels as pycocotools does, in 32 bits without sign."""
     for mask in range(len(sizes)):
         height, width = sizes[mask]
-        left, top, right, bottom = width, height, -1, -1
+        left, top, right, bottom = width, height, 0, 0
         for run in range(starts[mask] + 1, starts[mask + 1], 2):
             first, final = np.int64(ends[run - 1]), np.int64(ends[run]) - 1
-            if final < first:
+            if first > final:
                 continue
-            x, end = first // height, final // height
-            left, right = min(left, x), max(right, end)
-            if x < end:  # over several columns: it touches the bottom and the top row
+            x, last_x = first // height, final // height
+            left, right = min(left, x), max(right, last_x)
+            if x < last_x:  # over several columns: it touches the bottom and the top row
                 top, bottom = 0, height - 1
             else:
-                top, bottom = min(top, first - x * height), max(bottom, final - end * height)
-        if right >= 0:
+                top, bottom = min(top, first - x * height), max(bottom, final - x * height)
+        if starts[mask + 1] - starts[mask] > 1:
             sides[mask, 0], sides[mask, 1] = left, top
-            sides[mask, 2], sides[mask, 3] = right - left + 1, bottom - top + 1
+            sides[mask, 2], sides[mask, 3] = (right - left + 1) & 0xFFFFFFFF, (bottom - top + 1) & 0xFFFFFFFF
 
 
 @_kernel
@@ -271,9 +281,11 @@ def _intersect(
         i_stop, j_stop = np.uint64(len(its_ends)), np.uint64(len(other_ends))
         total = 0
         while i < i_stop and j < j_stop:
-            i_end, j_end = np.int64(its_ends[i]), np.int64(other_ends[j])
-            start, end = max(its_ends[i - one], other_ends[j - one]), min(i_end, j_end)
-            total += max(end - start, 0)
-            i += two * np.uint64(i_end == end)
-            j += two * np.uint64(j_end == end)
+            start, i_end, j_end = max(its_ends[i - one], other_ends[j - one]), its_ends[i], other_ends[j]
+            if i_end <= j_end:
+                total += max(i_end - start, 0)
+                i += two
+            else:
+                total += max(j_end - start, 0)
+                j += two
         shared[pair] = total

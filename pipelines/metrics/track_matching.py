@@ -5,11 +5,10 @@ can start from: it gives the overlaps as well.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from multiprocessing import get_context
 from typing import Literal
 
 import numpy as np
@@ -21,7 +20,7 @@ from pipelines.metrics.tube_iou import Tubes, tube_iou
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the IoU; these floats, not k / 20: the ninth is below 0.9
 AREAS = {"all": (0, 1e10), "s": (0, 128**2), "m": (128**2, 256**2), "l": (256**2, 1e10)}  # pixels, ends inside
 
-_CHUNK_MASKS = 20_000  # masks that are worked on at a time, unless one video has more: about 50 MB
+_CHUNK_MASKS = 10_000  # masks that are worked on at a time, unless one video has more: about 30 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,7 @@ class Matches:
         out_of_range: per area range, whether a prediction's mean area is outside of it.
         matched: per area range and IoU threshold the row of `ground_truths` that a prediction matched, or -1.
         pairs: a row of `ground_truths` and one of `predictions` each.
-        ious: of the pairs.
+        ious: of the pairs; 0 for some that are below the first threshold, if only groups are asked for.
     """
 
     ground_truths: Int64[np.ndarray, "G"]
@@ -100,7 +99,7 @@ class _Side:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Chunk:
-    """The videos that a process is handed at a time."""
+    """The videos that are worked on at a time."""
 
     objects: _Side
     object_masks: list[tuple[Mask | None, ...]]
@@ -117,7 +116,8 @@ def match_tracks(
     rules: ApRules,
     *,
     pairs: Literal["group", "video"] = "group",
-    processes: int = 1,
+    threads: int = 1,
+    processes: int | None = None,
 ) -> Iterator[Matches]:
     """Matches predictions to objects, some videos at a time, in ascending order of video ids.
 
@@ -129,24 +129,27 @@ def match_tracks(
         predictions: in the order of the file, which decides between equal scores. Those of categories that the ground
             truth does not have are left out.
         rules: of the benchmark.
-        pairs: whose IoU is wanted: those of a "group" are enough to match; "video" adds those of other categories.
-        processes: to work in; the result does not depend on it.
+        pairs: whose IoU is wanted: those of a "group" are enough to match; "video" adds those of other categories, and
+            all that are below the first threshold.
+        threads: to work in; the result does not depend on it.
+        processes: the former name of `threads`, which `pipelines.metrics.errors` still uses.
 
     Raises:
-        ValueError: a prediction's video is not in the ground truth; `processes` is below 1.
+        ValueError: a prediction's video is not in the ground truth; `threads` is below 1.
     """
-    if processes < 1:
-        raise ValueError(f"processes: is {processes}; give 1 or more")
+    name, threads = ("threads", threads) if processes is None else ("processes", processes)
+    if threads < 1:
+        raise ValueError(f"{name}: is {threads}; give 1 or more")
     videos = np.unique(np.array([video.id for video in ground_truth.videos], np.int64))
     unknown = {track.video_id for track in predictions} - set(videos.tolist())
     if unknown:
         raise ValueError(f"predictions: video id {min(unknown)} is not in {ground_truth.path}; remove its predictions")
     chunks = _chunks(ground_truth, predictions, rules, videos)
     match = partial(_match_chunk, rules=rules, pairs_of=pairs)
-    if processes == 1:
+    if threads == 1:
         yield from map(match, chunks)
         return
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(match, chunks)
 
 
@@ -219,12 +222,15 @@ def _mean_area(track: AnnotatedTrack, rules: ApRules) -> float:
 def _match_chunk(chunk: _Chunk, rules: ApRules, pairs_of: Literal["group", "video"]) -> Matches:
     g, p = chunk.objects, chunk.predicted
     # Models give a track several labels: its masks are looked at once.
-    distinct: dict[tuple[Mask | None, ...], int] = {}
-    tube = np.array([distinct.setdefault(masks, len(distinct)) for masks in chunk.predicted_masks], np.int64)
-    tubes = Tubes(list(distinct))
+    distinct = {id(masks): masks for masks in chunk.predicted_masks}
+    place = {key: number for number, key in enumerate(distinct)}
+    tube = np.array([place[id(masks)] for masks in chunk.predicted_masks], np.int64)
+    tubes = Tubes(list(distinct.values()))
     pairs = _pairs(g, p, pairs_of)
     keys, back = np.unique(pairs[:, 0] * len(tubes) + tube[pairs[:, 1]], return_inverse=True)
-    ious = tube_iou(Tubes(chunk.object_masks), tubes, np.stack(np.divmod(keys, max(1, len(tubes))), 1))[back]
+    keys = np.stack(np.divmod(keys, max(1, len(tubes))), 1)
+    least = THRESHOLDS[0] if pairs_of == "group" else 0
+    ious = tube_iou(Tubes(chunk.object_masks), tubes, keys, least=least)[back]
 
     ignored = _outside(chunk.mean_areas) | (chunk.crowd & (rules.crowd == "ignored"))
     same = g.categories[pairs[:, 0]] == p.categories[pairs[:, 1]]

@@ -19,7 +19,7 @@ _NONE = -1.0  # stands for a mean of nothing
 
 
 def video_ap(
-    ground_truth: GroundTruth, predictions: Sequence[PredictedTrack], rules: ApRules, *, processes: int = 1
+    ground_truth: GroundTruth, predictions: Sequence[PredictedTrack], rules: ApRules, *, threads: int = 1
 ) -> dict[str, float]:
     """Returns the numbers of a benchmark, as fractions; -1 where there is nothing to average.
 
@@ -38,13 +38,13 @@ def video_ap(
         ground_truth: the objects.
         predictions: in the order of the file.
         rules: of the benchmark.
-        processes: to work in; the numbers do not depend on it.
+        threads: to work in; the numbers do not depend on it.
 
     Raises:
         ValueError: as `match_tracks`; a category without a partition, or partitions that the official tool would mix
             up, if the rules have partitions.
     """
-    return average_precision(ground_truth, match_tracks(ground_truth, predictions, rules, processes=processes), rules)
+    return average_precision(ground_truth, match_tracks(ground_truth, predictions, rules, threads=threads), rules)
 
 
 def average_precision(ground_truth: GroundTruth, matches: Iterable[Matches], rules: ApRules) -> dict[str, float]:

@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from openvis_model.association import AssociationConfig
-from pipelines.datasets import burst, ytvis
+from pipelines.datasets import burst_files, ytvis
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
 from pipelines.evaluation import score_tracks
@@ -117,9 +117,9 @@ def test_burst_is_handed_in_as_burst(truth: Path, tmp_path: Path) -> None:
     (result,) = run_sweep(config(truth, tmp_path / "out", datasets=[dataset], ablations=ASSOCIATIONS[:1]))
     assert (result.status, result.error) == ("ok", None)
     assert 0 <= result.numbers["class_guided/HOTA/all"] <= 100
-    read = burst.read_ground_truth(str(objects), strict=True)
+    read = burst_files.read_ground_truth(str(objects), strict=True)
     file = tmp_path / "out" / "cells" / "built-in,burst,rollout" / "predictions.json"
-    predicted = burst.read_predictions(str(file), read, strict=True)
+    predicted = burst_files.read_predictions(str(file), read, strict=True)
     assert {len(set(rows.track_id.tolist())) for rows in predicted.sequences} == {5}
 
 

@@ -171,7 +171,6 @@ def test_ground_truths_that_cannot_be_evaluated(
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ((*ANNOTATION, "id"), 0, "annotation 0 has an id below 1"),
         ((*ANNOTATION, "video_id"), 9, "annotation 7 has 'video_id' 9"),
         ((*ANNOTATION, "category_id"), 9, "annotation 7 has 'category_id' 9"),
         ((*ANNOTATION, "segmentations"), [FULL], "1 segmentations, but video 3 has 2 frames"),
@@ -192,6 +191,22 @@ def test_oddities_of_ground_truths_are_refused_or_counted(
     with pytest.raises(ValueError, match=f"file.json: .*{message}.*; "):
         read_ground_truth(path, strict=True)
     assert list(read_ground_truth(path, strict=False).warnings.values()) == [1]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_annotations_with_the_id_0_are_counted(tmp_path: Path, strict: bool) -> None:
+    """Strict rules find them as well, so that they are no reason to refuse a file."""
+    truth = read_ground_truth(save(tmp_path, changed(TRUTH, (*ANNOTATION, "id"), 0)), strict=strict)
+    assert truth.tracks[0].id == 0
+    assert list(truth.warnings.values()) == [1]
+
+
+def test_categories_do_not_matter_where_they_are_replaced(tmp_path: Path, truth: GroundTruth) -> None:
+    predictions = read_predictions(
+        save(tmp_path, changed(FOUND, (0, "category_id"), 9)), truth, strict=True, categories=False
+    )
+    assert predictions.tracks[0].category_id == 9
+    assert predictions.warnings == {}
 
 
 @pytest.mark.parametrize(

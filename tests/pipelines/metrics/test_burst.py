@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from pipelines.datasets.burst import BurstGroundTruth, BurstPredictions, read_ground_truth, read_predictions
+from pipelines.datasets.burst import BurstGroundTruth, BurstPredictions
+from pipelines.datasets.burst_files import read_ground_truth, read_predictions
 from pipelines.metrics.burst import class_guided, exemplar_guided, open_world
 
 HEIGHT, WIDTH = 40, 100
@@ -75,7 +76,9 @@ class Files:
         self, annotated: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]]
     ) -> tuple[BurstGroundTruth, BurstPredictions]:
         for name, sequences in (("gt", annotated), ("predictions", predicted)):
-            (self.folder / f"{name}.json").write_text(json.dumps({"split": "val", "sequences": sequences}))
+            (self.folder / f"{name}.json").write_text(
+                json.dumps({"split": "val", "sequences": sequences, "categories": []})
+            )
         ground_truth = read_ground_truth(str(self.folder / "gt.json"), strict=False)
         return ground_truth, read_predictions(str(self.folder / "predictions.json"), ground_truth, strict=False)
 
@@ -356,17 +359,17 @@ def test_open_world_takes_the_files_of_the_splits(files: Files, tmp_path: Path) 
     splits = {}
     for split, own in (("common", objects[:1]), ("uncommon", objects[1:])):
         annotated = [sequence(name, [replace(each, id=7) for each in own]) for name in "ba"]
-        (tmp_path / f"{split}.json").write_text(json.dumps({"split": "val", "sequences": annotated}))
+        (tmp_path / f"{split}.json").write_text(json.dumps({"split": "val", "sequences": annotated, "categories": []}))
         splits[split] = read_ground_truth(str(tmp_path / f"{split}.json"), strict=True)
     assert open_world(*data, **splits) == open_world(*data)
     with pytest.raises(ValueError, match="common.json: .*gt.json lacks sequence val/AVA/b"):
         open_world(*files(names[:1], []), **splits)
 
 
-def test_processes_do_not_matter(files: Files) -> None:
+def test_threads_do_not_matter(files: Files) -> None:
     objects = [Track(CUP, [FIRST, FIRST]), Track(HAT, [SECOND, None])]
     data = files([sequence(name, objects) for name in "abc"], [sequence(name, [*objects, *WRONG]) for name in "cab"])
-    assert class_guided(*data, processes=2) == class_guided(*data)
+    assert class_guided(*data, threads=2) == class_guided(*data)
 
 
 def test_nothing_to_evaluate(files: Files) -> None:

@@ -4,6 +4,7 @@ from pycocotools import mask as coco
 
 from pipelines.datasets.annotations import Mask
 from pipelines.metrics.hota import ALPHAS, FramePair, HotaSums, box_iou, class_average, hota_sums, mask_iou
+from pipelines.metrics.run_lengths import read
 
 
 def pair(gt_ids: list[int], prediction_ids: list[int], similarity: list[list[float]]) -> FramePair:
@@ -114,6 +115,8 @@ def test_mask_iou() -> None:
     """A triangle of 1 + 2 + ... + 10 = 55 of the 100 pixels of its box."""
     dense = np.array([np.ones((10, 10)), np.tril(np.ones((10, 10))), np.zeros((10, 10))], np.uint8)
     masks = [Mask(10, 10, coco.encode(np.asfortranarray(each))["counts"]) for each in dense]
-    np.testing.assert_allclose(mask_iou(masks[:2], masks), [[1, 0.55, 0], [0.55, 1, 0]])
-    assert mask_iou([], masks).shape == (0, 3)
-    assert mask_iou(masks, []).shape == (3, 0)
+    runs, every = read(masks), np.arange(3)
+    np.testing.assert_allclose(mask_iou(runs, runs, every[:2], every), [[1, 0.55, 0], [0.55, 1, 0]])
+    assert mask_iou(runs, runs, every[2:], every[2:]) == 0
+    assert mask_iou(runs, runs, every[:0], every).shape == (0, 3)
+    assert mask_iou(runs, runs, every, every[:0]).shape == (3, 0)

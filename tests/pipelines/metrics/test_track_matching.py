@@ -48,13 +48,13 @@ def test_everything_an_analysis_needs() -> None:
     assert within.matched.tolist() == matches.matched.tolist()
 
 
-def test_chunks_and_processes_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_and_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     ground_truth, predictions = random_data(0)
     for rules in (YTVIS, LVVIS, UVO):
         whole = only(list(match_tracks(ground_truth, predictions, rules)))
         with monkeypatch.context() as patch:
             patch.setattr(track_matching, "_CHUNK_MASKS", 1)
-            parts = list(match_tracks(ground_truth, predictions, rules, processes=2 if rules is YTVIS else 1))
+            parts = list(match_tracks(ground_truth, predictions, rules, threads=2 if rules is YTVIS else 1))
         assert len(parts) > 3
         assert np.concatenate([part.predictions for part in parts]).tolist() == whole.predictions.tolist()
         assert np.concatenate([part.ground_truths for part in parts]).tolist() == whole.ground_truths.tolist()
@@ -81,5 +81,5 @@ def test_no_videos_no_matches() -> None:
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="video id 9 .*truth.json"):
         list(match_tracks(truth(), [guess([None], video=9)], YTVIS))
-    with pytest.raises(ValueError, match="processes: is 0"):
-        list(match_tracks(truth(), [], YTVIS, processes=0))
+    with pytest.raises(ValueError, match="threads: is 0"):
+        list(match_tracks(truth(), [], YTVIS, threads=0))

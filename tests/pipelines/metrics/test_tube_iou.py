@@ -91,6 +91,19 @@ def test_pixels_are_counted_exactly() -> None:
     assert iou([truth] * 3, [found] * 3) == (3 * 19_999_996) / (3 * 20_000_000)
 
 
+@pytest.mark.parametrize("least", [0.1, 0.5, 0.9])
+def test_pairs_that_cannot_reach_an_iou_may_be_left_out(least: float) -> None:
+    rng = np.random.default_rng(8)
+    truths, found = Tubes(random_tubes(rng, 20)), Tubes(random_tubes(rng, 20))
+    pairs = all_pairs(20, 20)
+    every, some = tube_iou(truths, found, pairs), tube_iou(truths, found, pairs, least=least)
+    assert some[every >= least].tolist() == every[every >= least].tolist()
+    assert ((some == every) | (some == 0)).all()
+    assert (some < every).any()
+    one, two = Tubes([[strip(0, 10)]]), Tubes([[strip(0, 20)]])
+    assert tube_iou(one, two, np.array([[0, 0]]), least=0.5) == 0.5, "areas in the ratio that is asked for"
+
+
 def share(found: Masks, *truths: Masks) -> float:
     return float(followed_share(Tubes(truths), Tubes([found]), all_pairs(len(truths), 1))[0])
 

@@ -1,0 +1,121 @@
+"""Values of a YouTube-VIS file, checked as they are taken out of it."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from pycocotools import mask as coco
+
+from pipelines.datasets.annotations import AnnotatedVideo, Mask
+from pipelines.metrics.run_lengths import find_corrupt
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text", list: "a list"}
+
+
+class EntryReader:
+    """Takes values out of a document; knows whose fault it is if they are wrong.
+
+    Args:
+        path: of the file, for errors.
+        strict: whether `odd` refuses; otherwise it counts.
+
+    Attributes:
+        warnings: what was odd, and how often.
+    """
+
+    def __init__(self, path: str, strict: bool) -> None:
+        self.path = path
+        self.strict = strict
+        self.warnings: Counter[str] = Counter()
+        self._masks: dict[tuple[Mask | None, ...], tuple[Mask | None, ...]] = {}
+
+    def error(self, where: str, what: str, remedy: str) -> ValueError:
+        """Returns an error to raise."""
+        return ValueError(f"{self.path}: {where} {what}; {remedy}")
+
+    def odd(self, where: str, what: str, remedy: str, warning: str) -> None:
+        """Refuses or counts what the official tool accepts."""
+        if self.strict:
+            raise self.error(where, what, remedy)
+        self.warnings[warning] += 1
+
+    def entries(self, document: dict[str, Any], name: str) -> list[Any]:
+        """Returns a list of the document."""
+        value = document.get(name)
+        if not isinstance(value, list):
+            raise self.error("the file", f"has no list {name!r}", "give a ground truth in the format of YouTube-VIS")
+        return value
+
+    def value(self, where: str, entry: Any, name: str, kind: type) -> Any:
+        """Returns a required value; integers pass as floats, but neither booleans nor texts pass as numbers."""
+        if not isinstance(entry, dict):
+            raise self.error(where, f"is {entry!r:.60}", "give an object")
+        if name not in entry:
+            raise self.error(where, f"has no {name!r}", "add it")
+        value = entry[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+            raise self.error(where, f"has {name!r} {value!r:.60}", f"give {_KINDS[kind]}")
+        return value
+
+    def check_unique(self, what: str, ids: Iterable[int]) -> None:
+        """Refuses an id that occurs twice."""
+        twice = [number for number, times in Counter(ids).items() if times > 1]
+        if twice:
+            raise self.error(f"{what} id {twice[0]}", "occurs more than once", "give every one its own id")
+
+    def masks(self, where: str, entry: Any, video: AnnotatedVideo | None, polygons: bool) -> tuple[Mask | None, ...]:
+        """Returns the segmentations; `polygons` also allows plain run lengths.
+
+        Equal ones are returned as one: models give a track several labels, and its masks are then read and scored once.
+        """
+        segmentations = self.value(where, entry, "segmentations", list)
+        if video is not None and len(segmentations) != video.length:
+            self.odd(
+                where,
+                f"has {len(segmentations)} segmentations, but video {video.id} has {video.length} frames",
+                "give one per frame, null where the object is absent",
+                "tracks whose number of segmentations is not their video's length: surplus frames do not count",
+            )
+        masks = tuple(self._mask(f"{where}, frame {t},", it, video, polygons) for t, it in enumerate(segmentations))
+        for t, mask in enumerate(masks):
+            if mask is not None and video is not None and mask[:2] != (video.height, video.width):
+                self.odd(
+                    f"{where}, frame {t},",
+                    f"is {mask.height} x {mask.width}, but video {video.id} is {video.height} x {video.width}",
+                    "give masks of the video's size",
+                    "masks whose size is not their video's",
+                )
+        return self._masks.setdefault(masks, masks)
+
+    def _mask(self, where: str, segmentation: Any, video: AnnotatedVideo | None, polygons: bool) -> Mask | None:
+        if segmentation is None or segmentation in ([], {}):
+            return None
+        if polygons and isinstance(segmentation, list) and video is not None:
+            if not all(_is_polygon(part) for part in segmentation):
+                raise self.error(where, f"has {segmentation!r:.60}", "give polygons as x, y, x, y, x, y, …")
+            merged = coco.merge(coco.frPyObjects(segmentation, video.height, video.width))
+            return Mask(video.height, video.width, merged["counts"])
+        size, counts = self.value(where, segmentation, "size", list), segmentation.get("counts")
+        if len(size) != 2 or not all(type(side) is int and 0 < side < 1 << 31 for side in size):
+            raise self.error(where, f"has the size {size}", "give height and width in pixels")
+        if isinstance(counts, str):
+            return Mask(size[0], size[1], counts.encode("ascii", "replace"))
+        if not polygons or not isinstance(counts, list):
+            raise self.error(where, f"has counts {counts!r:.60}", "give compressed run lengths, as text")
+        if not all(type(run) is int and run >= 0 for run in counts) or sum(counts) != size[0] * size[1]:
+            raise self.error(where, f"has counts {counts!r:.60}", f"give runs that add up to {size[0]} * {size[1]}")
+        return Mask(size[0], size[1], coco.frPyObjects({"size": size, "counts": counts}, *size)["counts"])
+
+    def check_masks(self, tracks: list[tuple[str, tuple[Mask | None, ...]]]) -> None:
+        """Refuses masks that are not run lengths of their size, on which the official tool would count garbage."""
+        corrupt = find_corrupt([mask for _, its in tracks for mask in its if mask is not None])
+        if corrupt is not None:
+            position, reason = corrupt
+            places = [(where, t) for where, its in tracks for t, mask in enumerate(its) if mask is not None]
+            raise self.error("{}, frame {},".format(*places[position]), reason, "write the file again")
+
+
+def _is_polygon(part: Any) -> bool:
+    numbers = isinstance(part, list) and all(type(x) in (int, float) and math.isfinite(x) for x in part)
+    return numbers and len(part) >= 6 and len(part) % 2 == 0

@@ -1,0 +1,154 @@
+"""TrackMAP of BURST (Athar et al., WACV 2023) and TAO: average precision of tracks by the IoU of their masks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from pipelines.datasets.annotations import Mask
+from pipelines.datasets.burst import BurstDetections, BurstSequence
+from pipelines.metrics.hota import EPSILON
+from pipelines.metrics.tube_iou import Tubes, tube_iou
+
+# Not linspace: the sums drift upwards, so that an IoU of exactly 0.85, 0.9 or 0.95 does not reach its threshold.
+THRESHOLDS = np.arange(0.5, 0.96, 0.05)
+RECALLS = np.linspace(0, 1, 101)
+_AREAS = {"area_s": (0, 32**2), "area_m": (32**2, 96**2), "area_l": (96**2, 1e10)}  # mean pixels of a track's masks
+_LENGTHS = {"time_s": (0, 3), "time_m": (3, 10), "time_l": (10, 1e5)}  # masks of a track
+RANGES = ("all", *_AREAS, *_LENGTHS)
+NONE = -1.0  # nothing to average, as BURST prints it
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrackMatches:
+    """Predicted tracks of a sequence and category, best score first, in R ranges at T thresholds.
+
+    Attributes:
+        score: of each track.
+        matched: whether it has found an object.
+        ignored: whether it is neither right nor wrong.
+        objects: how many there are to find.
+    """
+
+    score: Float64[np.ndarray, "D"]
+    matched: Bool[np.ndarray, "R T D"]
+    ignored: Bool[np.ndarray, "R T D"]
+    objects: Int64[np.ndarray, "R"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Tracks:
+    """Tracks of a sequence in the order of their first masks.
+
+    Attributes:
+        id: of each.
+        category: that of its first mask.
+        score: mean over its masks.
+        outside: whether it is outside of each of the ranges, whose ends are inside.
+        tubes: its masks.
+    """
+
+    id: Int64[np.ndarray, "n"]
+    category: Int64[np.ndarray, "n"]
+    score: Float64[np.ndarray, "n"]
+    outside: Bool[np.ndarray, "R n"]
+    tubes: Tubes
+
+
+def match_tracks(
+    sequence: BurstSequence, predicted: BurstDetections, categories: frozenset[int]
+) -> dict[int, TrackMatches]:
+    """Matches of each category with objects; predictions only of categories that are in the sequence or negative."""
+    known = categories & {*sequence.objects.category_id.tolist(), *sequence.negative}
+    gt, found = _tracks(sequence, sequence.objects, known), _tracks(sequence, predicted, known)
+    pairs = np.argwhere(gt.category[:, None] == found.category)
+    iou = np.zeros((len(gt.id), len(found.id)))
+    iou[pairs[:, 0], pairs[:, 1]] = tube_iou(gt.tubes, found.tubes, pairs)
+    matches = {}
+    for category in known & {*gt.category.tolist(), *found.category.tolist()}:
+        rows, columns = np.flatnonzero(gt.category == category), np.flatnonzero(found.category == category)
+        columns = columns[np.argsort(-found.score[columns], kind="stable")]
+        matched, ignored = _match(iou[np.ix_(rows, columns)], gt.outside[:, rows], found.id[columns] > 0)
+        spared = found.outside[:, None, columns] | (category in sequence.not_exhaustive)
+        matches[category] = TrackMatches(
+            score=found.score[columns],
+            matched=matched,
+            ignored=ignored | (spared & ~matched),
+            objects=(~gt.outside[:, rows]).sum(1),
+        )
+    return matches
+
+
+def average_precision(
+    parts: Sequence[TrackMatches],
+) -> tuple[Float64[np.ndarray, "R T"], Float64[np.ndarray, "R T"]]:
+    """AP and the recall of all predictions, in each range at each threshold; -1 in ranges without objects."""
+    order = np.argsort(-np.concatenate([part.score for part in parts]), kind="stable")
+    matched = np.concatenate([part.matched for part in parts], axis=2)[..., order]
+    counted = ~np.concatenate([part.ignored for part in parts], axis=2)[..., order]
+    objects = np.sum([part.objects for part in parts], axis=0)
+    tp, fp = (matched & counted).cumsum(2), (~matched & counted).cumsum(2)
+    precision = tp / (fp + tp + np.spacing(1))
+    precision = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
+    ap, ar = np.full(tp.shape[:2], NONE), np.full(tp.shape[:2], NONE)
+    for here in np.ndindex(ap.shape):
+        if total := objects[here[0]]:
+            recall = tp[here] / total
+            ap[here] = np.append(precision[here], 0)[np.searchsorted(recall, RECALLS)].mean()
+            ar[here] = recall[-1] if len(recall) else 0
+    return ap, ar
+
+
+def _tracks(sequence: BurstSequence, detections: BurstDetections, categories: frozenset[int]) -> _Tracks:
+    ids, first, track = np.unique(detections.track_id, return_index=True, return_inverse=True)
+    numbers = [n for n in np.argsort(first) if int(detections.category_id[first[n]]) in categories]
+    scores, lengths, masks = [], [], []
+    for number in numbers:
+        rows = np.flatnonzero(track == number)
+        rows = rows[np.argsort(sequence.times[detections.frame[rows]], kind="stable")]  # the mean depends on the order
+        here: list[Mask | None] = [None] * len(sequence.times)
+        for row in rows:
+            here[detections.frame[row]] = Mask(sequence.height, sequence.width, detections.counts[row])
+        masks.append(here)
+        scores.append(np.mean(detections.score[rows]))
+        lengths.append(len(rows))
+    tubes, length = Tubes(masks), np.array(lengths, np.int64)
+    outside = [np.zeros(len(length), bool)]
+    for values, ranges in ((tubes.area / length, _AREAS), (length, _LENGTHS)):  # masks without pixels are counted
+        outside += [(values < low) | (values > high) for low, high in ranges.values()]
+    return _Tracks(
+        id=ids[numbers],
+        category=detections.category_id[first[numbers]],
+        score=np.array(scores, np.float64),
+        outside=np.array(outside),
+        tubes=tubes,
+    )
+
+
+def _match(
+    iou: Float64[np.ndarray, "G D"], outside: Bool[np.ndarray, "R G"], takes: Bool[np.ndarray, "D"]
+) -> tuple[Bool[np.ndarray, "R T D"], Bool[np.ndarray, "R T D"]]:
+    """Whether each prediction, from the best on, finds an object, and whether that object is outside of the range.
+
+    An object is the one of largest IoU that is not taken yet, of equal ones the last, and those outside of the range
+    only if there is no other.
+    """
+    shape = len(outside), len(THRESHOLDS), iou.shape[1]
+    matched, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
+    taken = np.zeros((*shape[:2], len(iou)), bool)
+    for prediction in range(iou.shape[1]):
+        best = np.tile(THRESHOLDS, (len(outside), 1))
+        match = np.full(shape[:2], -1)
+        for is_outside in (False, True):
+            open_ = match < 0 if is_outside else np.ones(shape[:2], bool)
+            for row in np.flatnonzero(iou[:, prediction] >= THRESHOLDS[0] - EPSILON):
+                better = open_ & (outside[:, row, None] == is_outside) & ~taken[..., row]
+                better &= iou[row, prediction] >= best - EPSILON
+                best[better], match[better] = iou[row, prediction], row
+        matched[..., prediction] = match >= 0
+        ranges, thresholds = np.nonzero(match >= 0)
+        rows = match[ranges, thresholds]
+        ignored[ranges, thresholds, prediction] = outside[ranges, rows]
+        taken[ranges, thresholds, rows] = takes[prediction]
+    return matched, ignored
