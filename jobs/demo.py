@@ -38,6 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--videos", type=int, default=3, help="number of videos (default: 3)")
     options = parser.parse_args(arguments)
     output: Path = options.output
+    if options.videos < 1:
+        parser.error(f"videos: must be at least 1, got {options.videos}")
+    if output.exists() and not output.is_dir():
+        parser.error(f"output: {output} is a file; choose a folder")
     if output.exists() and any(output.iterdir()) and not (output / MARKER).exists():
         parser.error(f"output: {output} is not empty and no earlier demo; choose another folder")
     remove_earlier(output)

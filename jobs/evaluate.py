@@ -6,8 +6,9 @@ python -m jobs.evaluate run --config sweep.yaml
 
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from jobs.label import ProgressLine
 from pipelines.evaluation import Protocol, Score, score
@@ -22,13 +23,30 @@ _SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "AR
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; returns the exit code: 0, 1 if a cell of a sweep failed, 2 for bad input."""
-    parser = _parser()
-    options = parser.instantiate(parser.parse_args(arguments))
     try:
+        options = _parse(sys.argv[1:] if arguments is None else arguments)
         return _score(options.score) if options.subcommand == "score" else _run(options.run)
-    except ValueError as error:
-        print(f"evaluate: error: {error}", file=sys.stderr)
+    except (ArgumentError, ValueError) as error:
+        print(f"evaluate: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+
+
+def _parse(arguments: list[str]) -> Namespace:
+    """Returns the options; if a file of options has the same error on its own, the error names it."""
+    parser = _parser()
+    try:
+        options: Namespace = parser.instantiate(parser.parse_args(arguments))
+        return options
+    except ArgumentError as error:
+        files = [value for option, value in pairwise(arguments) if option == "--config"]
+        files += [option.removeprefix("--config=") for option in arguments if option.startswith("--config=")]
+        for file in files:
+            try:
+                parser.parse_args(["run", "--config", file])
+            except ArgumentError as own:
+                if str(own) == str(error):
+                    raise ValueError(f"{file}: {error}") from error
+        raise
 
 
 def _parser() -> ArgumentParser:
@@ -41,7 +59,9 @@ def _parser() -> ArgumentParser:
     sweep = ArgumentParser(description="Label, export and score checkpoints × data sets × ablations.")
     sweep.add_argument("--config", action="config", help="YAML file with any of the options below")
     sweep.add_class_arguments(SweepConfig)
-    parser = ArgumentParser(prog="python -m jobs.evaluate", description=__doc__)
+    parser = ArgumentParser(
+        prog="python -m jobs.evaluate", description=__doc__, exit_on_error=False, allow_abbrev=False
+    )
     commands = parser.add_subcommands()
     commands.add_subcommand("score", files)
     commands.add_subcommand("run", sweep)
@@ -96,7 +116,7 @@ def print_score(scored: Score) -> None:
         kinds = [kind for kind in ("", "base/", "novel/", "with_categories/") if f"{kind}AP" in scored.numbers]
         rows = {name: [_percent(scored.numbers[f"{kind}{name}"]) for kind in kinds] for name in _SHOWN}
         _print_table([kind.rstrip("/") or "all" for kind in kinds], rows)
-        print("AP50 lost to " + ", ".join(f"{kind} {100 * scored.errors[kind]:.1f}" for kind in KINDS))
+    print("AP50 lost to " + ", ".join(f"{kind} {100 * scored.errors[kind]:.1f}" for kind in KINDS))
     for warning, times in scored.warnings.items():
         print(f"warning: {times} × {warning}")
     if scored.refusal:

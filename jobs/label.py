@@ -2,12 +2,15 @@
 
 python -m jobs.label --input videos/ --output labels/ --vocabulary names.txt
 
-Run again after any interruption, it goes on where it was. The exit code is 0 if every video was labelled, 1 if some
-failed (their reasons are in the `videos` table), 2 for bad input.
+Run again after any interruption, it goes on where it was. The exit code is 0 if every video is labelled, 1 if some
+failed (their reasons are in the `videos` table) or the run broke off, 2 for bad input, 75 if it was interrupted.
 """
 
+import os
+import signal
 import sys
 import time
+from argparse import ArgumentError
 
 from jsonargparse import ArgumentParser
 
@@ -19,41 +22,55 @@ LOG_EVERY = 10.0
 
 
 class ProgressLine:
-    """One line that is written over in a terminal, log lines elsewhere."""
+    """One line that is written over in a terminal, log lines elsewhere; rates count from the first frames on."""
 
     def __init__(self) -> None:
-        self.start = self.last = time.monotonic()
-        self.shown = ""
+        self.last = time.monotonic()
+        self.began: tuple[float, Progress] | None = None
 
     def __call__(self, done: Progress, total: int) -> None:
         """Shows how far the run has come."""
-        now = time.monotonic()
+        now, terminal = time.monotonic(), sys.stderr.isatty()
         finished = done.ok + done.failed
-        if not sys.stderr.isatty() and now - self.last < LOG_EVERY and finished < total:
+        if self.began is None and (done.frames or finished):
+            self.began = now, done
+        if not terminal and now - self.last < LOG_EVERY and finished < total:
             return
-        self.last, elapsed = now, now - self.start
-        left = f"{elapsed * (total - finished) / finished:.0f} s left" if finished else "…"
+        self.last = now
         failed = f", {done.failed} failed" if done.failed else ""
-        count = f"{finished}/{total} videos{failed}, {done.frames} frames"
-        if count == self.shown:
-            return
-        self.shown = count
-        line = f"{count} at {done.frames / elapsed:.1f}/s, {done.tracks} tracks, {left}"
-        terminal = sys.stderr.isatty()
+        line = f"{finished}/{total} videos{failed}, {done.frames} frames{self._rate(done, total, now)}"
         print(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+
+    def _rate(self, done: Progress, total: int, now: float) -> str:
+        if self.began is None:
+            return ", starting"
+        start, first = self.began
+        elapsed, videos = max(now - start, 1e-9), done.ok + done.failed - first.ok - first.failed
+        left = total - done.ok - done.failed
+        remaining = f", {elapsed * left / videos:.0f} s left" if videos and left else ""
+        return f" at {(done.frames - first.frames) / elapsed:.1f}/s, {done.tracks} tracks{remaining}"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; returns the exit code."""
-    parser = ArgumentParser(prog="python -m jobs.label", description=__doc__)
+    parser = ArgumentParser(prog="python -m jobs.label", description=__doc__, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_class_arguments(LabelConfig)
     try:
-        config = parser.instantiate(parser.parse_args(arguments))
-        summary = label_videos(LabelConfig(**{k: v for k, v in vars(config).items() if k != "config"}), ProgressLine())
-    except (ValueError, RuntimeError) as error:
+        options = parser.instantiate(parser.parse_args(arguments))
+        config = LabelConfig(**{name: value for name, value in vars(options).items() if name != "config"})
+        if config.checkpoint is None:
+            print("The built-in model is UNTRAINED and knows the words of Shapes only.", file=sys.stderr)
+        summary = label_videos(config, ProgressLine())
+    except (ArgumentError, ValueError) as error:
+        print(f"label: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
         print(f"label: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
+        return 1
+    except KeyboardInterrupt:
+        print("\nlabel: interrupted; what is committed stays, run it again to go on", file=sys.stderr)
+        return os.EX_TEMPFAIL
     print_summary(summary, config.output)
     return 1 if summary.failures or summary.missing else 0
 
@@ -62,12 +79,13 @@ def print_summary(summary: LabelSummary, output: str) -> None:
     """Prints what was done, failures by name."""
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    rate = summary.frames / summary.seconds
-    print(
-        f"{summary.ok} of {summary.videos} videos labelled"
-        f"{f', {summary.skipped} were already' if summary.skipped else ''}: {summary.frames} frames, "
-        f"{summary.tracks} tracks in {summary.seconds:.0f} s ({rate:.1f} frames/s) → {output}"
-    )
+    done = f"{summary.ok} of {summary.videos} videos labelled"
+    if summary.skipped:
+        done += f", {summary.skipped} were already"
+    if summary.frames:
+        rate = summary.frames / summary.seconds
+        done += f": {summary.frames} frames, {summary.tracks} tracks in {summary.seconds:.0f} s ({rate:.1f} frames/s)"
+    print(f"{done} → {output}")
     for video_id, reason in summary.failures.items():
         print(f"  failed: {video_id}: {reason}")
     for video_id in summary.missing:
@@ -75,4 +93,5 @@ def print_summary(summary: LabelSummary, output: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
     sys.exit(main())

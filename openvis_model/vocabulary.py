@@ -99,7 +99,11 @@ class Vocabulary:
         """
         try:
             return cls.from_lines(Path(path).read_text(encoding="utf-8-sig").splitlines())
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise ValueError(f"vocabulary: cannot read {path} ({error.strerror}); correct the path") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"vocabulary: {path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+        except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
 

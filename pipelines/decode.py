@@ -15,7 +15,17 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import Float64, Int64, UInt8
 
 from pipelines.decord_reader import decord_frames
-from pipelines.video_index import Segment, VideoInfo, decode_packet, demux, open_image, open_video, quarter_turns
+from pipelines.video_index import (
+    Segment,
+    VideoError,
+    VideoInfo,
+    decode_packet,
+    demux,
+    open_image,
+    open_video,
+    quarter_turns,
+    upright_size,
+)
 from pipelines.videos import list_images
 
 
@@ -54,7 +64,7 @@ def decode(
         Batches in order of presentation.
 
     Raises:
-        VideoError: if the file is gone or, in a folder of images, an image is broken.
+        VideoError: if the file is gone or, in a folder of images, an image is broken or of another size than the first.
     """
     size = size or (info.height, info.width)
     read = {"decord": _read_decord, "pyav": _read_pyav, "images": _read_images}[info.reader]
@@ -102,6 +112,9 @@ def _read_images(
         if frame >= len(names):
             return
         with open_image(os.path.join(path, names[frame])) as image:
+            if upright_size(image) != (info.height, info.width):
+                height, width = upright_size(image)
+                raise VideoError(f"{names[frame]}: is {width}x{height}, the first image {info.width}x{info.height}")
             rgb = _to_rgb(image, size, VideoReformatter())
         yield position, rgb
 

@@ -9,18 +9,23 @@ finished and written while others are still being decoded. Dense masks never lea
 import hashlib
 import json
 import logging
+import math
 import os
+import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from openvis_model.mask_proposal import SIZE_DIVISOR
@@ -63,6 +68,7 @@ class LabelConfig:
         model_actors: processes that run the model.
         model_gpus: GPUs of each; 0 runs on the CPU.
         trackers: processes that track and write.
+        retry_failed: whether videos that failed before are tried again.
         overwrite: whether videos that were labelled by another model, or with another vocabulary or other settings, are
             labelled again; each keeps its old tracks until it has new ones. An output with such videos is refused
             otherwise.
@@ -84,6 +90,7 @@ class LabelConfig:
     model_actors: int = 1
     model_gpus: float = 0.0
     trackers: int = 1
+    retry_failed: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -91,6 +98,8 @@ class LabelConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
+        if not 0 <= self.model_gpus < math.inf:
+            raise ValueError(f"model_gpus: expected 0 or more, got {self.model_gpus}")
         if not 0 <= self.objectness_floor <= self.tracker.objectness_threshold:
             raise ValueError(
                 f"objectness_floor: expected 0 to the tracker's objectness_threshold "
@@ -106,7 +115,14 @@ class LabelConfig:
 
     def fingerprint(self) -> str:
         """Of the settings that the tables depend on; batches, segments and actors are not among them."""
-        settings = [self.fps, self.stride, asdict(self.tracker), self.objectness_floor, self.top, self.precision]
+        settings = [
+            self.fps and float(self.fps),
+            self.stride,
+            asdict(self.tracker),
+            self.objectness_floor,
+            self.top,
+            self.precision,
+        ]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
@@ -151,10 +167,11 @@ def label_videos(
         RuntimeError: the run broke off; what is committed stays.
     """
     start = time.monotonic()
-    results = Results(Storage(config.output))
-    results.storage.check_writable()
     vocabulary = Vocabulary.read(Path(config.vocabulary))
     videos = list(find_videos(config.input))
+    _check_gpus(config)
+    results = Results(Storage(config.output))
+    results.check_writable()
     model = load_model(config.checkpoint)
     embedding = embed_vocabulary(vocabulary, model.text_encoder)
     fingerprints = Fingerprints(
@@ -164,7 +181,7 @@ def label_videos(
     )
     results.remove_leftovers()
     todo = _todo(config, results, videos, fingerprints)
-    done = Progress()
+    done, failures = Progress(), {}
     if todo:
         _connect(config)
         tracker = VideoTracker(config.tracker, embedding, model.rollout_tracker)
@@ -173,10 +190,12 @@ def label_videos(
         trackers: list[Any] = [tracker_actor.remote(new_writer) for _ in range(config.trackers)]
         try:
             done = _run(config, todo, trackers, model.config.short_side, report)
+            failures = {
+                key: value for each in ray.get([t.failed.remote() for t in trackers]) for key, value in each.items()
+            }
         finally:
-            for actor in trackers:  # Ray Data's statistics would keep them
-                ray.kill(actor)
-    return _summary(videos, todo, results, done, time.monotonic() - start)
+            _end(trackers)
+    return _summary(videos, todo, results, done, failures, time.monotonic() - start)
 
 
 def _run(
@@ -197,7 +216,7 @@ def _run(
     # 1 batch → 1 labelled batch of tokens and RLE, some kB. Two in flight: one is fetched while one computes.
     dataset = dataset.map_batches(
         Model,
-        fn_constructor_args=(config.checkpoint,),
+        fn_constructor_args=(config.checkpoint and os.path.abspath(config.checkpoint),),
         fn_constructor_kwargs={
             "device": "cuda" if config.model_gpus else "cpu",
             "threads": max(1, (os.cpu_count() or 1) // config.model_actors),
@@ -210,40 +229,65 @@ def _run(
         num_gpus=config.model_gpus or None,
         num_cpus=None if config.model_gpus else 1,
     )
-    with ThreadPoolExecutor(1) as thread:
-        writing = thread.submit(dataset.write_datasink, TrackSink(trackers), ray_remote_args={"num_cpus": 0})
-        while not writing.done():
-            wait([writing], timeout=1)
-            report(_progress(trackers), len(todo))
-        try:
-            writing.result()
-            return _progress(trackers)
-        except Exception as error:  # Ray disguises errors as those of the code that it ran, ValueError for one
-            raise RuntimeError(f"the run broke off: {error}") from error
+    thread = ThreadPoolExecutor(1)
+    writing = thread.submit(dataset.write_datasink, TrackSink(trackers), ray_remote_args={"num_cpus": 0})
+    thread.shutdown(wait=False)  # interrupted, the run ends when its trackers do
+    while not writing.done():
+        wait([writing], timeout=1)
+        report(_progress(trackers), len(todo))
+    if error := writing.exception():  # Ray disguises errors as those of the code that it ran, ValueError for one
+        raise RuntimeError(f"the run broke off, {_reason(error)}; what is committed stays, run it again") from error
+    return _progress(trackers)
+
+
+def _end(trackers: list[Any]) -> None:
+    """Ends the actors, which Ray Data's statistics would keep; what they have of unfinished videos goes with them."""
+    with suppress(ray.exceptions.RayError):
+        ray.get([tracker.close.remote() for tracker in trackers], timeout=10)
+    for tracker in trackers:
+        ray.kill(tracker)
+
+
+def _reason(error: BaseException) -> str:
+    """What an error of Ray is about: the first error in the traceback that it has as its text."""
+    lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+    return (named or lines or [repr(error)])[0]
 
 
 def _todo(config: LabelConfig, results: Results, videos: list[Video], fingerprints: Fingerprints) -> list[Video]:
     """Videos that the output lacks.
 
     Raises:
-        ValueError: if the output has videos under another model, vocabulary or settings that are not to be overwritten.
+        ValueError: if the output has videos under another model, vocabulary or settings, or another file under the id
+            of a video, that are not to be overwritten.
     """
+    uris = {video.video_id: video.uri for video in videos}
     done = set()
-    for row in results.read("videos").select(["video_id", *vars(fingerprints)]).to_pylist():
+    for row in results.read("videos").select(["video_id", "uri", "status", *vars(fingerprints)]).to_pylist():
         differing = [
             name.removesuffix("_fingerprint") for name, value in vars(fingerprints).items() if row[name] != value
         ]
-        if not differing:
-            done.add(row["video_id"])
+        uri = uris.get(row["video_id"], row["uri"])
+        if not differing and uri == row["uri"]:
+            if row["status"] == "ok" or not config.retry_failed:
+                done.add(row["video_id"])
         elif not config.overwrite:
-            raise ValueError(
-                f"output: {config.output} has videos labelled with another {' and '.join(differing)}; "
-                "choose another output, or --overwrite true"
-            )
+            what = f"videos labelled with another {' and '.join(differing)}"
+            if not differing:
+                what = f"{row['uri']} under the id {row['video_id']!r}, which is now that of {uri}"
+            raise ValueError(f"output: {config.output} has {what}; choose another output, or --overwrite true")
     return [video for video in videos if video.video_id not in done]
 
 
-def _summary(videos: list[Video], todo: list[Video], results: Results, done: Progress, seconds: float) -> LabelSummary:
+def _summary(
+    videos: list[Video],
+    todo: list[Video],
+    results: Results,
+    done: Progress,
+    failures: dict[str, str],
+    seconds: float,
+) -> LabelSummary:
     ids = {video.video_id for video in videos}
     rows = [
         row
@@ -254,12 +298,22 @@ def _summary(videos: list[Video], todo: list[Video], results: Results, done: Pro
         videos=len(videos),
         skipped=len(videos) - len(todo),
         ok=done.ok,
-        failures={row["video_id"]: row["error"] for row in rows if row["status"] == "failed"},
+        failures={row["video_id"]: row["error"] for row in rows if row["status"] == "failed"} | failures,
         missing=sorted(ids - {row["video_id"] for row in rows}),
         frames=done.frames,
         tracks=done.tracks,
         seconds=seconds,
     )
+
+
+def _check_gpus(config: LabelConfig) -> None:
+    """A cluster may grow; this machine will not, and the run would wait for ever."""
+    wanted, here = config.model_gpus * config.model_actors, torch.cuda.device_count()
+    if wanted > here and not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
+        raise ValueError(
+            f"model_gpus: {config.model_actors} model actors want {wanted:g} GPUs, this machine has {here}; "
+            "lower model_gpus or model_actors, or set RAY_ADDRESS to a cluster"
+        )
 
 
 def _connect(config: LabelConfig) -> None:
@@ -269,13 +323,16 @@ def _connect(config: LabelConfig) -> None:
         slots = (os.cpu_count() or 1) + config.model_actors
         cluster = os.environ.get("RAY_ADDRESS")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        before = signal.getsignal(signal.SIGTERM)
         with _silent_stderr():  # even the log level is logged; what goes wrong is raised
             ray.init(num_cpus=None if cluster else slots, log_to_driver=False, logging_level=logging.ERROR)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray takes it for itself, and dies of it with a crash report
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
     context.target_max_block_size = ROW_BYTES
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is raised, and told once
 
 
 @contextmanager

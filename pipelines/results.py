@@ -166,6 +166,22 @@ class Results:
         parts = [self._part(table, name) for name in names]
         return pa.concat_tables(parts) if parts else SCHEMAS[table].empty_table()
 
+    def check_writable(self) -> None:
+        """Writes and removes a small file beside each table's.
+
+        Raises:
+            ValueError: names the folder and what the system says.
+        """
+        for table in SCHEMAS:
+            self.storage.check_writable(table)
+
+    def status(self, name: str) -> str | None:
+        """`ok` or `failed`, if the part is committed."""
+        if not self.storage.exists(f"videos/{name}.parquet"):
+            return None
+        status: str = self._part("videos", name)["status"][0].as_py()
+        return status
+
     def committed_parts(self) -> list[str]:
         """Names of the parts that count."""
         return sorted(self._names("videos"))
@@ -191,19 +207,33 @@ class Results:
     def _part(self, table: str, name: str) -> pa.Table:
         with self.storage.read(f"{table}/{name}.parquet") as file:
             # Threads of pyarrow's scanner can abort the process at its end where torch is loaded too.
-            return pq.ParquetFile(file).read(use_threads=False).cast(SCHEMAS[table])
+            try:
+                return pq.ParquetFile(file).read(use_threads=False).cast(SCHEMAS[table])
+            except pa.ArrowException as error:
+                raise ValueError(f"{self.storage.root}/{table}/{name}.parquet: damaged ({error}); remove it") from error
 
 
 def read_videos(output: str) -> pa.Table:
-    """The `videos` table of an output folder."""
-    return Results(Storage(output)).read("videos")
+    """The `videos` table of an output folder.
+
+    Raises:
+        ValueError: the folder is not there, or a file of it is damaged.
+    """
+    return _read(output, "videos")
 
 
 def read_tracks(output: str) -> pa.Table:
-    """The `tracks` table of an output folder."""
-    return Results(Storage(output)).read("tracks")
+    """The `tracks` table of an output folder; raises as `read_videos`."""
+    return _read(output, "tracks")
 
 
 def read_masks(output: str) -> pa.Table:
-    """The `masks` table of an output folder; large for an archive, which DuckDB reads file by file."""
-    return Results(Storage(output)).read("masks")
+    """The `masks` table of an output folder, large for an archive; raises as `read_videos`."""
+    return _read(output, "masks")
+
+
+def _read(output: str, table: str) -> pa.Table:
+    results = Results(Storage(output))
+    if not results.storage.root.is_dir():
+        raise ValueError(f"output: {output} is no folder; give the output of a labelling run")
+    return results.read(table)

@@ -25,22 +25,22 @@ class Storage:
     def __init__(self, root: str) -> None:
         if "://" in root and not root.startswith("file://"):
             raise ValueError(f"{root}: only local folders are supported so far; mount or copy it")
-        self.root = Path(root.removeprefix("file://"))
+        self.root = Path(root.removeprefix("file://")).absolute()  # other processes have other working folders
 
-    def check_writable(self) -> None:
-        """Writes and removes a small file.
+    def check_writable(self, folder: str = "") -> None:
+        """Writes and removes a small file in a folder.
 
         Raises:
             ValueError: names the root and what the system says.
         """
-        probe = f".writable-{uuid.uuid4().hex}"
+        probe = f"{folder}/.writable-{uuid.uuid4().hex}".removeprefix("/")
         try:
             with self.write(probe) as file:
                 file.write(b"")
             self.remove(probe)
         except OSError as error:
             raise ValueError(
-                f"output: cannot write to {self.root} ({error.strerror}); choose another folder"
+                f"output: cannot write to {self.root / folder} ({error.strerror}); choose another folder"
             ) from error
 
     @contextmanager
@@ -76,6 +76,10 @@ class Storage:
             for entry in os.scandir(base):
                 if entry.is_file() and not entry.name.startswith("."):
                     yield f"{folder}/{entry.name}"
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+        return self._resolve(path).is_file()
 
     def remove(self, path: str) -> None:
         """Removes a file if it is there."""

@@ -30,12 +30,16 @@ class Progress:
 
 
 class Writer(Protocol):
-    """What becomes of one video; `tracks` that have ended are counted."""
+    """What becomes of one video: its `tracks` that have ended are counted, `error` says why it failed."""
 
     tracks: int
+    error: str | None
 
     def add(self, batch: LabelledBatch) -> str | None:
         """Takes a batch in, in any order; returns "ok" or "failed" once the video is committed."""
+
+    def discard(self) -> None:
+        """Drops what there is of the video."""
 
 
 class TrackerActor:
@@ -49,6 +53,7 @@ class TrackerActor:
         self.new_writer = new_writer
         self.writers: dict[str, Writer] = {}
         self.done: set[str] = set()
+        self.failures: dict[str, str] = {}
         self.count = Progress()
 
     def add(self, batches: list[bytes]) -> None:
@@ -72,11 +77,23 @@ class TrackerActor:
         if status:
             self.count += Progress(ok=int(status == "ok"), failed=int(status == "failed"))
             self.done.add(batch.video_id)
+            if status == "failed":
+                self.failures[batch.video_id] = str(writer.error)
             del self.writers[batch.video_id]
 
     def progress(self) -> Progress:
         """Counts so far."""
         return self.count
+
+    def failed(self) -> dict[str, str]:
+        """Ids of videos that failed, and why."""
+        return self.failures
+
+    def close(self) -> None:
+        """Drops what there is of unfinished videos."""
+        for writer in self.writers.values():
+            writer.discard()
+        self.writers.clear()
 
 
 class TrackSink(Datasink[None]):

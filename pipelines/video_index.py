@@ -259,7 +259,7 @@ def _read_index(path: str, reader: str) -> tuple[VideoInfo, Int64[np.ndarray, "F
         span = float(pts[-1] - pts[0]) * tick
         fps = (len(pts) - 1) / span if span else rate
         turns = quarter_turns(first)
-        height, width = _upright_size(first)
+        height, width = upright_size(first)
         info = VideoInfo(
             frames=len(pts),
             missing_frames=_missing(stream, total, float(pts[-1]) * tick + 1 / fps, fps),
@@ -312,7 +312,7 @@ def _plan_images(folder: str, sampling: Sampling, segment_frames: int | None) ->
         raise VideoError("no frames (a folder without JPEG or PNG images)")
     fps = sampling.fps or 1.0
     with open_image(os.path.join(folder, names[0])) as first:
-        height, width = _upright_size(first)
+        height, width = upright_size(first)
     kept = np.arange(0, len(names), sampling.stride)
     step = segment_frames or len(kept)
     info = VideoInfo(
@@ -383,7 +383,7 @@ def _missing(stream: VideoStream, frames: int, end_s: float, fps: float) -> int:
     return round(gap_s * fps) if gap_s > 0.5 else 0
 
 
-def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
     """Height and width after rotation."""
     return (frame.height, frame.width) if quarter_turns(frame) % 2 == 0 else (frame.width, frame.height)
 

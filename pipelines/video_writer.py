@@ -30,7 +30,9 @@ class VideoWriter:
     ) -> None:
         self.video_id, self.uri = video_id, uri
         self.tracker, self.fingerprints, self.top = tracker, fingerprints, top
+        self.results = results
         self.part: Part = results.part(video_id)
+        self.error: str | None = None
         self.state = TrackerState()
         self.next = (0, 0)
         self.waiting: dict[tuple[int, int], Path] = {}
@@ -94,11 +96,18 @@ class VideoWriter:
         self.part.add("tracks", [track_row(self.video_id, track, names, self.top) for track in tracks])
         self.tracks += len(tracks)
 
+    def discard(self) -> None:
+        """Drops what there is of the video."""
+        self.part.discard()
+
     def _commit(self, batch: LabelledBatch, status: str, error: str | None) -> str:
+        self.error = error
         if status == "failed":
             self.part.discard()
-            self.part = Part(self.part.storage, self.part.name)
-            self.tracks = 0
+            if self.results.status(self.video_id) == "ok":
+                return status  # what another run has labelled is worth more than a row that says that this one failed
+            self.part = self.results.part(self.video_id)
+            self.tracks = self.frames = 0
         else:
             self._add_tracks(self.tracker.finish(self.state)[1])
         info = batch.info

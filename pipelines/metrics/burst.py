@@ -8,7 +8,6 @@ Annotations are federated: a sequence has the categories that are annotated in i
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,22 +16,20 @@ from jaxtyping import Float64, Int64
 from scipy.optimize import linear_sum_assignment
 
 from pipelines.datasets.annotations import Mask
-from pipelines.datasets.burst import (
-    CATEGORY_COUNT,
-    COMMON,
-    MERGED,
-    NOT_EVALUATED,
-    BurstDetections,
-    BurstGroundTruth,
-    BurstPredictions,
-    BurstSequence,
+from pipelines.datasets.burst import COMMON, BurstDetections, BurstGroundTruth, BurstPredictions, BurstSequence
+from pipelines.metrics.burst_preparation import (
+    evaluated,
+    evaluated_categories,
+    limited,
+    merged,
+    ranking_order,
+    with_own_ids,
 )
 from pipelines.metrics.hota import EPSILON, FramePair, HotaSums, box_iou, class_average, hota_sums, mask_iou
 from pipelines.metrics.run_lengths import boxes as around
 from pipelines.metrics.run_lengths import read
 from pipelines.metrics.track_map import NONE, RANGES, TrackMatches, average_precision, match_tracks
 
-MAX_DETECTIONS = 300  # per frame, of all categories
 _OBJECT = 1  # what everything is in the open world; the lists of categories are still asked for this one
 _COUNTS = ("Dets", "GT_Dets", "IDs", "GT_IDs")
 
@@ -40,7 +37,7 @@ _Similarity = Callable[[Int64[np.ndarray, "G"], Int64[np.ndarray, "P"]], Float64
 
 
 def class_guided(
-    ground_truth: BurstGroundTruth, predictions: BurstPredictions, *, strict: bool = False, threads: int = 1
+    ground_truth: BurstGroundTruth, predictions: BurstPredictions, *, strict: bool = False
 ) -> dict[str, float]:
     """Scores of tracks with categories.
 
@@ -54,23 +51,22 @@ def class_guided(
         predictions: read for this ground truth.
         strict: counts a prediction with track id 0 like others. In BURST's evaluator, if no other sequence has that
             id, its object can be matched again, and duplicates of the track are right.
-        threads: to evaluate sequences in; the scores do not depend on it.
 
     Raises:
         ValueError: no object of an evaluated category.
     """
-    return _guided("class_guided", ground_truth, predictions, strict, threads, federated=True)
+    return _guided("class_guided", ground_truth, predictions, strict, federated=True)
 
 
 def exemplar_guided(
-    ground_truth: BurstGroundTruth, predictions: BurstPredictions, *, strict: bool = False, threads: int = 1
+    ground_truth: BurstGroundTruth, predictions: BurstPredictions, *, strict: bool = False
 ) -> dict[str, float]:
     """As `class_guided`, for predictions that follow given objects.
 
     Categories still come from the predictions, as in BURST's evaluator; the difference is that HOTA counts predictions
     of categories of which nothing is known as wrong.
     """
-    return _guided("exemplar_guided", ground_truth, predictions, strict, threads, federated=False)
+    return _guided("exemplar_guided", ground_truth, predictions, strict, federated=False)
 
 
 def open_world(
@@ -79,7 +75,6 @@ def open_world(
     *,
     common: BurstGroundTruth | None = None,
     uncommon: BurstGroundTruth | None = None,
-    threads: int = 1,
 ) -> dict[str, float]:
     """Scores of tracks without regard to categories.
 
@@ -91,7 +86,6 @@ def open_world(
         predictions: read for this ground truth.
         common: the file with the objects of the 78 common categories; None takes them from `ground_truth`.
         uncommon: likewise the one with all others.
-        threads: to evaluate sequences in; the scores do not depend on it.
 
     Raises:
         ValueError: `common` or `uncommon` has a sequence or frame that `ground_truth` lacks.
@@ -104,9 +98,9 @@ def open_world(
     setup = _Setup(categories=frozenset({_OBJECT}), federated=True, masks=False)
     scores: dict[str, float] = {}
     for split, truth in splits.items():
-        sequences = [replace(each, objects=_as_one(each.objects)) for each in map(_evaluated, truth.sequences)]
-        predicted = [_as_one(_limited(rows)) for rows in predictions.aligned(ground_truth, truth).sequences]
-        parts = _evaluate(sequences, predicted, setup, threads)[_OBJECT]
+        sequences = [replace(each, objects=_as_one(each.objects)) for each in map(evaluated, truth.sequences)]
+        predicted = [_as_one(limited(rows)) for rows in predictions.aligned(ground_truth, truth).sequences]
+        parts = _evaluate(sequences, predicted, setup)[_OBJECT]
         detail = HotaSums.pool([part.boxes for part in parts]).summary()
         if not any(len(sequence.objects) for sequence in sequences):
             detail = dict.fromkeys(detail, NONE)
@@ -140,30 +134,17 @@ def _guided(
     ground_truth: BurstGroundTruth,
     predictions: BurstPredictions,
     strict: bool,
-    threads: int,
     *,
     federated: bool,
 ) -> dict[str, float]:
-    sequences = [_evaluated(sequence) for sequence in ground_truth.sequences]
-    annotated = {category for sequence in sequences for category in sequence.objects.category_id.tolist()}
-    categories = frozenset(c for c in annotated - NOT_EVALUATED if 1 <= c <= CATEGORY_COUNT)
+    sequences = [evaluated(sequence) for sequence in ground_truth.sequences]
+    categories = evaluated_categories(sequences)
     if not categories:
         raise ValueError(f"{ground_truth.path}: no object of an evaluated category; use a file with some")
-    predicted = _with_own_ids([_merged(_limited(rows)) for rows in predictions.sequences], strict)
+    predicted = with_own_ids([merged(limited(rows)) for rows in predictions.sequences], strict)
     setup = _Setup(categories=categories, federated=federated, masks=True)
-    table = _table(_evaluate(sequences, predicted, setup, threads))
+    table = _table(_evaluate(sequences, predicted, setup))
     return {f"{task}/{name}": value for name, value in table.items()}
-
-
-def _evaluated(sequence: BurstSequence) -> BurstSequence:
-    """Without the objects that are not evaluated; what is merged into those afterwards stays, but has no score."""
-    kept = ~np.isin(sequence.objects.category_id, list(NOT_EVALUATED))
-    return replace(sequence, objects=_merged(sequence.objects.select(kept)))
-
-
-def _merged(rows: BurstDetections) -> BurstDetections:
-    categories = [MERGED.get(category, category) for category in rows.category_id.tolist()]
-    return replace(rows, category_id=np.array(categories, np.int64))
 
 
 def _as_one(rows: BurstDetections) -> BurstDetections:
@@ -178,43 +159,13 @@ def _subset(ground_truth: BurstGroundTruth, *, in_common: bool) -> BurstGroundTr
     return replace(ground_truth, sequences=tuple(sequences))
 
 
-def _limited(rows: BurstDetections) -> BurstDetections:
-    """With the best detections of each frame, in order of score if some are left out."""
-    kept: list[int] = []
-    for frame in dict.fromkeys(rows.frame.tolist()):
-        its = np.flatnonzero(rows.frame == frame).tolist()
-        if len(its) > MAX_DETECTIONS:
-            its = sorted(its, key=lambda row: rows.score[row], reverse=True)[:MAX_DETECTIONS]
-        kept += its
-    return rows.select(np.array(kept, np.int64))
-
-
-def _with_own_ids(sequences: Sequence[BurstDetections], strict: bool) -> list[BurstDetections]:
-    """Track id 0 only where it means something: the evaluator renumbers ids that several sequences use."""
-    zero = [bool((rows.track_id == 0).any()) for rows in sequences]
-    if sum(zero) == 1 and not strict:
-        return list(sequences)
-    return [
-        replace(rows, track_id=np.where(rows.track_id == 0, rows.track_id.max() + 1, rows.track_id)) if has else rows
-        for rows, has in zip(sequences, zero, strict=True)
-    ]
-
-
 def _evaluate(
-    sequences: Sequence[BurstSequence], predicted: Sequence[BurstDetections], setup: _Setup, threads: int
+    sequences: Sequence[BurstSequence], predicted: Sequence[BurstDetections], setup: _Setup
 ) -> dict[int, list[_Part]]:
-    """What each sequence adds to each category; sequences by name, since equal scores are ranked in that order."""
-    order = sorted(range(len(sequences)), key=lambda number: sequences[number].name.replace("/", "-"))
-    work = partial(_evaluate_sequence, setup)
-    jobs = ([sequences[number] for number in order], [predicted[number] for number in order])
+    """What each sequence adds to each category."""
     parts: dict[int, list[_Part]] = {category: [] for category in sorted(setup.categories)}
-    if threads == 1:
-        results = list(map(work, *jobs))
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            results = list(pool.map(work, *jobs))
-    for result in results:
-        for category, part in result.items():
+    for number in ranking_order(sequences):
+        for category, part in _evaluate_sequence(setup, sequences[number], predicted[number]).items():
             parts[category].append(part)
     return parts
 

@@ -60,7 +60,7 @@ class _Outcomes:
 
 
 def error_costs(
-    ground_truth: GroundTruth, predictions: Sequence[PredictedTrack], rules: ApRules, *, processes: int = 1
+    ground_truth: GroundTruth, predictions: Sequence[PredictedTrack], rules: ApRules, *, threads: int = 1
 ) -> dict[str, float]:
     """Returns the AP50, a fraction, that would be gained if all errors of one kind, and no others, were mended.
 
@@ -88,7 +88,7 @@ def error_costs(
         ground_truth: the objects.
         predictions: in the order of the file.
         rules: of the benchmark.
-        processes: to work in; the costs do not depend on it.
+        threads: to work in; the costs do not depend on it.
 
     Returns:
         A cost per kind, in the order of `KINDS`.
@@ -104,7 +104,7 @@ def error_costs(
         found=np.array([track.id != 0 or rules.strict for track in tracks], bool),
     )
     parts = []
-    for matches in match_tracks(ground_truth, predictions, rules, pairs="video", processes=processes):
+    for matches in match_tracks(ground_truth, predictions, rules, pairs="video", threads=threads):
         objects.categories[matches.ground_truths] = matches.ground_truth_categories
         objects.counted[matches.ground_truths] = ~matches.ground_truth_ignored[0]
         parts.append(_judge(matches, ground_truth, predictions))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from pipelines.datasets.annotations import Mask
 from pipelines.datasets.burst import BurstDetections, BurstSequence
+from pipelines.metrics.burst_preparation import known_categories, tracks
 from pipelines.metrics.hota import EPSILON
 from pipelines.metrics.tube_iou import Tubes, tube_iou
 
@@ -60,7 +60,7 @@ def match_tracks(
     sequence: BurstSequence, predicted: BurstDetections, categories: frozenset[int]
 ) -> dict[int, TrackMatches]:
     """Matches of each category with objects; predictions only of categories that are in the sequence or negative."""
-    known = categories & {*sequence.objects.category_id.tolist(), *sequence.negative}
+    known = known_categories(sequence, categories)
     gt, found = _tracks(sequence, sequence.objects, known), _tracks(sequence, predicted, known)
     pairs = np.argwhere(gt.category[:, None] == found.category)
     iou = np.zeros((len(gt.id), len(found.id)))
@@ -101,26 +101,16 @@ def average_precision(
 
 
 def _tracks(sequence: BurstSequence, detections: BurstDetections, categories: frozenset[int]) -> _Tracks:
-    ids, first, track = np.unique(detections.track_id, return_index=True, return_inverse=True)
-    numbers = [n for n in np.argsort(first) if int(detections.category_id[first[n]]) in categories]
-    scores, lengths, masks = [], [], []
-    for number in numbers:
-        rows = np.flatnonzero(track == number)
-        rows = rows[np.argsort(sequence.times[detections.frame[rows]], kind="stable")]  # the mean depends on the order
-        here: list[Mask | None] = [None] * len(sequence.times)
-        for row in rows:
-            here[detections.frame[row]] = Mask(sequence.height, sequence.width, detections.counts[row])
-        masks.append(here)
-        scores.append(np.mean(detections.score[rows]))
-        lengths.append(len(rows))
-    tubes, length = Tubes(masks), np.array(lengths, np.int64)
+    found = tracks(sequence, detections, categories)
+    tubes = Tubes([track.masks for track in found])
+    length = np.array([sum(mask is not None for mask in track.masks) for track in found], np.int64)
     outside = [np.zeros(len(length), bool)]
     for values, ranges in ((tubes.area / length, _AREAS), (length, _LENGTHS)):  # masks without pixels are counted
         outside += [(values < low) | (values > high) for low, high in ranges.values()]
     return _Tracks(
-        id=ids[numbers],
-        category=detections.category_id[first[numbers]],
-        score=np.array(scores, np.float64),
+        id=np.array([track.id for track in found], np.int64),
+        category=np.array([track.category for track in found], np.int64),
+        score=np.array([track.score for track in found], np.float64),
         outside=np.array(outside),
         tubes=tubes,
     )

@@ -117,7 +117,6 @@ def match_tracks(
     *,
     pairs: Literal["group", "video"] = "group",
     threads: int = 1,
-    processes: int | None = None,
 ) -> Iterator[Matches]:
     """Matches predictions to objects, some videos at a time, in ascending order of video ids.
 
@@ -132,14 +131,12 @@ def match_tracks(
         pairs: whose IoU is wanted: those of a "group" are enough to match; "video" adds those of other categories, and
             all that are below the first threshold.
         threads: to work in; the result does not depend on it.
-        processes: the former name of `threads`, which `pipelines.metrics.errors` still uses.
 
     Raises:
         ValueError: a prediction's video is not in the ground truth; `threads` is below 1.
     """
-    name, threads = ("threads", threads) if processes is None else ("processes", processes)
     if threads < 1:
-        raise ValueError(f"{name}: is {threads}; give 1 or more")
+        raise ValueError(f"threads: is {threads}; give 1 or more")
     videos = np.unique(np.array([video.id for video in ground_truth.videos], np.int64))
     unknown = {track.video_id for track in predictions} - set(videos.tolist())
     if unknown:

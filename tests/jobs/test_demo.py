@@ -39,3 +39,13 @@ def test_a_later_demo_removes_only_what_an_earlier_one_made(tmp_path: Path) -> N
         (tmp_path / name).write_text("x")
     demo.remove_earlier(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["c", "mine", "mine.txt"]
+
+
+def test_demo_refuses_bad_numbers_before_it_removes_anything(tmp_path: Path) -> None:
+    (tmp_path / demo.MARKER).touch()
+    (tmp_path / "contact-sheet.png").touch()
+    with pytest.raises(SystemExit, match="2"):
+        demo.main(["--output", str(tmp_path), "--videos", "0"])
+    with pytest.raises(SystemExit, match="2"):
+        demo.main(["--output", str(tmp_path / "contact-sheet.png")])
+    assert (tmp_path / "contact-sheet.png").exists()

@@ -11,6 +11,7 @@ from pipelines.datasets.annotations import PredictedTrack
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
 from pipelines.report import CellResult
+from tests.pipelines.metrics.burst_cases import CUP, FIRST, HAT, Files, Track, one
 
 
 @pytest.fixture
@@ -63,13 +64,105 @@ def test_bad_input_is_one_line(truth: Path, predictions: Path, capsys: pytest.Ca
     assert error.count("\n") == 1
 
 
-def test_unknown_options_are_named() -> None:
+def test_burst_has_its_own_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, found = Files(tmp_path)(*one([Track(CUP, [FIRST, FIRST])], [Track(HAT, [FIRST, FIRST])], negative=[HAT]))
+    assert main(arguments(Path(truth.path), Path(found.path), "burst")) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines()]
+    assert ["open_world", "OWTA", "100.00", "100.00", "–"] in rows
+    assert ["class_guided", "HOTA", "0.00", "0.00", "–"] in rows
+    assert "AP50 lost to classification 0.0, localisation 0.0, " in printed
+    assert ", background 0.0, missed 100.0\n" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["score", "--protocol", "coco"], "coco"),
+        (["score", "--protocol", "lvvis", "--ground_truth", "a"], "predictions"),
+        (["score", "--proto", "lvvis", "--ground_truth", "a", "--predictions", "b"], "--proto"),
+        (["score", "--thread=2", "--protocol", "lvvis", "--ground_truth", "a", "--predictions", "b"], "--thread=2"),
+        (["score", "--protocol", "lvvis", "--ground_truth", "a", "--predictions", "b", "--threads", "two"], "threads"),
+        (["run", "--batch_size", "many"], "batch_size"),
+        (["run", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["train"], "train"),
+        ([], "subcommand"),
+    ],
+)
+def test_wrong_options_are_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(options) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("evaluate: error: ")
+    assert message in printed.err
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+
+
+SWEEP = """
+output: results
+datasets:
+  - {name: a, protocol: lvvis, ground_truth: instances.json}
+checkpoints:
+  - name: built-in
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("output:", "batchsize: 8\noutput:", "batchsize"),
+        ("protocol: lvvis", "protcol: lvvis", "protcol"),
+        ("protocol: lvvis", "protocol: coco", "coco"),
+        ("name: built-in", "nam: built-in", "nam"),
+        ("output: results", "output: results\nbatch_size: many", "batch_size"),
+        ("output: results", "output: results\nablations: [{name: a, association: {kin: iou}}]", "kin"),
+        ("output: results", "output: [results", "parsing"),
+        ("output: results", "trackers: 2", "required: run.output"),
+    ],
+)
+def test_wrong_keys_of_a_sweep_are_named(
+    old: str, new: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(SWEEP.replace(old, new))
+    assert main(["run", "--config", str(file), "--batch_size", "4"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"evaluate: error: {file}: ")
+    assert message in error.removeprefix(f"evaluate: error: {file}: ")
+    assert error.count("\n") == 1
+
+
+def test_a_file_is_not_named_for_what_is_wrong_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(SWEEP)
+    assert main(["run", f"--config={file}", "--batch_size", "many"]) == 2
+    assert str(file) not in capsys.readouterr().err
+    file.write_text(SWEEP + "batch_size: many\n")
+    assert main(["run", f"--config={file}"]) == 2
+    assert capsys.readouterr().err.startswith(f"evaluate: error: {file}: ")
+
+
+def test_a_sweep_is_read_from_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Options beside it win, and may be what it lacks."""
+    configs = []
+    monkeypatch.setattr("jobs.evaluate.run_sweep", lambda config, report: configs.append(config) or [])
+    file = tmp_path / "sweep.yaml"
+    file.write_text(SWEEP.replace("output: results\n", "batch_size: 2\ntrackers: 3\n"))
+    assert main(["run", "--config", str(file), "--batch_size", "4", "--output", "here"]) == 0
+    (config,) = configs
+    assert (config.output, config.batch_size, config.trackers, config.checkpoints[0].name) == ("here", 4, 3, "built-in")
+    assert main(["run", "--config", str(file)]) == 2
+    assert "output" in capsys.readouterr().err
+
+
+def test_the_job_prints_no_usage() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "jobs.evaluate", "score", "--protocol", "coco"], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "protocol" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("evaluate: error: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_sweep_is_a_line_per_cell(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from pipelines.track_sink import Progress
 def refused(*arguments: str) -> str:
     done = subprocess.run([sys.executable, "-m", "jobs.label", *arguments], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
     return done.stderr
 
 
@@ -22,14 +22,26 @@ def test_unknown_and_missing_options_are_named() -> None:
     assert "batch_size" in refused("--input", "x", "--output", "y", "--vocabulary", "z", "--batch_size", "many")
 
 
+def test_gpus_that_are_not_there_are_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "names.txt").write_text("red striped star\n")
+    (tmp_path / "a.mp4").touch()
+    options = ["--input", str(tmp_path), "--output", str(tmp_path / "out"), "--vocabulary", str(tmp_path / "names.txt")]
+    assert main([*options, "--model_gpus", "64"]) == 2
+    assert "1 model actors want 64 GPUs, this machine has" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = tmp_path / "names.txt"
     names.write_text("red striped star\n")
     assert main(["--input", str(tmp_path / "absent"), "--output", str(tmp_path), "--vocabulary", str(names)]) == 2
-    error = capsys.readouterr().err
+    warning, error = capsys.readouterr().err.splitlines()
+    assert "UNTRAINED" in warning
     assert error.startswith("label: error: ")
     assert "absent" in error
-    assert error.count("\n") == 1
 
 
 def test_a_config_file_gives_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

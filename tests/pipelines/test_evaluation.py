@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from pipelines.datasets import ytvis
-from pipelines.datasets.annotations import GroundTruth, PredictedTrack
+from pipelines.datasets.annotations import Category, GroundTruth, PredictedTrack
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
 from pipelines.evaluation import Score, score, score_tracks
+from pipelines.metrics.errors import KINDS
+from tests.pipelines.metrics.burst_cases import CUP, FAR, FIRST, Files, Track, one
 
 FIXTURES = os.environ.get("OPENVIS_EVAL_FIXTURES")  # a folder of official ground truths, predictions and numbers
 FILES = sorted(Path(FIXTURES).glob("*/*/expected.json")) if FIXTURES else []
@@ -54,6 +56,26 @@ def test_uvo_leaves_categories_aside(truth: GroundTruth, tmp_path: Path) -> None
     result = scored(truth, wrong, tmp_path, protocol="uvo")
     assert result.numbers["AP"] == pytest.approx(1)
     assert result.numbers["with_categories/AP"] < 0.5
+
+
+def test_uvo_takes_any_category_where_all_are_replaced(truth: GroundTruth, tmp_path: Path) -> None:
+    """Not odd, so that strict rules do not refuse it."""
+    objects = tuple(replace(track, category_id=1) for track in truth.tracks)
+    one = replace(truth, categories=(Category(id=1, name="object"),), tracks=objects)
+    ytvis.write_ground_truth(tmp_path / "truth.json", one)
+    result = scored(truth, perfect(truth), tmp_path, protocol="uvo", file=str(tmp_path / "truth.json"))
+    assert result.numbers["AP"] == pytest.approx(1)
+    assert (result.refusal, result.differing(), dict(result.warnings)) == (None, {}, {})
+    assert scored(truth, perfect(truth), tmp_path, file=str(tmp_path / "truth.json")).refusal is not None
+
+
+def test_burst_has_costs_of_errors(tmp_path: Path) -> None:
+    """Wrong before right: AP50 is 1/2, and 1 without the wrong one."""
+    wrong = Track(CUP, [FAR, FAR], 0.9)
+    truth, predictions = Files(tmp_path)(*one([Track(CUP, [FIRST, FIRST])], [wrong, Track(CUP, [FIRST, FIRST], 0.8)]))
+    result = score("burst", truth.path, predictions.path)
+    assert result.numbers["class_guided/AP/all"] == pytest.approx(50)
+    assert result.errors == pytest.approx(dict.fromkeys(KINDS, 0) | {"background": 1 / 2})
 
 
 def test_what_strict_rules_refuse_is_told(truth: GroundTruth, tmp_path: Path) -> None:

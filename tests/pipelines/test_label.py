@@ -1,8 +1,10 @@
+import os
 import pickle
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -225,9 +227,29 @@ def test_a_mixed_archive(tmp_path: Path) -> None:
     assert all(min(abs(time - other) for other in expected) < 2e-3 for time in times["variable.mp4"])
 
 
+def test_a_manifest_names_videos(shapes: Path, tmp_path: Path) -> None:
+    """What failed is tried again if that is wanted; an id that stands for another file is told."""
+    manifest, output = tmp_path / "videos.csv", tmp_path / "out"
+    source = {"input": str(manifest), "stride": 16}
+    shutil.copy(shapes / "videos" / "0.mp4", tmp_path / "a.mp4")
+    manifest.write_text("video_id,uri\na,a.mp4\nb,b.mp4\n")
+    summary = label(shapes, output, **source)
+    assert (summary.ok, summary.failures) == (1, {"b": "file not found"})
+    shutil.copy(shapes / "videos" / "1.mp4", tmp_path / "b.mp4")
+    summary = label(shapes, output, **source)
+    assert (summary.ok, summary.skipped, summary.failures) == (0, 2, {"b": "file not found"})
+    summary = label(shapes, output, retry_failed=True, **source)
+    assert (summary.ok, summary.skipped, summary.failures) == (1, 1, {})
+    manifest.write_text("video_id,uri\na,b.mp4\n")
+    with pytest.raises(ValueError, match="a.mp4 under the id 'a', which is now that of .*b.mp4; choose another output"):
+        label(shapes, output, **source)
+
+
 def test_what_breaks_the_run_is_no_bad_input(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.label.Decode", Broken)
-    with pytest.raises(RuntimeError, match="(?s)the run broke off: .*unforeseen"):
+    with pytest.raises(
+        RuntimeError, match="the run broke off, ValueError: unforeseen; what is committed stays, run it again"
+    ):
         label(shapes, tmp_path)
 
 
@@ -236,21 +258,32 @@ class Broken(Decode):
         raise ValueError("unforeseen")
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    """SIGKILL of the driver half-way; the next run keeps what was committed and does the rest, once."""
+@pytest.mark.parametrize(
+    ("how", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, os.EX_TEMPFAIL)], ids=str
+)
+def test_a_killed_run_goes_on_where_it_was(how: signal.Signals, code: int, tmp_path: Path) -> None:
+    """The driver is killed half-way; the next run keeps what was committed and does the rest, once."""
     split = write_split(tmp_path, "valid", 12, 0, SceneConfig(frames=16)).path
     output = tmp_path / "labels"
+    temporary = Path(tempfile.mkdtemp(prefix="ov-"))  # Ray's sockets need a short path
     command = [sys.executable, "-m", "jobs.label", "--input", split / "videos", "--output", output]
     command += ["--vocabulary", split / "vocabulary.txt"]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
     results = Results(Storage(str(output)))
     deadline = time.monotonic() + 120
     while len(results.committed_parts()) < 3:
         assert driver.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    driver.send_signal(how)
+    _, printed = driver.communicate(timeout=60)
+    assert driver.returncode == code
+    if how == signal.SIGTERM:
+        assert printed.splitlines()[-1] == "label: interrupted; what is committed stays, run it again to go on"
+        assert "Traceback" not in printed
+        assert not list(temporary.glob("openvis-part-*"))
+    shutil.rmtree(temporary, ignore_errors=True)
     kept = {file: file.stat().st_mtime_ns for file in (output / "videos").iterdir()}
     assert 3 <= len(kept) < 12
 
@@ -276,6 +309,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
         ({"output": "/proc/no"}, "output: cannot write"),
         ({"fps": 5.0, "stride": 2}, "stride"),
         ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"model_gpus": -1.0}, "model_gpus: expected 0 or more, got -1.0"),
         ({"objectness_floor": 0.9}, "objectness_floor.*0.9"),
     ],
     ids=str,

@@ -125,6 +125,30 @@ def test_an_error_makes_the_video_fail_and_leaves_its_tracks_out(tmp_path: Path)
     assert found["tracks"] == found["masks"] == []
 
 
+def test_a_failure_never_replaces_labels(tmp_path: Path) -> None:
+    """A disk that is away while its videos are labelled anew must not cost what is there."""
+    first = writer(tmp_path)
+    assert [first.add(batch) for batch in batches()][-1] == "ok"
+    before = tables(tmp_path)
+    again = writer(tmp_path)
+    assert again.add(LabelledBatch(video_id="v", uri="/v.mp4", error="file not found")) == "failed"
+    assert again.error == "file not found"
+    assert tables(tmp_path) == before
+
+
+def test_what_is_unfinished_leaves_nothing_behind(tmp_path: Path) -> None:
+    tracker, results = VideoTracker(CONFIG, VOCABULARY), Results(Storage(str(tmp_path)))
+    actor = TrackerActor(partial(VideoWriter, tracker=tracker, results=results, fingerprints=PRINTS, top=5))
+    actor.add([pickle.dumps(batches()[2])])
+    (unfinished,) = actor.writers.values()
+    assert isinstance(unfinished, VideoWriter)
+    folder = unfinished.part.folder
+    assert folder.exists()
+    actor.close()
+    assert not folder.exists()
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_frames_are_told(tmp_path: Path) -> None:
     each = writer(tmp_path)
     cut = [replace(batch, expected_frames=9, info=replace(INFO, missing_frames=30)) for batch in batches()]
@@ -151,6 +175,7 @@ def test_a_failure_in_tracking_stops_no_other_video(tmp_path: Path) -> None:
     assert "tracking failed" in status["b"]["error"]
     assert "frames must come in order" in status["b"]["error"]
     assert actor.progress().ok == actor.progress().failed == 1
+    assert actor.failed() == {"b": status["b"]["error"]}
     assert {mask["video_id"] for mask in tables(tmp_path)["masks"]} == {"a"}
 
 

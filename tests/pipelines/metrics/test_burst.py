@@ -5,92 +5,22 @@ Sequences are 40 x 100 pixels. A perfect AP is 1 - 1 ulp; precision p up to reca
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from pycocotools import mask as coco
 
-from pipelines.datasets.burst import BurstGroundTruth, BurstPredictions
 from pipelines.datasets.burst_files import read_ground_truth, read_predictions
 from pipelines.metrics.burst import class_guided, exemplar_guided, open_world
+from tests.pipelines.metrics.burst_cases import CUP, FAR, FIRST, HAT, SECOND, Files, Track, box, one, sequence
 
-HEIGHT, WIDTH = 40, 100
-CUP, HAT = 347, 554  # cups are common, hats are not
 HALF = 51 / 101
-
-
-def box(x: int, width: int, y: int = 0, height: int = 20) -> np.ndarray:
-    dense = np.zeros((HEIGHT, WIDTH), np.uint8)
-    dense[y : y + height, x : x + width] = 1
-    return dense
-
-
-FIRST, SECOND, FAR = box(0, 20), box(30, 20), box(60, 20)
-
-
-@dataclass
-class Track:
-    """An object or a prediction: a mask per frame, and what else its frames have."""
-
-    category: int
-    masks: Sequence[np.ndarray | None]
-    score: float | None = 0.5
-    id: int | None = None
-    categories: Sequence[int] = ()
-
-
-def sequence(name: str, tracks: Sequence[Track], frames: int = 2, **lists: list[int]) -> dict[str, Any]:
-    segmentations: list[dict[str, Any]] = [{} for _ in range(frames)]
-    ids = [str(number if track.id is None else track.id) for number, track in enumerate(tracks, start=1)]
-    for id_, track in zip(ids, tracks, strict=True):
-        for frame, mask in enumerate(track.masks):
-            if mask is not None:
-                entry = {"rle": coco.encode(np.asfortranarray(mask))["counts"].decode()}
-                entry |= {} if track.score is None else {"score": track.score}
-                entry |= {"category_id": track.categories[frame]} if track.categories else {}
-                segmentations[frame][id_] = entry
-    return {
-        "dataset": "AVA",
-        "seq_name": name,
-        "height": HEIGHT,
-        "width": WIDTH,
-        "annotated_image_paths": [f"frame{frame:04}.jpg" for frame in range(frames)],
-        "neg_category_ids": lists.get("negative", []),
-        "not_exhaustive_category_ids": lists.get("not_exhaustive", []),
-        "track_category_ids": {id_: track.category for id_, track in zip(ids, tracks, strict=True)},
-        "segmentations": segmentations,
-    }
-
-
-class Files:
-    """Writes a ground truth and predictions, and reads them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(
-        self, annotated: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]]
-    ) -> tuple[BurstGroundTruth, BurstPredictions]:
-        for name, sequences in (("gt", annotated), ("predictions", predicted)):
-            (self.folder / f"{name}.json").write_text(
-                json.dumps({"split": "val", "sequences": sequences, "categories": []})
-            )
-        ground_truth = read_ground_truth(str(self.folder / "gt.json"), strict=False)
-        return ground_truth, read_predictions(str(self.folder / "predictions.json"), ground_truth, strict=False)
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
-
-
-def one(objects: Sequence[Track], predictions: Sequence[Track], **lists: Any) -> tuple[list[Any], list[Any]]:
-    """One sequence."""
-    return [sequence("a", objects, **lists)], [sequence("a", predictions, frames=lists.get("frames", 2))]
 
 
 def test_a_perfect_result(files: Files) -> None:
@@ -364,12 +294,6 @@ def test_open_world_takes_the_files_of_the_splits(files: Files, tmp_path: Path) 
     assert open_world(*data, **splits) == open_world(*data)
     with pytest.raises(ValueError, match="common.json: .*gt.json lacks sequence val/AVA/b"):
         open_world(*files(names[:1], []), **splits)
-
-
-def test_threads_do_not_matter(files: Files) -> None:
-    objects = [Track(CUP, [FIRST, FIRST]), Track(HAT, [SECOND, None])]
-    data = files([sequence(name, objects) for name in "abc"], [sequence(name, [*objects, *WRONG]) for name in "cab"])
-    assert class_guided(*data, threads=2) == class_guided(*data)
 
 
 def test_nothing_to_evaluate(files: Files) -> None:

@@ -232,11 +232,11 @@ def test_equals_evaluating_mended_files(rules: ApRules) -> None:
     assert {kind for kind in KINDS if seen[kind] < 1e-3} <= (set() if rules.categories else {"classification"})
 
 
-def test_chunks_and_processes_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_and_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     ground_truth, predictions = scenes(3)
     together = error_costs(ground_truth, predictions, YTVIS)
-    assert error_costs(ground_truth, predictions, YTVIS, processes=2) == together
-    with pytest.raises(ValueError, match="processes: is 0"):
-        error_costs(ground_truth, predictions, YTVIS, processes=0)
+    assert error_costs(ground_truth, predictions, YTVIS, threads=2) == together
+    with pytest.raises(ValueError, match="threads: is 0"):
+        error_costs(ground_truth, predictions, YTVIS, threads=0)
     monkeypatch.setattr(track_matching, "_CHUNK_MASKS", 1)
     assert error_costs(ground_truth, predictions, YTVIS) == together

@@ -2,41 +2,15 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 
-from pipelines.datasets.annotations import Mask
-from pipelines.datasets.burst import BurstDetections, BurstSequence
 from pipelines.metrics.track_map import RANGES, THRESHOLDS, TrackMatches, average_precision, match_tracks
+from tests.pipelines.metrics.burst_cases import CUP, HAT, Row, burst_sequence, detections
 from tests.pipelines.metrics.tracks import strip
-
-CUP, HAT = 347, 554
-SIZE = (1, 400)
-Row = tuple[int, int, int, float, Mask]  # frame, track, category, score, mask
-
-
-def detections(rows: Sequence[Row]) -> BurstDetections:
-    return BurstDetections(
-        frame=np.array([row[0] for row in rows], np.int64),
-        track_id=np.array([row[1] for row in rows], np.int64),
-        category_id=np.array([row[2] for row in rows], np.int64),
-        score=np.array([row[3] for row in rows], np.float64),
-        counts=tuple(row[4].counts for row in rows),
-    )
 
 
 def match(objects: Sequence[Row], found: Sequence[Row], **lists: set[int]) -> dict[int, TrackMatches]:
-    sequence = BurstSequence(
-        name="val/AVA/a",
-        height=SIZE[0],
-        width=SIZE[1],
-        image_paths=("1.jpg", "2.jpg"),
-        times=np.array([1, 2]),
-        negative=frozenset(lists.get("negative", ())),
-        not_exhaustive=frozenset(lists.get("not_exhaustive", ())),
-        objects=detections(objects),
-    )
-    return match_tracks(sequence, detections(found), frozenset({CUP, HAT}))
+    return match_tracks(burst_sequence(objects, **lists), detections(found), frozenset({CUP, HAT}))
 
 
 CUPS = [(0, 1, CUP, 1.0, strip(0, 20)), (1, 1, CUP, 1.0, strip(0, 20)), (0, 2, CUP, 1.0, strip(100, 120))]

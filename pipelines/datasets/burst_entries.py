@@ -1,0 +1,197 @@
+"""Entries of BURST's files, checked as they are taken out of it."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+from jaxtyping import Int64
+
+from pipelines.datasets.annotations import Category, Mask
+from pipelines.datasets.burst import CATEGORY_COUNT, BurstDetections, BurstSequence
+from pipelines.metrics import run_lengths
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Row:
+    where: str
+    track_id: int
+    category_id: int
+    score: float
+    counts: bytes
+
+
+class BurstReader:
+    """Takes entries out of a document; knows whose fault it is if they are wrong.
+
+    Args:
+        path: of the file, for errors.
+        strict: whether `tolerate` refuses; otherwise it counts.
+
+    Attributes:
+        warnings: how often something was tolerated, by kind.
+    """
+
+    def __init__(self, path: str, strict: bool) -> None:
+        self.path, self.strict, self.warnings = path, strict, Counter[str]()
+
+    def fail(self, where: str, message: str) -> NoReturn:
+        """Refuses the file."""
+        raise ValueError(f"{self.path}: {where}: {message}")
+
+    def tolerate(self, kind: str, where: str, message: str) -> None:
+        """Refuses or counts what BURST's evaluator accepts."""
+        if self.strict:
+            self.fail(where, message)
+        self.warnings[kind] += 1
+
+    def get(self, item: Any, key: str, kind: type[_T], where: str) -> _T:
+        """A required value; booleans do not pass as numbers."""
+        value = item.get(key) if isinstance(item, dict) else None
+        if not isinstance(value, kind) or isinstance(value, bool):
+            self.fail(where, f"{key} is {str(value)[:60]!r}; give a {kind.__name__}")
+        return value
+
+    def _integers(self, item: Any, key: str, where: str) -> frozenset[int]:
+        values = self.get(item, key, list, where)
+        if not all(type(value) is int for value in values):
+            self.fail(where, f"{key} is {str(values)[:60]}; give a list of category ids")
+        return frozenset(values)
+
+    def _paths(self, item: Any, where: str) -> tuple[str, ...]:
+        values = self.get(item, "annotated_image_paths", list, where)
+        if not all(isinstance(value, str) for value in values):
+            self.fail(where, f"annotated_image_paths is {str(values)[:60]}; give a list of paths")
+        return tuple(values)
+
+    def name(self, item: Any, split: str) -> str:
+        """The name of a sequence: split/dataset/seq_name."""
+        dataset, name = (self.get(item, key, str, "a sequence") for key in ("dataset", "seq_name"))
+        return f"{split}/{dataset}/{name}"
+
+    def categories(self, document: Any) -> tuple[Category, ...]:
+        """What the file says about categories."""
+        if "categories" not in document:
+            self.tolerate("missing_categories", "the file", "has no categories; list their ids and names")
+            return ()
+        return tuple(
+            Category(id=self.get(item, "id", int, "a category"), name=self.get(item, "name", str, "a category"))
+            for item in self.get(document, "categories", list, "the file")
+        )
+
+    def sequence(self, item: Any, split: str) -> BurstSequence:
+        """A sequence of a ground truth."""
+        name = self.name(item, split)
+        where = f"sequence {name}"
+        height, width = (self.get(item, key, int, where) for key in ("height", "width"))
+        paths = self._paths(item, where)
+        if height < 1 or width < 1 or len(set(paths)) < len(paths):
+            self.fail(where, f"is {width}x{height} with {len(paths)} frames; give a size and frames that differ")
+        frames = dict(enumerate(self._rows(item, where, scored=False)))
+        return BurstSequence(
+            name=name,
+            height=height,
+            width=width,
+            image_paths=paths,
+            times=np.array([self._time(path, where) for path in paths], np.int64),
+            negative=self._integers(item, "neg_category_ids", where),
+            not_exhaustive=self._integers(item, "not_exhaustive_category_ids", where),
+            objects=self._table(frames, (height, width)),
+        )
+
+    def _time(self, path: str, where: str) -> int:
+        """The number behind the last "_" of a file name, as BURST's evaluator takes it."""
+        stem = path.replace(".jpg", "").replace(".png", "").replace("frame", "")
+        try:
+            return int(stem.rpartition("_")[2])
+        except ValueError:
+            self.fail(where, f"frame {path!r} has no number at its end; name frames such as frame0001.jpg")
+
+    def predictions(self, items: Sequence[Any], sequence: BurstSequence) -> BurstDetections:
+        """What the file has for a sequence, once, or several times, or not at all."""
+        where = f"sequence {sequence.name}"
+        if not items:
+            self.tolerate("missing_sequences", where, "is missing; list it, with empty segmentations")
+        place = {path: frame for frame, path in enumerate(sequence.image_paths)}
+        frames: dict[int, list[_Row]] = {}
+        for item in items:
+            size = (item.get("height", sequence.height), item.get("width", sequence.width))
+            if size != (sequence.height, sequence.width):
+                real = f"{sequence.height}x{sequence.width}"
+                self.tolerate("other_sizes", where, f"is {size[0]}x{size[1]} (height x width); give its size, {real}")
+            paths = self._paths(item, where)
+            for path in sorted(place.keys() - set(paths)):
+                self.tolerate("missing_frames", where, f"lacks frame {path}; list all annotated frames")
+            for path, rows in zip(paths, self._rows(item, where, scored=True), strict=True):
+                if path in place:
+                    frames.setdefault(place[path], []).extend(rows)
+        return self._table(frames, (sequence.height, sequence.width))
+
+    def _rows(self, item: Any, where: str, *, scored: bool) -> Iterator[list[_Row]]:
+        """The masks of each frame of a sequence."""
+        paths = self._paths(item, where)
+        frames = self.get(item, "segmentations", list, where)
+        categories = self.get(item, "track_category_ids", dict, where)
+        if len(frames) != len(paths):
+            self.fail(where, f"{len(frames)} segmentations for {len(paths)} frames; give one per frame, {{}} if empty")
+        for path, masks in zip(paths, frames, strict=True):
+            if not isinstance(masks, dict):
+                self.fail(f"{where}, frame {path}", f"is {str(masks)[:40]}; give a dict of tracks, {{}} if empty")
+            yield [
+                self._row(track, mask, categories.get(track), f"{where}, frame {path}, track {track}", scored)
+                for track, mask in masks.items()
+            ]
+
+    def _row(self, track: str, mask: Any, category: Any, where: str, scored: bool) -> _Row:
+        counts = self.get(mask, "rle", str, where)
+        if scored:
+            category = mask.get("category_id", category)
+        elif isinstance(category, str) and category.isdecimal():
+            category = int(category)
+        if type(category) is not int:
+            self.fail(where, f"category is {category!r}; give an id in track_category_ids")
+        if not track.isdecimal():
+            self.fail(where, "the track is not a number; give numbers from 1")
+        if scored and int(track) == 0:
+            self.warnings["track_id_0"] += 1  # strict scores take it for an id, so that it is never refused
+        if not 1 <= category <= CATEGORY_COUNT:
+            self.tolerate("unknown_categories", where, f"category is {category}; give LVIS v0.5 ids, 1 to 1230")
+        if scored and "score" not in mask:
+            self.tolerate("missing_scores", where, "has no score, which counts as 1; give one")
+        score = mask.get("score", 1.0) if scored else 1.0
+        if not isinstance(score, int | float) or isinstance(score, bool):
+            self.fail(where, f"score is {score!r}; give a number")
+        if not math.isfinite(score):
+            self.tolerate("scores_not_finite", where, f"score is {score}; give a finite one")
+        return _Row(where=where, track_id=int(track), category_id=category, score=score, counts=counts.encode())
+
+    def _table(self, frames: dict[int, list[_Row]], size: tuple[int, int]) -> BurstDetections:
+        """The rows of a sequence as columns, frame by frame, after a check of ids and masks."""
+        for its in frames.values():
+            seen: set[int] = set()
+            for row in its:
+                if row.track_id in seen:
+                    self.fail(row.where, "occurs twice in the frame; give ids that are unique")
+                seen.add(row.track_id)
+        rows = [row for its in frames.values() for row in its]
+        areas = self.areas([row.counts for row in rows], size, [row.where for row in rows])
+        for empty in np.flatnonzero(areas == 0):
+            self.tolerate("masks_without_pixels", rows[empty].where, "the mask has no pixels; leave it out")
+        return BurstDetections(
+            frame=np.repeat(np.fromiter(frames, np.int64), [len(its) for its in frames.values()]),
+            track_id=np.array([row.track_id for row in rows], np.int64),
+            category_id=np.array([row.category_id for row in rows], np.int64),
+            score=np.array([row.score for row in rows], np.float64),
+            counts=tuple(row.counts for row in rows),
+        )
+
+    def areas(self, counts: Sequence[bytes], size: tuple[int, int], where: Sequence[str]) -> Int64[np.ndarray, "n"]:
+        """Pixels of masks; broken ones and those of another size are refused."""
+        try:
+            return run_lengths.read([Mask(*size, each) for each in counts]).areas
+        except run_lengths.CorruptMaskError as error:
+            self.fail(where[error.position], f"rle: {error.reason}; write the file again")

@@ -1,0 +1,102 @@
+"""What BURST's protocol evaluates: which objects and predictions, under which categories, and as which tracks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipelines.datasets.annotations import Mask
+from pipelines.datasets.burst import CATEGORY_COUNT, MERGED, NOT_EVALUATED, BurstDetections, BurstSequence
+
+MAX_DETECTIONS = 300  # per frame, of all categories
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BurstTrack:
+    """A track of a sequence.
+
+    Attributes:
+        id: as in the file.
+        category: that of its first mask.
+        score: mean over its masks.
+        masks: one per annotated frame, None where it is absent.
+    """
+
+    id: int
+    category: int
+    score: float
+    masks: tuple[Mask | None, ...]
+
+
+def ranking_order(sequences: Sequence[BurstSequence]) -> list[int]:
+    """Positions of sequences by name: equal scores are ranked in that order."""
+    return sorted(range(len(sequences)), key=lambda number: sequences[number].name.replace("/", "-"))
+
+
+def evaluated(sequence: BurstSequence) -> BurstSequence:
+    """Without the objects that are not evaluated; what is merged into those afterwards stays, but has no score."""
+    kept = ~np.isin(sequence.objects.category_id, list(NOT_EVALUATED))
+    return replace(sequence, objects=merged(sequence.objects.select(kept)))
+
+
+def evaluated_categories(sequences: Sequence[BurstSequence]) -> frozenset[int]:
+    """Those that have a score: of the objects that `evaluated` leaves."""
+    annotated = {category for sequence in sequences for category in sequence.objects.category_id.tolist()}
+    return frozenset(category for category in annotated - NOT_EVALUATED if 1 <= category <= CATEGORY_COUNT)
+
+
+def known_categories(sequence: BurstSequence, categories: frozenset[int]) -> frozenset[int]:
+    """Those that are in a sequence or known not to be: of all others, predicted tracks cost nothing."""
+    return categories & {*sequence.objects.category_id.tolist(), *sequence.negative}
+
+
+def merged(detections: BurstDetections) -> BurstDetections:
+    """Categories under those that they are counted as."""
+    categories = [MERGED.get(category, category) for category in detections.category_id.tolist()]
+    return replace(detections, category_id=np.array(categories, np.int64))
+
+
+def limited(detections: BurstDetections) -> BurstDetections:
+    """With the best detections of each frame, in order of score if some are left out."""
+    kept: list[int] = []
+    for frame in dict.fromkeys(detections.frame.tolist()):
+        its = np.flatnonzero(detections.frame == frame).tolist()
+        if len(its) > MAX_DETECTIONS:
+            its = sorted(its, key=lambda row: detections.score[row], reverse=True)[:MAX_DETECTIONS]
+        kept += its
+    return detections.select(np.array(kept, np.int64))
+
+
+def with_own_ids(sequences: Sequence[BurstDetections], strict: bool) -> list[BurstDetections]:
+    """Track id 0 only where it means something: the evaluator renumbers ids that several sequences use."""
+    zero = [bool((rows.track_id == 0).any()) for rows in sequences]
+    if sum(zero) == 1 and not strict:
+        return list(sequences)
+    return [
+        replace(rows, track_id=np.where(rows.track_id == 0, rows.track_id.max() + 1, rows.track_id)) if has else rows
+        for rows, has in zip(sequences, zero, strict=True)
+    ]
+
+
+def tracks(sequence: BurstSequence, detections: BurstDetections, categories: frozenset[int]) -> list[BurstTrack]:
+    """Tracks of some categories, in the order of their first masks.
+
+    Args:
+        sequence: whose frames they have.
+        detections: the masks: the sequence's objects, or predictions.
+        categories: the others are left out.
+    """
+    ids, first, track = np.unique(detections.track_id, return_index=True, return_inverse=True)
+    found = []
+    for number in np.argsort(first):
+        category = int(detections.category_id[first[number]])
+        if category not in categories:
+            continue
+        rows = np.flatnonzero(track == number)
+        rows = rows[np.argsort(sequence.times[detections.frame[rows]], kind="stable")]  # the mean depends on the order
+        masks: list[Mask | None] = [None] * len(sequence.image_paths)
+        for row in rows:
+            masks[detections.frame[row]] = Mask(sequence.height, sequence.width, detections.counts[row])
+        score = float(np.mean(detections.score[rows]))
+        found.append(BurstTrack(id=int(ids[number]), category=category, score=score, masks=tuple(masks)))
+    return found
