@@ -38,7 +38,7 @@ class CellResult:
         status: `failed` if there is an error.
         error: why there are no numbers; None if there are.
         numbers: flat names as the scorer gives them: fractions, but percent in BURST's table; -1 for a mean of nothing.
-        errors: AP50 lost to each kind of error, fractions; empty if the protocol has no such analysis.
+        errors: AP50 lost to each kind of error, fractions.
         about: what the numbers depend on: sha256 of the ground truth, fingerprint of the model, versions, …
         seconds: that the cell took.
     """

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,17 +7,21 @@ from pipelines.label import LabelSummary
 from pipelines.track_sink import Progress
 
 
-def refused(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "jobs.label", *arguments], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    return done.stderr
-
-
-def test_unknown_and_missing_options_are_named() -> None:
-    assert "--inptu" in refused("--inptu", "x", "--output", "y", "--vocabulary", "z")
-    assert "vocabulary" in refused("--input", "x", "--output", "y")
-    assert "batch_size" in refused("--input", "x", "--output", "y", "--vocabulary", "z", "--batch_size", "many")
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--inptu", "x", "--output", "y", "--vocabulary", "z"], "--inptu"),
+        (["--input", "x", "--output", "y"], "vocabulary"),
+        (["--input", "x", "--output", "y", "--vocabulary", "z", "--batch_size", "many"], "batch_size"),
+    ],
+)
+def test_unknown_and_missing_options_are_named(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1
 
 
 def test_gpus_that_are_not_there_are_not_waited_for(
