@@ -26,6 +26,7 @@ class ProgressLine:
 
     def __init__(self) -> None:
         self.last = time.monotonic()
+        self.ended = False
         self.began: tuple[float, Progress] | None = None
 
     def __call__(self, done: Progress, total: int) -> None:
@@ -34,9 +35,9 @@ class ProgressLine:
         finished = done.ok + done.failed
         if self.began is None and (done.frames or finished):
             self.began = now, done
-        if not terminal and now - self.last < LOG_EVERY and finished < total:
+        if not terminal and now - self.last < LOG_EVERY and (finished < total or self.ended):
             return
-        self.last = now
+        self.last, self.ended = now, finished == total
         failed = f", {done.failed} failed" if done.failed else ""
         line = f"{finished}/{total} videos{failed}, {done.frames} frames{self._rate(done, total, now)}"
         print(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)

@@ -60,6 +60,8 @@ def test_progress_is_log_lines_where_there_is_no_terminal(capsys: pytest.Capture
     line(Progress(ok=1, failed=1, frames=48, tracks=7), 2)
     printed = capsys.readouterr().err
     assert printed.startswith("2/2 videos, 1 failed, 48 frames")
+    line(Progress(ok=1, failed=1, frames=48, tracks=7), 2)
+    assert capsys.readouterr().err == ""  # said already
     assert printed.endswith("\n")
 
 
