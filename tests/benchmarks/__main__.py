@@ -1,4 +1,4 @@
-"""The model (`python -m tests.benchmarks`): one table of ratios from one run, at ViT-B/32 sizes (N = 100 instances, 640 × 384 pixels).
+"""The model: one table of ratios from one run, at ViT-B/32 sizes (N = 100 instances, 640 × 384 pixels).
 
 Weights are random: speed does not depend on them. What is compared takes turns, and the least disturbed turn counts, as
 in timeit: what else a machine does only ever adds time.
