@@ -195,7 +195,17 @@ def label_videos(
             }
         finally:
             _end(trackers)
-    return _summary(videos, todo, results, done, failures, time.monotonic() - start)
+    missing = _todo(config, results, todo, fingerprints)  # whatever was lost on the way
+    return LabelSummary(
+        videos=len(videos),
+        skipped=len(videos) - len(todo),
+        ok=done.ok,
+        failures=_failed(results, videos) | failures,
+        missing=sorted({video.video_id for video in missing} - failures.keys()),
+        frames=done.frames,
+        tracks=done.tracks,
+        seconds=time.monotonic() - start,
+    )
 
 
 def _run(
@@ -219,7 +229,7 @@ def _run(
         fn_constructor_args=(config.checkpoint and os.path.abspath(config.checkpoint),),
         fn_constructor_kwargs={
             "device": "cuda" if config.model_gpus else "cpu",
-            "threads": max(1, (os.cpu_count() or 1) // config.model_actors),
+            "actors": config.model_actors,
             "precision": config.precision,
             "compile": config.compile,
             "objectness_floor": config.objectness_floor,
@@ -280,30 +290,11 @@ def _todo(config: LabelConfig, results: Results, videos: list[Video], fingerprin
     return [video for video in videos if video.video_id not in done]
 
 
-def _summary(
-    videos: list[Video],
-    todo: list[Video],
-    results: Results,
-    done: Progress,
-    failures: dict[str, str],
-    seconds: float,
-) -> LabelSummary:
+def _failed(results: Results, videos: list[Video]) -> dict[str, str]:
+    """Ids and reasons of those videos that the output has as failed."""
     ids = {video.video_id for video in videos}
-    rows = [
-        row
-        for row in results.read("videos").select(["video_id", "status", "error"]).to_pylist()
-        if row["video_id"] in ids
-    ]
-    return LabelSummary(
-        videos=len(videos),
-        skipped=len(videos) - len(todo),
-        ok=done.ok,
-        failures={row["video_id"]: row["error"] for row in rows if row["status"] == "failed"} | failures,
-        missing=sorted(ids - {row["video_id"] for row in rows}),
-        frames=done.frames,
-        tracks=done.tracks,
-        seconds=seconds,
-    )
+    rows = results.read("videos").select(["video_id", "status", "error"]).to_pylist()
+    return {row["video_id"]: row["error"] for row in rows if row["status"] == "failed" and row["video_id"] in ids}
 
 
 def _check_gpus(config: LabelConfig) -> None:

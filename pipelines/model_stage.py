@@ -1,5 +1,6 @@
 """The middle stage of labelling, on GPUs: batches of frames to instances."""
 
+import os
 import pickle
 import time
 from dataclasses import replace
@@ -21,7 +22,7 @@ class Model:
     Args:
         checkpoint: which model; the built-in one if None.
         device: `cuda` or `cpu`.
-        threads: of the CPU.
+        actors: that run the model beside each other, and share a CPU.
         precision: `bfloat16` runs the model under autocast.
         compile: whether the networks are compiled by torch.
         objectness_floor: proposals below are not embedded.
@@ -32,12 +33,13 @@ class Model:
         checkpoint: str | None,
         *,
         device: Literal["cuda", "cpu"],
-        threads: int,
+        actors: int,
         precision: Precision,
         compile: bool,  # noqa: A002 - as everywhere else
         objectness_floor: float,
     ) -> None:
-        torch.set_num_threads(threads)
+        if device == "cpu":
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // actors))
         self.model = load_model(checkpoint).to(device).fold_for_inference()
         if compile:
             self.model.mask_proposal.compile()

@@ -226,6 +226,7 @@ class _Cell:
             ),
             objectness_floor=0.0,
             top=min(self.dataset.top_k, len(self.dataset.ids)),
+            retry_failed=True,
             overwrite=True,
             **{name: getattr(config, name) for name in _SHARED},
         )

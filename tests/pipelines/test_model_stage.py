@@ -16,7 +16,7 @@ HEAD = LabelledBatch(video_id="v", uri="/v.mp4", info=INFO, frame=(0, 1), time_s
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return Model(None, device="cpu", threads=1, precision="float32", compile=False, objectness_floor=0.0)
+    return Model(None, device="cpu", actors=1, precision="float32", compile=False, objectness_floor=0.0)
 
 
 def row(head: LabelledBatch, frames: np.ndarray) -> dict[str, Any]:
