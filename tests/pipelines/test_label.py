@@ -25,6 +25,7 @@ from pipelines.decode_stage import Decode, Plan
 from pipelines.label import LabelConfig, LabelSummary, label_videos
 from pipelines.results import Results
 from pipelines.storage import Storage
+from pipelines.track_sink import Progress
 from pipelines.video_index import Sampling
 from tests.pipelines.clips import CLIPS, H264, VFR, cut_off, listed_clip, write_audio, write_clip, write_images
 
@@ -176,6 +177,18 @@ def test_overwriting_goes_on_where_it_was(labelled: Path, shapes: Path, tmp_path
     assert (summary.ok, summary.skipped, summary.frames) == (2, 1, 18)
     assert {video["frames"] for video in rows(output, "videos", "video_id")} == {9}
     assert max(mask["frame"] for mask in rows(output, "masks", "frame")) == 64
+
+
+def test_what_is_lost_while_overwriting_is_told(
+    labelled: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old labels are still there, but they are not the wanted ones."""
+    output = tmp_path / "copy"
+    shutil.copytree(labelled, output)
+    monkeypatch.setattr("pipelines.label._run", lambda *_: Progress())
+    summary = label(shapes, output, stride=8, overwrite=True)
+    assert (summary.ok, summary.failures, len(summary.missing)) == (0, {}, 3)
+    assert {video["frames"] for video in rows(output, "videos", "video_id")} == {72}
 
 
 # What becomes of each file of a grown archive, looked at every fourth frame: frames, and the reason if any are missing.

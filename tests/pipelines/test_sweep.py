@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,21 @@ def test_a_sweep_fails_cell_by_cell_and_goes_on_where_it_was(truth: Path, tmp_pa
     again = run_sweep(sweep)
     assert stored.stat().st_mtime_ns == changed
     assert again[2:] == results[2:]
+
+
+def test_a_video_that_failed_is_tried_again(truth: Path, tmp_path: Path) -> None:
+    """Without all videos there is no score; once the file is mended there is one."""
+    shutil.copytree(truth.parent, tmp_path / "shapes")
+    sweep = config(tmp_path / "shapes" / truth.name, tmp_path / "out", ablations=ASSOCIATIONS[:1])
+    video = next((tmp_path / "shapes" / "videos").iterdir())
+    whole = video.read_bytes()
+    video.write_bytes(b"junk" * 99)
+    (result,) = run_sweep(sweep)
+    assert result.status == "failed"
+    assert "1 of 2 videos have no labels, so no score" in str(result.error)
+    video.write_bytes(whole)
+    (result,) = run_sweep(sweep)
+    assert (result.status, result.error) == ("ok", None)
 
 
 def test_the_exported_file_scores_as_the_tables_do(truth: Path, tmp_path: Path) -> None:
