@@ -5,7 +5,7 @@ python -m jobs.evaluate run --config sweep.yaml
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -13,6 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from jobs.label import ProgressLine
 from pipelines.evaluation import Protocol, Score, score
 from pipelines.metrics.errors import KINDS
+from pipelines.metrics.open_vocabulary import MIN_TRACKS
 from pipelines.report import CellResult
 from pipelines.sweep import SweepConfig, run_sweep
 from pipelines.track_sink import Progress
@@ -102,8 +103,11 @@ class _CellProgress:
 
 def print_score(scored: Score) -> None:
     """Prints the main numbers in percent, what AP50 is lost to, what strict rules make of the files, and warnings."""
-    print(f"{scored.protocol}, official rules, {scored.seconds:.1f} s, in percent")
-    if scored.protocol == "burst":
+    rules = "our own rules" if scored.protocol == "shapes" else "official rules"
+    print(f"{scored.protocol}, {rules}, {scored.seconds:.1f} s, in percent")
+    if scored.protocol == "shapes":
+        _print_shapes(scored.numbers)
+    elif scored.protocol == "burst":
         _print_table(
             ("all", "common", "uncommon"),
             {
@@ -124,6 +128,21 @@ def print_score(scored: Score) -> None:
     for name, (official, strict) in scored.differing().items():
         if "/cat/" not in name:
             print(f"by strict rules {name} is {strict:.6f}, not {official:.6f}")
+
+
+def _print_shapes(numbers: Mapping[str, float]) -> None:
+    """Prints base beside novel, the ends of 95 % intervals of the first column, and how much there is to average."""
+    words = [name for name in ("top1/colour", "top1/texture", "top1/shape") if name in numbers]
+    names = ["AP", "AP50", "AP75", "AR1", "AR10", "micro/AP", "micro/AP50", "top1", "top1/matched", *words, "matched"]
+    names += [f"agnostic/{name}" for name in ("AP", "AP50", "AR1", "AR10")]
+    names += ["oracle/AP", "permuted/AP", "permuted/top1"]
+    kinds = ("", "base/", "novel/", "low/", "high/")
+    rows = {name: [_percent(numbers.get(f"{kind}{name}", -1)) for kind in kinds] for name in names}
+    _print_table(("all", "base", "novel", "95 % from", "to"), rows)
+    categories, fewest = numbers["categories"], numbers["min_tracks"]
+    print(f"{categories:.0f} categories have objects, the rarest {max(0, fewest):.0f}")
+    if fewest < MIN_TRACKS:
+        print(f"warning: not by the protocol, which wants {MIN_TRACKS} objects or more of each category that occurs")
 
 
 def print_results(results: Sequence[CellResult]) -> None:

@@ -1,7 +1,8 @@
 """Scores predictions against a ground truth, by the official rules of a benchmark and by strict ones.
 
 The official numbers are those that the benchmark's own evaluator gives, with whatever it silently accepts. The strict
-ones are what one would want: a track id of 0 is an id like others, and what does not fit together is an error.
+ones are what one would want: a track id of 0 is an id like others, and what does not fit together is an error. Of
+Shapes, which is our own, there are strict ones only.
 """
 
 import json
@@ -18,10 +19,13 @@ from pipelines.datasets.annotations import GroundTruth, PredictedTrack
 from pipelines.metrics.burst import class_guided, exemplar_guided, open_world
 from pipelines.metrics.burst_errors import burst_error_costs
 from pipelines.metrics.errors import error_costs
+from pipelines.metrics.intervals import confidence_intervals
+from pipelines.metrics.open_vocabulary import open_vocabulary
+from pipelines.metrics.track_matching import SHAPES
 from pipelines.metrics.video_ap import LVVIS, UVO, YTVIS, ApRules, video_ap
 from pipelines.storage import Storage
 
-Protocol = Literal["ytvis", "lvvis", "uvo", "burst"]
+Protocol = Literal["ytvis", "lvvis", "uvo", "burst", "shapes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +89,8 @@ def score(protocol: Protocol, ground_truth: str, predictions: str, *, threads: i
 
     Args:
         protocol: `ytvis` (YouTube-VIS 2019 and 2021, OVIS), `lvvis` (with base and novel categories), `uvo`
-            (class-agnostic; of a ground truth with several categories also `with_categories/...`), `burst`.
+            (class-agnostic; of a ground truth with several categories also `with_categories/...`), `burst`, `shapes`
+            (`open_vocabulary`, and the ends of 95 % intervals as `low/NAME` and `high/NAME`; files are read strictly).
         ground_truth: the file. For BURST `all_classes.json`; `common_classes.json` and `uncommon_classes.json` beside
             it are read for the open world.
         predictions: the file, in the benchmark's format for submissions.
@@ -97,7 +102,8 @@ def score(protocol: Protocol, ground_truth: str, predictions: str, *, threads: i
     if protocol not in get_args(Protocol):
         raise ValueError(f"protocol: unknown value {protocol!r}; choose one of {', '.join(get_args(Protocol))}")
     start = time.monotonic()
-    evaluate = _burst if protocol == "burst" else partial(_tracks, protocol, threads)
+    own: dict[str, Callable[..., _Result]] = {"burst": _burst, "shapes": partial(_shapes, threads)}
+    evaluate = own.get(protocol, partial(_tracks, protocol, threads))
     official = evaluate(ground_truth, predictions, strict=False)
     strict, refusal = _strict(evaluate, official, ground_truth, predictions)
     return Score(
@@ -116,8 +122,13 @@ def score_tracks(
     protocol: Protocol, ground_truth: GroundTruth, tracks: list[PredictedTrack], *, threads: int = 1
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The official numbers of tracks in memory, and what AP50 is lost to."""
-    rules = _rules(protocol, ground_truth, strict=False)
-    numbers = video_ap(ground_truth, tracks, rules, threads=threads)
+    rules = _rules(protocol, ground_truth, strict=protocol == "shapes")
+    if protocol == "shapes":
+        numbers = open_vocabulary(ground_truth, tracks, threads=threads)
+        for name, (low, high) in confidence_intervals(ground_truth, tracks, threads=threads).items():
+            numbers |= {f"low/{name}": low, f"high/{name}": high}
+    else:
+        numbers = video_ap(ground_truth, tracks, rules, threads=threads)
     return numbers, error_costs(ground_truth, tracks, rules, threads=threads)
 
 
@@ -150,6 +161,19 @@ def _tracks(protocol: Protocol, threads: int, ground_truth: str, predictions: st
     )
 
 
+def _shapes(threads: int, ground_truth: str, predictions: str, *, strict: bool) -> _Result:
+    """Strict in any case: there is no official tool whose leniency had to be copied."""
+    truth = ytvis.read_ground_truth(ground_truth, strict=True)
+    predicted = ytvis.read_predictions(predictions, truth, strict=True)
+    numbers, errors = score_tracks("shapes", truth, list(predicted.tracks), threads=threads)
+    return _Result(
+        numbers=numbers,
+        errors=errors,
+        warnings={},
+        sha256={"ground_truth_sha256": truth.sha256, "predictions_sha256": predicted.sha256},
+    )
+
+
 def _burst(ground_truth: str, predictions: str, *, strict: bool) -> _Result:
     truth = burst_files.read_ground_truth(ground_truth, strict=strict)
     predicted = burst_files.read_predictions(predictions, truth, strict=strict)
@@ -174,7 +198,7 @@ def _burst(ground_truth: str, predictions: str, *, strict: bool) -> _Result:
 
 def _rules(protocol: Protocol, ground_truth: GroundTruth, *, strict: bool) -> ApRules:
     """UVO's evaluator gives all predictions the one category there is; of several, it is told to ignore them."""
-    rules = {"ytvis": YTVIS, "lvvis": LVVIS, "uvo": UVO}[protocol]
+    rules = {"ytvis": YTVIS, "lvvis": LVVIS, "uvo": UVO, "shapes": SHAPES}[protocol]
     ids = {category.id for category in ground_truth.categories}
     forced = rules.forced_category if rules.forced_category is None or ids == {rules.forced_category} else None
     return replace(rules, forced_category=forced, strict=strict)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-Protocol = Literal["ytvis", "lvvis", "uvo", "burst"]
+Protocol = Literal["ytvis", "lvvis", "uvo", "burst", "shapes"]
 
 _PAPER = "OpenVIS, AAAI-25, Table {}"
 _AP = "class_guided/AP/"

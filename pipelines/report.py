@@ -86,11 +86,24 @@ _BURST = {
     **{f"class_guided/AP/{split}": f"AP {split}" for split in _SPLITS},
     **{f"open_world/OWTA/{split}": f"OWTA {split}" for split in _SPLITS},
 }
+_SHAPES = {
+    "AP": "AP",
+    "base/AP": "AP base",
+    "novel/AP": "AP novel",
+    "micro/AP": "micro AP",
+    "top1": "top-1",
+    "matched": "matched",
+    "agnostic/AP": "agnostic AP",
+    "agnostic/AR10": "agnostic AR10",
+    "oracle/AP": "oracle AP",
+    "permuted/AP": "permuted AP",
+}
 _COMMON = ("class_guided/AP/common", "class_guided/AP/uncommon")
 _RULES: dict[str, _Rules] = {
     "ytvis": _Rules("YouTube-VIS", 100, _same("AP AP50 AP75 APs APm APl AR1 AR10"), "AP", None),
     "lvvis": _Rules("LV-VIS", 100, _LVVIS | _same("AP50 AP75 APs APm APl AR10"), "AP", ("base/AP", "novel/AP")),
     "uvo": _Rules("UVO", 100, _same("AP AP50 AP75 AR1 AR10 AR100"), "AP", None),
+    "shapes": _Rules("Shapes", 100, _SHAPES, "AP", ("base/AP", "novel/AP")),
     "burst": _Rules("BURST", 1, _BURST, "class_guided/HOTA/all", _COMMON),
 }
 _KINDS = {  # of errors, in the order of the chart

@@ -52,6 +52,7 @@ class ApRules:
 YTVIS = ApRules()  # and OVIS: youtubevos/cocoapi, YTVOSeval
 LVVIS = ApRules(crowd="counted", areas="whole pixels", partitions=True)  # haochenheheda/LVVIS, LVVISeval
 UVO = ApRules(categories=False, forced_category=1)  # EvaluationAPI of UVO v1.0, which runs YTVOSeval
+SHAPES = ApRules(partitions=True, strict=True)  # our own: those of YouTube-VIS without their faults
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float64, Int64
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
 from pipelines.metrics.track_matching import AREAS, LVVIS, THRESHOLDS, UVO, YTVIS, ApRules, Matches, match_tracks
 
-__all__ = ["LVVIS", "UVO", "YTVIS", "ApRules", "average_precision", "video_ap"]
+__all__ = ["LVVIS", "RECALLS", "UVO", "YTVIS", "ApRules", "average_precision", "outcomes", "video_ap"]
 
-_RECALLS = np.linspace(0, 1, 101)  # these floats, not k / 100: recalls often fall exactly on them
+RECALLS = np.linspace(0, 1, 101)  # of average precision; these floats, not k / 100: recalls often fall exactly on them
 _SIZES = {"s": 1, "m": 2, "l": 3}  # positions of area ranges; 0 is all
 _NONE = -1.0  # stands for a mean of nothing
 
@@ -128,8 +128,8 @@ def _cells(
     rows = np.concatenate([each.prediction_categories for each in matches])
     scores, ranks = np.concatenate([each.scores for each in matches]), np.concatenate([m.ranks for m in matches])
     ids = np.array([track.id for track in ground_truth.tracks], np.int64)
-    outcomes = [_outcomes(each, ids, rules) for each in matches]
-    right, wrong = (np.concatenate([outcome[side] for outcome in outcomes], axis=2) for side in (0, 1))
+    judged = [outcomes(each, ids, rules) for each in matches]
+    right, wrong = (np.concatenate([outcome[side] for outcome in judged], axis=2) for side in (0, 1))
     # Equal scores keep the order of matches: video id, then rank within the video.
     order = np.lexsort((-scores, rows))
     bounds = np.searchsorted(rows[order], np.arange(K + 1))
@@ -145,10 +145,16 @@ def _cells(
     return precision, recall
 
 
-def _outcomes(
+def outcomes(
     matches: Matches, ids: Int64[np.ndarray, "N"], rules: ApRules
 ) -> tuple[Bool[np.ndarray, "A T D"], Bool[np.ndarray, "A T D"]]:
-    """Returns which predictions are right, and which are wrong; the rest is ignored."""
+    """Returns which predictions are right, and which are wrong; the rest is ignored.
+
+    Args:
+        matches: of some videos.
+        ids: of all of the ground truth's tracks.
+        rules: of the benchmark.
+    """
     found, ignored = matches.matched >= 0, np.zeros(matches.matched.shape, bool)
     a, t, d = np.nonzero(found)
     g = matches.matched[a, t, d]
@@ -173,5 +179,5 @@ def _average_precision(
     best = np.zeros((len(right), max(int(hits.max(initial=0)), positives) + 1))
     best[t, k - 1] = k / (wrong.cumsum(1)[t, place] + k + np.spacing(1))
     best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
-    needed = np.searchsorted(np.arange(positives + 1) / positives, _RECALLS)
+    needed = np.searchsorted(np.arange(positives + 1) / positives, RECALLS)
     return np.asarray(best[:, np.maximum(needed, 1) - 1].mean(1))

@@ -46,6 +46,26 @@ def test_a_score_is_a_table_and_a_file(
     assert json.loads(output.read_text())["mAP_base"] == pytest.approx(1)
 
 
+def test_shapes_has_its_own_table(truth: Path, predictions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = json.loads(predictions.read_text())
+    document[0]["category_id"] = 1000  # nothing in the data set is that
+    predictions.write_text(json.dumps(document))
+    assert main(arguments(truth, predictions, "shapes")) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("shapes, our own rules, ")
+    lines = {line.split()[0]: line.split()[1:] for line in printed[1:]}
+    right = f"{100 - 100 / len(document):.2f}"
+    assert printed[1].split() == ["all", "base", "novel", "95", "%", "from", "to"]
+    assert lines["top1"][:3] == [right, right, "–"]
+    assert float(lines["top1"][3]) <= float(right) <= float(lines["top1"][4])
+    assert lines["micro/AP"][1:3] == ["–", "–"]
+    assert lines["oracle/AP"] == lines["agnostic/AP50"] == ["100.00", "–", "–", "–", "–"]
+    assert lines["permuted/AP"][0] == "0.00"
+    assert {"AP", "AP50", "matched", "top1/shape", "agnostic/AR1", "permuted/top1"} <= lines.keys()
+    assert any(line.endswith("categories have objects, the rarest 1") for line in printed)
+    assert any(line.startswith("warning: not by the protocol, which wants 10 objects") for line in printed)
+
+
 def test_oddities_are_warnings(truth: Path, predictions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(predictions.read_text())
     document[0]["segmentations"].pop()

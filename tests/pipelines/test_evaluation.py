@@ -51,6 +51,34 @@ def test_perfect_predictions_are_perfect_by_all_rules(truth: GroundTruth, tmp_pa
     assert sum(errors.values()) == 0
 
 
+def test_shapes_has_its_own_numbers(truth: GroundTruth, tmp_path: Path) -> None:
+    result = scored(truth, perfect(truth), tmp_path, protocol="shapes")
+    ones = ("AP", "base/AP", "micro/AP", "top1", "top1/colour", "matched", "agnostic/AP", "agnostic/AR10", "oracle/AP")
+    assert [result.numbers[name] for name in ones] == pytest.approx([1] * len(ones))
+    assert (result.numbers["permuted/AP"], result.numbers["permuted/top1"], result.numbers["novel/AP"]) == (0, 0, -1)
+    for name in ("AP", "base/AP", "micro/AP", "top1", "agnostic/AP"):
+        assert [result.numbers[f"{end}/{name}"] for end in ("low", "high")] == pytest.approx([1, 1])
+    assert (result.numbers["low/novel/AP"], result.numbers["high/novel/AP"]) == (-1, -1)
+    assert (result.strict, set(result.errors.values())) == (result.numbers, {0})
+    assert result.about["ground_truth_sha256"] == truth.sha256
+    numbers, errors = score_tracks("shapes", truth, perfect(truth), threads=2)
+    assert (numbers, errors) == (result.numbers, result.errors)
+
+
+def test_shapes_is_strict_in_any_case(truth: GroundTruth, tmp_path: Path) -> None:
+    short, unlisted, first = perfect(truth), perfect(truth), truth.tracks[0]
+    short[0] = replace(short[0], masks=short[0].masks[:3])
+    unlisted[0] = replace(unlisted[0], category_id=1001)
+    for tracks in (short, unlisted):
+        with pytest.raises(ValueError, match="predictions.json.*entry 0"):
+            scored(truth, tracks, tmp_path, protocol="shapes")
+    zero = tmp_path / "truth.json"
+    ytvis.write_ground_truth(zero, replace(truth, tracks=(replace(first, id=0), *truth.tracks[1:])))
+    result = scored(truth, perfect(truth), tmp_path, protocol="shapes", file=str(zero))
+    assert result.numbers["AP"] == pytest.approx(1)
+    assert (result.differing(), dict(result.warnings)) == ({}, {})
+
+
 def test_uvo_leaves_categories_aside(truth: GroundTruth, tmp_path: Path) -> None:
     wrong = [replace(track, category_id=track.category_id % 1000 + 1) for track in perfect(truth)]
     result = scored(truth, wrong, tmp_path, protocol="uvo")
@@ -110,7 +138,7 @@ def test_the_file_has_flat_names(truth: GroundTruth, tmp_path: Path) -> None:
 
 
 def test_unknown_protocols_are_refused(as_user: None) -> None:
-    with pytest.raises(ValueError, match="'coco'; choose one of ytvis, lvvis, uvo, burst"):
+    with pytest.raises(ValueError, match="'coco'; choose one of ytvis, lvvis, uvo, burst, shapes"):
         score("coco", "a", "b")  # type: ignore[arg-type]
 
 

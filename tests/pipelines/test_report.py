@@ -134,6 +134,20 @@ def test_markdown(tmp_path: Path) -> None:
     assert widths == {14, 16, 11}  # LV-VIS, BURST, UVO: a table each
 
 
+def test_shapes_has_its_own_columns(tmp_path: Path) -> None:
+    numbers = {"AP": 0.3, "base/AP": -1.0, "novel/AP": 0.3, "micro/AP": 0.1, "top1": 0.25, "agnostic/AP": 0.5}
+    write_report([cell(numbers, dataset="novel", protocol="shapes"), cell()], tmp_path)
+    page = Page(tmp_path)
+    head, row = page.tables["results"][0]
+    shown = dict(zip(head, row, strict=True))
+    assert shown["AP"] == "30.0"
+    assert (shown["AP base"], shown["AP novel"], shown["micro AP"]) == ("–", "30.0", "10.0")
+    assert (shown["top-1"], shown["agnostic AP"], shown["permuted AP"]) == ("25.0", "50.0", "–")
+    table = pq.read_table(str(tmp_path / "results.parquet"))
+    assert table["shapes/top1"].to_pylist() == [0.25, None]
+    assert "Protocol: Shapes" in (tmp_path / "results.md").read_text()
+
+
 def test_names_stay_as_they_are_in_markdown(tmp_path: Path) -> None:
     write_report([cell(checkpoint="_a_ b_c *d* `e` [f](g)", ablation="h|i\nj")], tmp_path)
     text = (tmp_path / "results.md").read_text()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import av
 import pyarrow.parquet as pq
@@ -18,11 +18,11 @@ from openvis_model.association import AssociationConfig
 from pipelines.datasets import burst_files, ytvis
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
-from pipelines.evaluation import score_tracks
+from pipelines.evaluation import Protocol, score_tracks
 from pipelines.export import category_ids, find_benchmark_videos, read_predictions
 from pipelines.results import Results
 from pipelines.storage import Storage
-from pipelines.sweep import AblationConfig, BenchmarkConfig, CheckpointConfig, SweepConfig, run_sweep
+from pipelines.sweep import TOP_K, AblationConfig, BenchmarkConfig, CheckpointConfig, SweepConfig, run_sweep
 
 BUILT_IN = CheckpointConfig(name="built-in")
 ASSOCIATIONS = [AblationConfig(name=kind, association=AssociationConfig(kind=kind)) for kind in ("rollout", "iou")]
@@ -46,6 +46,11 @@ def config(truth: Path, output: Path, **options: Any) -> SweepConfig:
     dataset = BenchmarkConfig(name="shapes", protocol="lvvis", ground_truth=str(truth), top_k=10)
     options = {"datasets": [dataset], "checkpoints": [BUILT_IN], "ablations": ASSOCIATIONS} | options
     return SweepConfig(output=str(output), **options)
+
+
+def test_every_protocol_has_its_usual_number_of_predictions() -> None:
+    assert set(TOP_K) == set(get_args(Protocol))
+    assert TOP_K["shapes"] == 10, "fixed before the first result; see docs/evaluation.md"
 
 
 def test_a_sweep_fails_cell_by_cell_and_goes_on_where_it_was(truth: Path, tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""How far the numbers of Shapes would move with other videos: a bootstrap over videos.
+
+Objects of a video are seen together and predicted together, so that whole videos are drawn, with replacement.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from pipelines.datasets.annotations import GroundTruth, PredictedTrack
+from pipelines.metrics.open_vocabulary import match_as_one_ranking
+from pipelines.metrics.resampling import Ranking, draw, rankings, resampled_ap
+from pipelines.metrics.track_matching import SHAPES, match_tracks
+from pipelines.metrics.track_naming import NamedTracks, name_tracks, right_names, share_masks
+
+MACRO = ("AP", "base/AP", "novel/AP")
+NAMES = (*MACRO, "micro/AP", "top1", "agnostic/AP")
+"""Numbers of `open_vocabulary` that have intervals."""
+
+_NONE = -1.0  # stands for a mean of nothing
+_ENDS = (2.5, 97.5)  # percentiles
+
+_Weights = Int64[np.ndarray, "R V"]
+_Draws = Float64[np.ndarray, "R"]
+
+
+class Difference(NamedTuple):
+    """A difference, a fraction, and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def confidence_intervals(
+    ground_truth: GroundTruth,
+    tracks: Sequence[PredictedTrack],
+    names: Sequence[str] = NAMES,
+    *,
+    resamples: int = 200,
+    seed: int = 0,
+    threads: int = 1,
+) -> dict[str, tuple[float, float]]:
+    """Returns 95 % percentile intervals of numbers of `open_vocabulary`, as fractions; -1, -1 where there is no number.
+
+    A mean over categories is over those that have objects in the videos that were drawn.
+
+    Args:
+        ground_truth: the objects.
+        tracks: the predictions.
+        names: of `NAMES`.
+        resamples: how often as many videos as there are get drawn.
+        seed: of the draws, which are the same for all names.
+        threads: to match in; the numbers do not depend on it.
+
+    Raises:
+        ValueError: an unknown name, no resamples, no videos, or as `match_tracks`.
+    """
+    weights = draw(len(ground_truth.videos), resamples, seed)
+    draws = _draws(ground_truth, tracks, names, weights, threads)
+    return {name: _ends(values[values != _NONE]) for name, values in draws.items()}
+
+
+def paired_difference(
+    ground_truth: GroundTruth,
+    tracks_a: Sequence[PredictedTrack],
+    tracks_b: Sequence[PredictedTrack],
+    *,
+    name: str = "AP",
+    resamples: int = 1000,
+    seed: int = 0,
+    threads: int = 1,
+) -> Difference:
+    """Returns a number of `tracks_a` minus that of `tracks_b`, with its 95 % interval.
+
+    Every draw has the same videos for both, so that what makes a video hard for both cancels out. If 0 is not within,
+    other videos would most likely give the same order; whether another training run would, it does not say.
+
+    Args:
+        ground_truth: the objects.
+        tracks_a: predictions.
+        tracks_b: others.
+        name: of `NAMES`.
+        resamples: as `confidence_intervals`, like all that follow.
+        seed: see there.
+        threads: see there.
+
+    Raises:
+        ValueError: no objects to average over, or as `confidence_intervals`.
+    """
+    videos = len(ground_truth.videos)
+    weights = np.concatenate([draw(videos, resamples, seed), np.ones((1, videos), np.int64)])
+    a, b = (_draws(ground_truth, its, [name], weights, threads)[name] for its in (tracks_a, tracks_b))
+    if a[-1] == _NONE:
+        raise ValueError(f"name: {ground_truth.path} has no objects that {name} is a mean over; choose another number")
+    low, high = _ends((a - b)[:-1][a[:-1] != _NONE])  # where one has no number, neither has the other
+    return Difference(float(a[-1] - b[-1]), low, high)
+
+
+def _ends(values: Float64[np.ndarray, "n"]) -> tuple[float, float]:
+    if not values.size:
+        return _NONE, _NONE
+    low, high = np.percentile(values, _ENDS).tolist()
+    return low, high
+
+
+def _draws(
+    ground_truth: GroundTruth, tracks: Sequence[PredictedTrack], names: Sequence[str], weights: _Weights, threads: int
+) -> dict[str, _Draws]:
+    """Returns the numbers of R draws."""
+    if unknown := [name for name in names if name not in NAMES]:
+        raise ValueError(f"names: unknown value {unknown[0]!r}; choose of {', '.join(NAMES)}")
+    predictions = share_masks(tracks)
+    numbers: dict[str, _Draws] = {}
+    if set(MACRO) & set(names):
+        matches = list(match_tracks(ground_truth, predictions, SHAPES, threads=threads))
+        numbers |= _macro(ground_truth, rankings(ground_truth, predictions, matches, SHAPES), weights)
+    if "micro/AP" in names:
+        _, matches = match_as_one_ranking(ground_truth, predictions, threads=threads)
+        found = rankings(ground_truth, predictions, matches, replace(SHAPES, categories=False))
+        numbers["micro/AP"] = _mean(found.values(), weights)
+    if {"top1", "agnostic/AP"} & set(names):
+        named = name_tracks(ground_truth, predictions, threads=threads)
+        found = rankings(ground_truth, named.tracks, named.matches, named.rules)
+        numbers["agnostic/AP"] = _mean(found.values(), weights)
+        numbers["top1"] = _top1(ground_truth, named, weights)
+    return {name: numbers[name] for name in names}
+
+
+def _macro(ground_truth: GroundTruth, found: dict[int, Ranking], weights: _Weights) -> dict[str, _Draws]:
+    partitions = [each.partition or 0 for each in sorted(ground_truth.categories, key=lambda each: each.id)]
+    base, novel = ([its for row, its in found.items() if (partitions[row] > 1) == side] for side in (False, True))
+    return dict(zip(MACRO, (_mean(its, weights) for its in (found.values(), base, novel)), strict=True))
+
+
+def _mean(its: Iterable[Ranking], weights: _Weights) -> _Draws:
+    """Returns the mean over those that have objects in a draw."""
+    total, count = np.zeros(len(weights)), np.zeros(len(weights))
+    for ranking in its:
+        values = resampled_ap(ranking, weights)
+        total += np.where(values == _NONE, 0, values)
+        count += values != _NONE
+    return np.where(count > 0, total / np.maximum(count, 1), _NONE)
+
+
+def _top1(ground_truth: GroundTruth, named: NamedTracks, weights: _Weights) -> _Draws:
+    places = {video.id: place for place, video in enumerate(ground_truth.videos)}
+    videos = np.array([places[each.video_id] for each in ground_truth.tracks], np.int64)
+    right = right_names(ground_truth, named)
+    hits, objects = (weights @ np.bincount(videos[its], minlength=len(places)) for its in (right, named.counted))
+    return np.where(objects > 0, hits / np.maximum(objects, 1), _NONE)
