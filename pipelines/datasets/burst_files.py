@@ -19,13 +19,15 @@ from pipelines.datasets.burst_entries import BurstReader
 from pipelines.storage import Storage
 
 
-def read_ground_truth(path: str, *, strict: bool) -> BurstGroundTruth:
+def read_ground_truth(path: str, *, strict: bool, problems: list[str] | None = None) -> BurstGroundTruth:
     """Reads a ground truth file such as `all_classes.json`.
 
     Args:
         path: the file.
         strict: refuses masks without pixels, categories that LVIS v0.5 lacks, and a file that does not name its
             categories, which BURST's evaluator accepts.
+        problems: if given, takes the errors of single sequences, which are then left out, instead of an end at the
+            first.
 
     Raises:
         ValueError: names file, sequence, frame, track, value and remedy.
@@ -33,7 +35,14 @@ def read_ground_truth(path: str, *, strict: bool) -> BurstGroundTruth:
     document, sha256 = read_json(path)
     reader = BurstReader(path, strict)
     split = reader.get(document, "split", str, "the file")
-    sequences = [reader.sequence(item, split) for item in reader.get(document, "sequences", list, "the file")]
+    sequences = []
+    for item in reader.get(document, "sequences", list, "the file"):
+        try:
+            sequences.append(reader.sequence(item, split))
+        except ValueError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
     for name, times in Counter(sequence.name for sequence in sequences).items():
         if times > 1:
             reader.fail(f"sequence {name}", f"is listed {times} times; list it once")

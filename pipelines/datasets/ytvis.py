@@ -16,7 +16,9 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import TextIOBase
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ class Predictions:
     sha256: str
 
 
-def read_ground_truth(path: str, *, strict: bool) -> GroundTruth:
+def read_ground_truth(path: str, *, strict: bool, problems: list[str] | None = None) -> GroundTruth:
     """Reads annotated videos.
 
     Args:
@@ -56,26 +58,35 @@ def read_ground_truth(path: str, *, strict: bool) -> GroundTruth:
         strict: refuses whatever does not fit together. Otherwise only what the official evaluator would stop at, or
             what it would take for something else, is refused; what it silently accepts is accepted and counted in
             `GroundTruth.warnings`.
+        problems: if given, takes the errors of single entries, which are then left out, instead of an end at the first.
+            Annotations are looked at once videos and categories are sound.
 
     Raises:
         ValueError: names the file, the video or annotation, the value and what to do.
     """
     document, sha256 = read_json(path)
-    reader = EntryReader(path, strict)
+    reader = EntryReader(path, strict, problems)
     if not isinstance(document, dict):
         raise reader.error("the file", f"holds a {type(document).__name__}", "give a file with videos and annotations")
-    videos = tuple(_read_video(reader, i, it) for i, it in enumerate(reader.entries(document, "videos")))
-    categories = tuple(_read_category(reader, i, it) for i, it in enumerate(reader.entries(document, "categories")))
+    videos = reader.read_each(reader.entries(document, "videos"), partial(_read_video, reader))
+    categories = read_categories(reader, document)
     reader.check_unique("video", (video.id for video in videos))
-    reader.check_unique("category", (category.id for category in categories))
     known = {video.id: video for video in videos}, {category.id for category in categories}
-    annotations = reader.entries(document, "annotations")
-    tracks = tuple(_read_annotation(reader, i, it, *known) for i, it in enumerate(annotations))
+    annotations = reader.entries(document, "annotations") if not reader.problems else []
+    tracks = reader.read_each(annotations, lambda i, it: _read_annotation(reader, i, it, *known))
     reader.check_unique("annotation", (track.id for track in tracks))
-    reader.check_masks([(f"annotation {track.id}", track.masks) for track in tracks])
+    sound = reader.check_masks([(f"annotation {track.id}", track.masks) for track in tracks])
+    tracks = tuple(compress(tracks, sound))
     return GroundTruth(
         path=path, sha256=sha256, videos=videos, categories=categories, tracks=tracks, warnings=dict(reader.warnings)
     )
+
+
+def read_categories(reader: EntryReader, document: dict[str, Any]) -> tuple[Category, ...]:
+    """Reads the list of categories, which COCO's files have too."""
+    categories = reader.read_each(reader.entries(document, "categories"), partial(_read_category, reader))
+    reader.check_unique("category", (category.id for category in categories))
+    return categories
 
 
 def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool, categories: bool = True) -> Predictions:

@@ -2,13 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from pycocotools import mask as coco
 
 from pipelines.datasets.annotations import AnnotatedVideo, Mask
 from pipelines.metrics.run_lengths import find_corrupt
+
+_T = TypeVar("_T")
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
@@ -19,20 +21,38 @@ class EntryReader:
     Args:
         path: of the file, for errors.
         strict: whether `odd` refuses; otherwise it counts.
+        problems: takes the errors of single entries, which are then left out; None raises the first one.
 
     Attributes:
         warnings: what was odd, and how often.
     """
 
-    def __init__(self, path: str, strict: bool) -> None:
+    def __init__(self, path: str, strict: bool, problems: list[str] | None = None) -> None:
         self.path = path
         self.strict = strict
+        self.problems = problems
         self.warnings: Counter[str] = Counter()
         self._masks: dict[tuple[Mask | None, ...], tuple[Mask | None, ...]] = {}
 
     def error(self, where: str, what: str, remedy: str) -> ValueError:
         """Returns an error to raise."""
         return ValueError(f"{self.path}: {where} {what}; {remedy}")
+
+    def refuse(self, error: ValueError) -> None:
+        """Raises an error, or keeps it as a problem."""
+        if self.problems is None:
+            raise error
+        self.problems.append(str(error))
+
+    def read_each(self, entries: list[Any], read: Callable[[int, Any], _T]) -> tuple[_T, ...]:
+        """Returns what `read` makes of each position and entry; leaves out those that it refuses."""
+        its = []
+        for position, entry in enumerate(entries):
+            try:
+                its.append(read(position, entry))
+            except ValueError as error:
+                self.refuse(error)
+        return tuple(its)
 
     def odd(self, where: str, what: str, remedy: str, warning: str) -> None:
         """Refuses or counts what the official tool accepts."""
@@ -60,9 +80,8 @@ class EntryReader:
 
     def check_unique(self, what: str, ids: Iterable[int]) -> None:
         """Refuses an id that occurs twice."""
-        twice = [number for number, times in Counter(ids).items() if times > 1]
-        if twice:
-            raise self.error(f"{what} id {twice[0]}", "occurs more than once", "give every one its own id")
+        for number in (number for number, times in Counter(ids).items() if times > 1):
+            self.refuse(self.error(f"{what} id {number}", "occurs more than once", "give every one its own id"))
 
     def masks(self, where: str, entry: Any, video: AnnotatedVideo | None, polygons: bool) -> tuple[Mask | None, ...]:
         """Returns the segmentations; `polygons` also allows plain run lengths.
@@ -107,13 +126,21 @@ class EntryReader:
             raise self.error(where, f"has counts {counts!r:.60}", f"give runs that add up to {size[0]} * {size[1]}")
         return Mask(size[0], size[1], coco.frPyObjects({"size": size, "counts": counts}, *size)["counts"])
 
-    def check_masks(self, tracks: list[tuple[str, tuple[Mask | None, ...]]]) -> None:
-        """Refuses masks that are not run lengths of their size, on which the official tool would count garbage."""
+    def check_masks(self, tracks: list[tuple[str, tuple[Mask | None, ...]]]) -> list[bool]:
+        """Refuses masks that are not run lengths of their size, on which the official tool would count garbage.
+
+        Returns whether each of the tracks, given with its place for errors, is sound; if problems are collected, the
+        first mask of a track that is not is one.
+        """
         corrupt = find_corrupt([mask for _, its in tracks for mask in its if mask is not None])
-        if corrupt is not None:
-            position, reason = corrupt
-            places = [(where, t) for where, its in tracks for t, mask in enumerate(its) if mask is not None]
-            raise self.error("{}, frame {},".format(*places[position]), reason, "write the file again")
+        if corrupt is None:
+            return [True] * len(tracks)
+        if self.problems is not None and len(tracks) > 1:
+            return [sound for track in tracks for sound in self.check_masks([track])]
+        position, reason = corrupt
+        places = [(where, t) for where, its in tracks for t, mask in enumerate(its) if mask is not None]
+        self.refuse(self.error("{}, frame {},".format(*places[position]), reason, "write the file again"))
+        return [False]
 
 
 def _is_polygon(part: Any) -> bool:

@@ -419,3 +419,16 @@ def test_bad_tracks_are_not_written(files: Files, track: PredictedTrack, message
         write_tracks(files.predictions, truth, [track])
     assert message in str(error.value)
     assert not Path(files.predictions).exists()
+
+
+def test_problems_of_several_sequences_are_collected(files: Files) -> None:
+    def edit(document: dict[str, Any]) -> None:
+        document["sequences"][0]["segmentations"][1]["1"]["rle"] = "a"
+        document["sequences"][1]["height"] = 0
+
+    problems: list[str] = []
+    truth = read_ground_truth(files.write(files.gt, GROUND_TRUTH, edit), strict=True, problems=problems)
+    assert truth.sequences == ()
+    assert len(problems) == 2
+    assert "sequence val/AVA/kitchen, frame k_scene_000001.png, track 1: rle: " in problems[0]
+    assert "sequence val/BDD/street: is 3x0" in problems[1]

@@ -265,3 +265,27 @@ def test_an_empty_segmentation_is_an_absent_one(tmp_path: Path) -> None:
     masks = read_ground_truth(save(tmp_path, document), strict=True).tracks[0].masks
     assert masks[0] is None
     assert np.sum(dense(masks[1])) == 6
+
+
+def test_problems_of_several_entries_are_collected(tmp_path: Path) -> None:
+    document = copy.deepcopy(TRUTH)
+    first = document["annotations"][0]
+    document["annotations"] += [
+        first | {"id": 8, "segmentations": [{"size": [2, 3], "counts": "a"}, None]},
+        first | {"id": 9, "category_id": 4},
+        first | {"id": 10},
+    ]
+    problems: list[str] = []
+    truth = read_ground_truth(save(tmp_path, document), strict=True, problems=problems)
+    assert [track.id for track in truth.tracks] == [7, 10]
+    assert len(problems) == 2
+    assert "annotation 9 has 'category_id' 4" in problems[0]
+    assert "annotation 8, frame 0," in problems[1]
+
+
+def test_one_bad_video_is_not_a_problem_of_each_of_its_annotations(tmp_path: Path) -> None:
+    problems: list[str] = []
+    document = changed(TRUTH, ("videos", 0, "height"), 0)
+    truth = read_ground_truth(save(tmp_path, document), strict=True, problems=problems)
+    assert (truth.videos, truth.tracks, len(problems)) == ((), (), 1)
+    assert "video 3 has 'height' 0" in problems[0]

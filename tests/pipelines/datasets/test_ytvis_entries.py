@@ -54,3 +54,19 @@ def test_a_corrupt_mask_is_named() -> None:
     reader.check_masks([("entry 0", (sound, None)), ("entry 1", (None, sound))])
     with pytest.raises(ValueError, match="a.json: entry 1, frame 2, counts must be runs with the sum 2 . 3"):
         reader.check_masks([("entry 0", (sound, None)), ("entry 1", (None, sound, corrupt))])
+
+
+def test_problems_are_collected_instead() -> None:
+    problems: list[str] = []
+    reader = EntryReader("a.json", strict=True, problems=problems)
+    assert reader.read_each([1, "x", 3], lambda i, entry: reader.value(f"entry {i}", {"n": entry}, "n", int)) == (1, 3)
+    reader.check_unique("video", [3, 1, 1, 3])
+    good, bad = Mask(2, 3, b"06"), Mask(2, 3, b"a")
+    assert reader.check_masks([("track 1", (good,)), ("track 2", (None, bad, bad)), ("track 3", (bad,))]) == [
+        True,
+        False,
+        False,
+    ]
+    starts = ["entry 1 has 'n' 'x'", "video id 3 occurs", "video id 1 occurs", "track 2, frame 1,", "track 3, frame 0,"]
+    for problem, start in zip(problems, starts, strict=True):
+        assert problem.startswith(f"a.json: {start}")

@@ -1,0 +1,47 @@
+"""What training looks at: T frames of a video and the objects in them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingClip:
+    """T frames with O objects; O may be 0.
+
+    Attributes:
+        frames: RGB.
+        masks: visible pixels of each object, empty where it is absent; every object is in at least one frame.
+        categories: of the objects, rows of the training vocabulary.
+        seed: of everything random about the clip, sampled points too.
+
+    Raises:
+        ValueError: shapes or types that do not fit each other, an object without pixels, a negative category or seed.
+    """
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    masks: Bool[np.ndarray, "O T H W"]
+    categories: Int64[np.ndarray, "O"]
+    seed: int
+
+    def __post_init__(self) -> None:
+        frames, masks, categories = self.frames, self.masks, self.categories
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
+            raise ValueError(f"frames: expected uint8 [T, H, W, 3] with pixels, got {frames.dtype} {frames.shape}")
+        if masks.dtype != np.bool_ or masks.ndim != 4 or masks.shape[1:] != frames.shape[:3]:
+            raise ValueError(
+                f"masks: expected bool [O, T, H, W] of frames {frames.shape[:3]}, got {masks.dtype} {masks.shape}"
+            )
+        if categories.dtype != np.int64 or categories.shape != masks.shape[:1]:
+            raise ValueError(
+                f"categories: expected int64, one for each of {len(masks)} masks, "
+                f"got {categories.dtype} {categories.shape}"
+            )
+        if categories.min(initial=0) < 0:
+            raise ValueError(f"categories: expected rows of a vocabulary, from 0, got {categories.min()}")
+        empty = [number for number, its in enumerate(masks) if not its.any()]
+        if empty:
+            raise ValueError(f"masks: object {empty[0]} has no pixel in any frame; leave it out")
+        if not 0 <= self.seed < 1 << 63:
+            raise ValueError(f"seed: expected 0 to 2^63 - 1, got {self.seed}")

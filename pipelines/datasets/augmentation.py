@@ -1,0 +1,158 @@
+"""How a clip is varied for training: a window of the frame, mirrored or not, resized, and in other colours.
+
+All of it is the same in every frame of a clip, so that what moves is what moved in the video, and masks go with the
+frames. Only clips of one still image have a window of their own in each frame, as if a camera moved.
+
+Numpy and Pillow alone: processes that decode do without torch.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int64, Shaped, UInt8
+from PIL import Image
+
+MIN_VISIBLE = 12
+"""Objects with a smaller visible area, pixels of the finished frame, count as absent, as in Shapes."""
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+class Window(NamedTuple):
+    """What is seen of a frame, pixels, and whether it is mirrored left to right."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+
+
+class Colour(NamedTuple):
+    """Factors; 1 changes nothing. Contrast is around a clip's mean grey, saturation around each pixel's own."""
+
+    brightness: float
+    contrast: float
+    saturation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """How far clips are varied. There is no change of hue: what a thing is called may be its colour.
+
+    Attributes:
+        min_crop: smallest height of a window as a share of the largest one that fits, which has the aspect ratio of the
+            finished frame. 1 is always the largest one, in the middle.
+        flip: probability.
+        brightness: factors are drawn from 1 - this to 1 + this.
+        contrast: likewise.
+        saturation: likewise.
+    """
+
+    min_crop: float = 1.0
+    flip: float = 0.5
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_crop <= 1:
+            raise ValueError(f"min_crop: expected above 0, to 1 (no random crop), got {self.min_crop}")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip: expected a probability, 0 to 1, got {self.flip}")
+        for name in ("brightness", "contrast", "saturation"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(f"{name}: expected 0 (no change) to below 1, got {value}")
+
+
+def draw_windows(
+    count: int,
+    frame: tuple[int, int],
+    size: tuple[int, int],
+    config: AugmentationConfig,
+    rng: np.random.Generator,
+    *,
+    still: bool,
+) -> list[Window]:
+    """Draws the windows of a clip: one for all frames; one for each, alike in being mirrored, of a still image.
+
+    Args:
+        count: frames of the clip.
+        frame: height and width of the video, pixels.
+        size: height and width of the finished frames, pixels, whose aspect ratio windows have but for rounding.
+        config: how they vary.
+        rng: where randomness comes from.
+        still: whether the clip is one image.
+    """
+    flip = bool(rng.random() < config.flip)
+    if not still:
+        return [_draw_window(frame, size, config.min_crop, flip, rng)] * count
+    return [_draw_window(frame, size, config.min_crop, flip, rng) for _ in range(count)]
+
+
+def _draw_window(
+    frame: tuple[int, int], size: tuple[int, int], min_crop: float, flip: bool, rng: np.random.Generator
+) -> Window:
+    share, down, right = min_crop + (1 - min_crop) * rng.random(), rng.random(), rng.random()
+    if min_crop == 1:
+        down = right = 0.5
+    scale = share * min(frame[0] / size[0], frame[1] / size[1])
+    height, width = (min(limit, max(1, round(side * scale))) for side, limit in zip(size, frame, strict=True))
+    return Window(int(down * (frame[0] - height + 1)), int(right * (frame[1] - width + 1)), height, width, flip)
+
+
+def draw_colour(config: AugmentationConfig, rng: np.random.Generator) -> Colour:
+    """Draws the factors of a clip."""
+    brightness, contrast, saturation = 2 * rng.random(3) - 1
+    return Colour(
+        1 + config.brightness * brightness, 1 + config.contrast * contrast, 1 + config.saturation * saturation
+    )
+
+
+def view_frame(frame: UInt8[np.ndarray, "h w 3"], window: Window, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """The window of a frame at another size: bilinear, averaging over all pixels that a smaller one covers."""
+    return _resize(_cut(frame, window), size, Image.Resampling.BILINEAR)
+
+
+def view_mask(mask: UInt8[np.ndarray, "h w"], window: Window, size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
+    """The same window of a mask (0 or 1): pixels that it covers by half or more, the nearest where it grows."""
+    part = _cut(mask, window)
+    if not part.any():
+        return np.zeros(size, bool)
+    return _resize(part * np.uint8(255), size, Image.Resampling.BOX) >= 128
+
+
+def recolour(frames: UInt8[np.ndarray, "T H W 3"], colour: Colour) -> UInt8[np.ndarray, "T H W 3"]:
+    """Brightness, contrast and saturation of a clip, the same function of a pixel in all frames."""
+    if tuple(colour) == (1, 1, 1):
+        return frames
+    pixels = frames.astype(np.float32) * np.float32(colour.brightness)
+    mean = (pixels.mean((0, 1, 2), dtype=np.float64) @ _LUMA.astype(np.float64)).astype(np.float32)
+    pixels = mean + (pixels - mean) * np.float32(colour.contrast)
+    grey = (pixels @ _LUMA)[..., None]
+    pixels = grey + (pixels - grey) * np.float32(colour.saturation)
+    recoloured: np.ndarray = np.rint(pixels.clip(0, 255)).astype(np.uint8)
+    return recoloured
+
+
+def drop_invisible(
+    masks: Bool[np.ndarray, "N T H W"], categories: Int64[np.ndarray, "N"]
+) -> tuple[Bool[np.ndarray, "O T H W"], Int64[np.ndarray, "O"]]:
+    """Clears remains that are too small to be recognised, and leaves out objects that are in no frame."""
+    visible = np.count_nonzero(masks, (2, 3)) >= MIN_VISIBLE
+    seen = visible.any(1)
+    return masks[seen] & visible[seen][..., None, None], categories[seen]
+
+
+def _cut(image: Shaped[np.ndarray, "h w *c"], window: Window) -> Shaped[np.ndarray, "a b *c"]:
+    top, left, height, width, flip = window
+    part = image[top : top + height, left : left + width]
+    return np.ascontiguousarray(part[:, ::-1] if flip else part)
+
+
+def _resize(
+    image: UInt8[np.ndarray, "h w *c"], size: tuple[int, int], how: Image.Resampling
+) -> UInt8[np.ndarray, "H W *c"]:
+    return image if image.shape[:2] == size else np.array(Image.fromarray(image).resize(size[::-1], how))

@@ -1,0 +1,79 @@
+"""Files in the format of COCO's instance annotations: still images, read as videos of one frame.
+
+images         id, width, height, file_name
+categories     id, name
+annotations    id, image_id, category_id, iscrowd, area in pixels, and `segmentation`: polygons, or compressed or plain
+               run lengths
+"""
+
+import math
+from collections.abc import Mapping
+from itertools import compress
+from typing import Any
+
+from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, GroundTruth, read_json
+from pipelines.datasets.ytvis import read_categories
+from pipelines.datasets.ytvis_entries import EntryReader
+
+
+def read_ground_truth(path: str, *, problems: list[str] | None = None) -> GroundTruth:
+    """Reads annotated images; each is a video of one frame under the image's id, and each annotation a track.
+
+    Args:
+        path: the file.
+        problems: if given, takes the errors of single entries, which are then left out, instead of an end at the first.
+            Annotations are looked at once images and categories are sound.
+
+    Raises:
+        ValueError: names the file, the image or annotation, the value and what to do.
+    """
+    document, sha256 = read_json(path)
+    reader = EntryReader(path, True, problems)
+    if not isinstance(document, dict):
+        raise reader.error("the file", f"holds a {type(document).__name__}", "give a file with images and annotations")
+    images = reader.read_each(reader.entries(document, "images"), lambda i, it: _read_image(reader, i, it))
+    categories = read_categories(reader, document)
+    reader.check_unique("image", (image.id for image in images))
+    known = {image.id: image for image in images}, {category.id for category in categories}
+    annotations = reader.entries(document, "annotations") if not reader.problems else []
+    tracks = reader.read_each(annotations, lambda i, it: _read_annotation(reader, i, it, *known))
+    reader.check_unique("annotation", (track.id for track in tracks))
+    sound = reader.check_masks([(f"annotation {track.id}", track.masks) for track in tracks])
+    tracks = tuple(compress(tracks, sound))
+    return GroundTruth(path=path, sha256=sha256, videos=images, categories=categories, tracks=tracks)
+
+
+def _read_image(reader: EntryReader, index: int, entry: Any) -> AnnotatedVideo:
+    number = reader.value(f"image entry {index}", entry, "id", int)
+    where = f"image {number}"
+    sides = {name: reader.value(where, entry, name, int) for name in ("height", "width")}
+    if min(sides.values()) < 1:
+        raise reader.error(where, f"is {sides['height']} x {sides['width']}", "give height and width in pixels")
+    return AnnotatedVideo(id=number, **sides, length=1, file_names=(reader.value(where, entry, "file_name", str),))
+
+
+def _read_annotation(
+    reader: EntryReader, index: int, entry: Any, images: Mapping[int, AnnotatedVideo], categories: set[int]
+) -> AnnotatedTrack:
+    number = reader.value(f"annotation entry {index}", entry, "id", int)
+    where = f"annotation {number}"
+    image_id, category_id = (reader.value(where, entry, name, int) for name in ("image_id", "category_id"))
+    for name, value, known in (("image_id", image_id, images.keys()), ("category_id", category_id, categories)):
+        if value not in known:
+            raise reader.error(where, f"has {name!r} {value}, which is not in the file", "add it or remove it")
+    area = reader.value(where, entry, "area", float)
+    if not math.isfinite(area) or area < 0:
+        raise reader.error(where, f"has the area {area}", "give pixels")
+    crowd = entry.get("iscrowd", 0)
+    if type(crowd) is not int or crowd not in (0, 1):
+        raise reader.error(where, f"has iscrowd {crowd!r}", "give 0 or 1")
+    if "segmentation" not in entry:
+        raise reader.error(where, "has no 'segmentation'", "give instance annotations, not boxes alone")
+    return AnnotatedTrack(
+        id=number,
+        video_id=image_id,
+        category_id=category_id,
+        masks=reader.masks(where, {"segmentations": [entry["segmentation"]]}, images[image_id], polygons=True),
+        areas=(area,),
+        crowd=bool(crowd),
+    )

@@ -1,0 +1,103 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from openvis_model import rle
+from pipelines.datasets.annotations import Category, Mask
+from pipelines.datasets.coco import read_ground_truth
+from tests.pipelines.datasets.training_sets import HEIGHT, WIDTH, box, image_document, run_lengths, write_json
+
+
+def dense(mask: Mask | None) -> np.ndarray:
+    assert mask is not None
+    return rle.decode((mask.height, mask.width), mask.counts)
+
+
+def test_images_are_videos_of_one_frame(tmp_path: Path) -> None:
+    truth = read_ground_truth(write_json(tmp_path / "a.json", image_document()))
+    assert [(v.id, v.height, v.width, v.length, v.file_names, v.video) for v in truth.videos] == [
+        (5, HEIGHT, WIDTH, 1, ("0005.png",), None),
+        (6, HEIGHT, WIDTH, 1, ("0006.png",), None),
+    ]
+    assert truth.categories[1] == Category(id=9, name="odd thing", partition=3)
+    assert [(t.id, t.video_id, t.category_id, t.crowd, t.areas) for t in truth.tracks] == [
+        (1, 5, 7, False, (320.0,)),
+        (2, 5, 11, False, (320.0,)),
+        (3, 5, 7, True, (320.0,)),
+        (4, 6, 7, False, (320.0,)),
+    ]
+
+
+def test_polygons_and_both_kinds_of_run_lengths(tmp_path: Path) -> None:
+    truth = read_ground_truth(write_json(tmp_path / "a.json", image_document()))
+    boxes = [box(8, 4, 20, 16), box(40, 60, 16, 20), box(0, 30, 4, 4), box(8, 4, 20, 16)]
+    for track, expected in zip(truth.tracks, boxes, strict=True):
+        assert np.array_equal(dense(track.masks[0]), expected)
+
+
+def test_parts_of_an_object_are_one_mask(tmp_path: Path) -> None:
+    document = image_document()
+    document["annotations"][0]["segmentation"].append([40, 8, 50, 8, 50, 18, 40, 18])
+    truth = read_ground_truth(write_json(tmp_path / "a.json", document))
+    assert np.array_equal(dense(truth.tracks[0].masks[0]), box(8, 4, 20, 16) | box(8, 40, 10, 10))
+
+
+CASES: list[tuple[str, int, dict[str, Any], str]] = [
+    ("images", 0, {"height": 0}, r"image 5 is 0 x 96"),
+    ("images", 1, {"file_name": None}, r"image 6 has 'file_name' None; give a text"),
+    ("images", 1, {"id": 5}, r"image id 5 occurs more than once"),
+    ("categories", 1, {"id": 7}, r"category id 7 occurs more than once"),
+    ("categories", 0, {"name": 3}, r"category 7 has 'name' 3"),
+    ("annotations", 3, {"id": 1}, r"annotation id 1 occurs more than once"),
+    ("annotations", 1, {"image_id": 50}, r"annotation 2 has 'image_id' 50, which is not in the file"),
+    ("annotations", 1, {"category_id": 8}, r"annotation 2 has 'category_id' 8, which is not in the file"),
+    ("annotations", 1, {"area": -1}, r"annotation 2 has the area -1"),
+    ("annotations", 1, {"area": "x"}, r"annotation 2 has 'area' 'x'; give a number"),
+    ("annotations", 1, {"iscrowd": 2}, r"annotation 2 has iscrowd 2; give 0 or 1"),
+    ("annotations", 0, {"segmentation": [[1, 2, 3, 4]]}, r"annotation 1, frame 0, has \[\[1, 2, 3, 4\]\]"),
+    ("annotations", 2, {"segmentation": {"size": [64, 96], "counts": [5, 7]}}, r"annotation 3, .* add up to 64 \* 96"),
+    ("annotations", 1, {"segmentation": {"size": [64, 96], "counts": "a"}}, r"annotation 2, frame 0, counts "),
+    ("annotations", 1, {"segmentation": run_lengths(np.ones((9, 9)))}, r"annotation 2, frame 0, is 9 x 9, but"),
+]
+
+
+@pytest.mark.parametrize(("part", "entry", "change", "message"), CASES)
+def test_what_is_wrong_is_named(part: str, entry: int, change: Any, message: str, tmp_path: Path) -> None:
+    document = image_document()
+    document[part] = copy.deepcopy(document[part])
+    document[part][entry] |= change
+    path = write_json(tmp_path / "a.json", document)
+    with pytest.raises(ValueError, match=f"a.json: {message}"):
+        read_ground_truth(path)
+    problems: list[str] = []
+    read_ground_truth(path, problems=problems)
+    assert len(problems) == 1
+
+
+def test_boxes_alone_are_not_enough(tmp_path: Path) -> None:
+    document = image_document()
+    del document["annotations"][0]["segmentation"]
+    with pytest.raises(ValueError, match="annotation 1 has no 'segmentation'; give instance annotations"):
+        read_ground_truth(write_json(tmp_path / "a.json", document))
+
+
+def test_a_file_of_something_else(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the file holds a list"):
+        read_ground_truth(write_json(tmp_path / "a.json", []))
+    with pytest.raises(ValueError, match="the file has no list 'images'"):
+        read_ground_truth(write_json(tmp_path / "a.json", {}))
+
+
+def test_problems_of_several_entries_are_collected(tmp_path: Path) -> None:
+    document = image_document()
+    document["annotations"][0]["category_id"] = 8
+    document["annotations"][1]["segmentation"] = {"size": [64, 96], "counts": "a"}
+    problems: list[str] = []
+    truth = read_ground_truth(write_json(tmp_path / "a.json", document), problems=problems)
+    assert [track.id for track in truth.tracks] == [3, 4]
+    assert len(problems) == 2
+    assert "annotation 1 " in problems[0]
+    assert "annotation 2, frame 0," in problems[1]
