@@ -13,10 +13,11 @@ from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SPLITS, SceneConfig
 
 _SPLITS_HELP = """splits:
-  train  the 40 base categories, which may be trained on
-  valid  the same categories in other scenes
-  novel  200 categories that training never shows
-  hard   all of those; fast look-alikes that cross, hide, leave and return
+  train     the 40 base categories, which may be trained on
+  valid     the same categories in other scenes
+  novel     200 categories that training never shows
+  hard      all of those; fast look-alikes that cross, hide, leave and return
+  pretrain  all 1,000 categories, for the image-text pre-training of the miniature CLIP
 """
 
 

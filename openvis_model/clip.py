@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import open_clip
 import torch
@@ -12,6 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
+
+from openvis_model.convolutional_stem import ConvolutionalStem
+
+Stem = Literal["patches", "convolutional"]
 
 ARCHITECTURE = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale")
 """What describes a plain CLIP; `open_clip` has models with more."""
@@ -24,6 +28,8 @@ class ClipConfig:
     Attributes:
         model: name of an `open_clip` model. Weights by OpenAI need the `-quickgelu` variant.
         architecture: `open_clip`'s description of a model that has no name there (embed_dim, vision_cfg, text_cfg, …).
+        stem: what makes tokens of pixels: CLIP's one projection of each patch, or convolutions (see
+            `ConvolutionalStem`), with which a small CLIP learns from few images.
         words: the words that a CLIP with a vocabulary of its own was trained with; empty for CLIP's byte-pair encoding.
         pixel_mean: mean of RGB values in [0, 1] that the weights were trained with.
         pixel_std: standard deviation of the same.
@@ -34,6 +40,7 @@ class ClipConfig:
 
     model: str = ""
     architecture: dict[str, Any] = field(default_factory=dict)
+    stem: Stem = "patches"
     words: tuple[str, ...] = ()
     pixel_mean: tuple[float, float, float] = OPENAI_DATASET_MEAN
     pixel_std: tuple[float, float, float] = OPENAI_DATASET_STD
@@ -49,6 +56,8 @@ class ClipConfig:
         check_names(self.architecture, ARCHITECTURE, "clip.architecture")
         for part, kind in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
             check_names(self.architecture.get(part, {}), [f.name for f in fields(kind)], f"clip.architecture.{part}")
+        if self.stem not in get_args(Stem):
+            raise ValueError(f"clip.stem: unknown value {self.stem!r}; choose from {get_args(Stem)}")
         words: object = self.words
         if isinstance(words, str):
             raise ValueError(f"clip.words: expected several words, got the text {self.words!r}; give a tuple of words")
@@ -87,6 +96,8 @@ def build_clip(config: ClipConfig) -> open_clip.CLIP:
             f"clip: {config.model or 'architecture'} is not a plain CLIP, it has {', '.join(extra)}; use e.g. ViT-B-32"
         )
     clip = open_clip.CLIP(**architecture)
+    if config.stem == "convolutional":
+        clip.visual.conv1 = ConvolutionalStem(clip.visual.conv1.out_channels, patch_size=clip.visual.patch_size[0])
     clip.visual.image_mean, clip.visual.image_std = config.pixel_mean, config.pixel_std
     return clip
 

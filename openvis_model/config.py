@@ -1,6 +1,7 @@
 """What an InstFormer is built from, its presets, and its form as JSON."""
 
 import dataclasses
+import math
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -164,7 +165,9 @@ def mini(words: Sequence[str]) -> InstFormerConfig:
                     "heads": 4,
                     "layers": 2,
                 },
+                "init_logit_scale": math.log(20),
             },
+            stem="convolutional",
             words=tuple(words),
         ),
     )

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from pipelines.datasets.shapes_categories import BASE, CATEGORIES, NOVEL_SHOWN
 from pipelines.datasets.shapes_outlines import REACH
 
-Split = Literal["train", "valid", "novel", "hard"]
+Split = Literal["train", "valid", "novel", "hard", "pretrain"]
 
 MAX_TILT = 0.095
 """Greatest tilt of an object to either side, turns (0.6 rad); beyond it squares become diamonds."""
@@ -97,6 +97,7 @@ _PLOTS: dict[Split, _Plot] = {
     "hard": _Plot(
         categories=(*BASE, *NOVEL_SHOWN), fewest=4, speeds=(4.0, 10.0), slow=1, meet=0.75, roam=0.8, alike=0.75
     ),
+    "pretrain": _easy(tuple(range(len(CATEGORIES)))),
 }
 
 SPLITS = tuple(_PLOTS)

@@ -55,5 +55,5 @@ def test_bad_arguments(arguments: tuple[str, ...], message: str, tmp_path: Path)
 def test_help_explains_the_splits() -> None:
     run = make_shapes("--help")
     assert run.returncode == 0
-    for text in ("--output DIR", "default: 24", "novel  200 categories that training never shows"):
+    for text in ("--output DIR", "default: 24", "novel     200 categories that training never shows"):
         assert text in run.stdout
