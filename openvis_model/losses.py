@@ -57,9 +57,6 @@ def classification_loss(
 class SetCriterionConfig:
     """Point sampling and weights of the stage 1 losses; where not said otherwise Mask2Former's (Cheng et al. 2022).
 
-    The paper gives no number for the alpha of Eq. 2, `margin`: 0.3 was found workable in our feasibility study.
-    `margin` and `margin_weight` are for whoever calls `margin_loss`; `SetCriterion` sees no queries.
-
     Raises:
         ValueError: a field is out of range.
     """
@@ -71,12 +68,10 @@ class SetCriterionConfig:
     mask_weight: float = 5.0
     dice_weight: float = 5.0
     no_object_weight: float = 0.1
-    margin: float = 0.3
-    margin_weight: float = 2.0
 
     def __post_init__(self) -> None:
-        lowest = {"num_points": 1, "oversample_ratio": 1, "no_object_weight": 1e-6, "margin": -1}
-        highest = {"importance_sample_ratio": 1, "margin": 1}
+        lowest = {"num_points": 1, "oversample_ratio": 1, "no_object_weight": 1e-6}
+        highest = {"importance_sample_ratio": 1}
         for name, value in vars(self).items():
             low, high = lowest.get(name, 0), highest.get(name, 1e6)
             if not low <= value <= high:
@@ -111,6 +106,7 @@ class SetCriterion:
         *,
         generator: Generator | None = None,
         num_masks: float | None = None,
+        presence_weight: float | None = None,
     ) -> SetLosses:
         """Match queries to objects on each layer, then score the pairs.
 
@@ -121,6 +117,8 @@ class SetCriterion:
             generator: source of the sampled points, on any device; None is torch's global one.
             num_masks: normaliser of "mask" and "dice", taken as 1 if less: ground-truth masks of a batch, averaged over
                 data-parallel workers. None counts this batch alone.
+            presence_weight: normaliser of "objectness", the sum of `presence_weight` over the same frames. None is that
+                of this batch alone.
 
         Raises:
             ValueError: layers or frames differ in number, or training diverged (NaN or infinite logits or costs).
@@ -135,15 +133,20 @@ class SetCriterion:
         with torch.autocast(device.type, enabled=False):
             for layer_masks, layer_objectness in zip(mask_logits, objectness_logits, strict=True):
                 logits, objectness = layer_masks.float(), layer_objectness.float()
-                matches = [self._match(*frame, generator) for frame in zip(logits, objectness, masks, strict=True)]
+                matches = [self.match(*frame, generator) for frame in zip(logits, objectness, masks, strict=True)]
                 bce, dice = self._mask_losses(logits, masks, matches, generator) / normaliser
-                presence = self._objectness_loss(objectness, matches)
+                presence = self._objectness_loss(objectness, matches, presence_weight)
                 layers.append(torch.stack([cfg.class_weight * presence, cfg.mask_weight * bce, cfg.dice_weight * dice]))
         objectness_loss, mask_loss, dice_loss = torch.stack(layers).sum(dim=0)
         return SetLosses({"objectness": objectness_loss, "mask": mask_loss, "dice": dice_loss}, matches)
 
+    def presence_weight(self, objects: int, queries: int) -> float:
+        """Sum of the weights in the objectness loss of a frame."""
+        matched = min(objects, queries)
+        return matched + (queries - matched) * self.config.no_object_weight
+
     @torch.no_grad()
-    def _match(
+    def match(
         self,
         mask_logits: Float[Tensor, "N h w"],
         objectness_logits: Float[Tensor, "N"],
@@ -163,13 +166,17 @@ class SetCriterion:
             raise ValueError("mask cost is NaN or infinite: training diverged, lower the learning rate")
         return Match(*(torch.as_tensor(index, device=device) for index in linear_sum_assignment(cost.cpu())))
 
-    def _objectness_loss(self, logits: Float[Tensor, "B N"], matches: Sequence[Match]) -> Float[Tensor, ""]:
+    def _objectness_loss(
+        self, logits: Float[Tensor, "B N"], matches: Sequence[Match], total_weight: float | None
+    ) -> Float[Tensor, ""]:
         """Cross-entropy over {object, no object}, normalised by the sum of the targets' weights as Mask2Former's is."""
         is_object = torch.zeros_like(logits)
         for row, match in zip(is_object, matches, strict=True):
             row[match.query_index] = 1
         weight = torch.where(is_object.bool(), 1.0, self.config.no_object_weight)
-        return F.binary_cross_entropy_with_logits(logits, is_object, weight, reduction="sum") / weight.sum()
+        return F.binary_cross_entropy_with_logits(logits, is_object, weight, reduction="sum") / (
+            weight.sum() if total_weight is None else total_weight
+        )
 
     def _mask_losses(
         self,

@@ -141,9 +141,6 @@ class TestConfig:
             ("mask_weight", nan),
             ("dice_weight", inf),
             ("no_object_weight", 0.0),
-            ("margin", 1.5),
-            ("margin", -1.5),
-            ("margin_weight", -2.0),
         ],
     )
     def test_refuses(self, name, value):
