@@ -8,17 +8,12 @@ finished and written while others are still being decoded. Dense masks never lea
 
 import hashlib
 import json
-import logging
 import math
 import os
-import re
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,6 +27,7 @@ from openvis_model.mask_proposal import SIZE_DIVISOR
 from openvis_model.video_tracker import VideoTracker, VideoTrackerConfig
 from openvis_model.vocabulary import Vocabulary, embed_vocabulary
 from openvis_model.weights import fingerprint
+from pipelines.cluster import check_gpus, connect, reason, silence_data
 from pipelines.decode_stage import Decode, Plan
 from pipelines.model_stage import Model, Precision
 from pipelines.models import load_model
@@ -169,7 +165,7 @@ def label_videos(
     start = time.monotonic()
     vocabulary = Vocabulary.read(Path(config.vocabulary))
     videos = list(find_videos(config.input))
-    _check_gpus(config)
+    check_gpus("model_gpus", config.model_gpus, "model_actors", config.model_actors, torch.cuda.device_count())
     results = Results(Storage(config.output))
     results.check_writable()
     model = load_model(config.checkpoint)
@@ -183,7 +179,8 @@ def label_videos(
     todo = _todo(config, results, videos, fingerprints)
     done, failures = Progress(), {}
     if todo:
-        _connect(config)
+        # A model actor must never keep decoding from finding a CPU: these are slots for work, not cores.
+        connect((os.cpu_count() or 1) + config.model_actors)
         tracker = VideoTracker(config.tracker, embedding, model.rollout_tracker)
         new_writer = partial(VideoWriter, tracker=tracker, results=results, fingerprints=fingerprints, top=config.top)
         tracker_actor = ray.remote(num_cpus=0)(TrackerActor)
@@ -216,6 +213,9 @@ def _run(
     report: Callable[[Progress, int], None],
 ) -> Progress:
     """The whole pipeline."""
+    context = DataContext.get_current()
+    context.target_max_block_size = ROW_BYTES
+    silence_data(context)
     dataset: Dataset = ray.data.from_items([asdict(video) for video in todo], override_num_blocks=len(todo))
     # 1 video → its segments. Reads the file's index only; a fraction of a CPU, and a stage of its own (no fusion).
     dataset = dataset.flat_map(Plan(config.sampling(), config.segment_frames), num_cpus=0.25)
@@ -246,7 +246,7 @@ def _run(
         wait([writing], timeout=1)
         report(_progress(trackers), len(todo))
     if error := writing.exception():  # Ray disguises errors as those of the code that it ran, ValueError for one
-        raise RuntimeError(f"the run broke off, {_reason(error)}; what is committed stays, run it again") from error
+        raise RuntimeError(f"the run broke off, {reason(error)}; what is committed stays, run it again") from error
     return _progress(trackers)
 
 
@@ -256,13 +256,6 @@ def _end(trackers: list[Any]) -> None:
         ray.get([tracker.close.remote() for tracker in trackers], timeout=10)
     for tracker in trackers:
         ray.kill(tracker)
-
-
-def _reason(error: BaseException) -> str:
-    """What an error of Ray is about: the first error in the traceback that it has as its text."""
-    lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
-    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
-    return (named or lines or [repr(error)])[0]
 
 
 def _todo(config: LabelConfig, results: Results, videos: list[Video], fingerprints: Fingerprints) -> list[Video]:
@@ -295,49 +288,6 @@ def _failed(results: Results, videos: list[Video]) -> dict[str, str]:
     ids = {video.video_id for video in videos}
     rows = results.read("videos").select(["video_id", "status", "error"]).to_pylist()
     return {row["video_id"]: row["error"] for row in rows if row["status"] == "failed" and row["video_id"] in ids}
-
-
-def _check_gpus(config: LabelConfig) -> None:
-    """A cluster may grow; this machine will not, and the run would wait for ever."""
-    wanted, here = config.model_gpus * config.model_actors, torch.cuda.device_count()
-    if wanted > here and not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
-        raise ValueError(
-            f"model_gpus: {config.model_actors} model actors want {wanted:g} GPUs, this machine has {here}; "
-            "lower model_gpus or model_actors, or set RAY_ADDRESS to a cluster"
-        )
-
-
-def _connect(config: LabelConfig) -> None:
-    """Joins the running cluster, or starts Ray on this machine; keeps Ray's own messages out of the way."""
-    if not ray.is_initialized():
-        # A model actor must never keep decoding from finding a CPU: these are slots for work, not cores.
-        slots = (os.cpu_count() or 1) + config.model_actors
-        cluster = os.environ.get("RAY_ADDRESS")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        before = signal.getsignal(signal.SIGTERM)
-        with _silent_stderr():  # even the log level is logged; what goes wrong is raised
-            ray.init(num_cpus=None if cluster else slots, log_to_driver=False, logging_level=logging.ERROR)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray takes it for itself, and dies of it with a crash report
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.verbose_progress = False
-    context.target_max_block_size = ROW_BYTES
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is raised, and told once
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Keeps what native code writes to stderr from a person's terminal."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _progress(trackers: list[Any]) -> Progress:

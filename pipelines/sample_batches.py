@@ -6,7 +6,6 @@ Sample number i is the same whoever makes it and when. Step s has the numbers s 
 worker takes its share; so training can go on at any step, with any number of workers.
 """
 
-import logging
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,6 +14,8 @@ from typing import Any, TypeVar
 
 import ray
 from ray.data import ActorPoolStrategy, ExecutionResources
+
+from pipelines.cluster import silence_data
 
 T = TypeVar("T")
 
@@ -101,12 +102,11 @@ def _batches(
     steps_per_task = min(_MOST_STEPS, -(-steps // _TASKS))
     dataset = ray.data.range(steps, override_num_blocks=-(-steps // steps_per_task))
     context = dataset.context  # this pipeline's own
-    context.enable_progress_bars = False
+    silence_data(context)
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=ahead_bytes)
     context.target_max_block_size = 1  # a row is handed on as soon as it is made
     context._max_num_blocks_in_streaming_gen_buffer = _MOST_STEPS  # ... and those of later tasks need not wait
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is raised, and told once
     # Some steps → 1 row each. Two tasks in flight: one waits at the actor while one runs.
     dataset = dataset.map_batches(
         _Draw,

@@ -1,0 +1,79 @@
+"""The Ray that jobs run on: a cluster that is there, or one on this machine."""
+
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.data import DataContext
+
+
+def connect(slots: int) -> None:
+    """Joins the running cluster, or starts Ray on this machine; keeps Ray's own messages out of the way.
+
+    Args:
+        slots: CPUs that Ray on this machine shall reckon with: places for work, not cores.
+    """
+    if ray.is_initialized():
+        return
+    cluster = os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    before = signal.getsignal(signal.SIGTERM)
+    with _silent_stderr():  # even the log level is logged; what goes wrong is raised
+        ray.init(num_cpus=None if cluster else slots, log_to_driver=False, logging_level=logging.ERROR)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray takes it for itself, and dies of it with a crash report
+
+
+def check_gpus(gpus_name: str, gpus: float, workers_name: str, workers: int, here: int) -> None:
+    """Whether this machine has the GPUs that are asked for: a cluster may grow; a machine will not.
+
+    Args:
+        gpus_name: option that says how many GPUs each process has.
+        gpus: its value.
+        workers_name: option that says how many processes there are.
+        workers: its value.
+        here: GPUs of this machine.
+
+    Raises:
+        ValueError: there are fewer, and no cluster: the run would wait for ever.
+    """
+    wanted = gpus * workers
+    if wanted > here and not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
+        raise ValueError(
+            f"{gpus_name}: {workers} {workers_name} want {wanted:g} GPUs, this machine has {here}; "
+            f"lower {gpus_name} or {workers_name}, or set RAY_ADDRESS to a cluster"
+        )
+
+
+def silence_data(context: DataContext) -> None:
+    """Keeps Ray Data's messages out of the way of the pipelines that have this context."""
+    context.enable_progress_bars = False
+    context.execution_options.verbose_progress = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is raised, and told once
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keeps what native code writes to stderr from a person's terminal."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def reason(error: BaseException | None) -> str:
+    """What an error of Ray is about: the first error in the traceback that it has as its text."""
+    lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+    return (named or lines or [repr(error)])[0]

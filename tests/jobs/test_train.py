@@ -1,0 +1,129 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jobs.train
+from jobs.train import ProgressLine, main, print_summary
+from pipelines.optimization import OptimizerConfig
+from pipelines.training import TrainingSummary
+from pipelines.training_config import TrainingConfig
+from pipelines.training_progress import TrainingProgress
+from tests.pipelines.training_stage import PointsStage
+
+SUMMARY = TrainingSummary(
+    steps=100, first_step=0, restarts=0, loss=1.5, scores={"AP": 0.125}, model="out/model", seconds=12.3
+)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainingConfig]:
+    """The settings of trainings that were started."""
+    configs: list[TrainingConfig] = []
+
+    def train(config: TrainingConfig, *others: Any) -> TrainingSummary:
+        configs.append(config)
+        return SUMMARY
+
+    monkeypatch.setattr(jobs.train, "train", train)
+    monkeypatch.setattr(jobs.train, "_stage", lambda options: PointsStage())
+    return configs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--outptu", "x", "--steps", "3", "--batch_size", "2"], "--outptu"),
+        (["--output", "x", "--steps", "3"], "batch_size"),
+        (["--output", "x", "--steps", "few", "--batch_size", "2"], "steps"),
+        (["--output", "x", "--steps", "3", "--batch_size", "2", "--workers", "3"], "batch_size: expected a multiple"),
+    ],
+)
+def test_bad_options_are_named(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str], trained: list[TrainingConfig]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1
+    assert not trained
+
+
+def test_a_config_file_gives_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], trained: list[TrainingConfig]
+) -> None:
+    config = tmp_path / "training.yaml"
+    config.write_text(
+        "output: out\nsteps: 100\nbatch_size: 16\noptimizer:\n  learning_rate: 1.0e-3\n  milestones: [0.5]\n"
+        "  clip_norm: null\n"
+    )
+    assert main(["--config", str(config), "--workers", "2"]) == 0
+    optimizer = OptimizerConfig(learning_rate=1e-3, milestones=(0.5,), clip_norm=None)
+    assert trained == [TrainingConfig(output="out", steps=100, batch_size=16, workers=2, optimizer=optimizer)]
+    assert capsys.readouterr().out == "100 steps, in 12 s → out/model\nloss 1.5, AP 12.5\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ValueError("output: is\nof another"), 2, "train: error: output: is of another"),
+        (RuntimeError("the run broke off"), 1, "train: error: the run broke off"),
+        (KeyboardInterrupt(), os.EX_TEMPFAIL, "train: interrupted; checkpoints stay, run it again to go on"),
+    ],
+)
+def test_exit_codes(
+    error: BaseException,
+    code: int,
+    told: str,
+    trained: list[TrainingConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def train(*arguments: Any) -> TrainingSummary:
+        raise error
+
+    monkeypatch.setattr(jobs.train, "train", train)
+    assert main(["--output", "x", "--steps", "3", "--batch_size", "2"]) == code
+    assert capsys.readouterr().err.strip() == told
+
+
+def test_summaries(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(replace(SUMMARY, first_step=60))
+    print_summary(replace(SUMMARY, first_step=100))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::2] == [
+        "100 steps, the last 40 of them now, in 12 s → out/model",
+        "100 steps were done already → out/model",
+    ]
+
+
+def test_the_progress_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("jobs.train.time.monotonic", lambda: now[0])
+    line = ProgressLine()
+
+    def at(step: int, after: float, **values: Any) -> str:
+        now[0] = 1000 + after
+        line(TrainingProgress(step=step, steps=6000, first_step=0, **values))
+        return capsys.readouterr().err
+
+    assert at(1, 0, loss=9.0) == "step 1/6000, loss 9\n"
+    assert at(20, 9) == ""  # not yet time for a line
+    working = {"loss": 4.3123, "scores": {"AP": 0.12}, "seconds": 40.0, "data_seconds": 1.0}
+    assert at(121, 40, **working) == ("step 121/6000, loss 4.312, AP 12.0, 3 steps/s, data wait 2 %, 33 min left\n")
+    assert at(121, 60, **working) == ""  # nothing new
+    assert at(101, 80, loss=4.0, restarts=1) == "step 101/6000, loss 4, 1 restart\n"
+    assert at(201, 100, loss=4.0, restarts=1).endswith("5 steps/s, 1 restart, 19 min left\n")
+    assert at(6000, 101, loss=1.0, restarts=1).startswith("step 6000/6000, loss 1, ")
+
+
+def test_a_terminal_has_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    line = ProgressLine()
+    line(TrainingProgress(step=1, steps=3, first_step=0, loss=2.0))
+    line(TrainingProgress(step=2, steps=3, first_step=0, loss=1.0))
+    shown = capsys.readouterr().err
+    assert "\n" not in shown
+    assert shown.count("\r") == 2

@@ -1,0 +1,49 @@
+import logging
+import subprocess
+import sys
+
+import pytest
+import ray
+from ray.data import DataContext
+
+from pipelines.cluster import check_gpus, reason, silence_data
+
+CODE = """
+import signal, ray
+from pipelines.cluster import connect
+def handler(*args): pass
+signal.signal(signal.SIGTERM, handler)
+connect(7)
+connect(9)  # is there already
+assert ray.cluster_resources()["CPU"] == 7
+assert signal.getsignal(signal.SIGTERM) is handler
+"""
+
+
+def test_ray_on_this_machine() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_reason() -> None:
+    error = RuntimeError("\x1b[36mray::f()\x1b[39m\n  File x\nValueError: it is broken\nmore\nKeyError: later")
+    assert reason(error) == "ValueError: it is broken"
+    assert reason(RuntimeError("plain")) == "plain"
+    assert reason(RuntimeError()) == "RuntimeError()"
+
+
+def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    check_gpus("model_gpus", 0.5, "model_actors", 4, here=2)
+    with pytest.raises(ValueError, match="model_gpus: 3 model_actors want 1.5 GPUs, this machine has 1; lower model_g"):
+        check_gpus("model_gpus", 0.5, "model_actors", 3, here=1)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    check_gpus("model_gpus", 0.5, "model_actors", 3, here=1)  # a cluster may grow
+
+
+def test_silent_data() -> None:
+    context = DataContext()
+    silence_data(context)
+    assert not context.enable_progress_bars
+    assert logging.getLogger("ray.data").level == logging.CRITICAL
