@@ -1,13 +1,20 @@
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
+import jobs.label
 import jobs.train
 from jobs.train import ProgressLine, main, print_summary
+from pipelines.datasets.shapes_files import write_split
+from pipelines.datasets.shapes_scenes import SceneConfig
 from pipelines.optimization import OptimizerConfig
+from pipelines.results import Results
+from pipelines.storage import Storage
 from pipelines.training import TrainingSummary
 from pipelines.training_config import TrainingConfig
 from pipelines.training_progress import TrainingProgress
@@ -127,3 +134,45 @@ def test_a_terminal_has_one_line(capsys: pytest.CaptureFixture[str], monkeypatch
     shown = capsys.readouterr().err
     assert "\n" not in shown
     assert shown.count("\r") == 2
+
+
+@pytest.mark.parametrize("config", sorted(Path("jobs/configs").rglob("*.yaml")), ids=str)
+def test_every_config_that_is_shipped_can_be_read(config: Path, trained: list[TrainingConfig]) -> None:
+    base = [] if "steps:" in config.read_text() else ["--config", "jobs/configs/mini/4_stage_1.yaml"]
+    assert main([*base, "--config", str(config), "--output", "out"]) == 0
+    assert len(trained) == 1
+
+
+def test_from_pictures_to_a_labelled_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Twenty iterations of each stage, each from the checkpoint before; the last one labels videos."""
+    split = write_split(tmp_path / "shapes", "train", 3, 0, SceneConfig(frames=6)).path
+    data = {"annotations": str(split / "instances.json"), "height": 96, "width": 128, "max_stride": 1}
+    stages: dict[str, dict[str, Any]] = {
+        "pretraining": {"images": {"objects": [1, 1]}},
+        "stage_1": {
+            "start": {"preset": "mini", "clip": str(tmp_path / "pretraining/model")},
+            "data": data | {"frames": 2},
+            "objective": {"criterion": {"num_points": 256}},
+            "validation": {"annotations": data["annotations"], "most_videos": 1},
+        },
+        "stage_2": {"start": {"checkpoint": str(tmp_path / "stage_1/model")}, "data": data | {"frames": 4}},
+    }
+    try:
+        for name, settings in stages.items():
+            options = {"steps": 20, "batch_size": 4, "threads": 1, "checkpoint_every": 10, name: settings}
+            options["optimizer"] = {"learning_rate": 1e-3, "clip_norm": 1.0}
+            (tmp_path / f"{name}.yaml").write_text(json.dumps(options))
+            assert main(["--config", str(tmp_path / f"{name}.yaml"), "--output", str(tmp_path / name)]) == 0
+            lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+            assert [line["step"] for line in lines] == list(range(1, 21))
+            losses = [line["loss"] for line in lines]
+            assert sum(losses[-5:]) < sum(losses[:5])
+        labels = ["--input", str(split / "videos"), "--vocabulary", str(split / "vocabulary.txt")]
+        checkpoint = str(tmp_path / "stage_2/model")
+        assert jobs.label.main([*labels, "--checkpoint", checkpoint, "--output", str(tmp_path / "labels")]) == 0
+    finally:
+        ray.shutdown()
+    videos = Results(Storage(str(tmp_path / "labels"))).read("videos").to_pylist()
+    assert [video["status"] for video in videos] == ["ok"] * 3
+    first, *others = [(tmp_path / name / "model/clip.safetensors").read_bytes() for name in stages]
+    assert others == [first, first]  # frozen
