@@ -6,11 +6,15 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray.data import DataContext
+
+_PAUSE_S = 0.02  # of a batch's time, little; of what the loop would take in it, most
 
 
 def connect(slots: int) -> None:
@@ -51,11 +55,33 @@ def check_gpus(gpus_name: str, gpus: float, workers_name: str, workers: int, her
         )
 
 
-def silence_data(context: DataContext) -> None:
-    """Keeps Ray Data's messages out of the way of the pipelines that have this context."""
+def calm_data(context: DataContext) -> None:
+    """Keeps Ray Data's messages out of the way of the pipelines that have this context, and its loop from spinning."""
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
+    context.custom_execution_callback_classes = [_Pause]
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is raised, and told once
+
+
+class _Pause:
+    """Between the steps of Ray Data's loop.
+
+    The loop waits only while some task has nothing to read. Where a pipeline is ahead of its consumer all tasks have,
+    and without a pause the loop takes a core, and the interpreter's lock from whoever trains in the same process.
+    """
+
+    def before_execution_starts(self, executor: Any) -> None:
+        """Called by Ray Data."""
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Called by Ray Data after each step."""
+        time.sleep(_PAUSE_S)
+
+    def after_execution_succeeds(self, executor: Any) -> None:
+        """Called by Ray Data."""
+
+    def after_execution_fails(self, executor: Any, error: Exception) -> None:
+        """Called by Ray Data."""
 
 
 @contextmanager

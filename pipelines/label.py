@@ -27,7 +27,7 @@ from openvis_model.mask_proposal import SIZE_DIVISOR
 from openvis_model.video_tracker import VideoTracker, VideoTrackerConfig
 from openvis_model.vocabulary import Vocabulary, embed_vocabulary
 from openvis_model.weights import fingerprint
-from pipelines.cluster import check_gpus, connect, reason, silence_data
+from pipelines.cluster import check_gpus, connect, reason, calm_data
 from pipelines.decode_stage import Decode, Plan
 from pipelines.model_stage import Model, Precision
 from pipelines.models import load_model
@@ -215,7 +215,7 @@ def _run(
     """The whole pipeline."""
     context = DataContext.get_current()
     context.target_max_block_size = ROW_BYTES
-    silence_data(context)
+    calm_data(context)
     dataset: Dataset = ray.data.from_items([asdict(video) for video in todo], override_num_blocks=len(todo))
     # 1 video → its segments. Reads the file's index only; a fraction of a CPU, and a stage of its own (no fusion).
     dataset = dataset.flat_map(Plan(config.sampling(), config.segment_frames), num_cpus=0.25)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import ray
 from ray.data import ActorPoolStrategy, ExecutionResources
 
-from pipelines.cluster import silence_data
+from pipelines.cluster import calm_data
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ def _batches(
     steps_per_task = min(_MOST_STEPS, -(-steps // _TASKS))
     dataset = ray.data.range(steps, override_num_blocks=-(-steps // steps_per_task))
     context = dataset.context  # this pipeline's own
-    silence_data(context)
+    calm_data(context)
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=ahead_bytes)
     context.target_max_block_size = 1  # a row is handed on as soon as it is made

@@ -6,7 +6,7 @@ import pytest
 import ray
 from ray.data import DataContext
 
-from pipelines.cluster import check_gpus, reason, silence_data
+from pipelines.cluster import check_gpus, reason, calm_data
 
 CODE = """
 import signal, ray
@@ -42,8 +42,9 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     check_gpus("model_gpus", 0.5, "model_actors", 3, here=1)  # a cluster may grow
 
 
-def test_silent_data() -> None:
+def test_calm_data() -> None:
     context = DataContext()
-    silence_data(context)
+    calm_data(context)
     assert not context.enable_progress_bars
+    assert len(context.custom_execution_callback_classes) == 1
     assert logging.getLogger("ray.data").level == logging.CRITICAL

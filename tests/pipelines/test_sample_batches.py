@@ -159,3 +159,17 @@ def test_decoders_that_would_wait_for_ever() -> None:
         batches(open_squares, share, decoders=2)
     with pytest.raises(ValueError, match="decoders: expected at least 1, got 0"):
         batches(open_squares, share, decoders=0)
+
+
+def test_a_pipeline_that_is_ahead_leaves_the_process_to_training() -> None:
+    """CPU time of this process while it waits with a full buffer: Ray Data's loop alone would take most of it."""
+    found = batches(
+        open_squares, Share(first_step=0, last_step=3000, batch_size=1, rank=0, world_size=1), decoders=1, ahead_bytes=1
+    )
+    for _ in range(20):
+        next(found)
+    before = time.process_time(), time.monotonic()
+    time.sleep(2)
+    spent, passed = time.process_time() - before[0], time.monotonic() - before[1]
+    found.close()
+    assert spent < 0.5 * passed
