@@ -27,7 +27,7 @@ from openvis_model.mask_proposal import SIZE_DIVISOR
 from openvis_model.video_tracker import VideoTracker, VideoTrackerConfig
 from openvis_model.vocabulary import Vocabulary, embed_vocabulary
 from openvis_model.weights import fingerprint
-from pipelines.cluster import check_gpus, connect, reason, calm_data
+from pipelines.cluster import calm_data, check_gpus, connect, reason
 from pipelines.decode_stage import Decode, Plan
 from pipelines.model_stage import Model, Precision
 from pipelines.models import load_model

@@ -6,7 +6,7 @@ import pytest
 import ray
 from ray.data import DataContext
 
-from pipelines.cluster import check_gpus, reason, calm_data
+from pipelines.cluster import calm_data, check_gpus, reason
 
 CODE = """
 import signal, ray
