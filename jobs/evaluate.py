@@ -81,13 +81,13 @@ def _score(options: Namespace) -> int:
 
 def _run(options: Namespace) -> int:
     config = SweepConfig(**{name: value for name, value in vars(options).items() if name != "config"})
-    results = run_sweep(config, _CellProgress())
+    results = run_sweep(config, CellProgress())
     print_results(results)
     print(f"tables and page: {config.output}/index.html")
     return 1 if any(result.status == "failed" for result in results) else 0
 
 
-class _CellProgress:
+class CellProgress:
     """A progress line per cell."""
 
     def __init__(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 from ray.data import DataContext
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 _PAUSE_S = 0.02  # of a batch's time, little; of what the loop would take in it, most
 
@@ -63,25 +64,16 @@ def calm_data(context: DataContext) -> None:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is raised, and told once
 
 
-class _Pause:
+class _Pause(ExecutionCallback):
     """Between the steps of Ray Data's loop.
 
     The loop waits only while some task has nothing to read. Where a pipeline is ahead of its consumer all tasks have,
     and without a pause the loop takes a core, and the interpreter's lock from whoever trains in the same process.
     """
 
-    def before_execution_starts(self, executor: Any) -> None:
-        """Called by Ray Data."""
-
     def on_execution_step(self, executor: Any) -> None:
         """Called by Ray Data after each step."""
         time.sleep(_PAUSE_S)
-
-    def after_execution_succeeds(self, executor: Any) -> None:
-        """Called by Ray Data."""
-
-    def after_execution_fails(self, executor: Any, error: Exception) -> None:
-        """Called by Ray Data."""
 
 
 @contextmanager

@@ -136,10 +136,11 @@ def test_a_terminal_has_one_line(capsys: pytest.CaptureFixture[str], monkeypatch
     assert shown.count("\r") == 2
 
 
-@pytest.mark.parametrize("config", sorted(Path("jobs/configs").rglob("*.yaml")), ids=str)
+@pytest.mark.parametrize(
+    "config", [*Path("jobs/configs/mini").iterdir(), *Path("jobs/configs/paper").iterdir()], ids=str
+)
 def test_every_config_that_is_shipped_can_be_read(config: Path, trained: list[TrainingConfig]) -> None:
-    base = [] if "steps:" in config.read_text() else ["--config", "jobs/configs/mini/4_stage_1.yaml"]
-    assert main([*base, "--config", str(config), "--output", "out"]) == 0
+    assert main(["--config", str(config), "--output", "out"]) == 0
     assert len(trained) == 1
 
 

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+import jobs.ablate
+import jobs.train
+from jobs.ablate import main
+from pipelines.ablations import AblationsConfig, ClaimConfig, Finding
+from pipelines.metrics.intervals import Difference
+from tests.jobs.test_train import SUMMARY
+
+
+def test_the_config_that_is_shipped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    configs: list[AblationsConfig] = []
+
+    def run(config: AblationsConfig, *others: object) -> list[Finding]:
+        configs.append(config)
+        return [Finding(claim=ClaimConfig(better="a", worse="b"), difference=Difference(0.1, 0.05, 0.2))]
+
+    monkeypatch.setattr(jobs.ablate, "run_ablations", run)
+    assert main(["--config", "jobs/configs/ablations.yaml"]) == 0
+    assert capsys.readouterr().out == "a > b: holds\ntables: runs/ablations/ablations.md\n"
+    (config,) = configs
+    assert {row.table for row in config.rows} == {"4", "5", "6"}
+    assert {row.model for row in config.rows} == {model.name for model in config.models}
+    monkeypatch.setattr(jobs.train, "train", lambda *others: SUMMARY)
+    monkeypatch.setattr(jobs.train, "_stage", lambda options: None)
+    for model in config.models:
+        jobs.ablate.train(model, "out")
+    files = [Path(file) for model in config.models for file in model.configs]
+    assert set(Path("jobs/configs/ablations").iterdir()) <= set(files)
+
+
+def test_bad_options_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", "absent.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ablate: error: ")
+    assert error.count("\n") == 1
+
+
+def test_a_training_that_breaks_off_ends_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+
+    def train(arguments: list[str]) -> int:
+        asked.append(arguments)
+        return 1
+
+    monkeypatch.setattr(jobs.train, "main", train)
+    assert main(["--config", "jobs/configs/ablations.yaml"]) == 1
+    assert asked == [["--config", "jobs/configs/mini/4_stage_1.yaml", "--output", "runs/ablations/models/full"]]
+    assert "the training full ended with exit code 1; see above" in capsys.readouterr().err
