@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 from PIL import Image
 
 MIN_VISIBLE = 12
@@ -30,16 +30,20 @@ class Window(NamedTuple):
 
 
 class Colour(NamedTuple):
-    """Factors; 1 changes nothing. Contrast is around a clip's mean grey, saturation around each pixel's own."""
+    """Factors; 1 changes nothing. Contrast is around a clip's mean grey, saturation around each pixel's own.
+
+    Hue is a part of a full turn around the axis of greys; 0 changes nothing.
+    """
 
     brightness: float
     contrast: float
     saturation: float
+    hue: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationConfig:
-    """How far clips are varied. There is no change of hue: what a thing is called may be its colour.
+    """How far clips are varied. Hue is for proposals alone: what a thing is called may be its colour.
 
     Attributes:
         min_crop: smallest height of a window as a share of the largest one that fits, which has the aspect ratio of the
@@ -48,6 +52,7 @@ class AugmentationConfig:
         brightness: factors are drawn from 1 - this to 1 + this.
         contrast: likewise.
         saturation: likewise.
+        hue: a turn is drawn from - this to this, of 0.5 at most.
     """
 
     min_crop: float = 1.0
@@ -55,6 +60,7 @@ class AugmentationConfig:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    hue: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.min_crop <= 1:
@@ -65,6 +71,8 @@ class AugmentationConfig:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name}: expected 0 (no change) to below 1, got {value}")
+        if not 0 <= self.hue <= 0.5:
+            raise ValueError(f"hue: expected 0 (no change) to 0.5 (any hue), got {self.hue}")
 
 
 def draw_windows(
@@ -105,9 +113,12 @@ def _draw_window(
 
 def draw_colour(config: AugmentationConfig, rng: np.random.Generator) -> Colour:
     """Draws the factors of a clip."""
-    brightness, contrast, saturation = 2 * rng.random(3) - 1
+    brightness, contrast, saturation, hue = 2 * rng.random(4) - 1
     return Colour(
-        1 + config.brightness * brightness, 1 + config.contrast * contrast, 1 + config.saturation * saturation
+        1 + config.brightness * brightness,
+        1 + config.contrast * contrast,
+        1 + config.saturation * saturation,
+        config.hue * hue,
     )
 
 
@@ -125,16 +136,26 @@ def view_mask(mask: UInt8[np.ndarray, "h w"], window: Window, size: tuple[int, i
 
 
 def recolour(frames: UInt8[np.ndarray, "T H W 3"], colour: Colour) -> UInt8[np.ndarray, "T H W 3"]:
-    """Brightness, contrast and saturation of a clip, the same function of a pixel in all frames."""
-    if tuple(colour) == (1, 1, 1):
+    """Brightness, contrast, saturation and hue of a clip, the same function of a pixel in all frames."""
+    if tuple(colour) == (1, 1, 1, 0):
         return frames
     pixels = frames.astype(np.float32) * np.float32(colour.brightness)
     mean = (pixels.mean((0, 1, 2), dtype=np.float64) @ _LUMA.astype(np.float64)).astype(np.float32)
     pixels = mean + (pixels - mean) * np.float32(colour.contrast)
     grey = (pixels @ _LUMA)[..., None]
     pixels = grey + (pixels - grey) * np.float32(colour.saturation)
+    if colour.hue:
+        pixels = pixels @ _turn(colour.hue)
     recoloured: np.ndarray = np.rint(pixels.clip(0, 255)).astype(np.uint8)
     return recoloured
+
+
+def _turn(hue: float) -> Float32[np.ndarray, "3 3"]:
+    """Turns row vectors of red, green and blue around the axis of greys; a third of a turn makes red green."""
+    cosine, sine = np.cos(2 * np.pi * hue), np.sin(2 * np.pi * hue)
+    cyclic = np.roll(np.eye(3), 1, axis=1)
+    turn: np.ndarray = cosine * np.eye(3) + (1 - cosine) / 3 + sine / np.sqrt(3) * (cyclic - cyclic.T)
+    return turn.astype(np.float32)
 
 
 def drop_invisible(

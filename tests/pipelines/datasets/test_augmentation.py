@@ -130,30 +130,34 @@ def test_masks_go_with_the_frames(size: tuple[int, int], flip: bool) -> None:
 
 def test_colours_by_hand() -> None:
     frames = np.array([[[[100, 100, 100]]], [[[50, 50, 50]]]], np.uint8)
-    assert recolour(frames, Colour(1.2, 1, 1))[:, 0, 0, 0].tolist() == [120, 60]
-    assert recolour(frames, Colour(1, 0.4, 1))[:, 0, 0, 0].tolist() == [85, 65]  # mean of the clip: 75
-    assert recolour(frames, Colour(4, 1, 1))[:, 0, 0, 0].tolist() == [255, 200]
-    assert recolour(frames, Colour(1, 1, 0.3)).tolist() == frames.tolist()
+    assert recolour(frames, Colour(1.2, 1, 1, 0))[:, 0, 0, 0].tolist() == [120, 60]
+    assert recolour(frames, Colour(1, 0.4, 1, 0))[:, 0, 0, 0].tolist() == [85, 65]  # mean of the clip: 75
+    assert recolour(frames, Colour(4, 1, 1, 0))[:, 0, 0, 0].tolist() == [255, 200]
+    assert recolour(frames, Colour(1, 1, 0.3, 0)).tolist() == frames.tolist()
     red = np.array([[[[200, 0, 0]]]], np.uint8)
-    assert recolour(red, Colour(1, 1, 0.5)).ravel().tolist() == [130, 30, 30]  # half way to a grey of 59.8
-    assert recolour(red, Colour(1, 1, 1)) is red
+    assert recolour(red, Colour(1, 1, 0.5, 0)).ravel().tolist() == [130, 30, 30]  # half way to a grey of 59.8
+    assert recolour(red, Colour(1, 1, 1, 0)) is red
+    assert recolour(red, Colour(1, 1, 1, 1 / 3)).ravel().tolist() == [0, 200, 0]
+    assert recolour(red, Colour(1, 1, 1, -1 / 3)).ravel().tolist() == [0, 0, 200]
+    assert recolour(red, Colour(1, 1, 1, 1 / 6)).ravel().tolist() == [133, 133, 0]  # -66.7 is cut off
+    assert recolour(frames, Colour(1, 1, 1, 0.2)).tolist() == frames.tolist()  # greys
 
 
 def test_equal_pixels_stay_equal_over_the_frames() -> None:
     frames = rng().integers(0, 255, (4, 8, 8, 3)).astype(np.uint8)
     frames[:, 2, 3] = (10, 120, 200)
-    changed = recolour(frames, Colour(0.8, 1.3, 1.2))
+    changed = recolour(frames, Colour(0.8, 1.3, 1.2, 0))
     assert len(np.unique(changed[:, 2, 3], axis=0)) == 1
     assert (changed[0, 2, 3] != (10, 120, 200)).any()
 
 
 def test_factors_stay_in_their_ranges() -> None:
-    config = AugmentationConfig(brightness=0.1, contrast=0.2, saturation=0.4)
-    factors = np.array([draw_colour(config, rng(seed)) for seed in range(300)])
-    for column, reach in zip(factors.T, (0.1, 0.2, 0.4), strict=True):
+    config = AugmentationConfig(brightness=0.1, contrast=0.2, saturation=0.4, hue=0.5)
+    factors = np.array([draw_colour(config, rng(seed)) for seed in range(300)]) + np.array([0, 0, 0, 1])
+    for column, reach in zip(factors.T, (0.1, 0.2, 0.4, 0.5), strict=True):
         assert 1 - reach <= column.min() < 1 - 0.9 * reach
         assert 1 + 0.9 * reach < column.max() <= 1 + reach
-    assert tuple(draw_colour(AugmentationConfig(), rng())) == (1, 1, 1)
+    assert tuple(draw_colour(AugmentationConfig(), rng())) == (1, 1, 1, 0)
 
 
 # Objects
@@ -182,6 +186,7 @@ def test_tiny_remains_are_absent() -> None:
         ({"brightness": 1.0}, r"brightness: expected 0 \(no change\) to below 1, got 1"),
         ({"contrast": -0.5}, "contrast: .* got -0.5"),
         ({"saturation": 1.5}, "saturation: .* got 1.5"),
+        ({"hue": 0.6}, r"hue: expected 0 \(no change\) to 0.5 \(any hue\), got 0.6"),
     ],
 )
 def test_settings_that_make_no_sense(change: dict[str, Any], message: str) -> None:
