@@ -98,6 +98,7 @@ _SHAPES = {
     "oracle/AP": "oracle AP",
     "permuted/AP": "permuted AP",
 }
+_CONTROLS = ("oracle/AP", "permuted/AP")
 _COMMON = ("class_guided/AP/common", "class_guided/AP/uncommon")
 _RULES: dict[str, _Rules] = {
     "ytvis": _Rules("YouTube-VIS", 100, _same("AP AP50 AP75 APs APm APl AR1 AR10"), "AP", None),
@@ -121,8 +122,9 @@ def write_report(results: Sequence[CellResult], folder: Path) -> None:
 
     Tables have a row per cell, in the order of the results, with the main metrics of its protocol: in Parquet and CSV
     as the scorer gives them, in columns named by protocol (`lvvis/novel/AP`), null for -1; in Markdown and in the page
-    in percent, a table per data set. Bold is what is best as shown, so that 31.04 and 31.01 tie. The page has no
-    scripts and loads nothing. Each file appears whole or not at all, and replaces what was there.
+    in percent, a table per data set, with the ends of 95 % intervals in brackets where a protocol has them. Bold is
+    what is best as shown, so that 31.04 and 31.01 tie. The page has no scripts and loads nothing. Each file appears
+    whole or not at all, and replaces what was there.
 
     Rows of the paper are shown for data sets whose names `published` knows.
 
@@ -223,7 +225,13 @@ def _plain(text: str) -> str:
 
 
 def _texts(cell: CellResult) -> list[str]:
-    return [_shown(_percent(cell, name)) for name in _RULES[cell.protocol].labels]
+    return [_shown(_percent(cell, name)) + _interval(cell, name) for name in _RULES[cell.protocol].labels]
+
+
+def _interval(cell: CellResult, name: str) -> str:
+    """Ends of the 95 % interval, if the number has one."""
+    low, high = (_percent(cell, f"{end}/{name}") for end in ("low", "high"))
+    return "" if low is None or high is None else f" ({low:.1f} to {high:.1f})"
 
 
 def _percent(cell: CellResult, name: str) -> float | None:
@@ -253,7 +261,7 @@ def _section(dataset: str, protocol: Protocol, cells: Sequence[CellResult]) -> d
     return {
         "dataset": dataset,
         "rules": rules,
-        "rows": list(zip(cells, _marked([_texts(cell) for cell in cells]), strict=True)),
+        "rows": list(zip(cells, _marked(rules.labels, [_texts(cell) for cell in cells]), strict=True)),
         "errors": [(cell, [_shown(value) for value in _points(cell)]) for cell in done if cell.errors],
         "charts": _charts(dataset, rules, cells) if done else [],
         "paper": _beside(rules, [row for row in rows if not row.variant], done),
@@ -261,13 +269,18 @@ def _section(dataset: str, protocol: Protocol, cells: Sequence[CellResult]) -> d
     }
 
 
-def _marked(rows: Sequence[Sequence[str]]) -> list[list[tuple[str, bool]]]:
-    """The numbers of each row, and whether no other in the column is higher as shown."""
+def _marked(names: Iterable[str], rows: Sequence[Sequence[str]]) -> list[list[tuple[str, bool]]]:
+    """The numbers of each row, and whether no other in the column is higher as shown; of controls none is best."""
+    values = [[None if text == _DASH else float(text.partition(" ")[0]) for text in row] for row in rows]
     highest = [
-        max((float(text) for text in column if text != _DASH), default=None) for column in zip(*rows, strict=True)
+        max((value for value in column if value is not None), default=None) for column in zip(*values, strict=True)
     ]
     return [
-        [(text, text != _DASH and float(text) == top) for text, top in zip(row, highest, strict=True)] for row in rows
+        [
+            (text, value is not None and value == top and name not in _CONTROLS)
+            for name, text, value, top in zip(names, row, its, highest, strict=True)
+        ]
+        for row, its in zip(rows, values, strict=True)
     ]
 
 

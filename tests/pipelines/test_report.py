@@ -136,13 +136,17 @@ def test_markdown(tmp_path: Path) -> None:
 
 def test_shapes_has_its_own_columns(tmp_path: Path) -> None:
     numbers = {"AP": 0.3, "base/AP": -1.0, "novel/AP": 0.3, "micro/AP": 0.1, "top1": 0.25, "agnostic/AP": 0.5}
+    numbers |= {"low/top1": 0.2, "high/top1": 0.31, "permuted/AP": 0.002}
     write_report([cell(numbers, dataset="novel", protocol="shapes"), cell()], tmp_path)
     page = Page(tmp_path)
     head, row = page.tables["results"][0]
     shown = dict(zip(head, row, strict=True))
     assert shown["AP"] == "30.0"
     assert (shown["AP base"], shown["AP novel"], shown["micro AP"]) == ("–", "30.0", "10.0")
-    assert (shown["top-1"], shown["agnostic AP"], shown["permuted AP"]) == ("25.0", "50.0", "–")
+    assert (shown["top-1"], shown["agnostic AP"], shown["permuted AP"]) == ("25.0 (20.0 to 31.0)", "50.0", "0.2")
+    bold = re.findall(r"<b>([^<]*)</b>", (tmp_path / "index.html").read_text())
+    assert "50.0" in bold
+    assert "0.2" not in bold  # a control is not to be high
     table = pq.read_table(str(tmp_path / "results.parquet"))
     assert table["shapes/top1"].to_pylist() == [0.25, None]
     assert "Protocol: Shapes" in (tmp_path / "results.md").read_text()
