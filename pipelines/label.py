@@ -29,6 +29,7 @@ from openvis_model.vocabulary import Vocabulary, embed_vocabulary
 from openvis_model.weights import fingerprint
 from pipelines.cluster import calm_data, check_gpus, connect, reason
 from pipelines.decode_stage import Decode, Plan
+from pipelines.lease import Lease, hold_lease
 from pipelines.model_stage import Model, Precision
 from pipelines.models import load_model
 from pipelines.results import Fingerprints, Results
@@ -159,7 +160,8 @@ def label_videos(
         report: called about once a second with the progress and the number of videos to do.
 
     Raises:
-        ValueError: before anything heavy starts, for input, output, vocabulary or checkpoint that cannot be used.
+        ValueError: before anything heavy starts, for input, output, vocabulary or checkpoint that cannot be used, and
+            for an output that another run is writing to.
         RuntimeError: the run broke off; what is committed stays.
     """
     start = time.monotonic()
@@ -175,24 +177,27 @@ def label_videos(
         vocabulary_fingerprint=hashlib.sha256(repr(vocabulary.categories).encode()).hexdigest(),
         config_fingerprint=config.fingerprint(),
     )
-    results.remove_leftovers()
-    todo = _todo(config, results, videos, fingerprints)
-    done, failures = Progress(), {}
-    if todo:
-        # A model actor must never keep decoding from finding a CPU: these are slots for work, not cores.
-        connect((os.cpu_count() or 1) + config.model_actors)
-        tracker = VideoTracker(config.tracker, embedding, model.rollout_tracker)
-        new_writer = partial(VideoWriter, tracker=tracker, results=results, fingerprints=fingerprints, top=config.top)
-        tracker_actor = ray.remote(num_cpus=0)(TrackerActor)
-        trackers: list[Any] = [tracker_actor.remote(new_writer) for _ in range(config.trackers)]
-        try:
-            done = _run(config, todo, trackers, model.config.short_side, report)
-            failures = {
-                key: value for each in ray.get([t.failed.remote() for t in trackers]) for key, value in each.items()
-            }
-        finally:
-            _end(trackers)
-    missing = _todo(config, results, todo, fingerprints)  # whatever was lost on the way
+    with hold_lease(results.storage) as lease:
+        results.remove_leftovers()
+        todo = _todo(config, results, videos, fingerprints)
+        done, failures = Progress(), {}
+        if todo:
+            # A model actor must never keep decoding from finding a CPU: these are slots for work, not cores.
+            connect((os.cpu_count() or 1) + config.model_actors)
+            tracker = VideoTracker(config.tracker, embedding, model.rollout_tracker)
+            new_writer = partial(
+                VideoWriter, tracker=tracker, results=results, fingerprints=fingerprints, top=config.top
+            )
+            tracker_actor = ray.remote(num_cpus=0)(TrackerActor)
+            trackers: list[Any] = [tracker_actor.remote(new_writer) for _ in range(config.trackers)]
+            try:
+                done = _run(config, todo, trackers, model.config.short_side, lease, report)
+                failures = {
+                    key: value for each in ray.get([t.failed.remote() for t in trackers]) for key, value in each.items()
+                }
+            finally:
+                _end(trackers)
+        missing = _todo(config, results, todo, fingerprints)  # whatever was lost on the way
     return LabelSummary(
         videos=len(videos),
         skipped=len(videos) - len(todo),
@@ -210,6 +215,7 @@ def _run(
     todo: list[Video],
     trackers: list[Any],
     short_side: int,
+    lease: Lease,
     report: Callable[[Progress, int], None],
 ) -> Progress:
     """The whole pipeline."""
@@ -244,6 +250,7 @@ def _run(
     thread.shutdown(wait=False)  # interrupted, the run ends when its trackers do
     while not writing.done():
         wait([writing], timeout=1)
+        lease.check()
         report(_progress(trackers), len(todo))
     if error := writing.exception():  # Ray disguises errors as those of the code that it ran, ValueError for one
         raise RuntimeError(f"the run broke off, {reason(error)}; what is committed stays, run it again") from error

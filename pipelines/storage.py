@@ -3,6 +3,8 @@
 So far the root is a local folder. Whatever is written appears whole under its name or not at all.
 """
 
+import fcntl
+import hashlib
 import os
 import shutil
 import uuid
@@ -68,6 +70,34 @@ class Storage:
         """Opens a file for reading."""
         with self._resolve(path).open("rb") as file:
             yield file
+
+    def read_tagged(self, path: str) -> tuple[bytes, str] | None:
+        """What a small file holds, and a tag that stands for it; None if it is not there."""
+        try:
+            data = self._resolve(path).read_bytes()
+        except FileNotFoundError:
+            return None
+        return data, hashlib.sha256(data).hexdigest()
+
+    def replace_tagged(self, path: str, data: bytes, tag: str | None) -> str | None:
+        """Writes a small file if it still has a tag, or, for None, if it is not there; no other writer comes between.
+
+        Returns:
+            Its new tag; None if it was not written.
+        """
+        folder = self._resolve(path).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the system frees it when a process dies
+            found = self.read_tagged(path)
+            if (found and found[1]) != tag:
+                return None
+            with self.write(path) as file:
+                file.write(data)
+        finally:
+            os.close(descriptor)
+        return hashlib.sha256(data).hexdigest()
 
     def list(self, folder: str) -> Iterator[str]:
         """Paths of the files in a folder, in no order; hidden ones, which are being written, are left out."""

@@ -23,6 +23,7 @@ from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
 from pipelines.decode_stage import Decode, Plan
 from pipelines.label import LabelConfig, LabelSummary, label_videos
+from pipelines.lease import hold_lease
 from pipelines.results import Results
 from pipelines.storage import Storage
 from pipelines.track_sink import Progress
@@ -237,6 +238,19 @@ def test_a_mixed_archive(tmp_path: Path) -> None:
         times[next(n for n, video in found.items() if video["video_id"] == mask["video_id"])].add(mask["time_s"])
     expected = {float(time - VFR[0]) for time in VFR}
     assert all(min(abs(time - other) for other in expected) < 2e-3 for time in times["variable.mp4"])
+
+
+def test_an_output_that_another_run_writes_to_is_left_alone(shapes: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    config = LabelConfig(
+        input=str(shapes / "videos"), output=str(output), vocabulary=str(shapes / "vocabulary.txt"), tracker=TRACKER
+    )
+    half = output / "masks/half.parquet"  # of the other run
+    half.parent.mkdir(parents=True)
+    half.touch()
+    with hold_lease(Storage(str(output))), pytest.raises(ValueError, match="output: .* being written by another run"):
+        label_videos(config)
+    assert half.exists()
 
 
 def test_a_manifest_names_videos(shapes: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,32 @@ def test_bad_roots_are_refused(tmp_path: Path) -> None:
         Storage(str(tmp_path / "file")).check_writable()
     Storage(str(tmp_path / "new")).check_writable()
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_of_two_writers_that_saw_the_same_one_writes(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    assert storage.read_tagged("a/b") is None
+    first = storage.replace_tagged("a/b", b"1", None)
+    assert storage.replace_tagged("a/b", b"2", None) is None
+    assert storage.read_tagged("a/b") == (b"1", first)
+    second = storage.replace_tagged("a/b", b"3", first)
+    assert storage.replace_tagged("a/b", b"4", first) is None
+    assert storage.read_tagged("a/b") == (b"3", second)
+
+
+def count_up(root: str, times: int) -> None:
+    storage = Storage(root)
+    for _ in range(times):
+        while True:
+            found = storage.read_tagged("count")
+            if storage.replace_tagged("count", str(int(found[0]) + 1 if found else 1).encode(), found and found[1]):
+                break
+
+
+def test_no_writer_comes_between(tmp_path: Path) -> None:
+    writers = [get_context("spawn").Process(target=count_up, args=(str(tmp_path), 50)) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert (tmp_path / "count").read_text() == "200"
