@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 
 from jobs.label import ProgressLine, print_summary
-from openvis_model.association import AssociationConfig
-from openvis_model.video_tracker import VideoTrackerConfig
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
 from pipelines.label import LabelConfig, label_videos
@@ -48,14 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
     output.mkdir(parents=True, exist_ok=True)
     (output / MARKER).touch()
 
-    print("The built-in model is UNTRAINED: every step is the real one, but masks and names are arbitrary.")
     shapes = write_split(output, "novel", options.videos, 0, SceneConfig())
     config = LabelConfig(
         input=str(shapes.path / "videos"),
         output=str(output / "labels"),
         vocabulary=str(shapes.path / "vocabulary.txt"),
-        # An untrained tracker predicts nothing like what comes next: take the best match, however unlike it is.
-        tracker=VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0)),
     )
     summary = label_videos(config, ProgressLine())
     print_summary(summary, config.output)

@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = parser.instantiate(parser.parse_args(arguments))
         config = LabelConfig(**{name: value for name, value in vars(options).items() if name != "config"})
         if config.checkpoint is None:
-            print("The built-in model is UNTRAINED and knows the words of Shapes only.", file=sys.stderr)
+            print("No checkpoint is given: the built-in model knows the words of Shapes only.", file=sys.stderr)
         summary = label_videos(config, ProgressLine())
     except (ArgumentError, ValueError) as error:
         print(f"label: error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -13,7 +13,6 @@ from pipelines.storage import Storage
 def test_demo_ends_with_tables_overlays_and_a_contact_sheet(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.demo", "--output", tmp_path / "demo", "--videos", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "UNTRAINED" in done.stdout
     assert "2 of 2 videos labelled: 48 frames" in done.stdout
     results = Results(Storage(str(tmp_path / "demo/labels")))
     assert set(results.read("videos")["status"].to_pylist()) == {"ok"}

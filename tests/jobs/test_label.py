@@ -41,7 +41,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     names.write_text("red striped star\n")
     assert main(["--input", str(tmp_path / "absent"), "--output", str(tmp_path), "--vocabulary", str(names)]) == 2
     warning, error = capsys.readouterr().err.splitlines()
-    assert "UNTRAINED" in warning
+    assert "the words of Shapes only" in warning
     assert error.startswith("label: error: ")
     assert "absent" in error
 

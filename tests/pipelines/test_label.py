@@ -30,7 +30,7 @@ from pipelines.track_sink import Progress
 from pipelines.video_index import Sampling
 from tests.pipelines.clips import CLIPS, H264, VFR, cut_off, listed_clip, write_audio, write_clip, write_images
 
-# The built-in model is untrained: no match is refused.
+# No match is refused, as in benchmark runs.
 TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.55, max_gap=2)
 
 
