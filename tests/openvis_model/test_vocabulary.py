@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from openvis_model.clip import ClipConfig, TextEncoder, WordTokenizer, build_clip, build_tokenizer
+from openvis_model.clip import TextEncoder, WordTokenizer, build_clip, build_tokenizer
 from openvis_model.config import mini
 from openvis_model.inst_former import InstFormer
 from openvis_model.losses import classification_loss
@@ -97,7 +98,7 @@ def test_ensemble_is_the_mean_over_prompts_then_over_synonyms(mini_model: InstFo
     embedded = embed_vocabulary(vocabulary, encoder, batch_size=5)
     assert embedded.names == ("red star", "blue disc")
     assert (embedded.embeddings - expected).abs().max() < 1e-6
-    assert embedded.logit_scale == pytest.approx(1 / 0.07, rel=1e-5)
+    assert embedded.logit_scale == pytest.approx(20, rel=1e-5)
 
 
 def test_probabilities_by_hand() -> None:
@@ -129,7 +130,7 @@ def test_cache_tells_encoders_with_the_same_weights_apart(mini_model: InstFormer
     config = mini(WORDS).clip
     clips = {name: build_clip(config) for name in ("plain", "heads", "words", "context")}
     architecture = config.architecture | {"quick_gelu": True}
-    clips["quick_gelu"] = build_clip(ClipConfig(architecture=architecture, words=WORDS))
+    clips["quick_gelu"] = build_clip(replace(config, architecture=architecture))
     weights = clips["plain"].state_dict()
     for clip in clips.values():
         clip.load_state_dict(weights)

@@ -17,6 +17,7 @@ DIGESTS: dict[Split, str] = {
     "valid": "b6ead90ace41156f",
     "novel": "57ba6ce1871e9536",
     "hard": "41ec32a7fae65cc2",
+    "pretrain": "f6f846caf456c1c8",
 }
 
 
