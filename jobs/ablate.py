@@ -3,9 +3,11 @@
 python -m jobs.ablate --config jobs/configs/ablations.yaml
 
 Run again after any interruption, it goes on where it was. The exit code is 0 if all is there, 1 if something broke off,
-2 for bad input.
+2 for bad input, 75 if it was interrupted.
 """
 
+import os
+import signal
 import sys
 from argparse import ArgumentError
 
@@ -31,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     except RuntimeError as error:
         print(f"ablate: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nablate: interrupted; what is done stays, run it again to go on", file=sys.stderr)
+        return os.EX_TEMPFAIL
     for finding in findings:
         print(f"{finding.claim.better} > {finding.claim.worse}: {finding.verdict}")
     print(f"tables: {config.output}/{REPORT}")
@@ -45,9 +50,13 @@ def train(model: ModelConfig, output: str) -> None:
     """
     print(model.name, file=sys.stderr)
     files = [option for file in model.configs for option in ("--config", file)]
-    if code := jobs.train.main([*files, "--output", output]):
+    code = jobs.train.main([*files, "--output", output])
+    if code == os.EX_TEMPFAIL:
+        raise KeyboardInterrupt
+    if code:
         raise RuntimeError(f"the training {model.name} ended with exit code {code}; see above")
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
     sys.exit(main())

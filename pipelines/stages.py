@@ -58,41 +58,42 @@ class PretrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstanceStageConfig:
-    """Stage 1: proposals and InstCLIP.
+class ClipStageConfig:
+    """What both stages of the paper have.
 
     Attributes:
         start: the model before.
         data: what it is trained on.
-        objective: the losses.
         validation: video AP along the way; none if not given.
         decoders: processes of each worker that make clips.
     """
 
     start: StartConfig
     data: TrainingDataConfig
-    objective: InstanceObjectiveConfig = field(default_factory=InstanceObjectiveConfig)
     validation: ValidationConfig | None = None
     decoders: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackingStageConfig:
+class InstanceStageConfig(ClipStageConfig):
+    """Stage 1: proposals and InstCLIP.
+
+    Attributes:
+        objective: the losses.
+    """
+
+    objective: InstanceObjectiveConfig = field(default_factory=InstanceObjectiveConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingStageConfig(ClipStageConfig):
     """Stage 2: the rollout tracker.
 
     Attributes:
-        start: the model before.
-        data: what it is trained on.
         objective: the loss.
-        validation: video AP along the way; none if not given.
-        decoders: processes of each worker that make clips.
     """
 
-    start: StartConfig
-    data: TrainingDataConfig
     objective: TrackingObjectiveConfig = field(default_factory=TrackingObjectiveConfig)
-    validation: ValidationConfig | None = None
-    decoders: int = 1
 
 
 class Pretraining:
@@ -129,63 +130,64 @@ class Pretraining:
         return _fingerprint(asdict(replace(self.config, decoders=0)), self.config.start)
 
 
-class InstanceStage:
-    """Stage 1, as a `Stage`.
+class _ClipStage:
+    """What both stages of the paper do.
 
     Raises:
         ValueError: for data that cannot be trained or validated on.
     """
 
-    def __init__(self, config: InstanceStageConfig) -> None:
-        self.config = config
+    def __init__(self, config: ClipStageConfig) -> None:
+        self.common = config
         self.data = TrainingData.open(config.data)
         self.validation = Validation(config.validation) if config.validation else None
+
+    def batches(self, share: Share) -> Iterator[list[TrainingClip]]:
+        """Clips of the data set."""
+        return training_batches(self.data, share, decoders=self.common.decoders)
+
+    def validate(
+        self, objective: InstanceObjective | TrackingObjective, rank: int, world_size: int
+    ) -> dict[str, float]:
+        """Video AP."""
+        return self.validation(objective.model, rank=rank, world_size=world_size) if self.validation else {}
+
+    def fingerprint(self) -> str:
+        """Of the settings, the annotations, and the weights to start from.
+
+        How often and on what a run is validated does not change it, nor how many processes make its clips.
+        """
+        values = asdict(replace(self.common, decoders=0, validation=None))
+        values["annotations"] = hashlib.sha256(Path(self.common.data.annotations).read_bytes()).hexdigest()
+        start = self.common.start
+        return _fingerprint(values, start.checkpoint, start.clip, start.mask2former)
+
+    def _model(self, checkpoint: Path | None) -> InstFormer:
+        return load_checkpoint(checkpoint) if checkpoint else start_model(self.common.start, SHAPES_NAMES)
+
+
+class InstanceStage(_ClipStage):
+    """Stage 1, as a `Stage`."""
+
+    def __init__(self, config: InstanceStageConfig) -> None:
+        super().__init__(config)
+        self.config = config
 
     def build(self, checkpoint: Path | None) -> InstanceObjective:
         """From the start, or from a folder that the objective saved."""
-        model = _model(self.config.start, checkpoint)
-        return InstanceObjective(model, self.data.names, self.config.objective).train()
-
-    def batches(self, share: Share) -> Iterator[list[TrainingClip]]:
-        """Clips of the data set."""
-        return training_batches(self.data, share, decoders=self.config.decoders)
-
-    def validate(self, objective: InstanceObjective, rank: int, world_size: int) -> dict[str, float]:
-        """Video AP."""
-        return self.validation(objective.model, rank=rank, world_size=world_size) if self.validation else {}
-
-    def fingerprint(self) -> str:
-        """Of the settings, the annotations, and the weights to start from."""
-        return _stage_fingerprint(self.config)
+        return InstanceObjective(self._model(checkpoint), self.data.names, self.config.objective).train()
 
 
-class TrackingStage:
-    """Stage 2, as a `Stage`.
-
-    Raises:
-        ValueError: for data that cannot be trained or validated on.
-    """
+class TrackingStage(_ClipStage):
+    """Stage 2, as a `Stage`."""
 
     def __init__(self, config: TrackingStageConfig) -> None:
+        super().__init__(config)
         self.config = config
-        self.data = TrainingData.open(config.data)
-        self.validation = Validation(config.validation) if config.validation else None
 
     def build(self, checkpoint: Path | None) -> TrackingObjective:
         """From the start, or from a folder that the objective saved."""
-        return TrackingObjective(_model(self.config.start, checkpoint), self.config.objective).train()
-
-    def batches(self, share: Share) -> Iterator[list[TrainingClip]]:
-        """Clips of the data set."""
-        return training_batches(self.data, share, decoders=self.config.decoders)
-
-    def validate(self, objective: TrackingObjective, rank: int, world_size: int) -> dict[str, float]:
-        """Video AP."""
-        return self.validation(objective.model, rank=rank, world_size=world_size) if self.validation else {}
-
-    def fingerprint(self) -> str:
-        """Of the settings, the annotations, and the weights to start from."""
-        return _stage_fingerprint(self.config)
+        return TrackingObjective(self._model(checkpoint), self.config.objective).train()
 
 
 def _renderer(config: ShapesImagesConfig) -> Any:
@@ -196,17 +198,6 @@ def _fitted(config: InstFormerConfig, seed: int) -> CLIP:
     clip = build_clip(config.clip)
     fit_text_tower(TextEncoder(clip, build_tokenizer(config.clip, clip.context_length)), SHAPES_NAMES, seed=seed)
     return clip
-
-
-def _model(start: StartConfig, checkpoint: Path | None) -> InstFormer:
-    return load_checkpoint(checkpoint) if checkpoint else start_model(start, SHAPES_NAMES)
-
-
-def _stage_fingerprint(config: InstanceStageConfig | TrackingStageConfig) -> str:
-    """How often and on what a run is validated does not change it, nor how many processes make its clips."""
-    values = asdict(replace(config, decoders=0, validation=None))
-    values["annotations"] = hashlib.sha256(Path(config.data.annotations).read_bytes()).hexdigest()
-    return _fingerprint(values, *(getattr(config.start, name) for name in ("checkpoint", "clip", "mask2former")))
 
 
 def _fingerprint(values: dict[str, Any], *folders: str | None) -> str:

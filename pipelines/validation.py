@@ -1,5 +1,6 @@
 """Video AP in the middle of a training, on a few videos, with the model in memory."""
 
+import copy
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -124,7 +125,8 @@ class Validation:
             max_gap=max(video.length for video in self.videos),
         )
         vocabulary = embed_vocabulary(Vocabulary.from_lines(self.ids), model.text_encoder)
-        return VideoTracker(settings, vocabulary, model.rollout_tracker)
+        # Instances are on the CPU, wherever the model is.
+        return VideoTracker(settings, vocabulary, copy.deepcopy(model.rollout_tracker).cpu())
 
 
 def _pairs(tracks: Iterable[Track]) -> Iterator[tuple[float, int, int]]:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,9 @@ def test_a_training_that_breaks_off_ends_it(
     assert main(["--config", "jobs/configs/ablations.yaml"]) == 1
     assert asked == [["--config", "jobs/configs/mini/4_stage_1.yaml", "--output", "runs/ablations/models/full"]]
     assert "the training full ended with exit code 1; see above" in capsys.readouterr().err
+
+
+def test_an_interrupted_training_ends_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(jobs.train, "main", lambda arguments: os.EX_TEMPFAIL)
+    assert main(["--config", "jobs/configs/ablations.yaml"]) == os.EX_TEMPFAIL
+    assert "ablate: interrupted; what is done stays" in capsys.readouterr().err
