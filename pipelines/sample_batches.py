@@ -7,8 +7,9 @@ worker takes its share; so training can go on at any step, with any number of wo
 """
 
 import pickle
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ AHEAD_BYTES = 512 * 2**20
 
 _TASKS = 1000  # planned before the first one starts, at a millisecond each; more if they would get too long
 _MOST_STEPS = 8  # of a task
+_JOIN_S = 10  # they end in a tenth of a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +118,27 @@ def _batches(
         num_cpus=1,
     )
     rows: Any = iter(dataset.iter_batches(batch_size=1, prefetch_batches=2, batch_format="numpy"))
-    with closing(rows):
+    with _threads_ended(), closing(rows):
         while (row := _next(rows)) is not None:
             if row["error"][0]:
                 raise ValueError(row["error"][0])
             samples: list[T] = pickle.loads(row["samples"][0])  # noqa: S301 - from our own actors
             yield samples
+
+
+@contextmanager
+def _threads_ended() -> Iterator[None]:
+    """Waits at the end for the threads in which Ray Data made batches here.
+
+    Closing its iterator only tells them to end; one that still calls Ray after `ray.shutdown` ends the whole process.
+    """
+    others = set(threading.enumerate())
+    try:
+        yield
+    finally:
+        for thread in set(threading.enumerate()) - others:
+            if thread.name == "iter_threaded":
+                thread.join(timeout=_JOIN_S)
 
 
 def _next(rows: Iterator[dict[str, Any]]) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -134,6 +135,7 @@ def test_little_is_made_before_it_is_needed_and_closing_ends_the_actors() -> Non
     time.sleep(1)
     assert 20 <= ray.get(counter.total.remote()) < 40
     its.close()
+    assert "iter_threaded" not in [thread.name for thread in threading.enumerate()]
     wait_for_cpus(2)
 
 
