@@ -324,6 +324,7 @@ def test_a_killed_run_goes_on_where_it_was(how: signal.Signals, code: int, tmp_p
         ({"fps": 5.0, "stride": 2}, "stride"),
         ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
         ({"model_gpus": -1.0}, "model_gpus: expected 0 or more, got -1.0"),
+        ({"download_cache_gb": -1.0}, "download_cache_gb: expected 0 or more, got -1.0"),
         ({"objectness_floor": 0.9}, "objectness_floor.*0.9"),
     ],
     ids=str,
