@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ArgumentError, ValueError) as error:
         print(f"label: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         print(f"label: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ class LabelledBatch:
     Attributes:
         video_id: the video.
         uri: where it is.
+        version: the ETag that its content on S3 must have.
         segment: which segment of the video the frames are from.
         batch: which batch of the segment.
         last_batch: whether it ends its segment.
@@ -27,6 +28,7 @@ class LabelledBatch:
 
     video_id: str
     uri: str
+    version: str = ""
     segment: int = 0
     batch: int = 0
     last_batch: bool = True

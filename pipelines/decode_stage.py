@@ -13,6 +13,7 @@ import numpy as np
 from openvis_model.working_size import working_size
 from pipelines.batches import LabelledBatch
 from pipelines.decode import FrameBatch, decode
+from pipelines.download_cache import DownloadCache
 from pipelines.video_index import Sampling, VideoError, plan_video
 
 
@@ -22,17 +23,21 @@ class Plan:
     Args:
         sampling: which frames are kept.
         segment_frames: frames after which a video may be cut.
+        cache: where videos of S3 are opened.
     """
 
-    def __init__(self, sampling: Sampling, segment_frames: int | None) -> None:
+    def __init__(self, sampling: Sampling, segment_frames: int | None, cache: DownloadCache) -> None:
         self.sampling = sampling
         self.segment_frames = segment_frames
+        self.cache = cache
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """One row per segment, or one with the error."""
         head = LabelledBatch(video_id=row["video_id"], uri=row["uri"])
         try:
-            plan = plan_video(row["uri"], self.sampling, self.segment_frames)
+            head = replace(head, version=row["version"] or self.cache.version(head.uri))
+            with self.cache.open(head.uri, head.version) as path:
+                plan = plan_video(path, self.sampling, self.segment_frames)
         except VideoError as error:
             yield {"head": pickle.dumps(replace(head, error=str(error))), "segment": b""}
             return
@@ -49,12 +54,14 @@ class Decode:
         short_side: the model's working size, pixels.
         divisor: of both working sides.
         batch_size: frames per batch.
+        cache: where videos of S3 are opened.
     """
 
-    def __init__(self, short_side: int, divisor: int, batch_size: int) -> None:
+    def __init__(self, short_side: int, divisor: int, batch_size: int, cache: DownloadCache) -> None:
         self.short_side = short_side
         self.divisor = divisor
         self.batch_size = batch_size
+        self.cache = cache
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """One row per batch; at least one per segment, without frames if there are none."""
@@ -65,15 +72,16 @@ class Decode:
             return
         size = working_size(head.info.height, head.info.width, short_side=self.short_side, divisor=self.divisor)
         try:
-            segment = pickle.loads(row["segment"])  # noqa: S301
-            batches = decode(head.uri, head.info, segment, size=size, batch_size=self.batch_size)
-            held, number = FrameBatch(frames=empty, frame=np.zeros(0, np.int64), time_s=np.zeros(0)), 0
-            for batch in batches:
-                if len(held.frames):
-                    yield self._row(head, held, number, last=False)
-                    number += 1
-                held = batch
-            yield self._row(head, held, number, last=True)
+            with self.cache.open(head.uri, head.version) as path:
+                segment = pickle.loads(row["segment"])  # noqa: S301
+                batches = decode(path, head.info, segment, size=size, batch_size=self.batch_size)
+                held, number = FrameBatch(frames=empty, frame=np.zeros(0, np.int64), time_s=np.zeros(0)), 0
+                for batch in batches:
+                    if len(held.frames):
+                        yield self._row(head, held, number, last=False)
+                        number += 1
+                    held = batch
+                yield self._row(head, held, number, last=True)
         except VideoError as error:
             yield {"head": pickle.dumps(replace(head, error=str(error))), "frames": empty}
 

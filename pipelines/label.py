@@ -29,6 +29,7 @@ from openvis_model.vocabulary import Vocabulary, embed_vocabulary
 from openvis_model.weights import fingerprint
 from pipelines.cluster import calm_data, check_gpus, connect, reason
 from pipelines.decode_stage import Decode, Plan
+from pipelines.download_cache import DownloadCache
 from pipelines.lease import Lease, hold_lease
 from pipelines.model_stage import Model, Precision
 from pipelines.models import load_model
@@ -48,10 +49,10 @@ class LabelConfig:
     """A labelling job.
 
     Attributes:
-        input: folder, glob, video file, manifest (.csv, .parquet, .jsonl), or folder of frame images.
-        output: folder of the tables.
+        input: folder, glob, video file, manifest (.csv, .parquet, .jsonl), or folder of frame images; local or s3://.
+        output: folder of the tables, local or s3://.
         vocabulary: text file of what to look for, one category per line, synonyms separated by commas.
-        checkpoint: checkpoint folder; the built-in model if none is given.
+        checkpoint: checkpoint folder, local or s3://; the built-in model if none is given.
         fps: frames looked at per second of video; all of them if not given.
         stride: instead of fps, every how manieth frame is looked at.
         tracker: when tracks begin and end.
@@ -62,6 +63,7 @@ class LabelConfig:
             cuts none.
         precision: `bfloat16` runs the model under autocast.
         compile: whether the networks are compiled by torch first.
+        download_cache_gb: of videos on S3 that each node keeps on its disk, 10⁹ bytes; those in use may be more.
         model_actors: processes that run the model.
         model_gpus: GPUs of each; 0 runs on the CPU.
         trackers: processes that track and write.
@@ -84,6 +86,7 @@ class LabelConfig:
     segment_frames: int | None = 256
     precision: Precision = "float32"
     compile: bool = False
+    download_cache_gb: float = 20.0
     model_actors: int = 1
     model_gpus: float = 0.0
     trackers: int = 1
@@ -95,8 +98,9 @@ class LabelConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        if not 0 <= self.model_gpus < math.inf:
-            raise ValueError(f"model_gpus: expected 0 or more, got {self.model_gpus}")
+        for name in ("model_gpus", "download_cache_gb"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         if not 0 <= self.objectness_floor <= self.tracker.objectness_threshold:
             raise ValueError(
                 f"objectness_floor: expected 0 to the tracker's objectness_threshold "
@@ -223,16 +227,17 @@ def _run(
     context.target_max_block_size = ROW_BYTES
     calm_data(context)
     dataset: Dataset = ray.data.from_items([asdict(video) for video in todo], override_num_blocks=len(todo))
+    cache = DownloadCache(max_bytes=int(config.download_cache_gb * 1e9))
     # 1 video → its segments. Reads the file's index only; a fraction of a CPU, and a stage of its own (no fusion).
-    dataset = dataset.flat_map(Plan(config.sampling(), config.segment_frames), num_cpus=0.25)
+    dataset = dataset.flat_map(Plan(config.sampling(), config.segment_frames, cache), num_cpus=0.25)
     # Segments in blocks of their own, so that those of one video are decoded in parallel.
     dataset = dataset.repartition(target_num_rows_per_block=1)
     # 1 segment → its batches, resized to the model's working size: a few MB a row, made while others are consumed.
-    dataset = dataset.flat_map(Decode(short_side, SIZE_DIVISOR, config.batch_size), num_cpus=1)
+    dataset = dataset.flat_map(Decode(short_side, SIZE_DIVISOR, config.batch_size, cache), num_cpus=1)
     # 1 batch → 1 labelled batch of tokens and RLE, some kB. Two in flight: one is fetched while one computes.
     dataset = dataset.map_batches(
         Model,
-        fn_constructor_args=(config.checkpoint and os.path.abspath(config.checkpoint),),
+        fn_constructor_args=(config.checkpoint and Storage(config.checkpoint).root,),
         fn_constructor_kwargs={
             "device": "cuda" if config.model_gpus else "cpu",
             "actors": config.model_actors,

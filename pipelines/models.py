@@ -1,18 +1,41 @@
 """The model that a job runs."""
 
+import re
+import tempfile
 from pathlib import Path
 
 from openvis_model.inst_former import InstFormer
 from openvis_model.weights import load_checkpoint
+from pipelines import s3
 
 BUILT_IN = Path(__file__).parent / "built_in_model"
 """Checkpoint folder of the built-in model: the mini preset, trained on Shapes, whose words alone it knows."""
 
+_FILES = re.compile(r"(adapter/)?\w+\.(json|safetensors)")  # of a checkpoint; nothing else is downloaded
+
 
 def load_model(checkpoint: str | None) -> InstFormer:
-    """The model of a checkpoint folder, or the built-in one.
+    """The model of a checkpoint folder, local or on S3, or the built-in one.
 
     Raises:
         ValueError: what is wrong with the checkpoint.
     """
+    if checkpoint is not None and s3.is_s3(checkpoint):
+        return _load_from_s3(checkpoint)
     return load_checkpoint(BUILT_IN if checkpoint is None else Path(checkpoint))
+
+
+def _load_from_s3(checkpoint: str) -> InstFormer:
+    with tempfile.TemporaryDirectory(prefix="openvis-checkpoint-") as folder:
+        try:
+            for found in s3.list_objects(f"{checkpoint.rstrip('/')}/"):
+                name = found.uri.removeprefix(f"{checkpoint.rstrip('/')}/")
+                if _FILES.fullmatch(name):
+                    Path(folder, name).parent.mkdir(exist_ok=True)
+                    with Path(folder, name).open("wb") as file:
+                        s3.download(found.uri, file, etag=found.etag)
+            return load_checkpoint(folder)
+        except OSError as error:
+            raise ValueError(f"checkpoint: {error.filename}: {error.strerror}") from error
+        except ValueError as error:
+            raise ValueError(str(error).replace(folder, checkpoint)) from error

@@ -4,13 +4,15 @@ OUTPUT/videos/VIDEO_ID.parquet    one row per video; a video counts once its row
 OUTPUT/tracks/VIDEO_ID.parquet    one row per track
 OUTPUT/masks/VIDEO_ID.parquet     one row per track and frame
 
-Part files of the three tables share a name. Those without their `videos` part are leftovers of a crash; readers do not
-see them, and the next run removes them.
+OUTPUT is a local folder or a prefix on S3. Part files of the three tables share a name. Those without their `videos`
+part are leftovers of a crash; readers do not see them, and the next run removes them.
 """
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,8 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 ROW_GROUP = 8192
 """Rows of a row group, and thus those of a video that are held in memory."""
+
+_READERS = 16  # files at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +166,9 @@ class Results:
         """
         if table not in SCHEMAS:
             raise ValueError(f"table: unknown name {table!r}; choose from {tuple(SCHEMAS)}")
-        names = [name for name in self.committed_parts() if video_id in (None, name)]
-        parts = [self._part(table, name) for name in names]
+        names = self.committed_parts() if video_id is None else [video_id] if self._is_committed(video_id) else []
+        with ThreadPoolExecutor(_READERS) as pool:  # S3 takes its time for each
+            parts = list(pool.map(partial(self._part, table), names))
         return pa.concat_tables(parts) if parts else SCHEMAS[table].empty_table()
 
     def check_writable(self) -> None:
@@ -177,7 +182,7 @@ class Results:
 
     def status(self, name: str) -> str | None:
         """`ok` or `failed`, if the part is committed."""
-        if not self.storage.exists(f"videos/{name}.parquet"):
+        if not self._is_committed(name):
             return None
         status: str = self._part("videos", name)["status"][0].as_py()
         return status
@@ -185,6 +190,9 @@ class Results:
     def committed_parts(self) -> list[str]:
         """Names of the parts that count."""
         return sorted(self._names("videos"))
+
+    def _is_committed(self, name: str) -> bool:
+        return self.storage.exists(f"videos/{name}.parquet")
 
     def remove_leftovers(self) -> list[str]:
         """Removes parts that no `videos` part makes count; returns their paths."""
@@ -234,6 +242,6 @@ def read_masks(output: str) -> pa.Table:
 
 def _read(output: str, table: str) -> pa.Table:
     results = Results(Storage(output))
-    if not results.storage.root.is_dir():
-        raise ValueError(f"output: {output} is no folder; give the output of a labelling run")
+    if not results.storage.is_there():
+        raise ValueError(f"output: {output} is not there; give the output of a labelling run")
     return results.read(table)

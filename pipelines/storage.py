@@ -1,53 +1,133 @@
-"""Files below a root: the one place that knows where they are.
+"""Files below a root, a local folder or a prefix on S3: the one place that knows where they are.
 
-So far the root is a local folder. Whatever is written appears whole under its name or not at all.
+Whatever is written appears whole under its name or not at all.
 """
 
 import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
+
+from pipelines import s3
 
 
 class Storage:
-    """Files below a local folder; paths are relative to it, with forward slashes.
+    """Files below a root; paths are relative to it, with forward slashes. Can be pickled.
 
     Args:
-        root: the folder; it need not exist yet.
+        root: a local folder or s3://bucket/prefix; it need not exist yet.
 
     Raises:
-        ValueError: for a root with a scheme that is not supported.
+        ValueError: for a root with a scheme that is not supported. All methods: for a path that leads out of the root.
     """
 
     def __init__(self, root: str) -> None:
-        if "://" in root and not root.startswith("file://"):
-            raise ValueError(f"{root}: only local folders are supported so far; mount or copy it")
-        self.root = Path(root.removeprefix("file://")).absolute()  # other processes have other working folders
+        if "://" in root and not root.startswith(("file://", "s3://")):
+            raise ValueError(f"{root}: only local folders and s3:// are supported; mount or copy it")
+        self._place: _Place = _Prefix(root) if s3.is_s3(root) else _Folder(root.removeprefix("file://"))
+
+    @property
+    def root(self) -> str:
+        """The whole path or URI of the root."""
+        return self._place.root
 
     def check_writable(self, folder: str = "") -> None:
-        """Writes and removes a small file in a folder.
+        """Writes, lists, reads and removes a small file in a folder.
 
         Raises:
             ValueError: names the root and what the system says.
         """
-        probe = f"{folder}/.writable-{uuid.uuid4().hex}".removeprefix("/")
+        name = f".writable-{uuid.uuid4().hex}"
+        probe = f"{folder}/{name}".removeprefix("/")
         try:
             with self.write(probe) as file:
                 file.write(b"")
+            next(self.list(folder or "."), None)
+            with self.read(probe) as file:
+                file.read()
             self.remove(probe)
         except OSError as error:
             raise ValueError(
-                f"output: cannot write to {self.root / folder} ({error.strerror}); choose another folder"
+                f"output: cannot write to {self.root}/{folder} ({error.strerror}); choose another folder"
             ) from error
 
     @contextmanager
     def write(self, path: str) -> Iterator[BinaryIO]:
-        """Opens a file for writing; it gets its name when the block ends without an error, after it is on the disk."""
+        """Opens a file for writing; it gets its name when the block ends without an error, after it is stored."""
+        with self._place.write(_checked(path)) as file:
+            yield file
+
+    def put(self, source: Path, path: str) -> None:
+        """Copies a local file."""
+        self._place.put(source, _checked(path))
+
+    @contextmanager
+    def read(self, path: str) -> Iterator[BinaryIO]:
+        """Opens a file for reading; raises FileNotFoundError if it is not there."""
+        with self._place.read(_checked(path)) as file:
+            yield file
+
+    def read_tagged(self, path: str) -> tuple[bytes, str] | None:
+        """What a small file holds, and a tag that stands for it; None if it is not there."""
+        return self._place.read_tagged(_checked(path))
+
+    def replace_tagged(self, path: str, data: bytes, tag: str | None) -> str | None:
+        """Writes a small file if it still has a tag, or, for None, if it is not there; no other writer comes between.
+
+        Returns:
+            Its new tag; None if it was not written.
+        """
+        return self._place.replace_tagged(_checked(path), data, tag)
+
+    def list(self, folder: str) -> Iterator[str]:
+        """Paths of the files in a folder, in no order; hidden ones, which are being written, are left out."""
+        for name in self._place.names(_checked(folder)):
+            if not name.startswith("."):
+                yield f"{folder}/{name}"
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+        return self._place.exists(_checked(path))
+
+    def is_there(self) -> bool:
+        """Whether there is a folder at the root, or on S3 anything below it."""
+        return self._place.is_there()
+
+    def remove(self, path: str) -> None:
+        """Removes a file if it is there."""
+        self._place.remove(_checked(path))
+
+
+class _Place(Protocol):
+    """What a kind of root can do with checked paths."""
+
+    root: str
+
+    @contextmanager
+    def write(self, path: str) -> Iterator[BinaryIO]: ...
+    def put(self, source: Path, path: str) -> None: ...
+    @contextmanager
+    def read(self, path: str) -> Iterator[BinaryIO]: ...
+    def read_tagged(self, path: str) -> tuple[bytes, str] | None: ...
+    def replace_tagged(self, path: str, data: bytes, tag: str | None) -> str | None: ...
+    def names(self, folder: str) -> Iterator[str]: ...
+    def exists(self, path: str) -> bool: ...
+    def is_there(self) -> bool: ...
+    def remove(self, path: str) -> None: ...
+
+
+class _Folder:
+    def __init__(self, root: str) -> None:
+        self.root = os.path.abspath(root)  # other processes have other working folders
+
+    @contextmanager
+    def write(self, path: str) -> Iterator[BinaryIO]:
         target = self._resolve(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{uuid.uuid4().hex}.partial")
@@ -61,18 +141,15 @@ class Storage:
             partial.unlink(missing_ok=True)
 
     def put(self, source: Path, path: str) -> None:
-        """Copies a local file."""
         with source.open("rb") as file, self.write(path) as target:
             shutil.copyfileobj(file, target)
 
     @contextmanager
     def read(self, path: str) -> Iterator[BinaryIO]:
-        """Opens a file for reading."""
         with self._resolve(path).open("rb") as file:
             yield file
 
     def read_tagged(self, path: str) -> tuple[bytes, str] | None:
-        """What a small file holds, and a tag that stands for it; None if it is not there."""
         try:
             data = self._resolve(path).read_bytes()
         except FileNotFoundError:
@@ -80,11 +157,6 @@ class Storage:
         return data, hashlib.sha256(data).hexdigest()
 
     def replace_tagged(self, path: str, data: bytes, tag: str | None) -> str | None:
-        """Writes a small file if it still has a tag, or, for None, if it is not there; no other writer comes between.
-
-        Returns:
-            Its new tag; None if it was not written.
-        """
         folder = self._resolve(path).parent
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
@@ -99,23 +171,77 @@ class Storage:
             os.close(descriptor)
         return hashlib.sha256(data).hexdigest()
 
-    def list(self, folder: str) -> Iterator[str]:
-        """Paths of the files in a folder, in no order; hidden ones, which are being written, are left out."""
+    def names(self, folder: str) -> Iterator[str]:
         base = self._resolve(folder)
         if base.is_dir():
-            for entry in os.scandir(base):
-                if entry.is_file() and not entry.name.startswith("."):
-                    yield f"{folder}/{entry.name}"
+            yield from (entry.name for entry in os.scandir(base) if entry.is_file())
 
     def exists(self, path: str) -> bool:
-        """Whether a file is there."""
         return self._resolve(path).is_file()
 
+    def is_there(self) -> bool:
+        return os.path.isdir(self.root)
+
     def remove(self, path: str) -> None:
-        """Removes a file if it is there."""
         self._resolve(path).unlink(missing_ok=True)
 
     def _resolve(self, path: str) -> Path:
-        parts = path.split("/")
-        assert not {"", ".."} & set(parts), path
-        return self.root.joinpath(*parts)
+        return Path(self.root, path)
+
+
+class _Prefix:
+    def __init__(self, root: str) -> None:
+        s3.split(root)
+        self.root = root.rstrip("/")
+
+    @contextmanager
+    def write(self, path: str) -> Iterator[BinaryIO]:
+        with tempfile.TemporaryDirectory(prefix="openvis-upload-") as folder:
+            spooled = Path(folder, "file")
+            with spooled.open("wb") as file:
+                yield file
+            self.put(spooled, path)
+
+    def put(self, source: Path, path: str) -> None:
+        s3.upload(source, self._uri(path))
+
+    @contextmanager
+    def read(self, path: str) -> Iterator[BinaryIO]:
+        with s3.local_copy(self._uri(path)) as copy, copy.open("rb") as file:
+            yield file
+
+    def read_tagged(self, path: str) -> tuple[bytes, str] | None:
+        return s3.read_tagged(self._uri(path))
+
+    def replace_tagged(self, path: str, data: bytes, tag: str | None) -> str | None:
+        return s3.replace_tagged(self._uri(path), data, tag)
+
+    def names(self, folder: str) -> Iterator[str]:
+        base = f"{self._uri(folder)}/"
+        for found in s3.list_objects(base, delimiter="/"):
+            if found.uri != base:  # the object that consoles make for a folder
+                yield found.uri.removeprefix(base)
+
+    def exists(self, path: str) -> bool:
+        try:
+            s3.head(self._uri(path))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_there(self) -> bool:
+        return any(True for _ in s3.list_objects(f"{self.root}/"))
+
+    def remove(self, path: str) -> None:
+        s3.remove(self._uri(path))
+
+    def _uri(self, path: str) -> str:
+        return self.root if path == "." else f"{self.root}/{path}"
+
+
+def _checked(path: str) -> str:
+    """The path, which must stay below the root."""
+    parts = path.split("/")
+    if {"", ".."} & set(parts):
+        raise ValueError(f"path: {path!r} leads out of its folder or has an empty part; give one like a/b")
+    return path if path == "." else path.removeprefix("./")

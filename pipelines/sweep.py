@@ -15,6 +15,7 @@ from pathlib import Path
 from openvis_model import __version__
 from openvis_model.association import AssociationConfig
 from openvis_model.video_tracker import VideoTrackerConfig
+from pipelines import s3
 from pipelines.datasets import burst_files, ytvis
 from pipelines.datasets.annotations import GroundTruth
 from pipelines.datasets.burst import BurstGroundTruth
@@ -82,7 +83,7 @@ class SweepConfig:
     """A sweep.
 
     Attributes:
-        output: folder of the results.
+        output: local folder of the results.
         datasets: at least one.
         checkpoints: at least one.
         ablations: the paper's tracker if none is given.
@@ -141,6 +142,8 @@ def run_sweep(
                 f"checkpoints: {checkpoint.name}: {checkpoint.path} is no checkpoint folder; correct the path"
             )
     datasets = [_Dataset.open(each) for each in config.datasets]
+    if s3.is_s3(config.output):
+        raise ValueError(f"output: {config.output} is on S3; give a sweep a local folder")
     Storage(config.output).check_writable()
     output = Path(config.output)
     cells = [

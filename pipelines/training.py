@@ -21,6 +21,8 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from pipelines.cluster import check_gpus, connect, reason
+from pipelines.lease import Lease, hold_lease
+from pipelines.storage import Storage
 from pipelines.training_config import Stage, TrainingConfig
 from pipelines.training_loop import VALIDATION, Job, work
 from pipelines.training_progress import Monitor, TrainingProgress
@@ -61,19 +63,21 @@ def train(
         report: called about once a second with how far it is, from the first step on.
 
     Raises:
-        ValueError: before anything heavy starts, for an output that cannot be used or is of another training.
+        ValueError: before anything heavy starts, for an output that cannot be used, is of another training, or that
+            another run is writing to.
         RuntimeError: the run broke off; its last checkpoint stays.
     """
     start = time.monotonic()
     check_gpus("gpus_per_worker", config.gpus_per_worker, "workers", config.workers, torch.cuda.device_count())
     storage = TrainingStorage.open(config.output)
-    finished = storage.begin({**config.identity(), "stage": stage.fingerprint()})
-    first_step = config.steps if finished else max(storage.checkpoints(), default=0)
-    restarts = 0
-    if not finished:
-        connect((os.cpu_count() or 1) + math.ceil(config.workers * config.cpus_per_worker))
-        restarts = _run(config, stage, storage, report)
-        storage.finish(config.steps)
+    with hold_lease(Storage(config.output)) as lease:
+        finished = storage.begin({**config.identity(), "stage": stage.fingerprint()})
+        first_step = config.steps if finished else max(storage.checkpoints(), default=0)
+        restarts = 0
+        if not finished:
+            connect((os.cpu_count() or 1) + math.ceil(config.workers * config.cpus_per_worker))
+            restarts = _run(config, stage, storage, lease, report)
+            storage.finish(config.steps)
     last = _last_metrics(storage)
     return TrainingSummary(
         steps=config.steps,
@@ -87,7 +91,11 @@ def train(
 
 
 def _run(
-    config: TrainingConfig, stage: Stage, storage: TrainingStorage, report: Callable[[TrainingProgress], None]
+    config: TrainingConfig,
+    stage: Stage,
+    storage: TrainingStorage,
+    lease: Lease,
+    report: Callable[[TrainingProgress], None],
 ) -> int:
     """Trains; returns how often workers had to start again."""
     # Paths of the stage mean the same in workers as here.
@@ -114,6 +122,7 @@ def _run(
     try:
         while fitting.is_alive():
             fitting.join(timeout=1)
+            lease.check()
             _tell(monitor, report)
         failure = ray.get(monitor.failure.remote())
         progress: TrainingProgress | None = ray.get(monitor.progress.remote())

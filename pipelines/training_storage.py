@@ -21,6 +21,8 @@ from typing import Any
 
 from pyarrow import fs
 
+from pipelines import s3
+
 METRICS = "metrics.jsonl"
 STATE = "state.json"
 CHECKPOINTS = "checkpoints"
@@ -46,16 +48,15 @@ class TrainingStorage:
     def open(cls, uri: str) -> "TrainingStorage":
         """The storage at a local folder or an s3:// URI; it need not exist yet.
 
-        An S3 of one's own is found by AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, which pyarrow does not look at itself.
+        S3 is where `s3` has it: pyarrow does not look at endpoints and regions of the AWS configuration itself.
 
         Raises:
             ValueError: a URI that cannot be used or written to; names it and what the system says.
         """
         try:
-            endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-            if uri.startswith("s3://") and endpoint:
-                region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-                filesystem, root = fs.S3FileSystem(endpoint_override=endpoint, region=region), uri.removeprefix("s3://")
+            if s3.is_s3(uri) and (endpoint := s3.custom_endpoint()):
+                filesystem = fs.S3FileSystem(endpoint_override=endpoint, region=s3.region())
+                root = uri.removeprefix("s3://")
             else:
                 filesystem, root = fs.FileSystem.from_uri(uri if "://" in uri else os.path.abspath(uri))
             storage = cls(filesystem, root.rstrip("/"))

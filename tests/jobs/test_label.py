@@ -46,6 +46,17 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "absent" in error
 
 
+def test_a_storage_that_breaks_off_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(*_: object) -> LabelSummary:
+        raise OSError(5, "S3 answers 500", "s3://bucket/a")
+
+    monkeypatch.setattr("jobs.label.label_videos", break_off)
+    assert main(["--input", "x", "--output", "y", "--vocabulary", "z"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "label: error: [Errno 5] S3 answers 500: 's3://bucket/a'"
+
+
 def test_a_config_file_gives_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "label.yaml"
     config.write_text(f"input: {tmp_path}/absent\noutput: {tmp_path}/out\nvocabulary: v.txt\ntracker:\n  max_gap: -3\n")

@@ -22,6 +22,7 @@ from pipelines.datasets.shapes_categories import CATEGORIES
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
 from pipelines.decode_stage import Decode, Plan
+from pipelines.download_cache import DownloadCache
 from pipelines.label import LabelConfig, LabelSummary, label_videos
 from pipelines.lease import hold_lease
 from pipelines.results import Results
@@ -129,7 +130,8 @@ def test_the_videos_really_are_cut(shapes: Path) -> None:
     """The videos of the test above really are cut, or it would compare the same with the same."""
     counts = []
     for limit in (8, 32, None):
-        rows = Plan(Sampling(), limit)({"video_id": "v", "uri": str(shapes / "videos" / "0.mp4")})
+        video = {"video_id": "v", "uri": str(shapes / "videos" / "0.mp4"), "version": ""}
+        rows = Plan(Sampling(), limit, DownloadCache())(video)
         counts.append([len(pickle.loads(row["segment"]).frames) for row in rows])
     assert counts == [[8] * 9, [32, 32, 8], [72]]
 
@@ -336,6 +338,7 @@ def test_a_killed_run_goes_on_where_it_was(how: signal.Signals, code: int, tmp_p
         ({"fps": 5.0, "stride": 2}, "stride"),
         ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
         ({"model_gpus": -1.0}, "model_gpus: expected 0 or more, got -1.0"),
+        ({"download_cache_gb": -1.0}, "download_cache_gb: expected 0 or more, got -1.0"),
         ({"objectness_floor": 0.9}, "objectness_floor.*0.9"),
     ],
     ids=str,

@@ -23,12 +23,12 @@ with hold_lease(Storage(sys.argv[1])):
 """
 
 
-@pytest.fixture
-def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+@pytest.fixture(params=["folder", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     monkeypatch.setattr(module, "RENEW_S", 0.1)
     monkeypatch.setattr(module, "EXPIRE_S", 1.0)
     monkeypatch.setattr(module, "_POLL_S", 0.05)
-    return Storage(str(tmp_path))
+    return Storage(request.getfixturevalue("bucket") if request.param == "s3" else str(tmp_path))
 
 
 def content(storage: Storage) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def test_a_second_run_is_refused_and_the_first_one_goes_on(storage: Storage) -> 
         with pytest.raises(ValueError, match=told), hold_lease(storage):
             pass
         before = content(storage)["renewals"]
-        time.sleep(0.5)
+        time.sleep(0.8)
         assert content(storage)["renewals"] > before
         first.check()
     with hold_lease(storage) as second:  # given back, it is free at once

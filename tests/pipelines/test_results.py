@@ -9,6 +9,8 @@ from pycocotools import mask as coco
 
 from pipelines.results import SCHEMAS, Results, read_masks, read_tracks, read_videos
 from pipelines.storage import Storage
+from tests.pipelines.conftest import Put
+from tests.pipelines.s3_server import Proxy
 
 
 def row(table: str, **values: Any) -> dict[str, Any]:
@@ -110,3 +112,37 @@ def test_nothing_written_is_an_empty_table(tmp_path: Path) -> None:
 def test_unknown_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'boxes'.*masks"):
         Results(Storage(str(tmp_path))).read("boxes")
+
+
+def test_outputs_on_s3(bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder: what counts is put in place last, and leftovers are found by listing, whatever the number."""
+    output = f"{bucket}/labels of/2026"
+    results = Results(Storage(output))
+    results.check_writable()
+    with pytest.raises(ValueError, match="output: s3://.* is not there; give the output of a labelling run"):
+        read_videos(output)
+    commit(results, "a")
+    commit(results, "b")
+    puts = [path.rpartition("2026/")[2] for method, path in proxy.requests if method in ("PUT", "DELETE")][-4:]
+    assert puts == [f"{table}/b.parquet" for table in ("videos", "masks", "tracks", "videos")]
+    assert [each(output).num_rows for each in (read_videos, read_tracks, read_masks)] == [2, 2, 4]
+    assert results.read("masks", video_id="b")["video_id"].to_pylist() == ["b", "b"]
+    assert results.read("masks", video_id="c").num_rows == 0
+    crash_at(monkeypatch, "videos")
+    for name in ("b", "c"):
+        with pytest.raises(RuntimeError):
+            commit(results, name)
+    assert results.committed_parts() == ["a"]
+    assert (results.status("a"), results.status("b")) == ("ok", None)
+    proxy.requests.clear()
+    removed = [f"{table}/{name}.parquet" for table in ("masks", "tracks") for name in ("b", "c")]
+    assert sorted(results.remove_leftovers()) == removed
+    assert (proxy.count("GET"), proxy.count("DELETE"), len(proxy.requests)) == (3, 4, 7)
+    assert results.remove_leftovers() == []
+    assert read_masks(output).num_rows == 2
+
+
+def test_a_damaged_part_on_s3_is_named(bucket: str, put: Put) -> None:
+    put(f"{bucket}/labels/videos/a.parquet", b"junk")
+    with pytest.raises(ValueError, match=f"{bucket}/labels/videos/a.parquet: damaged .*; remove it"):
+        read_videos(f"{bucket}/labels")

@@ -12,6 +12,8 @@ import pytest
 import ray
 import torch
 
+from pipelines.lease import hold_lease
+from pipelines.storage import Storage
 from pipelines.training import train
 from pipelines.training_progress import TrainingProgress
 from pipelines.training_storage import TrainingStorage
@@ -67,6 +69,12 @@ def test_a_finished_training_is_not_repeated(undisturbed: Path) -> None:
 def test_another_training_is_refused(undisturbed: Path) -> None:
     with pytest.raises(ValueError, match="batch_size .there 8, here 16., seed .there 0, here 1., stage .there p"):
         train(settings(undisturbed, batch_size=16, seed=1), PointsStage(name="other"))
+
+
+def test_a_second_run_is_refused(tmp_path: Path) -> None:
+    with hold_lease(Storage(str(tmp_path))), pytest.raises(ValueError, match="output: .* being written by another run"):
+        train(settings(tmp_path), PointsStage())
+    assert not (tmp_path / "training.json").exists()
 
 
 @pytest.fixture(scope="module")

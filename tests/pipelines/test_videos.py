@@ -7,6 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.videos import Video, find_videos, list_images
+from tests.pipelines.conftest import Put
+from tests.pipelines.s3_server import Proxy, fill
 
 
 def touch(path: Path, content: bytes = b"x") -> Path:
@@ -141,7 +143,9 @@ BAD_MANIFESTS = {
     "hidden id": ("csv", "uri,video_id\na.mp4,.x\n", "row 1: video_id is '.x'; use"),
     "path as id": ("csv", "uri,video_id\na.mp4,../x\n", "row 1: video_id is '../x'; use"),
     "long id": ("csv", f"uri,video_id\na.mp4,{'x' * 129}\n", "use 1 to 128"),
-    "s3": ("csv", "uri\ns3://bucket/a.mp4\n", "row 1: s3://bucket/a.mp4: only local"),
+    "elsewhere": ("csv", "uri\ngs://bucket/a.mp4\n", "row 1: gs://bucket/a.mp4: only local"),
+    "no bucket": ("csv", "uri,video_id\ns3:///a.mp4,a\n", "s3:///a.mp4: names no bucket"),
+    "no key": ("csv", "uri,video_id\ns3://bucket,a\n", "row 1: uri s3://bucket names no object of a bucket"),
     "ragged": ("csv", "uri\na,b\n", "cannot be read"),
     "not json": ("jsonl", '{"uri":', "cannot be read"),
     "not parquet": ("parquet", "uri\na\n", "cannot be read"),
@@ -167,7 +171,7 @@ def test_bad_sources(tmp_path: Path) -> None:
         f"{tmp_path}": "input: no videos in .*known extensions are .3g2",
         f"{tmp_path}/*.mp4": "input: no videos in",
         f"{tmp_path}/notes.txt": "input: .*neither a video nor a manifest",
-        "s3://bucket/videos": "input: s3://bucket/videos: only local",
+        "gs://bucket/videos": "input: gs://bucket/videos: only local",
     }.items():
         with pytest.raises(ValueError, match=message):
             list(find_videos(source))
@@ -178,3 +182,92 @@ def test_videos_are_found_one_by_one(archive: Path) -> None:
     first = next(videos)
     (archive / "z.mp4").write_bytes(b"late")
     assert first.uri.endswith("a/clip.mkv")
+
+
+def on_s3(source: str, bucket: str) -> list[str]:
+    return [video.uri.removeprefix(f"{bucket}/") for video in find_videos(source)]
+
+
+def test_a_prefix_on_s3(bucket: str, proxy: Proxy) -> None:
+    """Two pages of videos are two requests; the first video needs no more than the first page."""
+    fill(
+        bucket,
+        [*(f"in/a/{number:04}.mp4" for number in range(1500)), "in/b c%20d+é?#.MKV", "in/notes.txt", "inn/x.mp4"],
+    )
+    uris = on_s3(f"{bucket}/in/", bucket)
+    assert uris == [*(f"in/a/{number:04}.mp4" for number in range(1500)), "in/b c%20d+é?#.MKV"]
+    assert proxy.count("GET") == len(proxy.requests) == 2
+    next(find_videos(f"{bucket}/in/"))
+    assert proxy.count("GET") == len(proxy.requests) == 3
+    assert on_s3(f"{bucket}/in", bucket) == uris
+    assert len(on_s3(bucket, bucket)) == 1502
+
+
+def test_an_object_and_a_glob_on_s3(bucket: str) -> None:
+    fill(bucket, ["a/1.mp4", "a/[1]*.mp4", "a/b/2.mp4", "a/notes.txt"])
+    assert on_s3(f"{bucket}/a/[1]*.mp4", bucket) == ["a/[1]*.mp4"]
+    assert on_s3(f"{bucket}/a/1*.mp4", bucket) == ["a/1.mp4"]
+    assert on_s3(f"{bucket}/**/?.mp4", bucket) == ["a/1.mp4", "a/b/2.mp4"]
+    with pytest.raises(ValueError, match="input: s3://.*a/notes.txt is neither a video nor a manifest"):
+        list(find_videos(f"{bucket}/a/notes.txt"))
+    with pytest.raises(ValueError, match="input: no videos in s3://.*/gone"):
+        list(find_videos(f"{bucket}/gone"))
+    with pytest.raises(ValueError, match="input: s3://no-such-bucket/a/: there is no such bucket; check its name"):
+        list(find_videos("s3://no-such-bucket/a"))
+
+
+def test_ids_on_s3(bucket: str, put: Put) -> None:
+    """They follow from URI and content alone."""
+    put(f"{bucket}/a/clip one.mp4", b"one")
+    (first,) = find_videos(f"{bucket}/a")
+    assert first.video_id.startswith("clip-one-")
+    assert first == only(f"{bucket}/a/clip one.mp4")
+    put(f"{bucket}/a/clip one.mp4", b"two")
+    second = only(f"{bucket}/a")
+    put(f"{bucket}/a/clip one.mp4", b"one")
+    assert only(f"{bucket}/a") == first
+    put(f"{bucket}/b/clip one.mp4", b"one")
+    third = only(f"{bucket}/b")
+    assert len({video.video_id for video in (first, second, third)}) == 3
+    assert len({video.version for video in (first, second)}) == 2
+
+
+def test_manifests_on_s3_and_of_s3(bucket: str, proxy: Proxy, put: Put, tmp_path: Path) -> None:
+    for key in ("in/a b.mp4", "in/deep/c.mp4", "d.mp4", "in/frames/1.png"):
+        put(f"{bucket}/{key}", key.encode())
+    local = touch(tmp_path / "e.mp4")
+    whole = f"{bucket}/in/deep/../deep/c.mp4"
+    rows = [
+        "a b.mp4",
+        whole,
+        "./deep//c.mp4",
+        "../d.mp4",
+        "frames/",
+        str(local),
+        "gone.mp4",
+    ]
+    put(f"{bucket}/in/list.csv", "\n".join(["uri", *rows]).encode())
+    videos = list(find_videos(f"{bucket}/in/list.csv"))
+    assert [video.uri for video in videos] == [
+        f"{bucket}/in/a b.mp4",
+        whole,  # S3 knows no folders
+        f"{bucket}/in/deep/c.mp4",
+        f"{bucket}/d.mp4",
+        f"{bucket}/in/frames/",
+        str(local),
+        f"{bucket}/in/gone.mp4",
+    ]
+    assert [bool(video.version) for video in videos] == [True, False, True, True, True, False, False]
+    assert videos[0] == only(f"{bucket}/in/a b.mp4")
+    assert videos[4] in find_videos(f"{bucket}/in/")
+    assert videos[5] == only(local)
+    manifest = touch(tmp_path / "list.csv", f"uri,video_id\n{bucket}/in/a b.mp4,a\n".encode())
+    proxy.requests.clear()
+    assert only(manifest) == Video(video_id="a", uri=f"{bucket}/in/a b.mp4")
+    assert proxy.requests == []
+
+
+def test_manifests_do_not_lead_out_of_a_bucket(bucket: str, put: Put) -> None:
+    put(f"{bucket}/in/list.csv", b"uri\n../../other-bucket/a.mp4\n")
+    with pytest.raises(ValueError, match="list.csv row 1: uri s3://.* names no object of a bucket; give s3://"):
+        list(find_videos(f"{bucket}/in/list.csv"))
