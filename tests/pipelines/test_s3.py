@@ -101,7 +101,7 @@ def test_the_same_bytes_come_out_whatever_goes_wrong(bucket: str, proxy: Proxy, 
 
 @pytest.mark.parametrize("fault", ["cut", "stall"])
 def test_a_body_that_breaks_off_is_read_on(bucket: str, proxy: Proxy, put: Put, fault: str) -> None:
-    """Each answer brings half of what is missing: starting anew each time would never end."""
+    """Each answer brings half of what is missing."""
     uri = put(f"{bucket}/a", CONTENT[:5000])
     proxy.share = {fault: 1.0}
     ended = []
@@ -113,7 +113,7 @@ def test_a_body_that_breaks_off_is_read_on(bucket: str, proxy: Proxy, put: Put, 
 
     proxy.before = end
     assert content(uri) == CONTENT[:5000]
-    assert len(ended) == 5
+    assert proxy.ranges == ["bytes=2500-", "bytes=3750-", "bytes=4375-", "bytes=4687-"]
 
 
 def test_a_body_that_never_comes_is_given_up(
