@@ -42,7 +42,7 @@ READ_TIMEOUT_S = 30.0
 PART_BYTES = 16 * 2**20
 """Size of the parts of a multipart upload, and of what is uploaded in one piece at most."""
 
-_CHUNK_BYTES = 2**20
+_CHUNK_BYTES = 2**16  # so much of what has come is lost where a body falls silent
 _SCHEME = "s3://"
 
 _NOT_THERE = (errno.ENOENT, "there is no such object or bucket")

@@ -37,6 +37,7 @@ class Proxy:
     Attributes:
         share: Of the requests that each fault spoils.
         requests: Method and path of all that came.
+        ranges: That they asked for, if they did.
         spoiled: The faults so far.
         before: Called with a request's method and path before it is passed on.
     """
@@ -45,6 +46,7 @@ class Proxy:
         self.target = endpoint.removeprefix("http://")
         self.share: Mapping[str, float] = {}
         self.requests: list[tuple[str, str]] = []
+        self.ranges: list[str] = []
         self.spoiled: list[str] = []
         self.before: Callable[[str, str], object] = lambda method, path: None
         self.random = np.random.default_rng(0)
@@ -84,6 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
     def pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.owner.requests.append((self.command, self.path))
+        self.owner.ranges += self.headers.get_all("Range", [])
         fault = self.owner.fault()
         if fault == "reset":
             self.hang_up()

@@ -155,11 +155,15 @@ def test_a_killed_process_leaves_nothing_in_the_way(bucket: str, proxy: Proxy, p
     assert content(cache_of(folder), uri) == data
 
 
-def test_a_folder_of_frames(bucket: str, put: Put, folder: Path) -> None:
+def test_a_folder_of_frames(bucket: str, put: Put, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("1.png", "2.png", "10.PNG", "notes.txt", "sub/3.png"):
         put(f"{bucket}/f %/{name}", name.encode())
     uri = f"{bucket}/f %/"
     cache = cache_of(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(s3, "download", break_off)
+        with pytest.raises(VideoError, match="cannot be downloaded: broken"):
+            cache.open(uri, cache.version(uri)).__enter__()
     with cache.open(uri, version := cache.version(uri)) as path:
         assert list_images(path) == ["1.png", "2.png", "10.PNG"]
         assert (Path(path) / "10.PNG").read_bytes() == b"10.PNG"
@@ -170,6 +174,10 @@ def test_a_folder_of_frames(bucket: str, put: Put, folder: Path) -> None:
     for gone in (f"{bucket}/none/", f"{bucket}/none.mp4"):
         with pytest.raises(VideoError, match="file not found"):
             cache.version(gone)
+
+
+def break_off(*_: object, **__: object) -> None:
+    raise OSError(5, "broken")
 
 
 def test_what_cannot_be_downloaded_is_tried_again(
