@@ -55,12 +55,13 @@ class TrackerActor:
         self.done: set[str] = set()
         self.failures: dict[str, str] = {}
         self.count = Progress()
+        self.closed = False
 
     def add(self, batches: list[bytes]) -> None:
-        """Takes in labelled batches in any order; those of a video that is done are left aside."""
+        """Takes in labelled batches in any order; those of a video that is done, or after the end, are left aside."""
         for data in batches:
             batch: LabelledBatch = pickle.loads(data)  # noqa: S301 - from our own model actors
-            if batch.video_id not in self.done:
+            if batch.video_id not in self.done and not self.closed:
                 self._add(batch)
 
     def _add(self, batch: LabelledBatch) -> None:
@@ -90,7 +91,8 @@ class TrackerActor:
         return self.failures
 
     def close(self) -> None:
-        """Drops what there is of unfinished videos."""
+        """Drops what there is of unfinished videos; batches that still come are left aside."""
+        self.closed = True
         for writer in self.writers.values():
             writer.discard()
         self.writers.clear()

@@ -15,7 +15,7 @@ WORDS = prompt_words(NAMES)
 @pytest.fixture(autouse=True, name="_seed")
 def seed() -> None:
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # files of tests run beside each other
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A real S3 endpoint, and a proxy before it that counts requests and spoils some of them."""
 
 import http.client
+import logging
 import socket
 import threading
 import time
@@ -20,6 +21,7 @@ SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request ra
 def start_server() -> tuple[str, Callable[[], None]]:
     """Returns the endpoint of a new, empty S3, and what stops it."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request otherwise
     server.start()
     host, port = server.get_host_and_port()
     return f"http://{host}:{port}", server.stop

@@ -145,6 +145,8 @@ def test_what_is_unfinished_leaves_nothing_behind(tmp_path: Path) -> None:
     folder = unfinished.part.folder
     assert folder.exists()
     actor.close()
+    actor.add([pickle.dumps(batches()[2])])  # still on its way
+    assert not actor.writers
     assert not folder.exists()
     assert not list(tmp_path.iterdir())
 
