@@ -14,7 +14,8 @@ from argparse import ArgumentError
 
 from jsonargparse import ArgumentParser
 
-from pipelines.label import LabelConfig, LabelSummary, label_videos
+from pipelines.label import LabelSummary, label_videos
+from pipelines.label_config import LabelConfig
 from pipelines.track_sink import Progress
 
 LOG_EVERY = 10.0
@@ -73,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("\nlabel: interrupted; what is committed stays, run it again to go on", file=sys.stderr)
         return os.EX_TEMPFAIL
     print_summary(summary, config.output)
-    return 1 if summary.failures or summary.missing else 0
+    return 1 if summary.failures else 0
 
 
 def print_summary(summary: LabelSummary, output: str) -> None:
@@ -89,8 +90,6 @@ def print_summary(summary: LabelSummary, output: str) -> None:
     print(f"{done} → {output}")
     for video_id, reason in summary.failures.items():
         print(f"  failed: {video_id}: {reason}")
-    for video_id in summary.missing:
-        print(f"  lost on the way, run again: {video_id}")
 
 
 if __name__ == "__main__":

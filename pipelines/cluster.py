@@ -14,6 +14,13 @@ from typing import Any
 import ray
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.exceptions import LocalRayletDiedError, NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError
+from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
+
+_LOSSES = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, LocalRayletDiedError, RayOutOfMemoryError)
+_LOSS_IN_TEXT = re.compile(
+    rf"ray\.exceptions\.({'|'.join(each.__name__ for loss in _LOSSES for each in (loss, *loss.__subclasses__()))})\b"
+)
 
 _PAUSE_S = 0.02  # of a batch's time, little; of what the loop would take in it, most
 
@@ -88,6 +95,15 @@ def _silent_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def is_loss(error: BaseException | None) -> bool:
+    """Whether Ray lost a process, a machine or what it held, rather than that code raised an error."""
+    while error:
+        if isinstance(error, _LOSSES) or _LOSS_IN_TEXT.search(str(error)):  # a task's error has its causes as text
+            return True
+        error = error.__cause__
+    return False
 
 
 def reason(error: BaseException | None) -> str:

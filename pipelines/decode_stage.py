@@ -14,7 +14,8 @@ from openvis_model.working_size import working_size
 from pipelines.batches import LabelledBatch
 from pipelines.decode import FrameBatch, decode
 from pipelines.download_cache import DownloadCache
-from pipelines.video_index import Sampling, VideoError, plan_video
+from pipelines.isolation import Limits, isolated
+from pipelines.video_index import Sampling, Segment, VideoError, VideoInfo, VideoPlan, plan_video
 
 
 class Plan:
@@ -24,20 +25,22 @@ class Plan:
         sampling: which frames are kept.
         segment_frames: frames after which a video may be cut.
         cache: where videos of S3 are opened.
+        limits: of each video.
     """
 
-    def __init__(self, sampling: Sampling, segment_frames: int | None, cache: DownloadCache) -> None:
+    def __init__(self, sampling: Sampling, segment_frames: int | None, cache: DownloadCache, limits: Limits) -> None:
         self.sampling = sampling
         self.segment_frames = segment_frames
         self.cache = cache
+        self.limits = limits
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """One row per segment, or one with the error."""
         head = LabelledBatch(video_id=row["video_id"], uri=row["uri"])
         try:
             head = replace(head, version=row["version"] or self.cache.version(head.uri))
-            with self.cache.open(head.uri, head.version) as path:
-                plan = plan_video(path, self.sampling, self.segment_frames)
+            with self.cache.open(head.uri, head.version) as path, isolated(self.limits) as process:
+                (plan,) = process.run(_plan, path, self.sampling, self.segment_frames)
         except VideoError as error:
             yield {"head": pickle.dumps(replace(head, error=str(error))), "segment": b""}
             return
@@ -55,13 +58,15 @@ class Decode:
         divisor: of both working sides.
         batch_size: frames per batch.
         cache: where videos of S3 are opened.
+        limits: of each video.
     """
 
-    def __init__(self, short_side: int, divisor: int, batch_size: int, cache: DownloadCache) -> None:
+    def __init__(self, short_side: int, divisor: int, batch_size: int, cache: DownloadCache, limits: Limits) -> None:
         self.short_side = short_side
         self.divisor = divisor
         self.batch_size = batch_size
         self.cache = cache
+        self.limits = limits
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """One row per batch; at least one per segment, without frames if there are none."""
@@ -72,9 +77,9 @@ class Decode:
             return
         size = working_size(head.info.height, head.info.width, short_side=self.short_side, divisor=self.divisor)
         try:
-            with self.cache.open(head.uri, head.version) as path:
+            with self.cache.open(head.uri, head.version) as path, isolated(self.limits) as process:
                 segment = pickle.loads(row["segment"])  # noqa: S301
-                batches = decode(path, head.info, segment, size=size, batch_size=self.batch_size)
+                batches = process.run(_decode, path, head.info, segment, size, self.batch_size)
                 held, number = FrameBatch(frames=empty, frame=np.zeros(0, np.int64), time_s=np.zeros(0)), 0
                 for batch in batches:
                     if len(held.frames):
@@ -89,3 +94,13 @@ class Decode:
         frame, time_s = tuple(batch.frame.tolist()), tuple(batch.time_s.tolist())
         head = replace(head, batch=number, last_batch=last, frame=frame, time_s=time_s)
         return {"head": pickle.dumps(head), "frames": batch.frames}
+
+
+def _plan(path: str, sampling: Sampling, segment_frames: int | None) -> Iterator[VideoPlan]:
+    yield plan_video(path, sampling, segment_frames)
+
+
+def _decode(
+    path: str, info: VideoInfo, segment: Segment, size: tuple[int, int], batch_size: int
+) -> Iterator[FrameBatch]:
+    return decode(path, info, segment, size=size, batch_size=batch_size)

@@ -180,12 +180,12 @@ class Results:
         for table in SCHEMAS:
             self.storage.check_writable(table)
 
-    def status(self, name: str) -> str | None:
-        """`ok` or `failed`, if the part is committed."""
+    def video(self, name: str) -> dict[str, Any] | None:
+        """The row of a video, if it is committed."""
         if not self._is_committed(name):
             return None
-        status: str = self._part("videos", name)["status"][0].as_py()
-        return status
+        rows: list[dict[str, Any]] = self._part("videos", name).to_pylist()
+        return rows[0]
 
     def committed_parts(self) -> list[str]:
         """Names of the parts that count."""

@@ -21,7 +21,8 @@ from pipelines.datasets.annotations import GroundTruth
 from pipelines.datasets.burst import BurstGroundTruth
 from pipelines.evaluation import Protocol, Score, score
 from pipelines.export import BenchmarkVideo, category_ids, find_benchmark_videos, read_predictions
-from pipelines.label import LabelConfig, label_videos
+from pipelines.label import label_videos
+from pipelines.label_config import LabelConfig
 from pipelines.model_stage import Precision
 from pipelines.report import CellResult, write_report
 from pipelines.results import Fingerprints, Results
@@ -292,10 +293,10 @@ class _Cell:
         with (folder / "videos.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("video_id", "uri"), *((v.id, v.uri) for v in self.dataset.videos)])
         summary = label_videos(self.label_config(config, folder), report)
-        if bad := [*summary.failures, *summary.missing]:
-            reason = summary.failures.get(bad[0], "lost on the way, run again")
+        if bad := summary.failures:
+            video, reason = next(iter(bad.items()))
             raise RuntimeError(
-                f"{len(bad)} of {summary.videos} videos have no labels, so no score: video {bad[0]}: {reason}"
+                f"{len(bad)} of {summary.videos} videos have no labels, so no score: video {video}: {reason}"
             )
         results = Results(Storage(str(folder / "labels")))
         self.dataset.write_predictions(results, folder / "predictions.json")

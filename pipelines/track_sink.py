@@ -4,6 +4,7 @@ Without torch, which only comes with an actor's writers: whoever holds a handle 
 """
 
 import pickle
+import uuid
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -45,24 +46,31 @@ class Writer(Protocol):
 class TrackerActor:
     """Owns the videos that hash to it.
 
+    One that Ray starts again after a crash knows nothing of the videos that it was in the middle of: they are never
+    finished, and a later pass of the run does them.
+
     Args:
         new_writer: makes the writer of a video from its id and URI.
     """
 
     def __init__(self, new_writer: Callable[[str, str], Writer]) -> None:
         self.new_writer = new_writer
+        self.life = uuid.uuid4().hex
         self.writers: dict[str, Writer] = {}
         self.done: set[str] = set()
         self.failures: dict[str, str] = {}
         self.count = Progress()
-        self.closed = False
+        self.closed = self.draining = False
 
     def add(self, batches: list[bytes]) -> None:
         """Takes in labelled batches in any order; those of a video that is done, or after the end, are left aside."""
         for data in batches:
             batch: LabelledBatch = pickle.loads(data)  # noqa: S301 - from our own model actors
-            if batch.video_id not in self.done and not self.closed:
+            if not self.closed and (batch.video_id in self.writers or self._is_welcome(batch.video_id)):
                 self._add(batch)
+
+    def _is_welcome(self, video_id: str) -> bool:
+        return video_id not in self.done and not self.draining
 
     def _add(self, batch: LabelledBatch) -> None:
         writer = self.writers.get(batch.video_id)
@@ -82,9 +90,14 @@ class TrackerActor:
                 self.failures[batch.video_id] = str(writer.error)
             del self.writers[batch.video_id]
 
-    def progress(self) -> Progress:
-        """Counts so far."""
-        return self.count
+    def progress(self) -> tuple[str, Progress]:
+        """Counts so far, and which life of the actor they are from."""
+        return self.life, self.count
+
+    def drain(self) -> int:
+        """Begins no further video; returns how many are begun."""
+        self.draining = True
+        return len(self.writers)
 
     def failed(self) -> dict[str, str]:
         """Ids of videos that failed, and why."""

@@ -104,7 +104,8 @@ class VideoWriter:
         self.error = error
         if status == "failed":
             self.part.discard()
-            if self.results.status(self.video_id) == "ok":
+            before = self.results.video(self.video_id)
+            if before and before["status"] == "ok":
                 return status  # what another run has labelled is worth more than a row that says that this one failed
             self.part = self.results.part(self.video_id)
             self.tracks = self.frames = 0

@@ -31,7 +31,8 @@ from openvis_model.weights import save_checkpoint
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
 from pipelines.decode import decode
-from pipelines.label import LabelConfig, label_videos
+from pipelines.label import label_videos
+from pipelines.label_config import LabelConfig
 from pipelines.models import load_model
 from pipelines.track_sink import Progress
 from pipelines.video_index import Sampling, plan_video
@@ -96,7 +97,6 @@ def label(source: Path, names: Path, output: Path, checkpoint: Path | None = Non
     with watch.sampling() if checkpoint is None else nullcontext():  # it takes a sixth of a core itself
         summary = label_videos(config, watch)
     assert not summary.failures
-    assert not summary.missing
     return watch
 
 

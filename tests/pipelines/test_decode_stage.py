@@ -7,6 +7,7 @@ import pytest
 from pipelines.batches import LabelledBatch
 from pipelines.decode_stage import Decode, Plan
 from pipelines.download_cache import DownloadCache
+from pipelines.isolation import Limits
 from pipelines.video_index import Sampling
 from tests.pipelines.clips import H264, cut_off, number, write_clip
 from tests.pipelines.conftest import Put
@@ -21,7 +22,9 @@ def clip(tmp_path: Path) -> Path:
 
 def plan(path: Path, limit: int | None, stride: int = 1) -> list[dict[str, Any]]:
     return list(
-        Plan(Sampling(stride=stride), limit, DownloadCache())({"video_id": "v", "uri": str(path), "version": ""})
+        Plan(Sampling(stride=stride), limit, DownloadCache(), Limits())(
+            {"video_id": "v", "uri": str(path), "version": ""}
+        )
     )
 
 
@@ -33,7 +36,7 @@ def head(row: dict[str, Any]) -> LabelledBatch:
 def test_segments_and_batches_know_their_place(clip: Path) -> None:
     segments = plan(clip, 16)
     assert [head(row).segment for row in segments] == [0, 1, 2]
-    batches = [row for segment in segments for row in Decode(64, 32, 6, DownloadCache())(segment)]
+    batches = [row for segment in segments for row in Decode(64, 32, 6, DownloadCache(), Limits())(segment)]
     places = [(head(row).segment, head(row).batch, head(row).last_batch) for row in batches]
     assert places == [(s, b, b == 2) for s in range(3) for b in range(3)]
     assert {(head(row).segments, head(row).expected_frames, head(row).video_id) for row in batches} == {(3, 48, "v")}
@@ -49,7 +52,7 @@ def test_segments_and_batches_know_their_place(clip: Path) -> None:
 def test_what_cannot_be_planned_is_one_row_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "junk.mp4").write_bytes(b"junk" * 99)
     (row,) = plan(tmp_path / "junk.mp4", None)
-    (batch,) = Decode(64, 32, 6, DownloadCache())(row)
+    (batch,) = Decode(64, 32, 6, DownloadCache(), Limits())(row)
     assert head(batch).error == "not a video file"
     assert len(batch["frames"]) == 0
 
@@ -57,7 +60,7 @@ def test_what_cannot_be_planned_is_one_row_with_the_reason(tmp_path: Path) -> No
 def test_a_file_that_is_gone_meanwhile_is_one_row_with_the_reason(clip: Path) -> None:
     (row,) = plan(clip, None)
     clip.unlink()
-    (batch,) = Decode(64, 32, 6, DownloadCache())(row)
+    (batch,) = Decode(64, 32, 6, DownloadCache(), Limits())(row)
     assert head(batch).error == "file not found"
 
 
@@ -67,7 +70,7 @@ def test_a_segment_without_frames_still_says_that_it_ended(clip: Path, tmp_path:
     half = cut_off(clip, tmp_path / "half.mp4", 0.4)
     clip.write_bytes(half.read_bytes() + clip.read_bytes()[-1000:])
     for segment in segments:
-        rows = list(Decode(64, 32, 6, DownloadCache())(segment))
+        rows = list(Decode(64, 32, 6, DownloadCache(), Limits())(segment))
         assert head(rows[-1]).last_batch or head(rows[-1]).error
 
 
@@ -75,16 +78,19 @@ def test_videos_of_s3_are_opened_in_the_cache(clip: Path, bucket: str, proxy: Pr
     """All segments decode what was planned, even where the object has changed; it is downloaded once."""
     uri = put(f"{bucket}/a %+.mp4", clip.read_bytes())
     cache = DownloadCache(folder=str(tmp_path / "cache"))
-    segments = list(Plan(Sampling(), 16, cache)({"video_id": "v", "uri": uri, "version": ""}))
+    segments = list(Plan(Sampling(), 16, cache, Limits())({"video_id": "v", "uri": uri, "version": ""}))
     assert len(segments) == 3
     put(uri, b"junk")
     frames = [
-        number(image) for segment in segments for row in Decode(64, 32, 6, cache)(segment) for image in row["frames"]
+        number(image)
+        for segment in segments
+        for row in Decode(64, 32, 6, cache, Limits())(segment)
+        for image in row["frames"]
     ]
     assert frames == list(range(48))
     assert proxy.count("GET", "mp4") == 1
     cold = DownloadCache(folder=str(tmp_path / "another"))
-    (batch,) = Decode(64, 32, 6, cold)(segments[0])
+    (batch,) = Decode(64, 32, 6, cold, Limits())(segments[0])
     assert head(batch).error == "cannot be downloaded: it has changed since it was listed; run again"
-    (row,) = Plan(Sampling(), 16, cache)({"video_id": "v", "uri": f"{bucket}/gone.mp4", "version": ""})
+    (row,) = Plan(Sampling(), 16, cache, Limits())({"video_id": "v", "uri": f"{bucket}/gone.mp4", "version": ""})
     assert head(row).error == "file not found"

@@ -23,11 +23,12 @@ from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
 from pipelines.decode_stage import Decode, Plan
 from pipelines.download_cache import DownloadCache
-from pipelines.label import LabelConfig, LabelSummary, label_videos
+from pipelines.isolation import Limits
+from pipelines.label import LabelSummary, label_videos
+from pipelines.label_config import LabelConfig
 from pipelines.lease import hold_lease
 from pipelines.results import Results
 from pipelines.storage import Storage
-from pipelines.track_sink import Progress
 from pipelines.video_index import Sampling
 from tests.pipelines.clips import CLIPS, H264, VFR, cut_off, listed_clip, write_audio, write_clip, write_images
 
@@ -74,7 +75,7 @@ def rows(output: Path, table: str, *keys: str) -> list[dict[str, Any]]:
 def labelled(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("labelled")
     summary = label(shapes, output, batch_size=16)
-    assert (summary.ok, summary.failures, summary.missing, summary.frames) == (3, {}, [], 120)
+    assert (summary.ok, summary.failures, summary.frames) == (3, {}, 120)
     return output
 
 
@@ -131,7 +132,7 @@ def test_the_videos_really_are_cut(shapes: Path) -> None:
     counts = []
     for limit in (8, 32, None):
         video = {"video_id": "v", "uri": str(shapes / "videos" / "0.mp4"), "version": ""}
-        rows = Plan(Sampling(), limit, DownloadCache())(video)
+        rows = Plan(Sampling(), limit, DownloadCache(), Limits())(video)
         counts.append([len(pickle.loads(row["segment"]).frames) for row in rows])
     assert counts == [[8] * 5, [32, 8], [40]]
 
@@ -182,18 +183,6 @@ def test_overwriting_goes_on_where_it_was(labelled: Path, shapes: Path, tmp_path
     assert max(mask["frame"] for mask in rows(output, "masks", "frame")) == 32
 
 
-def test_what_is_lost_while_overwriting_is_told(
-    labelled: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The old labels are still there, but they are not the wanted ones."""
-    output = tmp_path / "copy"
-    shutil.copytree(labelled, output)
-    monkeypatch.setattr("pipelines.label._run", lambda *_: Progress())
-    summary = label(shapes, output, stride=8, overwrite=True)
-    assert (summary.ok, summary.failures, len(summary.missing)) == (0, {}, 3)
-    assert {video["frames"] for video in rows(output, "videos", "video_id")} == {40}
-
-
 # What becomes of each file of a grown archive, looked at every fourth frame: frames, and the reason if any are missing.
 WHOLE = dict.fromkeys(CLIPS, (12, None)) | {"one.mp4": (1, None), "images": (5, None)}
 HOSTILE = {
@@ -233,7 +222,6 @@ def test_a_mixed_archive(tmp_path: Path) -> None:
     assert (found["rotated_90.mp4"]["height"], found["rotated_90.mp4"]["width"]) == (128, 96)
     assert (found["odd.mp4"]["height"], found["odd.mp4"]["width"]) == (75, 101)
     assert summary.ok == len(WHOLE) + 1
-    assert summary.missing == []
     assert sorted(summary.failures) == sorted(found[name]["video_id"] for name, (n, _) in HOSTILE.items() if n == 0)
     times = {name: set() for name in found}
     for mask in rows(output, "masks", "video_id", "frame"):
@@ -274,7 +262,7 @@ def test_a_manifest_names_videos(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_what_breaks_the_run_is_no_bad_input(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.label.Decode", Broken)
+    monkeypatch.setattr("pipelines.label_run.Decode", Broken)
     with pytest.raises(
         RuntimeError, match="the run broke off, ValueError: unforeseen; what is committed stays, run it again"
     ):

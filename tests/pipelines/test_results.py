@@ -133,7 +133,7 @@ def test_outputs_on_s3(bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(RuntimeError):
             commit(results, name)
     assert results.committed_parts() == ["a"]
-    assert (results.status("a"), results.status("b")) == ("ok", None)
+    assert ((results.video("a") or {})["status"], results.video("b")) == ("ok", None)
     proxy.requests.clear()
     removed = [f"{table}/{name}.parquet" for table in ("masks", "tracks") for name in ("b", "c")]
     assert sorted(results.remove_leftovers()) == removed

@@ -15,7 +15,8 @@ from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
 from pipelines.evaluation import score_tracks
 from pipelines.export import category_ids, find_benchmark_videos, read_predictions
-from pipelines.label import LabelConfig, label_videos
+from pipelines.label import label_videos
+from pipelines.label_config import LabelConfig
 from pipelines.models import load_model
 from pipelines.results import Results
 from pipelines.storage import Storage

@@ -1,0 +1,174 @@
+"""The labelling pipeline on Ray Data: a pass over videos, from their files to the tables.
+
+    videos → plan → decode → InstFormer (actor pool) → TrackSink (tracker actors) → tables
+
+One row is a video, then a segment of one, then a batch of its frames; nothing is shuffled or grouped, so a video is
+finished and written while others are still being decoded. Dense masks never leave the model actors.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.exceptions import GetTimeoutError, RayError
+
+from openvis_model.mask_proposal import SIZE_DIVISOR
+from pipelines.cluster import calm_data, is_loss, reason
+from pipelines.decode_stage import Decode, Plan
+from pipelines.download_cache import DownloadCache
+from pipelines.label_config import LabelConfig
+from pipelines.lease import Lease
+from pipelines.model_stage import Model
+from pipelines.reconcile import PassBrokenError
+from pipelines.storage import Storage
+from pipelines.track_sink import Progress, TrackerActor, TrackSink, Writer
+from pipelines.videos import Video
+
+ROW_BYTES = 16 * 2**20
+"""Size at which decoded batches are handed on: the model begins before a segment is decoded to its end."""
+
+_RESTARTS = 4  # of each actor, in a pass
+_ANSWER_S = 10.0  # that an actor may take to answer, while it is started again for one
+
+
+class LabelRun:
+    """What the passes of a run have in common.
+
+    Args:
+        config: the job.
+        new_writer: makes the writer of a video from its id and URI.
+        short_side: the model's working size, pixels.
+        lease: on the output.
+        report: called about once a second with the progress.
+
+    Attributes:
+        failures: video id and reason of those that failed.
+    """
+
+    def __init__(
+        self,
+        config: LabelConfig,
+        new_writer: Callable[[str, str], Writer],
+        short_side: int,
+        lease: Lease,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self.config = config
+        self.short_side = short_side
+        self.lease = lease
+        self.report = report
+        self.failures: dict[str, str] = {}
+        self._lives: dict[str, Progress] = {}
+        self._new_writer = ray.put(new_writer)  # actors that are started again ask for it again
+
+    @property
+    def progress(self) -> Progress:
+        """Of all passes; what an actor did between its last report and its death is missing."""
+        return sum(self._lives.values(), Progress())
+
+    def __call__(self, videos: Sequence[Video]) -> None:
+        """One pass.
+
+        Raises:
+            PassBrokenError: a process, a machine or an object of Ray was lost too often.
+            RuntimeError: an error of the code; no progress for `stall_s`.
+            KeyboardInterrupt: after videos that were begun had `grace_s` to be finished.
+        """
+        actor = ray.remote(num_cpus=0, max_restarts=_RESTARTS, max_task_retries=_RESTARTS)(TrackerActor)
+        trackers: list[Any] = [actor.remote(self._new_writer) for _ in range(self.config.trackers)]
+        try:
+            self._watch(self._start(videos, trackers), trackers)
+        finally:
+            self._end(trackers)
+
+    def _start(self, videos: Sequence[Video], trackers: list[Any]) -> Any:
+        """The whole pipeline; returns what tells that it is done."""
+        config = self.config
+        context = DataContext.get_current()
+        context.target_max_block_size = ROW_BYTES
+        calm_data(context)
+        dataset: Dataset = ray.data.from_items([asdict(video) for video in videos], override_num_blocks=len(videos))
+        cache, limits = DownloadCache(max_bytes=int(config.download_cache_gb * 1e9)), config.limits()
+        # 1 video → its segments. Reads the file's index only; a fraction of a CPU, and a stage of its own (no fusion).
+        dataset = dataset.flat_map(Plan(config.sampling(), config.segment_frames, cache, limits), num_cpus=0.25)
+        # Segments in blocks of their own, so that those of one video are decoded in parallel.
+        dataset = dataset.repartition(target_num_rows_per_block=1)
+        # 1 segment → its batches, resized to the model's working size: a few MB a row, made while others are consumed.
+        decode = Decode(self.short_side, SIZE_DIVISOR, config.batch_size, cache, limits)
+        dataset = dataset.flat_map(decode, num_cpus=1)
+        # 1 batch → 1 labelled batch of tokens and RLE, some kB. Two in flight: one is fetched while one computes.
+        dataset = dataset.map_batches(
+            Model,
+            fn_constructor_args=(config.checkpoint and Storage(config.checkpoint).root,),
+            fn_constructor_kwargs={
+                "device": "cuda" if config.model_gpus else "cpu",
+                "actors": config.model_actors,
+                "precision": config.precision,
+                "compile": config.compile,
+                "objectness_floor": config.objectness_floor,
+            },
+            batch_size=1,
+            compute=ActorPoolStrategy(size=config.model_actors, max_tasks_in_flight_per_actor=2),
+            num_gpus=config.model_gpus or None,
+            num_cpus=None if config.model_gpus else 1,
+            max_restarts=_RESTARTS,  # Ray Data's own default is for ever
+            max_task_retries=_RESTARTS,
+        )
+        thread = ThreadPoolExecutor(1)
+        writing = thread.submit(dataset.write_datasink, TrackSink(trackers), ray_remote_args={"num_cpus": 0})
+        thread.shutdown(wait=False)  # interrupted, the run ends when its trackers do
+        return writing
+
+    def _watch(self, writing: Any, trackers: list[Any]) -> None:
+        try:
+            seen, since = self.progress, time.monotonic()
+            while not writing.done():
+                wait([writing], timeout=1)
+                self.lease.check()
+                self._ask(trackers)
+                if self.progress != seen:
+                    seen, since = self.progress, time.monotonic()
+                elif time.monotonic() - since > self.config.stall_s:
+                    raise RuntimeError(f"no progress for {self.config.stall_s:g} s; {_resources()}")
+        except KeyboardInterrupt:
+            self._drain(trackers)
+            raise
+        if error := writing.exception():  # Ray disguises errors as those of the code that it ran, ValueError for one
+            if is_loss(error):
+                raise PassBrokenError(reason(error)) from error
+            raise RuntimeError(f"the run broke off, {reason(error)}; what is committed stays, run it again") from error
+
+    def _ask(self, trackers: list[Any]) -> None:
+        with suppress(RayError, GetTimeoutError):
+            self._lives |= dict(ray.get([tracker.progress.remote() for tracker in trackers], timeout=_ANSWER_S))
+            self.report(self.progress)
+
+    def _drain(self, trackers: list[Any]) -> None:
+        """Waits until the videos that are begun are finished, no longer than `grace_s`."""
+        deadline = time.monotonic() + self.config.grace_s
+        with suppress(RayError, GetTimeoutError, KeyboardInterrupt):
+            while (left := deadline - time.monotonic()) > 0:
+                if not any(ray.get([tracker.drain.remote() for tracker in trackers], timeout=left)):
+                    return
+                time.sleep(0.1)
+
+    def _end(self, trackers: list[Any]) -> None:
+        """Ends the actors, which Ray Data's statistics would keep; what they have of unfinished videos goes with them."""
+        self._ask(trackers)
+        for tracker in trackers:
+            with suppress(RayError, GetTimeoutError):
+                self.failures |= ray.get(tracker.failed.remote(), timeout=_ANSWER_S)
+                ray.get(tracker.close.remote(), timeout=_ANSWER_S)
+            ray.kill(tracker)
+
+
+def _resources() -> str:
+    """What the cluster has, and what of it is free."""
+    total, free = ray.cluster_resources(), ray.available_resources()  # type: ignore[no-untyped-call]
+    each = [f"{free.get(name, 0):g} of {total[name]:g} {name}s" for name in ("CPU", "GPU") if name in total]
+    return f"the cluster has {' and '.join(each)} free; what is committed stays, run it again"

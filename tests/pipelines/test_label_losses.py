@@ -1,0 +1,137 @@
+"""The labelling pipeline while processes die."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from openvis_model.association import AssociationConfig
+from openvis_model.video_tracker import VideoTrackerConfig
+from pipelines.batches import LabelledBatch
+from pipelines.datasets.shapes_files import write_split
+from pipelines.datasets.shapes_scenes import SceneConfig
+from pipelines.label import LabelSummary, label_videos
+from pipelines.label_config import LabelConfig
+from pipelines.results import Results
+from pipelines.storage import Storage
+from pipelines.track_sink import Progress
+from pipelines.video_writer import VideoWriter
+from tests.pipelines.clips import write_images
+
+TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.55, max_gap=2)
+TIMES = ("model_s", "tracker_s")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos of 12 frames."""
+    return write_split(tmp_path_factory.mktemp("archive"), "novel", 6, 0, SceneConfig(frames=12)).path
+
+
+def label(archive: Path, output: Path, report: Callable[[Progress, int], None] | None = None, **options: Any) -> Any:
+    options = {"input": str(archive / "videos"), "tracker": TRACKER, "batch_size": 4} | options
+    config = LabelConfig(output=str(output), vocabulary=str(archive / "vocabulary.txt"), **options)
+    return label_videos(config, report or (lambda done, total: None))
+
+
+def tables(output: Path) -> dict[str, list[dict[str, Any]]]:
+    """All rows, in order, without the times that work took."""
+    found = {}
+    for name, keys in (
+        ("videos", ["video_id"]),
+        ("tracks", ["video_id", "track_id"]),
+        ("masks", ["video_id", "track_id", "frame"]),
+    ):
+        table = Results(Storage(str(output))).read(name).sort_by([(key, "ascending") for key in keys])
+        found[name] = table.drop_columns([each for each in TIMES if each in table.column_names]).to_pylist()
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    output = tmp_path_factory.mktemp("undisturbed")
+    summary: LabelSummary = label(archive, output)
+    assert (summary.ok, summary.failures) == (6, {})
+    return tables(output)
+
+
+class Killer:
+    """Kills the processes of an actor once frames are done."""
+
+    def __init__(self, actor: str, times: int) -> None:
+        self.actor, self.left = actor, times
+
+    def __call__(self, done: Progress, total: int) -> None:
+        if not self.left or not done.frames:
+            return
+        for process in psutil.Process().children(recursive=True):
+            if f"ray::{self.actor}" in " ".join(process.cmdline()):
+                process.send_signal(signal.SIGKILL)
+                self.left -= 1
+                return
+
+
+@pytest.mark.parametrize(("actor", "times"), [("TrackerActor", 1), ("MapWorker(MapBatches(Model", 1)])
+def test_a_process_that_dies_changes_nothing(
+    actor: str, times: int, archive: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    killer = Killer(actor, times)
+    summary = label(archive, tmp_path, killer)
+    assert killer.left == 0
+    assert (summary.ok, summary.failures) == (6, {})
+    assert tables(tmp_path) == undisturbed
+    assert Results(Storage(str(tmp_path))).remove_leftovers() == []
+
+
+class Deadly(VideoWriter):
+    """Takes its process down where the archive's third video begins to be written."""
+
+    def add(self, batch: LabelledBatch) -> str | None:
+        if self.uri.endswith("2.mp4") and not batch.error:
+            os._exit(1)
+        return super().add(batch)
+
+
+def test_a_video_that_takes_its_process_down_is_given_up(
+    archive: Path, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.label.VideoWriter", Deadly)
+    monkeypatch.setattr("pipelines.label_run._RESTARTS", 1)
+    summary = label(archive, tmp_path, max_attempts=2)
+    (video,) = [row for row in undisturbed["videos"] if row["uri"].endswith("2.mp4")]
+    assert summary.ok == 5
+    ((name, reason),) = summary.failures.items()
+    assert name == video["video_id"]
+    assert reason.startswith("given up after 2 attempts: ")
+    found = tables(tmp_path)
+    assert found["masks"] == [row for row in undisturbed["masks"] if row["video_id"] != name]
+    (failed,) = [row for row in found["videos"] if row["status"] == "failed"]
+    assert (failed["video_id"], failed["error"]) == (name, reason)
+    again = label(archive, tmp_path)
+    assert (again.ok, again.skipped, again.failures) == (0, 6, {name: reason})
+
+
+def test_a_decoder_that_hangs_fails_alone(archive: Path, tmp_path: Path) -> None:
+    first, second, *_ = (archive / "videos").iterdir()
+    write_images(tmp_path / "b", 3)
+    os.mkfifo(tmp_path / "b" / "frame_3.png")  # whoever opens it waits for ever
+    (tmp_path / "videos.csv").write_text(f"video_id,uri\na,{first}\nb,b\nc,{second}\n")
+    summary = label(archive, tmp_path / "out", input=str(tmp_path / "videos.csv"), decoder_silence_s=5.0)
+    assert (summary.ok, summary.failures) == (2, {"b": "its decoder stood still for 5 s"})
+
+
+def test_a_standstill_ends_the_run(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"no progress for 0.2 s; the cluster has [\d.]+ of 4 CPUs free"):
+        label(archive, tmp_path, stall_s=0.2)
