@@ -52,7 +52,7 @@ class IsolatedProcess:
         self.free = True
         self._connection, theirs = Pipe()
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - ourselves
                 [sys.executable, "-m", "pipelines.isolation", str(theirs.fileno()), str(limits.memory_bytes)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

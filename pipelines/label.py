@@ -61,8 +61,8 @@ def label_videos(
 ) -> LabelSummary:
     """Labels every video of the input that the output does not have yet.
 
-    Run again after any interruption, it goes on where it was: a video counts once its row in `videos` is written. What is
-    lost with a process or a machine on the way is done again by itself.
+    Run again after any interruption, it goes on where it was: a video counts once its row in `videos` is written. What
+    is lost with a process or a machine on the way is done again by itself.
 
     Args:
         config: the job.

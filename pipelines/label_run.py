@@ -158,7 +158,7 @@ class LabelRun:
                 time.sleep(0.1)
 
     def _end(self, trackers: list[Any]) -> None:
-        """Ends the actors, which Ray Data's statistics would keep; what they have of unfinished videos goes with them."""
+        """Ends the actors, which Ray Data's statistics would keep, and what they have of unfinished videos."""
         self._ask(trackers)
         for tracker in trackers:
             with suppress(RayError, GetTimeoutError):

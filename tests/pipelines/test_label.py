@@ -334,7 +334,7 @@ def test_a_killed_run_goes_on_where_it_was(how: signal.Signals, code: int, tmp_p
 def test_bad_input_is_refused_before_anything_starts(
     shapes: Path, tmp_path: Path, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.label._run", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr("pipelines.label.LabelRun", lambda *_: pytest.fail("started"))
     with pytest.raises(ValueError, match=message):
         label(shapes, **{"output": tmp_path} | options)
 

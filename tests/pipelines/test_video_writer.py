@@ -151,6 +151,17 @@ def test_what_is_unfinished_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_an_actor_that_drains_finishes_what_is_begun_and_begins_nothing(tmp_path: Path) -> None:
+    tracker, results = VideoTracker(CONFIG, VOCABULARY), Results(Storage(str(tmp_path)))
+    actor = TrackerActor(partial(VideoWriter, tracker=tracker, results=results, fingerprints=PRINTS, top=5))
+    first, *others = [pickle.dumps(batch) for batch in batches("a")]
+    actor.add([first])
+    assert actor.drain() == 1
+    actor.add([pickle.dumps(batch) for batch in batches("b")] + others)
+    assert actor.drain() == 0
+    assert [video["video_id"] for video in tables(tmp_path)["videos"]] == ["a"]
+
+
 def test_missing_frames_are_told(tmp_path: Path) -> None:
     each = writer(tmp_path)
     cut = [replace(batch, expected_frames=9, info=replace(INFO, missing_frames=30)) for batch in batches()]
@@ -176,7 +187,8 @@ def test_a_failure_in_tracking_stops_no_other_video(tmp_path: Path) -> None:
     assert status["b"]["status"] == "failed"
     assert "tracking failed" in status["b"]["error"]
     assert "frames must come in order" in status["b"]["error"]
-    assert actor.progress().ok == actor.progress().failed == 1
+    _, progress = actor.progress()
+    assert progress.ok == progress.failed == 1
     assert actor.failed() == {"b": status["b"]["error"]}
     assert {mask["video_id"] for mask in tables(tmp_path)["masks"]} == {"a"}
 
