@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from pipelines.lease import hold_lease
 from pipelines.models import load_model
 from pipelines.reconcile import reconcile
 from pipelines.results import Fingerprints, Results
+from pipelines.run_report import run_report
 from pipelines.storage import Storage
 from pipelines.track_sink import Progress
 from pipelines.video_writer import VideoWriter
@@ -97,25 +98,13 @@ def label_videos(
             new_writer = partial(
                 VideoWriter, tracker=tracker, results=results, fingerprints=fingerprints, top=config.top
             )
-            run = LabelRun(config, new_writer, model.config.short_side, lease, lambda done: report(done, len(todo)))
-            committed = set(results.committed_parts())
-            before = {v.video_id: results.video(v.video_id) for v in todo if v.video_id in committed}
-
-            def left(wanted: Sequence[Video]) -> list[Video]:
-                committed = set(results.committed_parts())
-                return [v for v in wanted if v.video_id not in run.failures and not is_new(v.video_id, committed)]
-
-            def is_new(video_id: str, committed: Set[str]) -> bool:
-                """Whether the row of a video is of this run."""
-                return video_id in committed and (video_id not in before or results.video(video_id) != before[video_id])
-
-            for video, reason in reconcile(
-                todo, run, left, attempts=config.max_attempts, proven=len(todo) < len(videos)
-            ):
-                error = f"given up after {config.max_attempts} attempts: {reason}"
-                run.failures[video.video_id] = error
-                writer = new_writer(video.video_id, video.uri)
-                writer.add(LabelledBatch(video_id=video.video_id, uri=video.uri, error=error))
+            about = {"config": asdict(config), **vars(fingerprints), "videos": len(videos), "wanted": len(todo)}
+            with run_report(results.storage, about) as told:
+                run = LabelRun(config, new_writer, model.config.short_side, lease, lambda done: report(done, len(todo)))
+                try:
+                    _reconcile(config, run, results, new_writer, todo, proven=len(todo) < len(videos))
+                finally:
+                    told |= {**vars(run.progress), "passes": run.passes, "failures": run.failures}
             done, failures = run.progress, run.failures
     return LabelSummary(
         videos=len(videos),
@@ -126,6 +115,34 @@ def label_videos(
         tracks=done.tracks,
         seconds=time.monotonic() - start,
     )
+
+
+def _reconcile(
+    config: LabelConfig,
+    run: LabelRun,
+    results: Results,
+    new_writer: Callable[[str, str], VideoWriter],
+    todo: Sequence[Video],
+    *,
+    proven: bool,
+) -> None:
+    """Labels videos; what is lost again and again gets a row that says so."""
+    committed = set(results.committed_parts())
+    before = {video.video_id: results.video(video.video_id) for video in todo if video.video_id in committed}
+
+    def left(wanted: Sequence[Video]) -> list[Video]:
+        committed = set(results.committed_parts())
+        return [v for v in wanted if v.video_id not in run.failures and not is_new(v.video_id, committed)]
+
+    def is_new(video_id: str, committed: Set[str]) -> bool:
+        """Whether the row of a video is of this run."""
+        return video_id in committed and (video_id not in before or results.video(video_id) != before[video_id])
+
+    for video, reason in reconcile(todo, run, left, attempts=config.max_attempts, proven=proven):
+        error = f"given up after {config.max_attempts} attempts: {reason}"
+        run.failures[video.video_id] = error
+        writer = new_writer(video.video_id, video.uri)
+        writer.add(LabelledBatch(video_id=video.video_id, uri=video.uri, error=error))
 
 
 def _todo(config: LabelConfig, results: Results, videos: list[Video], fingerprints: Fingerprints) -> list[Video]:

@@ -48,6 +48,7 @@ class LabelRun:
 
     Attributes:
         failures: video id and reason of those that failed.
+        passes: what ended each, null if nothing broke it.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class LabelRun:
         self.lease = lease
         self.report = report
         self.failures: dict[str, str] = {}
+        self.passes: list[str | None] = []
         self._lives: dict[str, Progress] = {}
         self._new_writer = ray.put(new_writer)  # actors that are started again ask for it again
 
@@ -81,8 +83,12 @@ class LabelRun:
         """
         actor = ray.remote(num_cpus=0, max_restarts=_RESTARTS, max_task_retries=_RESTARTS)(TrackerActor)
         trackers: list[Any] = [actor.remote(self._new_writer) for _ in range(self.config.trackers)]
+        self.passes.append(None)
         try:
             self._watch(self._start(videos, trackers), trackers)
+        except BaseException as error:
+            self.passes[-1] = str(error) or type(error).__name__
+            raise
         finally:
             self._end(trackers)
 

@@ -15,6 +15,7 @@ from ray.data import Datasink
 from ray.data.block import Block, BlockAccessor
 
 from pipelines.batches import LabelledBatch
+from pipelines.label_metrics import LabelMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +32,15 @@ class Progress:
 
 
 class Writer(Protocol):
-    """What becomes of one video: its `tracks` that have ended are counted, `error` says why it failed."""
+    """What becomes of one video: its `tracks` that have ended are counted, `error` says why it failed.
+
+    `model_s` and `tracker_s` are seconds of work on it so far.
+    """
 
     tracks: int
     error: str | None
+    model_s: float
+    tracker_s: float
 
     def add(self, batch: LabelledBatch) -> str | None:
         """Takes a batch in, in any order; returns "ok" or "failed" once the video is committed."""
@@ -60,6 +66,7 @@ class TrackerActor:
         self.done: set[str] = set()
         self.failures: dict[str, str] = {}
         self.count = Progress()
+        self.metrics = LabelMetrics(self.life)
         self.closed = self.draining = False
 
     def add(self, batches: list[bytes]) -> None:
@@ -68,6 +75,7 @@ class TrackerActor:
             batch: LabelledBatch = pickle.loads(data)  # noqa: S301 - from our own model actors
             if not self.closed and (batch.video_id in self.writers or self._is_welcome(batch.video_id)):
                 self._add(batch)
+        self.metrics.set_open(len(self.writers))
 
     def _is_welcome(self, video_id: str) -> bool:
         return video_id not in self.done and not self.draining
@@ -77,13 +85,20 @@ class TrackerActor:
         if writer is None:
             writer = self.new_writer(batch.video_id, batch.uri)
             self.writers[batch.video_id] = writer
-        tracks = writer.tracks
+        tracks, model_s, tracker_s = writer.tracks, writer.model_s, writer.tracker_s
         try:
             status = writer.add(batch)
         except Exception as error:  # a failure of one video never stops the others
             status = writer.add(replace(batch, error=f"tracking failed: {error!r}"))
         self.count += Progress(frames=len(batch.frame), tracks=writer.tracks - tracks)
+        self.metrics.add(
+            frames=len(batch.frame),
+            tracks=writer.tracks - tracks,
+            model_s=writer.model_s - model_s,
+            tracker_s=writer.tracker_s - tracker_s,
+        )
         if status:
+            self.metrics.finish(status)
             self.count += Progress(ok=int(status == "ok"), failed=int(status == "failed"))
             self.done.add(batch.video_id)
             if status == "failed":

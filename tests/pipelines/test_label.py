@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import shutil
@@ -99,6 +100,17 @@ def test_the_tables_agree_with_each_other(labelled: Path) -> None:
         assert (min(seen), max(seen), len(seen)) == (track["first_frame"], track["last_frame"], track["frames"])
         assert track["top"][0] == {"category": track["category"], "score": track["score"]}
         assert np.linalg.norm(track["embedding"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_run_leaves_a_report(labelled: Path) -> None:
+    (file,) = (labelled / "runs").iterdir()
+    report = json.loads(file.read_text())
+    assert file.stem == report["id"]
+    assert (report["outcome"], report["error"], report["passes"], report["failures"]) == ("done", None, [None], {})
+    assert (report["videos"], report["wanted"], report["ok"], report["frames"]) == (3, 3, 3, 120)
+    assert report["config"]["batch_size"] == 16
+    assert report["model_fingerprint"] == rows(labelled, "videos", "video_id")[0]["model_fingerprint"]
+    assert report["versions"].keys() >= {"openvis", "ray", "torch", "python"}
 
 
 @pytest.mark.parametrize(
@@ -267,6 +279,11 @@ def test_what_breaks_the_run_is_no_bad_input(shapes: Path, tmp_path: Path, monke
         RuntimeError, match="the run broke off, ValueError: unforeseen; what is committed stays, run it again"
     ):
         label(shapes, tmp_path)
+    (file,) = (tmp_path / "runs").iterdir()
+    report = json.loads(file.read_text())
+    assert (report["outcome"], report["ok"]) == ("broken", 0)
+    assert report["passes"] == [report["error"]]
+    assert "unforeseen" in report["error"]
 
 
 class Broken(Decode):

@@ -1,7 +1,10 @@
 """The labelling pipeline while processes die."""
 
 import os
+import re
 import signal
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +68,30 @@ def undisturbed(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     summary: LabelSummary = label(archive, output)
     assert (summary.ok, summary.failures) == (6, {})
     return tables(output)
+
+
+def test_prometheus_sees_what_was_done(undisturbed: dict[str, Any]) -> None:
+    (node,) = ray.nodes()
+    url = f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
+    deadline = time.monotonic() + 60  # Ray exports every few seconds
+    while (exported := metrics(url)).get("openvis_label_videos_total", 0) < 6:
+        assert time.monotonic() < deadline, exported
+        time.sleep(1)
+    assert exported["openvis_label_videos_total"] == 6
+    assert exported["openvis_label_frames_total"] == sum(row["frames"] for row in undisturbed["videos"]) == 72
+    assert exported["openvis_label_tracks_total"] == len(undisturbed["tracks"])
+    assert exported["openvis_label_seconds_total"] > 0
+    assert exported["openvis_label_open_videos"] == 0
+
+
+def metrics(url: str) -> dict[str, float]:
+    """Sums of our metrics over all labels."""
+    sums: dict[str, float] = {}
+    with urllib.request.urlopen(url) as answer:  # noqa: S310 - our own Ray
+        for line in answer.read().decode().splitlines():
+            if found := re.match(r"ray_(openvis_label_\w+){.*} (\S+)$", line):
+                sums[found[1]] = sums.get(found[1], 0) + float(found[2])
+    return sums
 
 
 class Killer:
