@@ -6,7 +6,6 @@ import re
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +22,8 @@ _LOSS_IN_TEXT = re.compile(
 )
 
 _PAUSE_S = 0.02  # of a batch's time, little; of what the loop would take in it, most
+
+_stop = threading.Event()
 
 
 def connect(slots: int) -> None:
@@ -65,10 +66,16 @@ def check_gpus(gpus_name: str, gpus: float, workers_name: str, workers: int, her
 
 def calm_data(context: DataContext) -> None:
     """Keeps Ray Data's messages out of the way of the pipelines that have this context, and its loop from spinning."""
+    _stop.clear()
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
     context.custom_execution_callback_classes = [_Pause]
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is raised, and told once
+
+
+def stop_data() -> None:
+    """Ends all pipelines of this process that run, with an error; `calm_data` lets later ones run."""
+    _stop.set()
 
 
 class _Pause(ExecutionCallback):
@@ -80,7 +87,8 @@ class _Pause(ExecutionCallback):
 
     def on_execution_step(self, executor: Any) -> None:
         """Called by Ray Data after each step."""
-        time.sleep(_PAUSE_S)
+        if _stop.wait(_PAUSE_S):
+            raise RuntimeError("told to stop")
 
 
 @contextmanager

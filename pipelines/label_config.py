@@ -79,9 +79,11 @@ class LabelConfig:
         for name in ("model_gpus", "download_cache_gb", "grace_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
-        for name in ("decoder_silence_s", "decoder_memory_gb", "stall_s"):
+        for name in ("decoder_silence_s", "stall_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
+        if not 0.5 <= self.decoder_memory_gb < math.inf:  # the libraries alone take a fifth of it
+            raise ValueError(f"decoder_memory_gb: expected 0.5 or more, got {self.decoder_memory_gb}")
         if not 0 <= self.objectness_floor <= self.tracker.objectness_threshold:
             raise ValueError(
                 f"objectness_floor: expected 0 to the tracker's objectness_threshold "

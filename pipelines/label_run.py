@@ -18,7 +18,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import GetTimeoutError, RayError
 
 from openvis_model.mask_proposal import SIZE_DIVISOR
-from pipelines.cluster import calm_data, is_loss, reason
+from pipelines.cluster import calm_data, is_loss, reason, stop_data
 from pipelines.decode_stage import Decode, Plan
 from pipelines.download_cache import DownloadCache
 from pipelines.label_config import LabelConfig
@@ -84,13 +84,16 @@ class LabelRun:
         actor = ray.remote(num_cpus=0, max_restarts=_RESTARTS, max_task_retries=_RESTARTS)(TrackerActor)
         trackers: list[Any] = [actor.remote(self._new_writer) for _ in range(self.config.trackers)]
         self.passes.append(None)
+        writing = self._start(videos, trackers)
         try:
-            self._watch(self._start(videos, trackers), trackers)
+            self._watch(writing, trackers)
         except BaseException as error:
             self.passes[-1] = str(error) or type(error).__name__
             raise
         finally:
             self._end(trackers)
+            stop_data()  # where the pass is given up; its thread would go on, and start Ray anew once it is shut down
+            wait([writing], timeout=_ANSWER_S)
 
     def _start(self, videos: Sequence[Video], trackers: list[Any]) -> Any:
         """The whole pipeline; returns what tells that it is done."""

@@ -1,14 +1,16 @@
-"""The labelling pipeline while processes die."""
+"""Passes of the labelling pipeline while processes die; what they find is tested in test_label.py."""
 
 import os
-import re
+import pickle
 import signal
+import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import ray
@@ -18,13 +20,15 @@ from openvis_model.video_tracker import VideoTrackerConfig
 from pipelines.batches import LabelledBatch
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
+from pipelines.decode_stage import Decode
+from pipelines.isolation import isolated
 from pipelines.label import LabelSummary, label_videos
 from pipelines.label_config import LabelConfig
 from pipelines.results import Results
 from pipelines.storage import Storage
 from pipelines.track_sink import Progress
+from pipelines.video_index import VideoError
 from pipelines.video_writer import VideoWriter
-from tests.pipelines.clips import write_images
 
 TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.55, max_gap=2)
 TIMES = ("model_s", "tracker_s")
@@ -70,30 +74,6 @@ def undisturbed(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return tables(output)
 
 
-def test_prometheus_sees_what_was_done(undisturbed: dict[str, Any]) -> None:
-    (node,) = ray.nodes()
-    url = f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
-    deadline = time.monotonic() + 60  # Ray exports every few seconds
-    while (exported := metrics(url)).get("openvis_label_videos_total", 0) < 6:
-        assert time.monotonic() < deadline, exported
-        time.sleep(1)
-    assert exported["openvis_label_videos_total"] == 6
-    assert exported["openvis_label_frames_total"] == sum(row["frames"] for row in undisturbed["videos"]) == 72
-    assert exported["openvis_label_tracks_total"] == len(undisturbed["tracks"])
-    assert exported["openvis_label_seconds_total"] > 0
-    assert exported["openvis_label_open_videos"] == 0
-
-
-def metrics(url: str) -> dict[str, float]:
-    """Sums of our metrics over all labels."""
-    sums: dict[str, float] = {}
-    with urllib.request.urlopen(url) as answer:  # noqa: S310 - our own Ray
-        for line in answer.read().decode().splitlines():
-            if found := re.match(r"ray_(openvis_label_\w+){.*} (\S+)$", line):
-                sums[found[1]] = sums.get(found[1], 0) + float(found[2])
-    return sums
-
-
 class Killer:
     """Kills the processes of an actor once frames are done."""
 
@@ -136,12 +116,12 @@ def test_a_video_that_takes_its_process_down_is_given_up(
 ) -> None:
     monkeypatch.setattr("pipelines.label.VideoWriter", Deadly)
     monkeypatch.setattr("pipelines.label_run._RESTARTS", 1)
-    summary = label(archive, tmp_path, max_attempts=2)
+    summary = label(archive, tmp_path, max_attempts=1)
     (video,) = [row for row in undisturbed["videos"] if row["uri"].endswith("2.mp4")]
     assert summary.ok == 5
     ((name, reason),) = summary.failures.items()
     assert name == video["video_id"]
-    assert reason.startswith("given up after 2 attempts: ")
+    assert reason.startswith("given up after 1 attempts: ")
     found = tables(tmp_path)
     assert found["masks"] == [row for row in undisturbed["masks"] if row["video_id"] != name]
     (failed,) = [row for row in found["videos"] if row["status"] == "failed"]
@@ -150,15 +130,34 @@ def test_a_video_that_takes_its_process_down_is_given_up(
     assert (again.ok, again.skipped, again.failures) == (0, 6, {name: reason})
 
 
-def test_a_decoder_that_hangs_fails_alone(archive: Path, tmp_path: Path) -> None:
-    first, second, *_ = (archive / "videos").iterdir()
-    write_images(tmp_path / "b", 3)
-    os.mkfifo(tmp_path / "b" / "frame_3.png")  # whoever opens it waits for ever
-    (tmp_path / "videos.csv").write_text(f"video_id,uri\na,{first}\nb,b\nc,{second}\n")
-    summary = label(archive, tmp_path / "out", input=str(tmp_path / "videos.csv"), decoder_silence_s=5.0)
-    assert (summary.ok, summary.failures) == (2, {"b": "its decoder stood still for 5 s"})
+class Hanging(Decode):
+    """Its process waits for ever with the archive's second video."""
+
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        head: LabelledBatch = pickle.loads(row["head"])
+        if not head.uri.endswith("1.mp4"):
+            yield from super().__call__(row)
+            return
+        try:
+            with isolated(self.limits) as process:
+                yield from process.run(hang)
+        except VideoError as error:
+            empty = np.zeros((0, 1, 1, 3), np.uint8)
+            yield {"head": pickle.dumps(replace(head, error=str(error))), "frames": empty}
+
+
+def hang() -> Iterator[dict[str, Any]]:
+    time.sleep(600)
+    yield {}
+
+
+def test_a_decoder_that_hangs_fails_alone(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.label_run.Decode", Hanging)
+    summary = label(archive, tmp_path, decoder_silence_s=3.0)
+    assert (summary.ok, list(summary.failures.values())) == (5, ["its decoder stood still for 3 s"])
 
 
 def test_a_standstill_ends_the_run(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"no progress for 0.2 s; the cluster has [\d.]+ of 4 CPUs free"):
         label(archive, tmp_path, stall_s=0.2)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("StreamingExecutor")]
