@@ -66,16 +66,20 @@ def check_gpus(gpus_name: str, gpus: float, workers_name: str, workers: int, her
 
 def calm_data(context: DataContext) -> None:
     """Keeps Ray Data's messages out of the way of the pipelines that have this context, and its loop from spinning."""
-    _stop.clear()
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
     context.custom_execution_callback_classes = [_Pause]
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error is raised, and told once
 
 
-def stop_data() -> None:
-    """Ends all pipelines of this process that run, with an error; `calm_data` lets later ones run."""
+@contextmanager
+def data_stopped() -> Iterator[None]:
+    """While the block runs, pipelines of this process that `calm_data` was called for end, with an error."""
     _stop.set()
+    try:
+        yield
+    finally:
+        _stop.clear()
 
 
 class _Pause(ExecutionCallback):

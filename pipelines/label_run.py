@@ -18,7 +18,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import GetTimeoutError, RayError
 
 from openvis_model.mask_proposal import SIZE_DIVISOR
-from pipelines.cluster import calm_data, is_loss, reason, stop_data
+from pipelines.cluster import calm_data, data_stopped, is_loss, reason
 from pipelines.decode_stage import Decode, Plan
 from pipelines.download_cache import DownloadCache
 from pipelines.label_config import LabelConfig
@@ -92,8 +92,8 @@ class LabelRun:
             raise
         finally:
             self._end(trackers)
-            stop_data()  # where the pass is given up; its thread would go on, and start Ray anew once it is shut down
-            wait([writing], timeout=_ANSWER_S)
+            with data_stopped():  # of a pass that is given up the thread would go on, and start Ray anew after its end
+                wait([writing], timeout=_ANSWER_S)
 
     def _start(self, videos: Sequence[Video], trackers: list[Any]) -> Any:
         """The whole pipeline; returns what tells that it is done."""

@@ -6,7 +6,7 @@ import pytest
 import ray
 from ray.data import DataContext
 
-from pipelines.cluster import calm_data, check_gpus, reason
+from pipelines.cluster import _Pause, calm_data, check_gpus, data_stopped, reason
 
 CODE = """
 import signal, ray
@@ -48,3 +48,10 @@ def test_calm_data() -> None:
     assert not context.enable_progress_bars
     assert len(context.custom_execution_callback_classes) == 1
     assert logging.getLogger("ray.data").level == logging.CRITICAL
+
+
+def test_pipelines_that_come_after_a_stop_run() -> None:
+    pause = _Pause()
+    with data_stopped(), pytest.raises(RuntimeError, match="told to stop"):
+        pause.on_execution_step(None)
+    pause.on_execution_step(None)
