@@ -9,11 +9,13 @@ finished and written while others are still being decoded. Dense masks never lea
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from openvis_model.video_tracker import VideoTracker
@@ -21,17 +23,23 @@ from openvis_model.vocabulary import Vocabulary, embed_vocabulary
 from openvis_model.weights import fingerprint
 from pipelines.batches import LabelledBatch
 from pipelines.cluster import check_gpus, connect
+from pipelines.compaction import settle
 from pipelines.label_config import LabelConfig
 from pipelines.label_run import LabelRun
 from pipelines.lease import hold_lease
 from pipelines.models import load_model
+from pipelines.parts import PartWriter
 from pipelines.reconcile import reconcile
 from pipelines.results import Fingerprints, Results
 from pipelines.run_report import run_report
 from pipelines.storage import Storage
 from pipelines.track_sink import Progress
-from pipelines.video_writer import VideoWriter
+from pipelines.video_writer import VideoWriters
 from pipelines.videos import Video, find_videos
+from pipelines.worklist import Worklist, undone
+
+CHUNK = 10_000
+"""Videos that a pass begins with: what a run knows of each in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +84,7 @@ def label_videos(
     """
     start = time.monotonic()
     vocabulary = Vocabulary.read(Path(config.vocabulary))
-    videos = list(find_videos(config.input))
+    found = Worklist(find_videos(config.input))
     check_gpus("model_gpus", config.model_gpus, "model_actors", config.model_actors, torch.cuda.device_count())
     results = Results(Storage(config.output))
     results.check_writable()
@@ -88,90 +96,69 @@ def label_videos(
         config_fingerprint=config.fingerprint(),
     )
     with hold_lease(results.storage) as lease:
-        results.remove_leftovers()
-        todo = _todo(config, results, videos, fingerprints)
+        settle(results, lease)
+        todo = Worklist(
+            undone(found, results, fingerprints, retry_failed=config.retry_failed, overwrite=config.overwrite)
+        )
         done, failures = Progress(), {}
         if todo:
             # A model actor must never keep decoding from finding a CPU: these are slots for work, not cores.
             connect((os.cpu_count() or 1) + config.model_actors)
             tracker = VideoTracker(config.tracker, embedding, model.rollout_tracker)
-            new_writer = partial(
-                VideoWriter, tracker=tracker, results=results, fingerprints=fingerprints, top=config.top
-            )
-            about = {"config": asdict(config), **vars(fingerprints), "videos": len(videos), "wanted": len(todo)}
-            with run_report(results.storage, about) as told:
-                run = LabelRun(config, new_writer, model.config.short_side, lease, lambda done: report(done, len(todo)))
+            name = results.next_run()
+            parts = PartWriter(results.storage, name, config.part_mb * 1e6, config.part_s)
+            writers = VideoWriters(tracker, parts, fingerprints, config.top)
+            about = {"config": asdict(config), **vars(fingerprints), "videos": len(found), "wanted": len(todo)}
+            with run_report(results.storage, name, about) as told:
+                run = LabelRun(config, writers, model.config.short_side, lease, lambda done: report(done, len(todo)))
                 try:
-                    _reconcile(config, run, results, new_writer, todo, proven=len(todo) < len(videos))
+                    _label(config, run, results, writers, todo, proven=len(todo) < len(found))
                 finally:
-                    told |= {**vars(run.progress), "passes": run.passes, "failures": run.failures}
-            done, failures = run.progress, run.failures
+                    with suppress(OSError, ValueError):  # what has ended the run says more
+                        failures = _failures(results.of_run(name))
+                    told |= {**vars(run.progress), "passes": run.passes, "failures": failures}
+            done = run.progress
+            settle(results, lease)
     return LabelSummary(
-        videos=len(videos),
-        skipped=len(videos) - len(todo),
+        videos=len(found),
+        skipped=len(found) - len(todo),
         ok=len(todo) - len(failures),
-        failures=_failed(results, videos) | failures,
+        failures=_failures_among(results.counting(), found) | failures,
         frames=done.frames,
         tracks=done.tracks,
         seconds=time.monotonic() - start,
     )
 
 
-def _reconcile(
-    config: LabelConfig,
-    run: LabelRun,
-    results: Results,
-    new_writer: Callable[[str, str], VideoWriter],
-    todo: Sequence[Video],
-    *,
-    proven: bool,
+def _label(
+    config: LabelConfig, run: LabelRun, results: Results, writers: VideoWriters, todo: Worklist, *, proven: bool
 ) -> None:
     """Labels videos; what is lost again and again gets a row that says so."""
-    committed = set(results.committed_parts())
-    before = {video.video_id: results.video(video.video_id) for video in todo if video.video_id in committed}
 
     def left(wanted: Sequence[Video]) -> list[Video]:
-        committed = set(results.committed_parts())
-        return [v for v in wanted if v.video_id not in run.failures and not is_new(v.video_id, committed)]
+        done = set(results.of_run(writers.parts.run)["video_id"].to_pylist())
+        return [video for video in wanted if video.video_id not in done]
 
-    def is_new(video_id: str, committed: Set[str]) -> bool:
-        """Whether the row of a video is of this run."""
-        return video_id in committed and (video_id not in before or results.video(video_id) != before[video_id])
-
-    for video, reason in reconcile(todo, run, left, attempts=config.max_attempts, proven=proven):
-        error = f"given up after {config.max_attempts} attempts: {reason}"
-        run.failures[video.video_id] = error
-        writer = new_writer(video.video_id, video.uri)
-        writer.add(LabelledBatch(video_id=video.video_id, uri=video.uri, error=error))
-
-
-def _todo(config: LabelConfig, results: Results, videos: list[Video], fingerprints: Fingerprints) -> list[Video]:
-    """Videos that the output lacks.
-
-    Raises:
-        ValueError: if the output has videos under another model, vocabulary or settings, or another file under the id
-            of a video, that are not to be overwritten.
-    """
-    uris = {video.video_id: video.uri for video in videos}
-    done = set()
-    for row in results.read("videos").select(["video_id", "uri", "status", *vars(fingerprints)]).to_pylist():
-        differing = [
-            name.removesuffix("_fingerprint") for name, value in vars(fingerprints).items() if row[name] != value
-        ]
-        uri = uris.get(row["video_id"], row["uri"])
-        if not differing and uri == row["uri"]:
-            if row["status"] == "ok" or not config.retry_failed:
-                done.add(row["video_id"])
-        elif not config.overwrite:
-            what = f"videos labelled with another {' and '.join(differing)}"
-            if not differing:
-                what = f"{row['uri']} under the id {row['video_id']!r}, which is now that of {uri}"
-            raise ValueError(f"output: {config.output} has {what}; choose another output, or --overwrite true")
-    return [video for video in videos if video.video_id not in done]
+    for chunk in todo.chunks(CHUNK):
+        for video, reason in reconcile(chunk, run, left, attempts=config.max_attempts, proven=proven):
+            times = "once" if config.max_attempts == 1 else f"{config.max_attempts} times"
+            error = f"given up, lost {times}: {reason}"
+            writers.new(video.video_id, video.uri).add(
+                LabelledBatch(video_id=video.video_id, uri=video.uri, error=error)
+            )
+            writers.commit()
+        proven = True
 
 
-def _failed(results: Results, videos: list[Video]) -> dict[str, str]:
-    """Ids and reasons of those videos that the output has as failed."""
-    ids = {video.video_id for video in videos}
-    rows = results.read("videos").select(["video_id", "status", "error"]).to_pylist()
-    return {row["video_id"]: row["error"] for row in rows if row["status"] == "failed" and row["video_id"] in ids}
+def _failures(videos: pa.Table) -> dict[str, str]:
+    """Ids and reasons of those of the `videos` table that failed."""
+    failed = videos.filter(pc.equal(videos["status"], "failed"))
+    return dict(zip(failed["video_id"].to_pylist(), failed["error"].to_pylist(), strict=True))
+
+
+def _failures_among(videos: pa.Table, wanted: Worklist) -> dict[str, str]:
+    failures = _failures(videos)
+    if not failures:
+        return {}
+    ids = (video_id for batch in wanted.batches() for video_id in batch["video_id"].to_pylist())
+    return {video_id: failures[video_id] for video_id in ids if video_id in failures}

@@ -34,6 +34,8 @@ class LabelConfig:
         model_actors: processes that run the model.
         model_gpus: GPUs of each; 0 runs on the CPU.
         trackers: processes that track and write.
+        part_mb: size at which finished videos are put in place together, 10⁶ bytes on the disk; more is fewer files.
+        part_s: time for which a finished video waits for others at most, seconds; it is lost with its tracker.
         max_attempts: times that a video is tried which takes its process down with it; then it has failed.
         decoder_silence_s: time that a video's index, or its next frames, may take to decode, seconds; more, and it has
             failed.
@@ -63,6 +65,8 @@ class LabelConfig:
     model_actors: int = 1
     model_gpus: float = 0.0
     trackers: int = 1
+    part_mb: float = 128.0
+    part_s: float = 60.0
     max_attempts: int = 3
     decoder_silence_s: float = 120.0
     decoder_memory_gb: float = 4.0
@@ -76,7 +80,7 @@ class LabelConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        for name in ("model_gpus", "download_cache_gb", "grace_s"):
+        for name in ("model_gpus", "download_cache_gb", "grace_s", "part_mb", "part_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         for name in ("decoder_silence_s", "stall_s"):

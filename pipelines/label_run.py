@@ -26,7 +26,7 @@ from pipelines.lease import Lease
 from pipelines.model_stage import Model
 from pipelines.reconcile import PassBrokenError
 from pipelines.storage import Storage
-from pipelines.track_sink import Progress, TrackerActor, TrackSink, Writer
+from pipelines.track_sink import Progress, TrackerActor, TrackSink, Writers
 from pipelines.videos import Video
 
 ROW_BYTES = 16 * 2**20
@@ -34,6 +34,9 @@ ROW_BYTES = 16 * 2**20
 
 _RESTARTS = 4  # of each actor, in a pass
 _ANSWER_S = 10.0  # that an actor may take to answer, while it is started again for one
+_COMMIT_S = 600.0  # that it may take to put a part in place
+
+_MAX_BLOCKS = 1024  # of videos; each is an object of Ray
 
 
 class LabelRun:
@@ -41,20 +44,19 @@ class LabelRun:
 
     Args:
         config: the job.
-        new_writer: makes the writer of a video from its id and URI.
+        writers: what each tracker actor gets a copy of.
         short_side: the model's working size, pixels.
         lease: on the output.
         report: called about once a second with the progress.
 
     Attributes:
-        failures: video id and reason of those that failed.
         passes: what ended each, null if nothing broke it.
     """
 
     def __init__(
         self,
         config: LabelConfig,
-        new_writer: Callable[[str, str], Writer],
+        writers: Writers,
         short_side: int,
         lease: Lease,
         report: Callable[[Progress], None],
@@ -63,10 +65,9 @@ class LabelRun:
         self.short_side = short_side
         self.lease = lease
         self.report = report
-        self.failures: dict[str, str] = {}
         self.passes: list[str | None] = []
         self._lives: dict[str, Progress] = {}
-        self._new_writer = ray.put(new_writer)  # actors that are started again ask for it again
+        self._writers = ray.put(writers)  # actors that are started again ask for them again
 
     @property
     def progress(self) -> Progress:
@@ -82,7 +83,7 @@ class LabelRun:
             KeyboardInterrupt: after videos that were begun had `grace_s` to be finished.
         """
         actor = ray.remote(num_cpus=0, max_restarts=_RESTARTS, max_task_retries=_RESTARTS)(TrackerActor)
-        trackers: list[Any] = [actor.remote(self._new_writer) for _ in range(self.config.trackers)]
+        trackers: list[Any] = [actor.remote(self._writers) for _ in range(self.config.trackers)]
         self.passes.append(None)
         writing = self._start(videos, trackers)
         try:
@@ -101,7 +102,8 @@ class LabelRun:
         context = DataContext.get_current()
         context.target_max_block_size = ROW_BYTES
         calm_data(context)
-        dataset: Dataset = ray.data.from_items([asdict(video) for video in videos], override_num_blocks=len(videos))
+        blocks = min(len(videos), _MAX_BLOCKS)
+        dataset: Dataset = ray.data.from_items([asdict(video) for video in videos], override_num_blocks=blocks)
         cache, limits = DownloadCache(max_bytes=int(config.download_cache_gb * 1e9)), config.limits()
         # 1 video → its segments. Reads the file's index only; a fraction of a CPU, and a stage of its own (no fusion).
         dataset = dataset.flat_map(Plan(config.sampling(), config.segment_frames, cache, limits), num_cpus=0.25)
@@ -139,6 +141,8 @@ class LabelRun:
             while not writing.done():
                 wait([writing], timeout=1)
                 self.lease.check()
+                for tracker in trackers:
+                    tracker.commit.remote(due=True)  # what cannot be put in place is tried again
                 self._ask(trackers)
                 if self.progress != seen:
                     seen, since = self.progress, time.monotonic()
@@ -147,7 +151,9 @@ class LabelRun:
         except KeyboardInterrupt:
             self._drain(trackers)
             raise
-        if error := writing.exception():  # Ray disguises errors as those of the code that it ran, ValueError for one
+        if error := writing.exception() or self._commit(
+            trackers
+        ):  # Ray disguises errors as those of the code that it ran, ValueError for one
             if is_loss(error):
                 raise PassBrokenError(reason(error)) from error
             raise RuntimeError(f"the run broke off, {reason(error)}; what is committed stays, run it again") from error
@@ -166,12 +172,24 @@ class LabelRun:
                     return
                 time.sleep(0.1)
 
+    def _commit(self, trackers: list[Any]) -> Exception | None:
+        """Makes what is finished count; returns what went wrong with one of them."""
+        wrong = None
+        for committing in [tracker.commit.remote() for tracker in trackers]:
+            try:
+                ray.get(committing, timeout=_COMMIT_S)
+            except (RayError, GetTimeoutError) as error:
+                wrong = error
+        return wrong
+
     def _end(self, trackers: list[Any]) -> None:
         """Ends the actors, which Ray Data's statistics would keep, and what they have of unfinished videos."""
         self._ask(trackers)
+        with suppress(RuntimeError):  # of a run that another one took over from, nothing more counts
+            self.lease.check()
+            self._commit(trackers)
         for tracker in trackers:
             with suppress(RayError, GetTimeoutError):
-                self.failures |= ray.get(tracker.failed.remote(), timeout=_ANSWER_S)
                 ray.get(tracker.close.remote(), timeout=_ANSWER_S)
             ray.kill(tracker)
 

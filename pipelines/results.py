@@ -1,22 +1,23 @@
 """The output: three Parquet tables, written so that a video is there as a whole or not at all.
 
-OUTPUT/videos/VIDEO_ID.parquet    one row per video; a video counts once its row is here, which is written last
-OUTPUT/tracks/VIDEO_ID.parquet    one row per track
-OUTPUT/masks/VIDEO_ID.parquet     one row per track and frame
+OUTPUT/videos/PART.parquet    one row per video
+OUTPUT/tracks/PART.parquet    one row per track
+OUTPUT/masks/PART.parquet     one row per track and frame
 
-OUTPUT is a local folder or a prefix on S3. Part files of the three tables share a name. Those without their `videos`
-part are leftovers of a crash; readers do not see them, and the next run removes them.
+OUTPUT is a local folder or a prefix on S3. A part is three files of one name with all rows of some videos. It counts
+when all three are there, and never changes; names follow one another in time. Of a video that is in several parts, the
+last part that has it labelled counts, or the last one that says that it failed. `compaction.settle` removes the others.
 """
 
-import tempfile
+import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.storage import Storage
@@ -73,10 +74,12 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 }
 
 
-ROW_GROUP = 8192
-"""Rows of a row group, and thus those of a video that are held in memory."""
-
 _READERS = 16  # files at a time
+
+PART_COLUMN = "part"
+"""Of the `videos` table while it is worked with: which part its rows are in."""
+
+_RUN = re.compile(r"(\d+)-")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,64 +91,8 @@ class Fingerprints:
     config_fingerprint: str
 
 
-class Part:
-    """The part of one video while it is filled; rows go to temporary files, so memory stays flat.
-
-    Args:
-        storage: where the output is.
-        name: of the part's files, the video's id.
-    """
-
-    def __init__(self, storage: Storage, name: str) -> None:
-        self.storage = storage
-        self.name = name
-        self._folder = tempfile.TemporaryDirectory(prefix="openvis-part-")
-        self._held = {table: schema.empty_table() for table, schema in SCHEMAS.items()}
-        self._writers = {
-            table: pq.ParquetWriter(self.folder / table, schema, compression="zstd")
-            for table, schema in SCHEMAS.items()
-        }
-
-    @property
-    def folder(self) -> Path:
-        """A local folder that goes with the part."""
-        return Path(self._folder.name)
-
-    def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds rows to a table."""
-        if not rows:
-            return
-        self._held[table] = pa.concat_tables([self._held[table], pa.Table.from_pylist(list(rows), SCHEMAS[table])])
-        if self._held[table].num_rows >= ROW_GROUP:
-            self._flush(table)
-
-    def commit(self) -> None:
-        """Puts the files in their place, the `videos` table, which makes them count, last.
-
-        An older part of this name stops to count before the first of its files is replaced.
-        """
-        for table in SCHEMAS:
-            self._flush(table)
-            self._writers[table].close()
-        self.storage.remove(f"videos/{self.name}.parquet")
-        for table in ("masks", "tracks", "videos"):
-            self.storage.put(self.folder / table, f"{table}/{self.name}.parquet")
-        self._folder.cleanup()
-
-    def discard(self) -> None:
-        """Drops what was added."""
-        for writer in self._writers.values():
-            writer.close()
-        self._folder.cleanup()
-
-    def _flush(self, table: str) -> None:
-        if self._held[table].num_rows:
-            self._writers[table].write_table(self._held[table].combine_chunks())
-            self._held[table] = SCHEMAS[table].empty_table()
-
-
 class Results:
-    """The tables below one output folder.
+    """The tables below one output folder, as they are at each call.
 
     Args:
         storage: where the folder is.
@@ -153,23 +100,81 @@ class Results:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-
-    def part(self, name: str) -> "Part":
-        """A new part, to be filled and committed."""
-        return Part(self.storage, name)
+        self._videos: dict[str, pa.Table] = {}  # of each part: they never change
+        self._known: tuple[list[str], pa.Table] | None = None
 
     def read(self, table: str, *, video_id: str | None = None) -> pa.Table:
-        """All committed rows of a table, or those of one video.
+        """All rows of a table that count, or those of one video.
 
         Raises:
-            ValueError: for a table that does not exist.
+            ValueError: for a table that does not exist, or a file that is damaged.
         """
         if table not in SCHEMAS:
             raise ValueError(f"table: unknown name {table!r}; choose from {tuple(SCHEMAS)}")
-        names = self.committed_parts() if video_id is None else [video_id] if self._is_committed(video_id) else []
+        while True:
+            try:
+                return self._read(table, video_id)
+            except FileNotFoundError as error:
+                # Merged into another part since it was listed? What is still listed is really not there.
+                if any(str(error.filename).endswith(f"/{part}.parquet") for part in self.parts()):
+                    raise
+
+    def parts(self) -> list[str]:
+        """Names of the parts that are whole, in the order in which they were written."""
+        return sorted(set.intersection(*(set(self.names(table)) for table in SCHEMAS)))
+
+    def names(self, table: str) -> Iterator[str]:
+        """Names of the files of a table, those of parts that are not whole among them."""
+        for path in self.storage.list(table):
+            if path.endswith(".parquet"):
+                yield path.removeprefix(f"{table}/").removesuffix(".parquet")
+
+    def next_run(self) -> str:
+        """What the names of a run's parts begin with, so that they come after those of all runs before."""
+        numbers = [int(found[1]) for table in SCHEMAS for name in self.names(table) if (found := _RUN.match(name))]
+        return f"{max(numbers, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
+
+    def counting(self) -> pa.Table:
+        """The `videos` table, and in a column `part` which part the rows of each video that count are in."""
+        parts = self.parts()
+        if self._known is None or self._known[0] != parts:
+            self._videos = {part: self._videos[part] for part in parts if part in self._videos}
+            self._known = parts, _counting(self.listed(parts))
+        return self._known[1]
+
+    def of_run(self, run: str) -> pa.Table:
+        """What a run has committed so far of the `videos` table."""
+        return self.listed([part for part in self.parts() if part.startswith(f"{run}-")])
+
+    def listed(self, parts: Sequence[str]) -> pa.Table:
+        """All rows of the `videos` table in some parts, in their order, and in a column `part` in which."""
+        new = [part for part in parts if part not in self._videos]
         with ThreadPoolExecutor(_READERS) as pool:  # S3 takes its time for each
-            parts = list(pool.map(partial(self._part, table), names))
-        return pa.concat_tables(parts) if parts else SCHEMAS[table].empty_table()
+            self._videos |= zip(new, pool.map(partial(self._rows, "videos"), new), strict=True)
+        tables = [
+            self._videos[part].append_column(PART_COLUMN, pa.repeat(part, self._videos[part].num_rows))
+            for part in parts
+        ]
+        schema = SCHEMAS["videos"].append(pa.field(PART_COLUMN, pa.string()))
+        return pa.concat_tables([schema.empty_table(), *tables])
+
+    def row_groups(self, table: str, part: str, video_ids: pa.Array | None = None) -> Iterator[pa.Table]:
+        """Yields a table's rows in one part, or those of some videos, a row group at a time.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            ValueError: it is damaged.
+        """
+        with self.storage.read(f"{table}/{part}.parquet") as file:
+            try:
+                found = pq.ParquetFile(file)
+                for group in range(found.num_row_groups):
+                    if video_ids is None or _may_have(found.metadata.row_group(group), video_ids):
+                        # Threads of pyarrow's scanner can abort the process at its end where torch is loaded too.
+                        rows = found.read_row_group(group, use_threads=False).cast(SCHEMAS[table])
+                        yield rows if video_ids is None else rows.filter(pc.is_in(rows["video_id"], video_ids))
+            except pa.ArrowException as error:
+                raise ValueError(f"{self.storage.root}/{table}/{part}.parquet: damaged ({error}); remove it") from error
 
     def check_writable(self) -> None:
         """Writes and removes a small file beside each table's.
@@ -180,45 +185,41 @@ class Results:
         for table in SCHEMAS:
             self.storage.check_writable(table)
 
-    def video(self, name: str) -> dict[str, Any] | None:
-        """The row of a video, if it is committed."""
-        if not self._is_committed(name):
-            return None
-        rows: list[dict[str, Any]] = self._part("videos", name).to_pylist()
-        return rows[0]
+    def _read(self, table: str, video_id: str | None) -> pa.Table:
+        videos = self.counting()
+        if video_id is not None:
+            videos = videos.filter(pc.equal(videos["video_id"], video_id))
+        if table == "videos":
+            return videos.drop_columns([PART_COLUMN])
+        ids = {
+            part: videos.filter(pc.equal(videos[PART_COLUMN], part))["video_id"].combine_chunks()
+            for part in videos[PART_COLUMN].unique().to_pylist()
+        }
+        with ThreadPoolExecutor(_READERS) as pool:
+            tables = list(pool.map(partial(self._rows, table), ids, ids.values()))
+        return pa.concat_tables([SCHEMAS[table].empty_table(), *tables])
 
-    def committed_parts(self) -> list[str]:
-        """Names of the parts that count."""
-        return sorted(self._names("videos"))
+    def _rows(self, table: str, part: str, video_ids: pa.Array | None = None) -> pa.Table:
+        return pa.concat_tables([SCHEMAS[table].empty_table(), *self.row_groups(table, part, video_ids)])
 
-    def _is_committed(self, name: str) -> bool:
-        return self.storage.exists(f"videos/{name}.parquet")
 
-    def remove_leftovers(self) -> list[str]:
-        """Removes parts that no `videos` part makes count; returns their paths."""
-        committed = set(self.committed_parts())
-        leftovers = [
-            f"{table}/{name}.parquet"
-            for table in ("tracks", "masks")
-            for name in self._names(table)
-            if name not in committed
-        ]
-        for path in leftovers:
-            self.storage.remove(path)
-        return leftovers
+def _counting(videos: pa.Table) -> pa.Table:
+    """Of the rows of each video the last that is labelled, or else the last."""
+    ok = pc.cast(pc.fill_null(pc.equal(videos["status"], "ok"), False), pa.int64())
+    place = pa.array(range(videos.num_rows), pa.int64())
+    rank = pc.add(pc.multiply(ok, videos.num_rows), place)
+    best = pa.table({"video_id": videos["video_id"], "rank": rank}).group_by("video_id", use_threads=False)
+    kept = best.aggregate([("rank", "max")])["rank_max"].to_numpy() % max(videos.num_rows, 1)
+    return videos.take(pa.array(sorted(kept), pa.int64()))
 
-    def _names(self, table: str) -> Iterator[str]:
-        for path in self.storage.list(table):
-            if path.endswith(".parquet"):
-                yield path.removeprefix(f"{table}/").removesuffix(".parquet")
 
-    def _part(self, table: str, name: str) -> pa.Table:
-        with self.storage.read(f"{table}/{name}.parquet") as file:
-            # Threads of pyarrow's scanner can abort the process at its end where torch is loaded too.
-            try:
-                return pq.ParquetFile(file).read(use_threads=False).cast(SCHEMAS[table])
-            except pa.ArrowException as error:
-                raise ValueError(f"{self.storage.root}/{table}/{name}.parquet: damaged ({error}); remove it") from error
+def _may_have(group: pq.RowGroupMetaData, video_ids: pa.Array) -> bool:
+    """Whether a row group can have rows of some videos, by what its statistics say."""
+    statistics = group.column(0).statistics  # video_id is the first column of every table
+    if statistics is None or not statistics.has_min_max:
+        return True
+    within = pc.and_(pc.greater_equal(video_ids, statistics.min), pc.less_equal(video_ids, statistics.max))
+    return bool(pc.any(within).as_py())
 
 
 def read_videos(output: str) -> pa.Table:

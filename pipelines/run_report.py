@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -16,17 +15,17 @@ PACKAGES = ("openvis", "torch", "ray", "av", "numpy", "pyarrow")
 
 
 @contextmanager
-def run_report(storage: Storage, about: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def run_report(storage: Storage, run: str, about: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yields the report, to be filled while the block runs.
 
     Args:
         storage: the output.
+        run: its name, with which those of its parts begin.
         about: what is known before.
     """
     began, started = time.monotonic(), datetime.now(UTC)
-    name = f"{started:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
     versions = {"python": sys.version.split()[0]} | {package: version(package) for package in PACKAGES}
-    report: dict[str, Any] = {"id": name, "started": started.isoformat(), "outcome": "done", "error": None}
+    report: dict[str, Any] = {"id": run, "started": started.isoformat(), "outcome": "done", "error": None}
     report |= {"versions": versions, **about}
     try:
         yield report
@@ -37,5 +36,5 @@ def run_report(storage: Storage, about: Mapping[str, Any]) -> Iterator[dict[str,
     finally:
         report["seconds"] = round(time.monotonic() - began, 3)
         # A storage that cannot be written to has already ended the run, with an error that says more.
-        with suppress(OSError), storage.write(f"runs/{name}.json") as file:
+        with suppress(OSError), storage.write(f"runs/{run}.json") as file:
             file.write(json.dumps(report, indent=1, ensure_ascii=False).encode())

@@ -10,11 +10,13 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from pipelines import s3
+
+_PARTIAL = ".partial"  # ends the hidden name that a file has while it is written
 
 
 class Storage:
@@ -87,9 +89,13 @@ class Storage:
 
     def list(self, folder: str) -> Iterator[str]:
         """Paths of the files in a folder, in no order; hidden ones, which are being written, are left out."""
-        for name in self._place.names(_checked(folder)):
+        return (path for path, _ in self.sizes(folder))
+
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
+        """As `list`, with their sizes in bytes."""
+        for name, size in self._place.entries(_checked(folder)):
             if not name.startswith("."):
-                yield f"{folder}/{name}"
+                yield f"{folder}/{name}", size
 
     def exists(self, path: str) -> bool:
         """Whether a file is there."""
@@ -102,6 +108,10 @@ class Storage:
     def remove(self, path: str) -> None:
         """Removes a file if it is there."""
         self._place.remove(_checked(path))
+
+    def remove_partial(self, path: str) -> None:
+        """Removes what writers that died have left of a file, with * in its name of several; nobody else may write."""
+        self._place.remove_partial(_checked(path))
 
 
 class _Place(Protocol):
@@ -116,10 +126,11 @@ class _Place(Protocol):
     def read(self, path: str) -> Iterator[BinaryIO]: ...
     def read_tagged(self, path: str) -> tuple[bytes, str] | None: ...
     def replace_tagged(self, path: str, data: bytes, tag: str | None) -> str | None: ...
-    def names(self, folder: str) -> Iterator[str]: ...
+    def entries(self, folder: str) -> Iterator[tuple[str, int]]: ...
     def exists(self, path: str) -> bool: ...
     def is_there(self) -> bool: ...
     def remove(self, path: str) -> None: ...
+    def remove_partial(self, path: str) -> None: ...
 
 
 class _Folder:
@@ -130,7 +141,7 @@ class _Folder:
     def write(self, path: str) -> Iterator[BinaryIO]:
         target = self._resolve(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{uuid.uuid4().hex}.partial")
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}{_PARTIAL}")
         try:
             with partial.open("wb") as file:
                 yield file
@@ -162,6 +173,7 @@ class _Folder:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # the system frees it when a process dies
+            self.remove_partial(path)
             found = self.read_tagged(path)
             if (found and found[1]) != tag:
                 return None
@@ -171,10 +183,13 @@ class _Folder:
             os.close(descriptor)
         return hashlib.sha256(data).hexdigest()
 
-    def names(self, folder: str) -> Iterator[str]:
+    def entries(self, folder: str) -> Iterator[tuple[str, int]]:
         base = self._resolve(folder)
         if base.is_dir():
-            yield from (entry.name for entry in os.scandir(base) if entry.is_file())
+            for entry in os.scandir(base):
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    if entry.is_file():
+                        yield entry.name, entry.stat().st_size
 
     def exists(self, path: str) -> bool:
         return self._resolve(path).is_file()
@@ -184,6 +199,11 @@ class _Folder:
 
     def remove(self, path: str) -> None:
         self._resolve(path).unlink(missing_ok=True)
+
+    def remove_partial(self, path: str) -> None:
+        target = self._resolve(path)
+        for file in target.parent.glob(f".{target.name}.*{_PARTIAL}"):
+            file.unlink(missing_ok=True)
 
     def _resolve(self, path: str) -> Path:
         return Path(self.root, path)
@@ -216,11 +236,11 @@ class _Prefix:
     def replace_tagged(self, path: str, data: bytes, tag: str | None) -> str | None:
         return s3.replace_tagged(self._uri(path), data, tag)
 
-    def names(self, folder: str) -> Iterator[str]:
+    def entries(self, folder: str) -> Iterator[tuple[str, int]]:
         base = f"{self._uri(folder)}/"
         for found in s3.list_objects(base, delimiter="/"):
             if found.uri != base:  # the object that consoles make for a folder
-                yield found.uri.removeprefix(base)
+                yield found.uri.removeprefix(base), found.size
 
     def exists(self, path: str) -> bool:
         try:
@@ -234,6 +254,9 @@ class _Prefix:
 
     def remove(self, path: str) -> None:
         s3.remove(self._uri(path))
+
+    def remove_partial(self, path: str) -> None:
+        """Nothing is to be seen of them; a bucket's lifecycle rule ends uploads that are not completed."""
 
     def _uri(self, path: str) -> str:
         return self.root if path == "." else f"{self.root}/{path}"

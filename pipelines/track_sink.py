@@ -6,9 +6,9 @@ Without torch, which only comes with an actor's writers: whoever holds a handle 
 import pickle
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import ray
 from ray.data import Datasink
@@ -31,40 +31,53 @@ class Progress:
         return Progress(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
 
+@runtime_checkable
 class Writer(Protocol):
-    """What becomes of one video: its `tracks` that have ended are counted, `error` says why it failed.
+    """What becomes of one video: its `tracks` that have ended are counted.
 
     `model_s` and `tracker_s` are seconds of work on it so far.
     """
 
     tracks: int
-    error: str | None
     model_s: float
     tracker_s: float
 
     def add(self, batch: LabelledBatch) -> str | None:
-        """Takes a batch in, in any order; returns "ok" or "failed" once the video is committed."""
+        """Takes a batch in, in any order; returns "ok" or "failed" once the video is finished."""
 
     def discard(self) -> None:
         """Drops what there is of the video."""
 
 
+@runtime_checkable
+class Writers(Protocol):
+    """Makes the writers of an actor; videos that are finished count once they are committed."""
+
+    def new(self, video_id: str, uri: str) -> Writer:
+        """The writer of a video."""
+
+    def commit(self, *, due: bool = False) -> None:
+        """Makes finished videos count; with `due` only where it is time."""
+
+    def discard(self) -> None:
+        """Drops finished videos that do not count yet."""
+
+
 class TrackerActor:
     """Owns the videos that hash to it.
 
-    One that Ray starts again after a crash knows nothing of the videos that it was in the middle of: they are never
-    finished, and a later pass of the run does them.
+    One that Ray starts again after a crash knows nothing of the videos that it was in the middle of, or had not
+    committed: a later pass of the run does them.
 
     Args:
-        new_writer: makes the writer of a video from its id and URI.
+        writers: of its own.
     """
 
-    def __init__(self, new_writer: Callable[[str, str], Writer]) -> None:
-        self.new_writer = new_writer
+    def __init__(self, writers: Writers) -> None:
+        self.video_writers = writers
         self.life = uuid.uuid4().hex
         self.writers: dict[str, Writer] = {}
         self.done: set[str] = set()
-        self.failures: dict[str, str] = {}
         self.count = Progress()
         self.metrics = LabelMetrics(self.life)
         self.closed = self.draining = False
@@ -83,7 +96,7 @@ class TrackerActor:
     def _add(self, batch: LabelledBatch) -> None:
         writer = self.writers.get(batch.video_id)
         if writer is None:
-            writer = self.new_writer(batch.video_id, batch.uri)
+            writer = self.video_writers.new(batch.video_id, batch.uri)
             self.writers[batch.video_id] = writer
         tracks, model_s, tracker_s = writer.tracks, writer.model_s, writer.tracker_s
         try:
@@ -101,8 +114,6 @@ class TrackerActor:
             self.metrics.finish(status)
             self.count += Progress(ok=int(status == "ok"), failed=int(status == "failed"))
             self.done.add(batch.video_id)
-            if status == "failed":
-                self.failures[batch.video_id] = str(writer.error)
             del self.writers[batch.video_id]
 
     def progress(self) -> tuple[str, Progress]:
@@ -114,16 +125,22 @@ class TrackerActor:
         self.draining = True
         return len(self.writers)
 
-    def failed(self) -> dict[str, str]:
-        """Ids of videos that failed, and why."""
-        return self.failures
+    def commit(self, *, due: bool = False) -> None:
+        """Makes finished videos count, as `Writers.commit`.
+
+        Raises:
+            OSError: the output cannot be written to.
+        """
+        if not self.closed:
+            self.video_writers.commit(due=due)
 
     def close(self) -> None:
-        """Drops what there is of unfinished videos; batches that still come are left aside."""
+        """Drops all that is not committed; batches that still come are left aside."""
         self.closed = True
         for writer in self.writers.values():
             writer.discard()
         self.writers.clear()
+        self.video_writers.discard()
 
 
 class TrackSink(Datasink[None]):

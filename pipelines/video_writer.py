@@ -1,4 +1,4 @@
-"""The end of the labelling pipeline: puts the batches of one video back into order, tracks, and writes its part."""
+"""The end of the labelling pipeline: puts the batches of one video back into order, tracks, and writes its rows."""
 
 import pickle
 import time
@@ -10,7 +10,8 @@ import numpy as np
 from openvis_model.instances import Instances
 from openvis_model.video_tracker import NO_TRACK, Track, TrackerState, VideoTracker
 from pipelines.batches import LabelledBatch
-from pipelines.results import Fingerprints, Part, Results
+from pipelines.parts import PartWriter, Rows
+from pipelines.results import Fingerprints
 
 
 class VideoWriter:
@@ -20,19 +21,18 @@ class VideoWriter:
         video_id: the video, and the name of its part.
         uri: where it is.
         tracker: shared by all videos.
-        results: the output.
+        parts: takes over the rows once the video is finished.
         fingerprints: recorded with the video.
         top: categories listed for a track, the best one included.
     """
 
     def __init__(
-        self, video_id: str, uri: str, tracker: VideoTracker, results: Results, fingerprints: Fingerprints, top: int
+        self, video_id: str, uri: str, tracker: VideoTracker, parts: PartWriter, fingerprints: Fingerprints, top: int
     ) -> None:
         self.video_id, self.uri = video_id, uri
         self.tracker, self.fingerprints, self.top = tracker, fingerprints, top
-        self.results = results
-        self.part: Part = results.part(video_id)
-        self.error: str | None = None
+        self.parts = parts
+        self.rows = Rows()
         self.state = TrackerState()
         self.next = (0, 0)
         self.waiting: dict[tuple[int, int], Path] = {}
@@ -40,9 +40,9 @@ class VideoWriter:
         self.model_s = self.tracker_s = 0.0
 
     def add(self, batch: LabelledBatch) -> str | None:
-        """Takes a batch in; returns "ok" or "failed" once the video is committed."""
+        """Takes a batch in; returns "ok" or "failed" once the video is finished."""
         if batch.error:
-            return self._commit(batch, "failed", batch.error)
+            return self._finish(batch, "failed", batch.error)
         if (batch.segment, batch.batch) != self.next:
             self._put_aside(batch)
             return None
@@ -53,12 +53,12 @@ class VideoWriter:
             self.tracker_s += time.perf_counter() - start
             self.next = (ready.segment + 1, 0) if ready.last_batch else (ready.segment, ready.batch + 1)
             if self.next[0] == ready.segments:
-                return self._commit(ready, "ok" if self.frames else "failed", self._doubt(ready))
+                return self._finish(ready, "ok" if self.frames else "failed", self._doubt(ready))
             ready = self._take_up()
         return None
 
     def _put_aside(self, batch: LabelledBatch) -> None:
-        path = self.part.folder / f"batch-{batch.segment}-{batch.batch}"
+        path = self.rows.folder / f"batch-{batch.segment}-{batch.batch}"
         path.write_bytes(pickle.dumps(batch))
         self.waiting[batch.segment, batch.batch] = path
 
@@ -89,30 +89,26 @@ class VideoWriter:
             self._add_tracks(tracked.ended)
             self.frames += 1
         self.model_s += batch.model_s
-        self.part.add("masks", rows)
+        self.rows.add("masks", rows)
 
     def _add_tracks(self, tracks: list[Track]) -> None:
         names = self.tracker.vocabulary.names
-        self.part.add("tracks", [track_row(self.video_id, track, names, self.top) for track in tracks])
+        self.rows.add("tracks", [track_row(self.video_id, track, names, self.top) for track in tracks])
         self.tracks += len(tracks)
 
     def discard(self) -> None:
         """Drops what there is of the video."""
-        self.part.discard()
+        self.rows.discard()
 
-    def _commit(self, batch: LabelledBatch, status: str, error: str | None) -> str:
-        self.error = error
+    def _finish(self, batch: LabelledBatch, status: str, error: str | None) -> str:
         if status == "failed":
-            self.part.discard()
-            before = self.results.video(self.video_id)
-            if before and before["status"] == "ok":
-                return status  # what another run has labelled is worth more than a row that says that this one failed
-            self.part = self.results.part(self.video_id)
+            self.rows.discard()
+            self.rows = Rows()
             self.tracks = self.frames = 0
         else:
             self._add_tracks(self.tracker.finish(self.state)[1])
         info = batch.info
-        self.part.add(
+        self.rows.add(
             "videos",
             [
                 {
@@ -133,8 +129,37 @@ class VideoWriter:
                 }
             ],
         )
-        self.part.commit()
+        self.parts.add(self.rows)
         return status
+
+
+class VideoWriters:
+    """Makes the writers of a tracker actor, or of whoever else has rows to write. Can be pickled before it made any.
+
+    Args:
+        tracker: shared by all videos.
+        parts: where the rows go.
+        fingerprints: recorded with each video.
+        top: categories listed for a track, the best one included.
+    """
+
+    def __init__(self, tracker: VideoTracker, parts: PartWriter, fingerprints: Fingerprints, top: int) -> None:
+        self.tracker, self.parts, self.fingerprints, self.top = tracker, parts, fingerprints, top
+
+    def new(self, video_id: str, uri: str) -> VideoWriter:
+        """The writer of a video."""
+        return VideoWriter(video_id, uri, self.tracker, self.parts, self.fingerprints, self.top)
+
+    def commit(self, *, due: bool = False) -> None:
+        """Makes finished videos count; with `due` only if their part is large or old enough."""
+        if due:
+            self.parts.commit_if_due()
+        else:
+            self.parts.commit()
+
+    def discard(self) -> None:
+        """Drops finished videos that do not count yet."""
+        self.parts.discard()
 
 
 def mask_rows(

@@ -14,7 +14,7 @@ from PIL import Image
 from jobs.render import main
 from openvis_model import rle
 from pipelines.datasets.shapes_files import encode_video
-from pipelines.results import Results
+from pipelines.parts import Rows
 from pipelines.storage import Storage
 
 
@@ -36,10 +36,10 @@ def refused(message: str, *arguments: str | Path) -> None:
 
 def write(labels: Path, **tables: list[dict[str, Any]]) -> None:
     for video in tables["videos"]:
-        part = Results(Storage(str(labels))).part(video["video_id"])
+        part = Rows()
         for table, rows in tables.items():
             part.add(table, [row for row in rows if row["video_id"] == video["video_id"]])
-        part.commit()
+        part.put(Storage(str(labels)), video["video_id"])
 
 
 @pytest.fixture(scope="module", name="folder")

@@ -5,6 +5,7 @@ import pytest
 
 from pipelines.datasets.annotations import AnnotatedVideo, Category, Mask
 from pipelines.export import BenchmarkVideo, category_ids, find_benchmark_videos, read_predictions
+from pipelines.parts import Rows
 from pipelines.results import SCHEMAS, Results
 from pipelines.storage import Storage
 from tests.pipelines.clips import write_images
@@ -30,12 +31,12 @@ def mask(number: int, frame: int, counts: str) -> dict[str, Any]:
 def results(tmp_path: Path) -> Results:
     """Track 0 is seen in frames 0 and 4, track 1 in frames 2 and 3; frame 3 is none of the ground truth's."""
     results = Results(Storage(str(tmp_path / "labels")))
-    part = results.part("3")
+    part = Rows()
     tracks = [track(0, star=0.5, disc=0.375, ring=0.25), track(1, disc=0.75, star=0.375, ring=0.125)]
     masks = [mask(0, 0, "06"), mask(0, 4, "15"), mask(1, 2, "24"), mask(1, 3, "33")]
     for table, rows in (("tracks", tracks), ("masks", masks), ("videos", [row("videos", status="ok", uri=VIDEO.uri)])):
         part.add(table, rows)
-    part.commit()
+    part.put(results.storage, "1")
     return results
 
 
@@ -60,10 +61,10 @@ def test_what_is_missing_is_named(results: Results, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="track 0 of video 3 has fewer than 4 categories; label with --top 4"):
         list(read_predictions(results, [VIDEO], IDS | {"cube": 1}, top_k=4))
     assert len(list(read_predictions(results, [VIDEO], IDS, top_k=4))) == 4  # there are only three categories
-    for status, error in (("failed", "not a video file"), ("ok", "cut off: about 30 frames")):
-        part = results.part("5")
+    for name, status, error in (("2", "failed", "not a video file"), ("3", "ok", "cut off: about 30 frames")):
+        part = Rows()
         part.add("videos", [row("videos", video_id="5", uri=absent.uri, status=status, error=error)])
-        part.commit()
+        part.put(results.storage, name)
         with pytest.raises(ValueError, match=f"video 5, /videos/b.mp4, is not labelled whole: {error}"):
             list(read_predictions(results, [absent], IDS, top_k=1))
 

@@ -14,6 +14,7 @@ from openvis_model import rle
 from pipelines.datasets.shapes import render
 from pipelines.datasets.shapes_files import encode_video
 from pipelines.datasets.shapes_scenes import SceneConfig
+from pipelines.parts import Rows
 from pipelines.render import Tile, contact_sheet, render_video
 from pipelines.results import SCHEMAS, Results
 from pipelines.storage import Storage
@@ -35,10 +36,10 @@ def label_tables(masks: np.ndarray, frames: Sequence[int], fps: float, folder: P
             rows.append({"video_id": "v", "track_id": track_id, "frame": frames[t], "rle": size_and_counts})
             rows[-1]["time_s"] = frames[t] / fps
     results = Results(Storage(str(folder)))
-    part = results.part("v")
+    part = Rows()
     for table, its in (("videos", [{"video_id": "v"}]), ("tracks", tracks), ("masks", rows)):
         part.add(table, its)
-    part.commit()
+    part.put(results.storage, "1")
     return results.read("tracks", video_id="v"), results.read("masks", video_id="v")
 
 

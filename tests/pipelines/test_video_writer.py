@@ -1,6 +1,5 @@
 import pickle
 from dataclasses import replace
-from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ from openvis_model.rle import encode
 from openvis_model.video_tracker import VideoTracker, VideoTrackerConfig
 from openvis_model.vocabulary import VocabularyEmbedding
 from pipelines.batches import LabelledBatch
+from pipelines.parts import PartWriter
 from pipelines.results import Fingerprints, Results
 from pipelines.storage import Storage
 from pipelines.track_sink import TrackerActor
 from pipelines.video_index import VideoInfo
-from pipelines.video_writer import VideoWriter, mask_rows
+from pipelines.video_writer import VideoWriter, VideoWriters, mask_rows
 
 CONFIG = VideoTrackerConfig(association=AssociationConfig(kind="hungarian"), max_gap=1)
 VOCABULARY = VocabularyEmbedding(("star", "disc"), torch.eye(2), 1.0986123)  # probabilities 3/4 and 1/4
@@ -57,8 +57,14 @@ def batches(video_id: str = "v") -> list[LabelledBatch]:
     ]
 
 
+def writers(output: Path, part_s: float = 0.0) -> VideoWriters:
+    """Each finished video is a part, unless it may wait for others."""
+    parts = PartWriter(Storage(str(output)), "1", part_bytes=1e9, part_s=part_s)
+    return VideoWriters(VideoTracker(CONFIG, VOCABULARY), parts, PRINTS, top=5)
+
+
 def writer(output: Path) -> VideoWriter:
-    return VideoWriter("v", "/v.mp4", VideoTracker(CONFIG, VOCABULARY), Results(Storage(str(output))), PRINTS, top=5)
+    return writers(output).new("v", "/v.mp4")
 
 
 def tables(output: Path) -> dict[str, list[dict[str, Any]]]:
@@ -102,10 +108,10 @@ def test_batches_that_come_early_wait_on_the_disk(tmp_path: Path) -> None:
     first, second, third = batches()
     each.add(third)
     each.add(second)
-    waiting = {name for name in each.part.folder.iterdir() if name.name.startswith("batch-")}
+    waiting = {name for name in each.rows.folder.iterdir() if name.name.startswith("batch-")}
     assert {name.name for name in waiting} == {"batch-0-1", "batch-1-0"} == {p.name for p in each.waiting.values()}
     assert each.add(first) == "ok"
-    assert not each.part.folder.exists()
+    assert not each.rows.folder.exists()
 
 
 def test_nothing_is_there_before_the_last_batch(tmp_path: Path) -> None:
@@ -132,17 +138,15 @@ def test_a_failure_never_replaces_labels(tmp_path: Path) -> None:
     before = tables(tmp_path)
     again = writer(tmp_path)
     assert again.add(LabelledBatch(video_id="v", uri="/v.mp4", error="file not found")) == "failed"
-    assert again.error == "file not found"
     assert tables(tmp_path) == before
 
 
 def test_what_is_unfinished_leaves_nothing_behind(tmp_path: Path) -> None:
-    tracker, results = VideoTracker(CONFIG, VOCABULARY), Results(Storage(str(tmp_path)))
-    actor = TrackerActor(partial(VideoWriter, tracker=tracker, results=results, fingerprints=PRINTS, top=5))
+    actor = TrackerActor(writers(tmp_path))
     actor.add([pickle.dumps(batches()[2])])
     (unfinished,) = actor.writers.values()
     assert isinstance(unfinished, VideoWriter)
-    folder = unfinished.part.folder
+    folder = unfinished.rows.folder
     assert folder.exists()
     actor.close()
     actor.add([pickle.dumps(batches()[2])])  # still on its way
@@ -152,14 +156,28 @@ def test_what_is_unfinished_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_an_actor_that_drains_finishes_what_is_begun_and_begins_nothing(tmp_path: Path) -> None:
-    tracker, results = VideoTracker(CONFIG, VOCABULARY), Results(Storage(str(tmp_path)))
-    actor = TrackerActor(partial(VideoWriter, tracker=tracker, results=results, fingerprints=PRINTS, top=5))
+    actor = TrackerActor(writers(tmp_path))
     first, *others = [pickle.dumps(batch) for batch in batches("a")]
     actor.add([first])
     assert actor.drain() == 1
     actor.add([pickle.dumps(batch) for batch in batches("b")] + others)
     assert actor.drain() == 0
     assert [video["video_id"] for video in tables(tmp_path)["videos"]] == ["a"]
+
+
+def test_finished_videos_count_once_they_are_committed(tmp_path: Path) -> None:
+    actor = TrackerActor(writers(tmp_path, part_s=600.0))
+    for name in ("a", "b"):
+        actor.add([pickle.dumps(batch) for batch in batches(name)])
+    actor.commit(due=True)
+    assert (actor.progress()[1].ok, tables(tmp_path)["videos"]) == (2, [])
+    actor.commit()
+    assert [video["video_id"] for video in tables(tmp_path)["videos"]] == ["a", "b"]
+    assert len(list((tmp_path / "masks").iterdir())) == 1
+    actor.add([pickle.dumps(batch) for batch in batches("c")])
+    actor.close()
+    actor.commit()
+    assert len(tables(tmp_path)["videos"]) == 2
 
 
 def test_missing_frames_are_told(tmp_path: Path) -> None:
@@ -177,8 +195,7 @@ def test_a_video_without_frames_fails(tmp_path: Path) -> None:
 
 
 def test_a_failure_in_tracking_stops_no_other_video(tmp_path: Path) -> None:
-    tracker, results = VideoTracker(CONFIG, VOCABULARY), Results(Storage(str(tmp_path)))
-    actor = TrackerActor(partial(VideoWriter, tracker=tracker, results=results, fingerprints=PRINTS, top=5))
+    actor = TrackerActor(writers(tmp_path))
     broken = [replace(batch, video_id="b", frame=(0, 0)) for batch in batches("b")]  # frames must come in order
     for pair in zip(batches("a"), broken, strict=True):
         actor.add([pickle.dumps(batch) for batch in pair])
@@ -189,7 +206,6 @@ def test_a_failure_in_tracking_stops_no_other_video(tmp_path: Path) -> None:
     assert "frames must come in order" in status["b"]["error"]
     _, progress = actor.progress()
     assert progress.ok == progress.failed == 1
-    assert actor.failed() == {"b": status["b"]["error"]}
     assert {mask["video_id"] for mask in tables(tmp_path)["masks"]} == {"a"}
 
 

@@ -1,0 +1,142 @@
+"""How the output is written: rows of each video in files of its own, gathered into parts of a target size."""
+
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.results import SCHEMAS
+from pipelines.storage import Storage
+
+ROW_GROUP = 8192
+"""Rows of a row group, and thus those of a video or a part that are held in memory."""
+
+_ORDER = ("masks", "tracks", "videos")  # of putting in place: what it is all about comes last
+
+
+class Rows:
+    """Rows of the three tables on their way to the disk; memory stays flat, however many they are.
+
+    Attributes:
+        folder: a local folder that goes with them.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="openvis-rows-")
+        self.folder = Path(self._folder.name)
+        self._held = {table: schema.empty_table() for table, schema in SCHEMAS.items()}
+        self._writers = {
+            table: pq.ParquetWriter(self.file(table), schema, compression="zstd") for table, schema in SCHEMAS.items()
+        }
+
+    def file(self, table: str) -> Path:
+        """Where the rows of a table are once `close` was called."""
+        return self.folder / table
+
+    def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds rows to a table."""
+        if rows:
+            self.add_table(table, pa.Table.from_pylist(list(rows), SCHEMAS[table]))
+
+    def add_table(self, table: str, rows: pa.Table) -> None:
+        """Adds rows that are a table already."""
+        self._held[table] = pa.concat_tables([self._held[table], rows])
+        if self._held[table].num_rows >= ROW_GROUP:
+            self._flush(table)
+
+    def add_file(self, table: str, file: Path) -> None:
+        """Adds all rows of a Parquet file, a row group at a time."""
+        with pq.ParquetFile(file) as source:
+            for group in range(source.num_row_groups):
+                self.add_table(table, source.read_row_group(group, use_threads=False).cast(SCHEMAS[table]))
+
+    def bytes(self) -> int:
+        """Size on the disk so far."""
+        return sum(self.file(table).stat().st_size for table in SCHEMAS)
+
+    def close(self) -> None:
+        """Completes the files; nothing can be added any more."""
+        for table in SCHEMAS:
+            self._flush(table)
+            self._writers[table].close()
+
+    def put(self, storage: Storage, name: str) -> None:
+        """Makes them a part of an output; it counts from the last of its files on.
+
+        Raises:
+            OSError: the output cannot be written to; the part does not count.
+        """
+        self.close()
+        for table in _ORDER:
+            storage.put(self.file(table), f"{table}/{name}.parquet")
+        self._folder.cleanup()
+
+    def discard(self) -> None:
+        """Drops everything."""
+        for writer in self._writers.values():
+            writer.close()
+        self._folder.cleanup()
+
+    def _flush(self, table: str) -> None:
+        if self._held[table].num_rows:
+            self._writers[table].write_table(self._held[table].combine_chunks())
+            self._held[table] = SCHEMAS[table].empty_table()
+
+
+class PartWriter:
+    """Gathers the rows of finished videos, and puts them in place as parts. Can be pickled while it has none.
+
+    Args:
+        storage: the output.
+        run: what the parts' names begin with.
+        part_bytes: size on the disk, of all three tables, at which a part is put in place.
+        part_s: time after which it is, seconds since its first video.
+    """
+
+    def __init__(self, storage: Storage, run: str, part_bytes: float, part_s: float) -> None:
+        self.storage = storage
+        self.run = run
+        self.part_bytes = part_bytes
+        self.part_s = part_s
+        self._rows: Rows | None = None
+        self._since = 0.0
+
+    def add(self, video: Rows) -> None:
+        """Takes over the rows of a finished video.
+
+        Raises:
+            OSError: as `commit`.
+        """
+        video.close()
+        if self._rows is None:
+            self._rows, self._since = Rows(), time.monotonic()
+        for table in _ORDER:
+            self._rows.add_file(table, video.file(table))
+        video.discard()
+        self.commit_if_due()
+
+    def commit_if_due(self) -> None:
+        """Puts the part in place if it is large or old enough; raises as `commit`."""
+        if self._rows and (self._rows.bytes() >= self.part_bytes or time.monotonic() - self._since >= self.part_s):
+            self.commit()
+
+    def commit(self) -> None:
+        """Puts the part, if there is one, in place: its videos count from now on.
+
+        Raises:
+            OSError: the output cannot be written to; the part is kept for another try.
+        """
+        if self._rows:
+            self._rows.put(self.storage, f"{self.run}-{uuid.uuid4().hex[:12]}")
+            self._rows = None
+
+    def discard(self) -> None:
+        """Drops what is not in place."""
+        if self._rows:
+            self._rows.discard()
+            self._rows = None

@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+
+from jobs.compact import main
+from pipelines.results import Results
+from pipelines.storage import Storage
+from tests.pipelines.labels import put_part
+
+
+def test_parts_are_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = Results(Storage(str(tmp_path)))
+    for i in range(3):
+        put_part(results, f"000001-r-{i}", f"v{i}")
+    assert main(["--output", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"3 parts → 1, 0.0 MB → {tmp_path}\n"
+    assert len(results.parts()) == 1
+
+
+def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--output", str(tmp_path / "absent")]) == 2
+    assert main(["--output", str(tmp_path), "--part_mb", "large"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("absent is not there; give the output of a labelling run")
+    assert first.startswith("compact: error: ")
+    assert "part_mb" in second

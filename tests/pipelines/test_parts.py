@@ -1,0 +1,98 @@
+import pickle
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import parts
+from pipelines.parts import PartWriter, Rows
+from pipelines.results import Results
+from pipelines.storage import Storage
+from tests.pipelines.labels import row
+
+
+def video(name: str, frames: int = 1) -> Rows:
+    rows = Rows()
+    rows.add("masks", [row("masks", video_id=name, frame=frame) for frame in range(frames)])
+    rows.add("videos", [row("videos", video_id=name, status="ok")])
+    return rows
+
+
+def writer(folder: Path, part_bytes: float = 1e9, part_s: float = 1e9) -> PartWriter:
+    return pickle.loads(pickle.dumps(PartWriter(Storage(str(folder)), "000001-r", part_bytes, part_s)))
+
+
+def test_rows_of_many_batches_share_row_groups(tmp_path: Path) -> None:
+    rows = Rows()
+    for frame in range(30):
+        rows.add("masks", [row("masks", track_id=track, frame=frame) for track in range(500)])
+    rows.put(Storage(str(tmp_path)), "1-x")
+    file = pq.ParquetFile(tmp_path / "masks" / "1-x.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [8500, 6500]
+    assert file.read(columns=["frame"])["frame"].to_pylist() == [frame for frame in range(30) for _ in range(500)]
+    assert not rows.folder.exists()
+
+
+def test_adding_nothing_keeps_nothing() -> None:
+    """Most frames end no track: what is kept of them would grow with the video."""
+    rows = Rows()
+    for _ in range(100):
+        rows.add("tracks", [])
+    assert rows._held["tracks"].column("track_id").num_chunks <= 1
+    rows.discard()
+    assert not rows.folder.exists()
+
+
+def test_videos_are_gathered_into_parts_of_a_size(tmp_path: Path) -> None:
+    together = writer(tmp_path / "together")
+    for i in range(5):
+        each = video(f"v{i}", frames=20_000)
+        together.add(each)
+        assert not each.folder.exists()
+    size = together._rows.bytes() if together._rows else 0
+    assert Results(together.storage).parts() == []
+    together.commit()
+    together.commit()
+    assert len(Results(together.storage).parts()) == 1
+    masks = Results(together.storage).read("masks")
+    assert masks["video_id"].to_pylist() == [f"v{i}" for i in range(5) for _ in range(20_000)]
+
+    rolled = writer(tmp_path / "rolled", part_bytes=size / 2)
+    for i in range(5):
+        rolled.add(video(f"v{i}", frames=20_000))
+    rolled.commit()
+    assert [name.startswith("000001-r-") for name in Results(rolled.storage).parts()] == [True, True]
+    assert Results(rolled.storage).read("masks").num_rows == 100_000
+
+
+def test_no_video_waits_for_others_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(parts.time, "monotonic", lambda: now)
+    each, results = writer(tmp_path, part_s=60.0), Results(Storage(str(tmp_path)))
+    each.add(video("a"))
+    now = 59.0
+    each.add(video("b"))
+    assert results.parts() == []
+    now = 60.0
+    each.commit_if_due()
+    assert results.read("videos")["video_id"].to_pylist() == ["a", "b"]
+    each.add(video("c"))
+    now = 119.0
+    each.commit_if_due()
+    assert len(results.parts()) == 1
+    each.discard()
+    each.commit()
+    assert len(results.parts()) == 1
+
+
+def test_a_part_that_cannot_be_put_in_place_is_kept(tmp_path: Path) -> None:
+    each, results = writer(tmp_path / "out"), Results(Storage(str(tmp_path / "out")))
+    each.add(video("a"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "tracks").touch()  # no folder
+    with pytest.raises(OSError, match="tracks"):
+        each.commit()
+    assert results.parts() == []
+    (tmp_path / "out" / "tracks").unlink()
+    each.commit()
+    assert results.read("videos")["video_id"].to_pylist() == ["a"]
