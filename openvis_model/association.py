@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torchvision.ops import box_convert, box_iou
 
 from openvis_model.instances import Instances, TokenKind
 from openvis_model.rollout_tracker import RolloutTracker
@@ -282,8 +281,10 @@ def cosine(a: Float[Tensor, "M E"], b: Float[Tensor, "n E"]) -> Float[Tensor, "M
 
 def xywh_iou(a: Float[Tensor, "M 4"], b: Float[Tensor, "n 4"]) -> Float[Tensor, "M n"]:
     """Intersection over union of (x, y, width, height) boxes; 0 where both are empty."""
-    iou: Tensor = box_iou(box_convert(a, "xywh", "xyxy"), box_convert(b, "xywh", "xyxy"))
-    return iou.nan_to_num(0.0)
+    near = torch.maximum(a[:, None, :2], b[:, :2])
+    far = torch.minimum((a[:, :2] + a[:, 2:])[:, None], b[:, :2] + b[:, 2:])
+    shared = (far - near).clamp(min=0).prod(-1)
+    return (shared / (a[:, None, 2:].prod(-1) + b[:, 2:].prod(-1) - shared)).nan_to_num(0.0)
 
 
 def centre_area_aspect(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:

@@ -1,7 +1,6 @@
 """CLIP from `open_clip`: what it is built from, and its text tower."""
 
 import difflib
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -14,6 +13,7 @@ from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, CLIPTextCfg, CLIP
 from torch import Tensor, nn
 
 from openvis_model.convolutional_stem import ConvolutionalStem
+from openvis_model.vocabulary import split_words
 
 Stem = Literal["patches", "convolutional"]
 
@@ -156,11 +156,6 @@ class WordTokenizer:
             encoded = [self.start, *self.encode(text), self.end]
             row[: len(encoded)] = torch.tensor(encoded)
         return ids
-
-
-def split_words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
-    return re.findall(r"[^\W_]+", text.lower())
 
 
 class TextEncoder(nn.Module):

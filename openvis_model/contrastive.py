@@ -19,11 +19,12 @@ from open_clip import CLIP
 from torch import Tensor, nn
 
 from openvis_model.captioned_image import CaptionedImage
-from openvis_model.clip import TextEncoder, build_clip, build_tokenizer, split_words
+from openvis_model.clip import TextEncoder, build_clip, build_tokenizer
 from openvis_model.config import InstFormerConfig
 from openvis_model.inst_clip import pixel_statistics
 from openvis_model.inst_former import InstFormer
-from openvis_model.vocabulary import PROMPTS, Vocabulary, embed_vocabulary
+from openvis_model.text_embedding import embed_vocabulary
+from openvis_model.vocabulary import PROMPTS, Vocabulary, split_words
 from openvis_model.weights import save_checkpoint
 
 FITTING_STEPS = 400

@@ -14,8 +14,9 @@ from openvis_model.instances import tracking_tokens
 from openvis_model.losses import Match, SetCriterion, SetCriterionConfig, classification_loss, margin_loss
 from openvis_model.mask_proposal import Proposals
 from openvis_model.rollout_tracker import rollout_loss
+from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.training_clip import TrainingClip
-from openvis_model.vocabulary import Vocabulary, embed_vocabulary
+from openvis_model.vocabulary import Vocabulary
 from openvis_model.weights import save_checkpoint
 
 

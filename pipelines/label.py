@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.video_tracker import VideoTracker
-from openvis_model.vocabulary import Vocabulary, embed_vocabulary
+from openvis_model.vocabulary import Vocabulary
 from openvis_model.weights import fingerprint
 from pipelines.batches import LabelledBatch
 from pipelines.cluster import check_gpus, connect

@@ -1,5 +1,6 @@
 """The middle stage of labelling, on GPUs: batches of frames to instances."""
 
+import logging
 import os
 import pickle
 import time
@@ -64,6 +65,9 @@ class Model:
                     objectness_floor=self.objectness_floor,
                     frame_size=(labelled.info.height, labelled.info.width),
                 )
+        except torch.AcceleratorError as error:  # from then on every call of this process fails
+            logging.getLogger(__name__).critical("this process ends, its device is out of order: %s", error)
+            os._exit(1)  # Ray starts another one, and the batch again
         except Exception as error:  # a failure of one video never stops the others
             return replace(labelled, error=f"model failed on frames from {labelled.frame[0]}: {error!r}")
         return replace(labelled, instances=pickle.dumps(tuple(instances)), model_s=time.perf_counter() - start)

@@ -10,8 +10,9 @@ import torch.distributed as dist
 
 from openvis_model.association import AssociationConfig
 from openvis_model.inst_former import InstFormer
+from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.video_tracker import NO_TRACK, Track, TrackerState, VideoTracker, VideoTrackerConfig
-from openvis_model.vocabulary import Vocabulary, embed_vocabulary
+from openvis_model.vocabulary import Vocabulary
 from pipelines.datasets import ytvis
 from pipelines.datasets.annotations import GroundTruth, Mask, PredictedTrack
 from pipelines.decode import decode

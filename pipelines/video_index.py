@@ -38,6 +38,14 @@ _DECORD_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 
 _COUNTED_FORMATS = ("avi",)  # has no presentation timestamps, and those made up from its decoding order are wrong
 
+# FFmpeg goes by content, not by name: a playlist named .mp4 would make it open whatever the playlist says.
+_ONLY_VIDEOS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "3g2,3gp,asf,av1,avi,dv,flv,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,mxf,"
+    "nut,obu,ogg,webm,yuv4mpegpipe",
+}
+_ONLY_IMAGES = {"format_whitelist": "jpeg_pipe,png_pipe"}
+
 
 class VideoError(ValueError):
     """A video that cannot be read; the message is a reason for people, to stand in a table beside the video's name."""
@@ -186,7 +194,7 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         size = os.stat(path).st_size
         if size == 0:
             raise VideoError("empty file (0 bytes)")
-        container = av.open(path, "r")
+        container = av.open(path, "r", options=_ONLY_VIDEOS)
     except FileNotFoundError as error:
         raise VideoError("file not found") from error
     except (av.error.FFmpegError, OSError) as error:
@@ -232,7 +240,8 @@ def decode_packet(stream: VideoStream, packet: _Packet | None) -> list[av.VideoF
 def open_image(path: str) -> Iterator[av.VideoFrame]:
     """Gives the decoded frame of an image file; what fails in it or with it is the image's fault."""
     try:
-        with open(path, "rb") as file, av.open(file, "r") as container:  # by name, a % in it would be a pattern
+        # By name, a % in it would be a pattern.
+        with open(path, "rb") as file, av.open(file, "r", options=_ONLY_IMAGES) as container:
             yield next(container.decode(video=0))
     except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
         raise VideoError(f"{os.path.basename(path)}: not an image that can be read") from error

@@ -63,14 +63,14 @@ def find_videos(source: str) -> Iterator[Video]:
         ValueError: if there is nothing to read, no video, or one twice, or S3 refuses; names the place, the value and
             the remedy.
     """
-    ids, uris = set[str](), set[str]()
+    ids, uris = set[int](), set[int]()  # hashes, since there may be millions
     for place, video in _candidates(source):
-        if video.uri in uris:
+        if hash(video.uri) in uris:
             raise ValueError(f"{place}: uri {video.uri} is given twice; remove one of the two")
-        if video.video_id in ids:
+        if hash(video.video_id) in ids:
             raise ValueError(f"{place}: video_id {video.video_id!r} is given twice; every video needs its own")
-        ids.add(video.video_id)
-        uris.add(video.uri)
+        ids.add(hash(video.video_id))
+        uris.add(hash(video.uri))
         yield video
     if not ids:
         raise ValueError(f"input: no videos in {source}; known extensions are {' '.join(sorted(VIDEO_SUFFIXES))}")

@@ -6,7 +6,8 @@ import torch
 
 from openvis_model.config import InstFormerConfig, mini
 from openvis_model.inst_former import InstFormer
-from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding, embed_vocabulary, prompt_words
+from openvis_model.text_embedding import embed_vocabulary
+from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding, prompt_words
 
 NAMES = ("red striped star", "blue plain disc", "green dotted ring")
 WORDS = prompt_words(NAMES)

@@ -31,7 +31,7 @@ from pipelines.lease import hold_lease
 from pipelines.results import SCHEMAS, Results
 from pipelines.storage import Storage
 from pipelines.video_index import Sampling
-from tests.pipelines.clips import CLIPS, H264, VFR, cut_off, listed_clip, write_audio, write_clip, write_images
+from tests.pipelines.clips import H264, write_clip
 
 # No match is refused, as in benchmark runs.
 TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.55, max_gap=2)
@@ -117,7 +117,6 @@ def test_a_run_leaves_a_report(labelled: Path) -> None:
     "options",
     [
         {"batch_size": 16, "segment_frames": 32, "trackers": 3},
-        {"batch_size": 1, "segment_frames": None},
         {"batch_size": 4, "segment_frames": 8, "model_actors": 2},
     ],
     ids=str,
@@ -193,53 +192,6 @@ def test_overwriting_goes_on_where_it_was(labelled: Path, shapes: Path, tmp_path
     assert (summary.ok, summary.skipped, summary.frames) == (2, 1, 10)
     assert {video["frames"] for video in rows(output, "videos", "video_id")} == {5}
     assert max(mask["frame"] for mask in rows(output, "masks", "frame")) == 32
-
-
-# What becomes of each file of a grown archive, looked at every fourth frame: frames, and the reason if any are missing.
-WHOLE = dict.fromkeys(CLIPS, (12, None)) | {"one.mp4": (1, None), "images": (5, None)}
-HOSTILE = {
-    "empty.mkv": (0, "empty file (0 bytes)"),
-    "junk.mp4": (0, "not a video file"),
-    "sound.mp4": (0, "no video stream (audio only)"),
-    "no_index.mp4": (0, "its index (moov) is missing: the file was cut off"),
-    "cut.mkv": (None, "cut off: about"),
-}
-
-
-def test_a_mixed_archive(tmp_path: Path) -> None:
-    """Every format is labelled whole, whatever else lies beside it; what fails says why."""
-    folder, output = tmp_path / "archive", tmp_path / "out"
-    folder.mkdir()
-    for name in CLIPS:
-        listed_clip(folder, name)
-    (folder / "empty.mkv").write_bytes(b"")
-    (folder / "junk.mp4").write_bytes(b"no video at all" * 100)
-    write_audio(folder / "sound.mp4")
-    cut_off(folder / "b_frames.mp4", folder / "no_index.mp4", 0.5)
-    cut_off(folder / "b_frames.mkv", folder / "cut.mkv", 0.5)
-    write_images(folder / "images", 17)
-    (tmp_path / "names.txt").write_text("red striped star\n")
-    summary = label(tmp_path, output, input=str(folder), vocabulary=str(tmp_path / "names.txt"), stride=4)
-
-    found = {Path(video["uri"]).name: video for video in rows(output, "videos", "video_id")}
-    assert found.keys() == {*WHOLE, *HOSTILE}
-    for name, (frames, error) in WHOLE.items():
-        video = found[name]
-        assert (video["status"], video["frames"], video["error"]) == ("ok", frames, error), name
-        assert video["expected_frames"] == frames
-    for name, (frames, error) in HOSTILE.items():
-        assert error in found[name]["error"], name
-        assert found[name]["status"] == ("ok" if frames is None else "failed")
-    assert 0 < found["cut.mkv"]["frames"] < 12
-    assert (found["rotated_90.mp4"]["height"], found["rotated_90.mp4"]["width"]) == (128, 96)
-    assert (found["odd.mp4"]["height"], found["odd.mp4"]["width"]) == (75, 101)
-    assert summary.ok == len(WHOLE) + 1
-    assert sorted(summary.failures) == sorted(found[name]["video_id"] for name, (n, _) in HOSTILE.items() if n == 0)
-    times = {name: set() for name in found}
-    for mask in rows(output, "masks", "video_id", "frame"):
-        times[next(n for n, video in found.items() if video["video_id"] == mask["video_id"])].add(mask["time_s"])
-    expected = {float(time - VFR[0]) for time in VFR}
-    assert all(min(abs(time - other) for other in expected) < 2e-3 for time in times["variable.mp4"])
 
 
 def test_an_output_that_another_run_writes_to_is_left_alone(shapes: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from openvis_model.inst_former import InstFormer
+from pipelines import model_stage
 from pipelines.batches import LabelledBatch
 from pipelines.model_stage import Model
 from pipelines.video_index import VideoInfo
@@ -50,6 +51,22 @@ def test_a_failure_of_the_model_is_the_videos_error(model: Model, monkeypatch: p
     monkeypatch.setattr(InstFormer, "forward", fail)
     labelled = result(model(row(HEAD, np.zeros((2, 96, 128, 3), np.uint8))))
     assert labelled.error == "model failed on frames from 0: RuntimeError('out of memory')"
+
+
+def test_a_device_that_is_out_of_order_ends_the_process(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After, say, an illegal memory access CUDA refuses all work of a process: no later video may be blamed for it."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    def end(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(InstFormer, "forward", fail)
+    monkeypatch.setattr(model_stage.os, "_exit", end)
+    with pytest.raises(SystemExit) as stop:
+        model(row(HEAD, np.zeros((2, 96, 128, 3), np.uint8)))
+    assert stop.value.code == 1
 
 
 def test_batches_without_frames_pass_through(model: Model) -> None:

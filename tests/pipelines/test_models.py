@@ -5,7 +5,8 @@ import pytest
 import torch
 from pycocotools.mask import encode, iou
 
-from openvis_model.vocabulary import Vocabulary, embed_vocabulary
+from openvis_model.text_embedding import embed_vocabulary
+from openvis_model.vocabulary import Vocabulary
 from openvis_model.weights import fingerprint, save_checkpoint
 from pipelines import s3
 from pipelines.datasets.shapes import render
