@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import ray
 
@@ -24,7 +22,7 @@ from pipelines.decode_stage import Decode
 from pipelines.isolation import isolated
 from pipelines.label import LabelSummary, label_videos
 from pipelines.label_config import LabelConfig
-from pipelines.results import SCHEMAS, Results
+from pipelines.results import Results
 from pipelines.storage import Storage
 from pipelines.track_sink import Progress
 from pipelines.video_index import VideoError
@@ -66,46 +64,12 @@ def tables(output: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def leftovers(output: Path) -> list[str]:
-    """Files that belong to no part that counts, hidden ones too."""
-    parts = {f"{part}.parquet" for part in Results(Storage(str(output))).parts()}
-    return [path.name for table in SCHEMAS for path in (output / table).iterdir() if path.name not in parts]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     output = tmp_path_factory.mktemp("undisturbed")
     summary: LabelSummary = label(archive, output)
     assert (summary.ok, summary.failures) == (6, {})
     return tables(output)
-
-
-class Killer:
-    """Kills the processes of an actor once frames are done."""
-
-    def __init__(self, actor: str, times: int) -> None:
-        self.actor, self.left = actor, times
-
-    def __call__(self, done: Progress, total: int) -> None:
-        if not self.left or not done.frames:
-            return
-        for process in psutil.Process().children(recursive=True):
-            if f"ray::{self.actor}" in " ".join(process.cmdline()):
-                process.send_signal(signal.SIGKILL)
-                self.left -= 1
-                return
-
-
-@pytest.mark.parametrize(("actor", "times"), [("TrackerActor", 1), ("MapWorker(MapBatches(Model", 1)])
-def test_a_process_that_dies_changes_nothing(
-    actor: str, times: int, archive: Path, undisturbed: dict[str, Any], tmp_path: Path
-) -> None:
-    killer = Killer(actor, times)
-    summary = label(archive, tmp_path, killer)
-    assert killer.left == 0
-    assert (summary.ok, summary.failures) == (6, {})
-    assert tables(tmp_path) == undisturbed
-    assert leftovers(tmp_path) == []
 
 
 class DeadlyWriter(VideoWriter):

@@ -53,6 +53,18 @@ def test_a_file_appears_whole_or_not_at_all(root: str, tmp_path: Path) -> None:
         pass
 
 
+def test_what_dead_writers_left_is_removed(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    with storage.write("a/x.parquet") as file:
+        file.write(b"whole")
+    for name in ("a/.x.parquet.0123.partial", "a/.other.csv.0123.partial", ".lease.json.0123.partial"):
+        (tmp_path / name).touch()
+    storage.remove_partial("a/*.parquet")
+    tag = storage.replace_tagged("lease.json", b"mine", None)
+    assert tag is not None
+    assert everything(str(tmp_path), tmp_path) == {"a/x.parquet", "a/.other.csv.0123.partial", "lease.json"}
+
+
 def test_lists_are_of_one_folder(root: str, tmp_path: Path) -> None:
     storage = Storage(root)
     for path in ("a/1", "a/2 %+é?#", "a/b/3", "ab/4", "a/.hidden", "5"):
