@@ -4,8 +4,8 @@ Speed: the paper's model (random weights; ViT-B/32, ResNet-50, 100 queries, all 
 run: from memory in this process, and through Ray Data from an encoded file to tables. Start-up of Ray and its workers
 is left out, as a nightly job pays it once: the pipeline is timed between its first and its last batch.
 
-Memory: the built-in model on a video of one minute, on one of twenty, and on a hundred short ones, with an object store
-of 512 MB. Processes that Ray itself needs are not counted.
+Memory: the built-in model on a video of one minute, on one of twenty, and on a thousand short ones, with an object
+store of 512 MB. Processes that Ray itself needs are not counted; decoders are, with the workers that have them.
 """
 
 import re
@@ -38,20 +38,24 @@ from pipelines.track_sink import Progress
 from pipelines.video_index import Sampling, plan_video
 
 KEEP_ALL = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.0)
+DECODER = "pipelines.isolation"
 WORKERS = ("ray::MapWorker", "ray::TrackerActor", "ray::FlatMap", "ray::Write", "ray::IDLE")
-FPS, MINUTES, SHORT_VIDEOS = 8, 20, 100
+FPS, MINUTES, SHORT_VIDEOS = 8, 20, 1000
 HEIGHT, WIDTH, BATCH, BARE_FRAMES, FRAMES = 384, 640, 4, 12, 48
 
 
 @dataclass
 class Watch:
-    """When frames came, and the most memory that the workers and the object store took, MB."""
+    """When frames came, and the most memory that workers, driver and object store took, MB, by tenths of the videos."""
 
     came: list[tuple[float, int]] = field(default_factory=list)
-    workers: float = 0
+    workers: dict[int, float] = field(default_factory=dict)
+    driver: dict[int, float] = field(default_factory=dict)
     store: float = 0
+    tenth: int = 0
 
     def __call__(self, done: Progress, total: int) -> None:
+        self.tenth = 10 * done.ok // (total + 1)
         if done.frames and (not self.came or done.frames > self.came[-1][1]):
             self.came.append((time.perf_counter(), done.frames))
 
@@ -75,11 +79,15 @@ class Watch:
             workers = 0.0
             for process in psutil.process_iter(["name"]):
                 with suppress(psutil.Error):  # ended meanwhile
-                    if (process.info["name"] or "").startswith(WORKERS):
+                    name = process.info["name"] or ""
+                    if name.startswith(WORKERS) or (name.startswith("python") and DECODER in process.cmdline()):
                         workers += process.memory_full_info().uss / 2**20
+            driver = psutil.Process().memory_full_info().uss / 2**20
             used = re.search(r"memory usage (\d+) MiB", memory_summary(stats_only=True))
             assert used
-            self.workers, self.store = max(self.workers, workers), max(self.store, float(used[1]))
+            self.store = max(self.store, float(used[1]))
+            for most, now in ((self.workers, workers), (self.driver, driver)):
+                most[self.tenth] = max(most.get(self.tenth, 0), now)
 
 
 def label(source: Path, names: Path, output: Path, checkpoint: Path | None = None, batch_size: int = 8) -> Watch:
@@ -143,17 +151,23 @@ def bench_speed(root: Path, names: Path) -> None:
 
 
 def bench_memory(root: Path, names: Path) -> None:
-    """Peaks for a minute, twenty, and a hundred short videos."""
+    """Peaks for a minute, twenty, and many short videos, of which those of the second and the last tenth."""
     minute = next((write_split(root / "minute", "valid", 1, 0, SceneConfig(frames=60 * FPS)).path / "videos").iterdir())
     repeat(minute, MINUTES, root / "long.mp4")
-    short = write_split(root / "short", "valid", SHORT_VIDEOS, 0, SceneConfig(frames=16)).path / "videos"
-    sources = {"1 minute": minute, f"{MINUTES} minutes": root / "long.mp4", f"{SHORT_VIDEOS} videos": short}
+    drawn = list((write_split(root / "short", "valid", 20, 0, SceneConfig(frames=8)).path / "videos").iterdir())
+    (root / "many").mkdir()
+    for i in range(SHORT_VIDEOS):
+        (root / "many" / f"{i}.mp4").hardlink_to(drawn[i % len(drawn)])
+    sources = {"1 minute": minute, f"{MINUTES} minutes": root / "long.mp4", f"{SHORT_VIDEOS} videos": root / "many"}
     for number, (name, source) in enumerate(sources.items()):
         watch = label(source, names, root / str(number))
-        frames, rate = watch.came[-1][1], watch.rate()
         print(
-            f"{name:<12}{frames:>6} frames, {rate:5.1f}/s: workers {watch.workers:.0f} MB, store {watch.store:.0f} MB"
+            f"{name:<12}{watch.came[-1][1]:>6} frames, {watch.rate():5.1f}/s: "
+            f"workers {max(watch.workers.values()):.0f} MB, driver {max(watch.driver.values()):.0f} MB, "
+            f"store {watch.store:.0f} MB"
         )
+    for what, most in (("workers", watch.workers), ("driver", watch.driver)):
+        print(f"{what} in the last tenth of {name}: {most[9] / most[1]:.2f} × those in the second")
 
 
 def main() -> None:
