@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 
 from openvis_model.mask_proposal import SIZE_DIVISOR
 from pipelines.cluster import calm_data, data_stopped, is_loss, reason
@@ -141,8 +141,8 @@ class LabelRun:
             while not writing.done():
                 wait([writing], timeout=1)
                 self.lease.check()
-                for tracker in trackers:
-                    tracker.commit.remote(due=True)  # what cannot be put in place is tried again
+                with suppress(RayError):  # what cannot be put in place is tried again
+                    ray.get([tracker.commit.remote(due=True) for tracker in trackers], timeout=_ANSWER_S)
                 self._ask(trackers)
                 if self.progress != seen:
                     seen, since = self.progress, time.monotonic()
@@ -159,14 +159,14 @@ class LabelRun:
             raise RuntimeError(f"the run broke off, {reason(error)}; what is committed stays, run it again") from error
 
     def _ask(self, trackers: list[Any]) -> None:
-        with suppress(RayError, GetTimeoutError):
+        with suppress(RayError):
             self._lives |= dict(ray.get([tracker.progress.remote() for tracker in trackers], timeout=_ANSWER_S))
             self.report(self.progress)
 
     def _drain(self, trackers: list[Any]) -> None:
         """Waits until the videos that are begun are finished, no longer than `grace_s`."""
         deadline = time.monotonic() + self.config.grace_s
-        with suppress(RayError, GetTimeoutError, KeyboardInterrupt):
+        with suppress(RayError, KeyboardInterrupt):
             while (left := deadline - time.monotonic()) > 0:
                 if not any(ray.get([tracker.drain.remote() for tracker in trackers], timeout=left)):
                     return
@@ -178,7 +178,7 @@ class LabelRun:
         for committing in [tracker.commit.remote() for tracker in trackers]:
             try:
                 ray.get(committing, timeout=_COMMIT_S)
-            except (RayError, GetTimeoutError) as error:
+            except RayError as error:
                 wrong = error
         return wrong
 
@@ -189,7 +189,7 @@ class LabelRun:
             self.lease.check()
             self._commit(trackers)
         for tracker in trackers:
-            with suppress(RayError, GetTimeoutError):
+            with suppress(RayError):
                 ray.get(tracker.close.remote(), timeout=_ANSWER_S)
             ray.kill(tracker)
 

@@ -107,18 +107,13 @@ class PartWriter:
         self._since = 0.0
 
     def add(self, video: Rows) -> None:
-        """Takes over the rows of a finished video.
-
-        Raises:
-            OSError: as `commit`.
-        """
+        """Takes over the rows of a finished video."""
         video.close()
         if self._rows is None:
             self._rows, self._since = Rows(), time.monotonic()
         for table in _ORDER:
             self._rows.add_file(table, video.file(table))
         video.discard()
-        self.commit_if_due()
 
     def commit_if_due(self) -> None:
         """Puts the part in place if it is large or old enough; raises as `commit`."""

@@ -83,11 +83,16 @@ class TrackerActor:
         self.closed = self.draining = False
 
     def add(self, batches: list[bytes]) -> None:
-        """Takes in labelled batches in any order; those of a video that is done, or after the end, are left aside."""
+        """Takes in labelled batches in any order; those of a video that is done, or after the end, are left aside.
+
+        Raises:
+            OSError: the output cannot be written to.
+        """
         for data in batches:
             batch: LabelledBatch = pickle.loads(data)  # noqa: S301 - from our own model actors
             if not self.closed and (batch.video_id in self.writers or self._is_welcome(batch.video_id)):
                 self._add(batch)
+        self.commit(due=True)
         self.metrics.set_open(len(self.writers))
 
     def _is_welcome(self, video_id: str) -> bool:

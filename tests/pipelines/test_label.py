@@ -182,8 +182,12 @@ def test_what_is_labelled_is_not_labelled_again(labelled: Path, shapes: Path, tm
         label(shapes, output, stride=4)
 
 
-def test_overwriting_goes_on_where_it_was(labelled: Path, shapes: Path, tmp_path: Path) -> None:
+def test_overwriting_goes_on_where_it_was(
+    labelled: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As also a run does that takes its videos on in several chunks."""
     output = tmp_path / "copy"
+    monkeypatch.setattr("pipelines.label.CHUNK", 1)
     shutil.copytree(labelled, output)
     summary = label(shapes, output, stride=8, overwrite=True, input=str(shapes / "videos" / "1.mp4"))
     assert (summary.ok, summary.frames) == (1, 5)
@@ -192,6 +196,10 @@ def test_overwriting_goes_on_where_it_was(labelled: Path, shapes: Path, tmp_path
     assert (summary.ok, summary.skipped, summary.frames) == (2, 1, 10)
     assert {video["frames"] for video in rows(output, "videos", "video_id")} == {5}
     assert max(mask["frame"] for mask in rows(output, "masks", "frame")) == 32
+    last = json.loads(max((output / "runs").iterdir()).read_text())
+    assert last["passes"] == [None, None]
+    results = Results(Storage(str(output)))
+    assert results.listed(results.parts()).num_rows == 3  # of what was replaced, nothing is left
 
 
 def test_an_output_that_another_run_writes_to_is_left_alone(shapes: Path, tmp_path: Path) -> None:

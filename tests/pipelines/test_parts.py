@@ -60,6 +60,7 @@ def test_videos_are_gathered_into_parts_of_a_size(tmp_path: Path) -> None:
     rolled = writer(tmp_path / "rolled", part_bytes=size / 2)
     for i in range(5):
         rolled.add(video(f"v{i}", frames=20_000))
+        rolled.commit_if_due()
     rolled.commit()
     assert [name.startswith("000001-r-") for name in Results(rolled.storage).parts()] == [True, True]
     assert Results(rolled.storage).read("masks").num_rows == 100_000
@@ -72,6 +73,7 @@ def test_no_video_waits_for_others_too_long(tmp_path: Path, monkeypatch: pytest.
     each.add(video("a"))
     now = 59.0
     each.add(video("b"))
+    each.commit_if_due()
     assert results.parts() == []
     now = 60.0
     each.commit_if_due()

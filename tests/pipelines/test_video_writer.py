@@ -14,7 +14,7 @@ from openvis_model.rle import encode
 from openvis_model.video_tracker import VideoTracker, VideoTrackerConfig
 from openvis_model.vocabulary import VocabularyEmbedding
 from pipelines.batches import LabelledBatch
-from pipelines.parts import PartWriter
+from pipelines.parts import PartWriter, Rows
 from pipelines.results import Fingerprints, Results
 from pipelines.storage import Storage
 from pipelines.track_sink import TrackerActor
@@ -57,14 +57,21 @@ def batches(video_id: str = "v") -> list[LabelledBatch]:
     ]
 
 
-def writers(output: Path, part_s: float = 0.0) -> VideoWriters:
-    """Each finished video is a part, unless it may wait for others."""
-    parts = PartWriter(Storage(str(output)), "1", part_bytes=1e9, part_s=part_s)
-    return VideoWriters(VideoTracker(CONFIG, VOCABULARY), parts, PRINTS, top=5)
+class Impatient(PartWriter):
+    """Makes a part of every video."""
+
+    def add(self, video: Rows) -> None:
+        super().add(video)
+        self.commit()
+
+
+def writers(output: Path, parts: type[PartWriter] = PartWriter, part_s: float = 0.0) -> VideoWriters:
+    to = parts(Storage(str(output)), "1", part_bytes=1e9, part_s=part_s)
+    return VideoWriters(VideoTracker(CONFIG, VOCABULARY), to, PRINTS, top=5)
 
 
 def writer(output: Path) -> VideoWriter:
-    return writers(output).new("v", "/v.mp4")
+    return writers(output, Impatient).new("v", "/v.mp4")
 
 
 def tables(output: Path) -> dict[str, list[dict[str, Any]]]:
