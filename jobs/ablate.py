@@ -7,35 +7,22 @@ Run again after any interruption, it goes on where it was. The exit code is 0 if
 """
 
 import os
-import signal
 import sys
-from argparse import ArgumentError
-
-from jsonargparse import ArgumentParser
 
 import jobs.train
+from jobs.command import read_config, run_job, start
 from jobs.evaluate import CellProgress
 from pipelines.ablations import REPORT, AblationsConfig, ModelConfig, run_ablations
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; returns the exit code."""
-    parser = ArgumentParser(prog="python -m jobs.ablate", description=__doc__, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
-    parser.add_class_arguments(AblationsConfig)
-    try:
-        options = parser.instantiate(parser.parse_args(arguments))
-        config = AblationsConfig(**{name: value for name, value in vars(options).items() if name != "config"})
-        findings = run_ablations(config, train, CellProgress())
-    except (ArgumentError, ValueError) as error:
-        print(f"ablate: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        print(f"ablate: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nablate: interrupted; what is done stays, run it again to go on", file=sys.stderr)
-        return os.EX_TEMPFAIL
+    return run_job("ablate", lambda: _ablate(arguments), interrupted="what is done stays, run it again to go on")
+
+
+def _ablate(arguments: list[str] | None) -> int:
+    config = read_config("ablate", __doc__, AblationsConfig, arguments)
+    findings = run_ablations(config, train, CellProgress())
     for finding in findings:
         print(f"{finding.claim.better} > {finding.claim.worse}: {finding.verdict}")
     print(f"tables: {config.output}/{REPORT}")
@@ -58,5 +45,4 @@ def train(model: ModelConfig, output: str) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
-    sys.exit(main())
+    start(main)

@@ -5,11 +5,11 @@ python -m jobs.demo --output demo
 The folder then holds the videos, the tables, an overlay MP4 for each video, and a contact sheet.
 """
 
-import argparse
 import shutil
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.command import read_config, run_job, start
 from jobs.label import ProgressLine, print_summary
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
@@ -28,21 +28,36 @@ TILES = 4
 """Pictures of each video on the contact sheet."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """A demo.
+
+    Attributes:
+        output: empty or an earlier demo's folder.
+        videos: number of videos.
+    """
+
+    output: str = "demo"
+    videos: int = 3
+
+    def __post_init__(self) -> None:
+        if self.videos < 1:
+            raise ValueError(f"videos: expected at least 1, got {self.videos}")
+        folder = Path(self.output)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"output: {folder} is a file; choose a folder")
+        if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).exists():
+            raise ValueError(f"output: {folder} is not empty and no earlier demo; choose another folder")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the demo; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.demo", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--output", type=Path, default=Path("demo"), help="empty or earlier demo's folder (default: demo)"
-    )
-    parser.add_argument("--videos", type=int, default=3, help="number of videos (default: 3)")
-    options = parser.parse_args(arguments)
-    output: Path = options.output
-    if options.videos < 1:
-        parser.error(f"videos: must be at least 1, got {options.videos}")
-    if output.exists() and not output.is_dir():
-        parser.error(f"output: {output} is a file; choose a folder")
-    if output.exists() and any(output.iterdir()) and not (output / MARKER).exists():
-        parser.error(f"output: {output} is not empty and no earlier demo; choose another folder")
+    return run_job("demo", lambda: _demo(arguments), interrupted="run it again to begin anew")
+
+
+def _demo(arguments: list[str] | None) -> int:
+    options = read_config("demo", __doc__, DemoConfig, arguments)
+    output = Path(options.output)
     remove_earlier(output)
     output.mkdir(parents=True, exist_ok=True)
     (output / MARKER).touch()
@@ -82,4 +97,4 @@ def render_overlays(labels: str, output: Path) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

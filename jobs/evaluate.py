@@ -2,14 +2,17 @@
 
 python -m jobs.evaluate score --protocol lvvis --ground_truth val_instances.json --predictions results.json
 python -m jobs.evaluate run --config sweep.yaml
+
+The exit code is 0, 1 if a cell of a sweep failed or the run broke off, 2 for bad input, 75 if it was interrupted.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
+from jobs.command import add_files, new_parser, read_options, run_job, start
 from jobs.label import ProgressLine
 from pipelines.evaluation import Protocol, Score, score
 from pipelines.metrics.errors import KINDS
@@ -23,50 +26,48 @@ _SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "AR
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the job; returns the exit code: 0, 1 if a cell of a sweep failed, 2 for bad input."""
-    try:
-        options = _parse(sys.argv[1:] if arguments is None else arguments)
-        return _score(options.score) if options.subcommand == "score" else _run(options.run)
-    except (ArgumentError, ValueError) as error:
-        print(f"evaluate: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    """Runs the job; returns the exit code."""
+    return run_job("evaluate", lambda: _evaluate(arguments), interrupted="finished cells stay, run it again to go on")
+
+
+def _evaluate(arguments: list[str] | None) -> int:
+    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    return _score(options.score) if options.subcommand == "score" else _run(options.run)
 
 
 def _parse(arguments: list[str]) -> Namespace:
     """Returns the options; if a file of options has the same error on its own, the error names it."""
-    parser = _parser()
+    parser, commands = _parsers()
     try:
-        options: Namespace = parser.instantiate(parser.parse_args(arguments))
-        return options
-    except ArgumentError as error:
+        return read_options(parser, arguments, commands)
+    except ValueError as error:
         files = [value for option, value in pairwise(arguments) if option == "--config"]
         files += [option.removeprefix("--config=") for option in arguments if option.startswith("--config=")]
         for file in files:
             try:
-                parser.parse_args(["run", "--config", file])
-            except ArgumentError as own:
+                read_options(parser, ["run", "--config", file], commands)
+            except ValueError as own:
                 if str(own) == str(error):
                     raise ValueError(f"{file}: {error}") from error
         raise
 
 
-def _parser() -> ArgumentParser:
-    files = ArgumentParser(description="Score a file of predictions.")
+def _parsers() -> tuple[ArgumentParser, list[ArgumentParser]]:
+    """The job's, and those of its commands."""
+    files = new_parser("evaluate", "Score a file of predictions.")
     files.add_argument("--protocol", type=Protocol, required=True, help="whose rules")
     files.add_argument("--ground_truth", type=str, required=True, help="annotation file; BURST: all_classes.json")
     files.add_argument("--predictions", type=str, required=True, help="file in the benchmark's format for submissions")
     files.add_argument("--output", type=str, help="JSON file for all numbers, those of every category included")
     files.add_argument("--threads", type=int, default=1, help="threads to work in (default: 1)")
-    sweep = ArgumentParser(description="Label, export and score checkpoints × data sets × ablations.")
-    sweep.add_argument("--config", action="config", help="YAML file with any of the options below")
+    sweep = new_parser("evaluate", "Label, export and score checkpoints × data sets × ablations.")
+    add_files(sweep)
     sweep.add_class_arguments(SweepConfig)
-    parser = ArgumentParser(
-        prog="python -m jobs.evaluate", description=__doc__, exit_on_error=False, allow_abbrev=False
-    )
+    parser = new_parser("evaluate", __doc__)
     commands = parser.add_subcommands()
     commands.add_subcommand("score", files)
     commands.add_subcommand("run", sweep)
-    return parser
+    return parser, [files, sweep]
 
 
 def _score(options: Namespace) -> int:
@@ -169,4 +170,4 @@ def _print_table(columns: Sequence[str], rows: dict[str, list[float]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -6,14 +6,10 @@ Run again after any interruption, it goes on where it was. The exit code is 0 if
 failed (their reasons are in the `videos` table) or the run broke off, 2 for bad input, 75 if it was interrupted.
 """
 
-import os
-import signal
 import sys
 import time
-from argparse import ArgumentError
 
-from jsonargparse import ArgumentParser
-
+from jobs.command import read_config, run_job, start
 from pipelines.label import LabelSummary, label_videos
 from pipelines.label_config import LabelConfig
 from pipelines.track_sink import Progress
@@ -55,24 +51,14 @@ class ProgressLine:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; returns the exit code."""
-    parser = ArgumentParser(prog="python -m jobs.label", description=__doc__, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
-    parser.add_class_arguments(LabelConfig)
-    try:
-        options = parser.instantiate(parser.parse_args(arguments))
-        config = LabelConfig(**{name: value for name, value in vars(options).items() if name != "config"})
-        if config.checkpoint is None:
-            print("No checkpoint is given: the built-in model knows the words of Shapes only.", file=sys.stderr)
-        summary = label_videos(config, ProgressLine())
-    except (ArgumentError, ValueError) as error:
-        print(f"label: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except (OSError, RuntimeError) as error:
-        print(f"label: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nlabel: interrupted; what is committed stays, run it again to go on", file=sys.stderr)
-        return os.EX_TEMPFAIL
+    return run_job("label", lambda: _label(arguments), interrupted="what is committed stays, run it again to go on")
+
+
+def _label(arguments: list[str] | None) -> int:
+    config = read_config("label", __doc__, LabelConfig, arguments)
+    if config.checkpoint is None:
+        print("No checkpoint is given: the built-in model knows the words of Shapes only.", file=sys.stderr)
+    summary = label_videos(config, ProgressLine())
     print_summary(summary, config.output)
     return 1 if summary.failures else 0
 
@@ -93,5 +79,4 @@ def print_summary(summary: LabelSummary, output: str) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
-    sys.exit(main())
+    start(main)

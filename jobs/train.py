@@ -6,17 +6,15 @@ Run again after any interruption, it goes on at the step of its last checkpoint.
 there, 1 if the run broke off, 2 for bad input, 75 if it was interrupted.
 """
 
-import os
-import signal
 import sys
 import time
-from argparse import ArgumentError
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
+from jobs.command import add_files, new_parser, read_options, run_job, start
 from pipelines.stages import (
     InstanceStage,
     InstanceStageConfig,
@@ -86,28 +84,21 @@ def _duration(seconds: float) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; returns the exit code."""
-    parser = ArgumentParser(prog="python -m jobs.train", description=__doc__, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    return run_job("train", lambda: _train(arguments), interrupted="checkpoints stay, run it again to go on")
+
+
+def _train(arguments: list[str] | None) -> int:
+    parser = new_parser("train", __doc__)
+    add_files(parser)
     parser.add_class_arguments(TrainingConfig)
     parser.add_argument("--pretraining", type=PretrainingConfig | None, help="trains a miniature CLIP")
     parser.add_argument("--stage_1", type=InstanceStageConfig | None, help="trains proposals and InstCLIP")
     parser.add_argument("--stage_2", type=TrackingStageConfig | None, help="trains the rollout tracker")
-    try:
-        options = parser.instantiate(parser.parse_args(arguments))
-        config = TrainingConfig(**{field.name: options[field.name] for field in fields(TrainingConfig)})
-        summary = train(config, _stage(options), ProgressLine())
-    except (ArgumentError, ValueError) as error:
-        print(f"train: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        _end_line()
-        print(f"train: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        _end_line()
-        print("train: interrupted; checkpoints stay, run it again to go on", file=sys.stderr)
-        return os.EX_TEMPFAIL
-    _end_line()
+    options = read_options(parser, arguments)
+    config = TrainingConfig(**{field.name: options[field.name] for field in fields(TrainingConfig)})
+    summary = train(config, _stage(options), ProgressLine())
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
     print_summary(summary)
     return 0
 
@@ -121,11 +112,6 @@ def print_summary(summary: TrainingSummary) -> None:
     else:
         print(f"{summary.steps} steps were done already → {summary.model}")
     print(", ".join([f"loss {summary.loss:.4g}", *(_score(name, value) for name, value in summary.scores.items())]))
-
-
-def _end_line() -> None:
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
 
 
 _STAGES: dict[str, Callable[[Any], Stage]] = {
@@ -145,5 +131,4 @@ def _stage(options: Namespace) -> Stage:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
-    sys.exit(main())
+    start(main)

@@ -8,11 +8,9 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import pyarrow.compute as pc
-
 from pipelines.lease import Lease, hold_lease
 from pipelines.parts import Rows
-from pipelines.results import PART_COLUMN, SCHEMAS, Results
+from pipelines.results import SCHEMAS, Results
 from pipelines.storage import Storage
 
 _SETTLE_BYTES = 128e6  # of parts that become one
@@ -85,9 +83,8 @@ def settle(results: Results, lease: Lease) -> None:
         for name in set(results.names(table)) - set(parts):
             lease.check()
             results.storage.remove(f"{table}/{name}.parquet")
-    rows = pc.value_counts(results.listed(parts)[PART_COLUMN]).to_pylist()
-    counting = {each["values"]: each["counts"] for each in pc.value_counts(results.counting()[PART_COLUMN]).to_pylist()}
-    stale = sorted(each["values"] for each in rows if counting.get(each["values"], 0) < each["counts"])
+    listed, counting = results.listed(parts), results.counting()
+    stale = [part for part, videos in zip(parts, listed, strict=True) if videos.num_rows > len(counting[part])]
     for group in _groups(stale, _sizes(results) if stale else {}, _SETTLE_BYTES):
         _merge(results, group, lease)
 
@@ -97,12 +94,11 @@ def _merge(results: Results, parts: Sequence[str], lease: Lease) -> None:
     counting = results.counting()
     merged = Rows()
     for part in parts:
-        ids = counting.filter(pc.equal(counting[PART_COLUMN], part))["video_id"].combine_chunks()
         for table in SCHEMAS:
-            for rows in results.row_groups(table, part, ids):
+            for rows in results.row_groups(table, part, counting[part]):
                 merged.add_table(table, rows)
     lease.check()
-    if any(part in parts for part in counting[PART_COLUMN].unique().to_pylist()):
+    if any(len(counting[part]) for part in parts):
         merged.put(results.storage, f"{results.next_run()}-{uuid.uuid4().hex[:12]}")
     else:
         merged.discard()

@@ -7,9 +7,10 @@ finished and written while others are still being decoded. Dense masks never lea
 """
 
 import hashlib
+import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -116,7 +117,9 @@ def label_videos(
                     _label(config, run, results, writers, todo, proven=len(todo) < len(found))
                 finally:
                     with suppress(OSError, ValueError):  # what has ended the run says more
-                        failures = _failures(results.of_run(name))
+                        failures = _failures(
+                            rows for part in results.of_run(name) for rows in results.row_groups("videos", part)
+                        )
                     told |= {**vars(run.progress), "passes": run.passes, "failures": failures}
             done = run.progress
             settle(results, lease)
@@ -124,7 +127,7 @@ def label_videos(
         videos=len(found),
         skipped=len(found) - len(todo),
         ok=len(todo) - len(failures),
-        failures=_failures_among(results.counting(), found) | failures,
+        failures=_failures_among(results, found) | failures,
         frames=done.frames,
         tracks=done.tracks,
         seconds=time.monotonic() - start,
@@ -137,8 +140,10 @@ def _label(
     """Labels videos; what is lost again and again gets a row that says so."""
 
     def left(wanted: Sequence[Video]) -> list[Video]:
-        done = set(results.of_run(writers.parts.run)["video_id"].to_pylist())
-        return [video for video in wanted if video.video_id not in done]
+        its = results.listed(results.of_run(writers.parts.run))
+        done = pa.chunked_array([ids for videos in its for ids in videos["video_id"].chunks], pa.string())
+        missing = pc.invert(pc.is_in(pa.array([video.video_id for video in wanted], pa.string()), done))
+        return list(itertools.compress(wanted, missing.to_pylist()))
 
     for chunk in todo.chunks(CHUNK):
         for video, reason in reconcile(chunk, run, left, attempts=config.max_attempts, proven=proven):
@@ -151,14 +156,17 @@ def _label(
         proven = True
 
 
-def _failures(videos: pa.Table) -> dict[str, str]:
-    """Ids and reasons of those of the `videos` table that failed."""
-    failed = videos.filter(pc.equal(videos["status"], "failed"))
-    return dict(zip(failed["video_id"].to_pylist(), failed["error"].to_pylist(), strict=True))
+def _failures(tables: Iterable[pa.Table]) -> dict[str, str]:
+    """Ids and reasons of those that failed, of the `videos` table."""
+    found: dict[str, str] = {}
+    for videos in tables:
+        failed = videos.filter(pc.equal(videos["status"], "failed"))
+        found |= zip(failed["video_id"].to_pylist(), failed["error"].to_pylist(), strict=True)
+    return found
 
 
-def _failures_among(videos: pa.Table, wanted: Worklist) -> dict[str, str]:
-    failures = _failures(videos)
+def _failures_among(results: Results, wanted: Worklist) -> dict[str, str]:
+    failures = _failures(results.scan("videos", ("video_id", "status", "error")))
     if not failures:
         return {}
     ids = (video_id for batch in wanted.batches() for video_id in batch["video_id"].to_pylist())

@@ -11,11 +11,13 @@ last part that has it labelled counts, or the last one that says that it failed.
 
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -76,9 +78,6 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 _READERS = 16  # files at a time
 
-PART_COLUMN = "part"
-"""Of the `videos` table while it is worked with: which part its rows are in."""
-
 _RUN = re.compile(r"(\d+)-")
 
 
@@ -100,8 +99,8 @@ class Results:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self._videos: dict[str, pa.Table] = {}  # of each part: they never change
-        self._known: tuple[list[str], pa.Table] | None = None
+        self._listed: dict[str, pa.Table] = {}  # id and status of the videos of each part: they never change
+        self._counting: tuple[list[str], dict[str, pa.Array]] | None = None
 
     def read(self, table: str, *, video_id: str | None = None) -> pa.Table:
         """All rows of a table that count, or those of one video.
@@ -111,12 +110,29 @@ class Results:
         """
         if table not in SCHEMAS:
             raise ValueError(f"table: unknown name {table!r}; choose from {tuple(SCHEMAS)}")
+        return pa.concat_tables([SCHEMAS[table].empty_table(), *self.scan(table, video_id=video_id)])
+
+    def scan(
+        self,
+        table: str,
+        columns: Sequence[str] | None = None,
+        *,
+        video_id: str | None = None,
+        each: Callable[[pa.Table], Any] = lambda rows: rows,
+    ) -> list[Any]:
+        """As `read`, but some columns only, and what `each` makes of the rows of each part."""
+        read = partial(self._rows, table, columns)
         while True:
+            wanted = self.counting()
+            if video_id is not None:
+                wanted = {part: ids.filter(pc.equal(ids, video_id)) for part, ids in wanted.items()}
+            wanted = {part: ids for part, ids in wanted.items() if len(ids)}
             try:
-                return self._read(table, video_id)
-            except FileNotFoundError as error:
+                with ThreadPoolExecutor(_READERS) as pool:  # S3 takes its time for each
+                    return list(pool.map(lambda part, ids: each(read(part, ids)), wanted, wanted.values()))
+            except FileNotFoundError:
                 # Merged into another part since it was listed? What is still listed is really not there.
-                if any(str(error.filename).endswith(f"/{part}.parquet") for part in self.parts()):
+                if set(wanted) <= set(self.parts()):
                     raise
 
     def parts(self) -> list[str]:
@@ -134,31 +150,28 @@ class Results:
         numbers = [int(found[1]) for table in SCHEMAS for name in self.names(table) if (found := _RUN.match(name))]
         return f"{max(numbers, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
 
-    def counting(self) -> pa.Table:
-        """The `videos` table, and in a column `part` which part the rows of each video that count are in."""
+    def counting(self) -> dict[str, pa.Array]:
+        """Ids of the videos whose rows in a part count: of each video the last that is labelled, or else the last."""
         parts = self.parts()
-        if self._known is None or self._known[0] != parts:
-            self._videos = {part: self._videos[part] for part in parts if part in self._videos}
-            self._known = parts, _counting(self.listed(parts))
-        return self._known[1]
+        if self._counting is None or self._counting[0] != parts:
+            self._listed = {part: self._listed[part] for part in parts if part in self._listed}
+            self._counting = parts, _counting(dict(zip(parts, self.listed(parts), strict=True)))
+        return self._counting[1]
 
-    def of_run(self, run: str) -> pa.Table:
-        """What a run has committed so far of the `videos` table."""
-        return self.listed([part for part in self.parts() if part.startswith(f"{run}-")])
+    def listed(self, parts: Sequence[str]) -> list[pa.Table]:
+        """`video_id` and `status` of the videos of some parts, whether they count or not; kept in memory."""
+        new = [part for part in parts if part not in self._listed]
+        with ThreadPoolExecutor(_READERS) as pool:
+            self._listed |= zip(new, pool.map(partial(self._rows, "videos", ("video_id", "status")), new), strict=True)
+        return [self._listed[part] for part in parts]
 
-    def listed(self, parts: Sequence[str]) -> pa.Table:
-        """All rows of the `videos` table in some parts, in their order, and in a column `part` in which."""
-        new = [part for part in parts if part not in self._videos]
-        with ThreadPoolExecutor(_READERS) as pool:  # S3 takes its time for each
-            self._videos |= zip(new, pool.map(partial(self._rows, "videos"), new), strict=True)
-        tables = [
-            self._videos[part].append_column(PART_COLUMN, pa.repeat(part, self._videos[part].num_rows))
-            for part in parts
-        ]
-        schema = SCHEMAS["videos"].append(pa.field(PART_COLUMN, pa.string()))
-        return pa.concat_tables([schema.empty_table(), *tables])
+    def of_run(self, run: str) -> list[str]:
+        """Names of the parts that a run has put in place so far."""
+        return [part for part in self.parts() if part.startswith(f"{run}-")]
 
-    def row_groups(self, table: str, part: str, video_ids: pa.Array | None = None) -> Iterator[pa.Table]:
+    def row_groups(
+        self, table: str, part: str, video_ids: pa.Array | None = None, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
         """Yields a table's rows in one part, or those of some videos, a row group at a time.
 
         Raises:
@@ -171,8 +184,11 @@ class Results:
                 for group in range(found.num_row_groups):
                     if video_ids is None or _may_have(found.metadata.row_group(group), video_ids):
                         # Threads of pyarrow's scanner can abort the process at its end where torch is loaded too.
-                        rows = found.read_row_group(group, use_threads=False).cast(SCHEMAS[table])
-                        yield rows if video_ids is None else rows.filter(pc.is_in(rows["video_id"], video_ids))
+                        rows = found.read_row_group(group, columns and ["video_id", *columns], use_threads=False)
+                        if video_ids is not None:
+                            rows = rows.filter(pc.is_in(rows["video_id"], video_ids))
+                        schema = _schema(table, columns)
+                        yield rows.select(schema.names).cast(schema)
             except pa.ArrowException as error:
                 raise ValueError(f"{self.storage.root}/{table}/{part}.parquet: damaged ({error}); remove it") from error
 
@@ -185,32 +201,29 @@ class Results:
         for table in SCHEMAS:
             self.storage.check_writable(table)
 
-    def _read(self, table: str, video_id: str | None) -> pa.Table:
-        videos = self.counting()
-        if video_id is not None:
-            videos = videos.filter(pc.equal(videos["video_id"], video_id))
-        if table == "videos":
-            return videos.drop_columns([PART_COLUMN])
-        ids = {
-            part: videos.filter(pc.equal(videos[PART_COLUMN], part))["video_id"].combine_chunks()
-            for part in videos[PART_COLUMN].unique().to_pylist()
-        }
-        with ThreadPoolExecutor(_READERS) as pool:
-            tables = list(pool.map(partial(self._rows, table), ids, ids.values()))
-        return pa.concat_tables([SCHEMAS[table].empty_table(), *tables])
-
-    def _rows(self, table: str, part: str, video_ids: pa.Array | None = None) -> pa.Table:
-        return pa.concat_tables([SCHEMAS[table].empty_table(), *self.row_groups(table, part, video_ids)])
+    def _rows(self, table: str, columns: Sequence[str] | None, part: str, ids: pa.Array | None = None) -> pa.Table:
+        return pa.concat_tables([_schema(table, columns).empty_table(), *self.row_groups(table, part, ids, columns)])
 
 
-def _counting(videos: pa.Table) -> pa.Table:
-    """Of the rows of each video the last that is labelled, or else the last."""
+def _schema(table: str, columns: Sequence[str] | None) -> pa.Schema:
+    return SCHEMAS[table] if columns is None else pa.schema([SCHEMAS[table].field(name) for name in columns])
+
+
+def _counting(listed: dict[str, pa.Table]) -> dict[str, pa.Array]:
+    if not listed:
+        return {}
+    videos = pa.concat_tables(listed.values())
     ok = pc.cast(pc.fill_null(pc.equal(videos["status"], "ok"), False), pa.int64())
-    place = pa.array(range(videos.num_rows), pa.int64())
-    rank = pc.add(pc.multiply(ok, videos.num_rows), place)
+    rank = pc.add(pc.multiply(ok, videos.num_rows), pa.array(np.arange(videos.num_rows)))
     best = pa.table({"video_id": videos["video_id"], "rank": rank}).group_by("video_id", use_threads=False)
-    kept = best.aggregate([("rank", "max")])["rank_max"].to_numpy() % max(videos.num_rows, 1)
-    return videos.take(pa.array(sorted(kept), pa.int64()))
+    places = np.sort(best.aggregate([("rank", "max")])["rank_max"].to_numpy() % max(videos.num_rows, 1))
+    ends = np.cumsum([table.num_rows for table in listed.values()])
+    found = {}
+    for part, end in zip(listed, ends.tolist(), strict=True):
+        start = end - listed[part].num_rows
+        here = places[np.searchsorted(places, start) : np.searchsorted(places, end)] - start
+        found[part] = listed[part]["video_id"].take(pa.array(here)).combine_chunks()
+    return found
 
 
 def _may_have(group: pq.RowGroupMetaData, video_ids: pa.Array) -> bool:

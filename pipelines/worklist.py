@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
+from functools import partial
 from itertools import islice
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ BATCH = 2**16
 """Videos that are held in memory, and looked up together."""
 
 _SCHEMA = pa.schema([(field.name, pa.string()) for field in fields(Video)])
+_KNOWN = pa.schema([("video_id", pa.string()), ("uri_hash", pa.int64()), ("done", pa.bool_())])
 
 
 class Worklist:
@@ -68,27 +70,39 @@ def undone(
     Raises:
         ValueError: there are such videos, and they are not to be overwritten.
     """
-    there = results.counting().select(["video_id", "uri", "status", *vars(fingerprints)])
-    same = {name: pc.equal(there[name], value) for name, value in vars(fingerprints).items()}
-    differing = [name.removesuffix("_fingerprint") for name in same if not pc.all(same[name]).as_py()]
-    if differing and there.num_rows and not overwrite:
+    columns = ("video_id", "uri", "status", *vars(fingerprints))
+    there = results.scan(
+        "videos", columns, each=partial(_is_done, fingerprints=fingerprints, retry_failed=retry_failed)
+    )
+    differing = list(dict.fromkeys(name for _, names in there for name in names))
+    if differing and not overwrite:
         raise _conflict(results, f"videos labelled with another {' and '.join(differing)}")
-    done = pc.equal(there["status"], "ok")
-    if retry_failed is False:
-        done = pc.or_(done, pc.equal(there["status"], "failed"))
-    for mask in same.values():
-        done = pc.and_(done, mask)
-    ids, uris, done = there["video_id"].combine_chunks(), there["uri"].combine_chunks(), done.combine_chunks()
+    known = pa.concat_tables([_KNOWN.empty_table(), *(table for table, _ in there)]).combine_chunks()
+    ids, uri_hashes, done = (known[name].combine_chunks() for name in _KNOWN.names)
     for batch in found.batches():
         place = pc.index_in(batch["video_id"], ids)
-        its_uri = uris.take(place)
-        moved = pc.fill_null(pc.not_equal(its_uri, batch["uri"]), False)
+        moved = pc.fill_null(pc.not_equal(uri_hashes.take(place), _hashes(batch["uri"])), False)
         if not overwrite and pc.any(moved).as_py():
             first = batch.filter(moved).to_pylist()[0]
-            old = its_uri.filter(moved)[0]
+            old = results.read("videos", video_id=first["video_id"])["uri"][0]
             raise _conflict(results, f"{old} under the id {first['video_id']!r}, which is now that of {first['uri']}")
         skipped = pc.and_(pc.fill_null(done.take(place), False), pc.invert(moved))
         yield from (Video(**row) for row in batch.filter(pc.invert(skipped)).to_pylist())
+
+
+def _is_done(rows: pa.Table, fingerprints: Fingerprints, *, retry_failed: bool) -> tuple[pa.Table, list[str]]:
+    """What is to be known of videos that the output has, and which of their fingerprints are not those of this run."""
+    same = {name: pc.equal(rows[name], value) for name, value in vars(fingerprints).items()}
+    done = pc.is_in(rows["status"], pa.array(["ok"] if retry_failed else ["ok", "failed"]))
+    for mask in same.values():
+        done = pc.and_(done, mask)
+    differing = [name.removesuffix("_fingerprint") for name, mask in same.items() if not pc.all(mask).as_py()]
+    return pa.table([rows["video_id"], _hashes(rows["uri"]), done], _KNOWN), differing
+
+
+def _hashes(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Eight bytes instead of a hundred; of this process alone."""
+    return pa.array(map(hash, texts.to_pylist()), pa.int64())
 
 
 def _conflict(results: Results, what: str) -> ValueError:

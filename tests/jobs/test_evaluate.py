@@ -100,8 +100,14 @@ def test_burst_has_its_own_table(tmp_path: Path, capsys: pytest.CaptureFixture[s
     [
         (["score", "--protocol", "coco"], "coco"),
         (["score", "--protocol", "lvvis", "--ground_truth", "a"], "predictions"),
-        (["score", "--proto", "lvvis", "--ground_truth", "a", "--predictions", "b"], "--proto"),
-        (["score", "--thread=2", "--protocol", "lvvis", "--ground_truth", "a", "--predictions", "b"], "--thread=2"),
+        (
+            ["score", "--proto", "lvvis", "--ground_truth", "a", "--predictions", "b"],
+            "proto: no such option; did you mean protocol?",
+        ),
+        (
+            ["score", "--thread=2", "--protocol", "lvvis", "--ground_truth", "a", "--predictions", "b"],
+            "thread: no such",
+        ),
         (["score", "--protocol", "lvvis", "--ground_truth", "a", "--predictions", "b", "--threads", "two"], "threads"),
         (["run", "--batch_size", "many"], "batch_size"),
         (["run", "--config", "nowhere.yaml"], "nowhere.yaml"),

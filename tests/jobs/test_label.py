@@ -10,7 +10,7 @@ from pipelines.track_sink import Progress
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--inptu", "x", "--output", "y", "--vocabulary", "z"], "--inptu"),
+        (["--inptu", "x", "--output", "y", "--vocabulary", "z"], "inptu: no such option; did you mean input?"),
         (["--input", "x", "--output", "y"], "vocabulary"),
         (["--input", "x", "--output", "y", "--vocabulary", "z", "--batch_size", "many"], "batch_size"),
     ],

@@ -26,9 +26,8 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def refused(message: str, *arguments: str | Path) -> None:
     """In this process, which is much faster."""
     stderr = io.StringIO()
-    with redirect_stderr(stderr), pytest.raises(SystemExit) as stop:
-        main([str(each) for each in arguments])
-    assert stop.value.code == 2
+    with redirect_stderr(stderr):
+        assert main([str(each) for each in arguments]) == 2
     assert stderr.getvalue().startswith("render: error: ")
     assert stderr.getvalue().count("\n") == 1
     assert message in stderr.getvalue()
@@ -92,10 +91,10 @@ def test_renders_video_and_sheet(folder: Path, tmp_path: Path) -> None:
 
 def test_tracks_are_selected_and_the_id_finds_a_moved_video(folder: Path, tmp_path: Path) -> None:
     common = ("--labels", folder / "labels", "--output", tmp_path / "x.mp4")
-    assert run("--video", folder / "v.mp4", *common, "--min-score", "0.5").returncode == 0
+    assert run("--video", folder / "v.mp4", *common, "--min_score", "0.5").returncode == 0
     assert drawn(tmp_path / "x.mp4") == [0]
     (tmp_path / "moved.mp4").write_bytes((folder / "v.mp4").read_bytes())
-    done = run("--video", tmp_path / "moved.mp4", "--video-id", "v", *common, "--most", "1")
+    done = run("--video", tmp_path / "moved.mp4", "--video_id", "v", *common, "--most", "1")
     assert done.returncode == 0, done.stderr
     assert drawn(tmp_path / "x.mp4") == [0]
 
@@ -104,9 +103,9 @@ def test_what_cannot_be_found_is_named(folder: Path, tmp_path: Path) -> None:
     labels, output = ("--labels", folder / "labels"), ("--output", tmp_path / "x.mp4")
     video = ("--video", folder / "v.mp4")
     refused("none.mp4 is not there", "--video", tmp_path / "none.mp4", *labels, *output)
-    refused("none is not a folder", *video, "--labels", tmp_path / "none", *output)
+    refused("none is not there", *video, "--labels", tmp_path / "none", *output)
     refused(f"{tmp_path} has no labelled videos", *video, "--labels", tmp_path, *output)
-    refused("no video-id w; it has ", *video, *labels, *output, "--video-id", "w")
+    refused("no video_id w; it has ", *video, *labels, *output, "--video_id", "w")
     done = run("--video", folder / "other.mp4", *labels, *output)
     assert done.returncode == 2
     assert f"has no video {folder / 'other.mp4'}; it has {folder.resolve() / 'failed.mp4'} (f), " in done.stderr
@@ -119,8 +118,8 @@ def test_a_video_that_was_labelled_twice_needs_its_id(folder: Path, tmp_path: Pa
     twice = [{"video_id": each, "uri": str(folder.resolve() / "v.mp4"), "status": "ok"} for each in ("p", "q")]
     write(tmp_path / "labels", videos=twice)
     common = ("--video", folder / "v.mp4", "--labels", tmp_path / "labels", "--output", tmp_path / "x.mp4")
-    refused("2 times; choose one with --video-id: p, q", *common)
-    assert run(*common, "--video-id", "q").returncode == 0
+    refused("2 times; choose one with --video_id: p, q", *common)
+    assert run(*common, "--video_id", "q").returncode == 0
     assert drawn(tmp_path / "x.mp4") == []
 
 
@@ -131,10 +130,10 @@ def test_a_video_that_was_labelled_twice_needs_its_id(folder: Path, tmp_path: Pa
         (("--output", "{}/v.mp4/x.mp4"), "v.mp4/x.mp4 ("),
         (("--output", "{}/v.mp4"), "is the video itself"),
         (("--output", "x.mp4", "--sheet", "x.gif"), "sheet: x.gif must end with .png"),
-        (("--output", "x.mp4", "--min-score", "2"), "min-score: must be from 0 to 1, got 2.0"),
-        (("--output", "x.mp4", "--most", "0"), "most: must be at least 1, got 0"),
-        ((), "the following arguments are required: --output"),
-        (("--output", "x.mp4", "--fps", "3"), "unrecognized arguments: --fps 3"),
+        (("--output", "x.mp4", "--min_score", "2"), "min_score: expected 0 to 1, got 2.0"),
+        (("--output", "x.mp4", "--most", "0"), "most: expected at least 1, got 0"),
+        ((), "the following arguments are required: output"),
+        (("--output", "x.mp4", "--fps", "3"), "fps: no such option"),
     ],
 )
 def test_bad_arguments(arguments: tuple[str, ...], message: str, folder: Path) -> None:
@@ -146,5 +145,5 @@ def test_bad_arguments(arguments: tuple[str, ...], message: str, folder: Path) -
 def test_help_explains() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for text in ("--sheet PNG", "found by its path", "masks of the one before"):
+    for text in ("--sheet", "absolute path", "masks of the one before"):
         assert text in done.stdout

@@ -42,7 +42,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainingConfig]:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--outptu", "x", "--steps", "3", "--batch_size", "2"], "--outptu"),
+        (["--outptu", "x", "--steps", "3", "--batch_size", "2"], "did you mean output?"),
         (["--output", "x", "--steps", "3"], "batch_size"),
         (["--output", "x", "--steps", "few", "--batch_size", "2"], "steps"),
         (["--output", "x", "--steps", "3", "--batch_size", "2", "--workers", "3"], "batch_size: expected a multiple"),

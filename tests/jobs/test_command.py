@@ -1,0 +1,112 @@
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from jobs.command import read_config, run_job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """How.
+
+    Attributes:
+        max_gap: frames.
+    """
+
+    max_gap: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A job.
+
+    Attributes:
+        input: where from.
+        batch_size: how many.
+        kind: which.
+        tracker: how.
+    """
+
+    input: str
+    batch_size: int = 8
+    kind: Literal["a", "b"] = "a"
+    tracker: Inner = field(default_factory=Inner)
+
+
+def parse(*arguments: str) -> Config:
+    return read_config("test", "What it does.", Config, arguments)
+
+
+def test_options_come_from_files_and_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("input: x\nbatch_size: 4\ntracker: {max_gap: 5}\n")
+    (tmp_path / "b.yaml").write_text("batch_size: 5\n")
+    files = ("--config", str(tmp_path / "a.yaml"), "--config", str(tmp_path / "b.yaml"))
+    assert parse(*files, "--kind", "b") == Config(input="x", batch_size=5, kind="b", tracker=Inner(max_gap=5))
+    assert parse(*files, "--batch_size", "6", "--tracker.max_gap", "7").tracker.max_gap == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--inptu", "x"), "inptu: no such option; did you mean input?"),
+        (("--input", "x", "--batch-size", "3"), "batch-size: no such option; did you mean batch_size?"),
+        (
+            ("--input", "x", "--tracker.max_gaps", "3"),
+            "tracker.max_gaps: no such option; did you mean tracker.max_gap?",
+        ),
+        (("--input", "x", "--zzz"), "zzz: no such option; see --help"),
+        (("--input", "x", "--batch_size", "many"), "batch_size: expected int, got many"),
+        (("--input", "x", "--tracker.max_gap", "x"), "tracker.max_gap: expected int, got x"),
+        (("--input", "x", "--kind", "c"), "kind: expected Literal['a', 'b'], got c"),
+        ((), "the following arguments are required: input"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_remedy(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - compared below
+        parse(*arguments)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("inptu: x", "inptu: no such option; did you mean input?"),
+        ("input: x\ntracker: {max_gaps: 3}", "tracker.max_gaps: no such option; did you mean tracker.max_gap?"),
+        ("input: x\nbatch_size: many", "batch_size: expected int, got many"),
+        ("input: [", "Problems parsing config: "),
+    ],
+)
+def test_so_it_is_in_files(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(content)
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - compared below
+        parse("--config", str(tmp_path / "a.yaml"))
+    assert str(error.value).startswith(message)
+
+
+def test_help_and_the_config_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    for option, text in (("--help", "how many. (type: int, default: 8)"), ("--print_config", "batch_size: 8")):
+        with pytest.raises(SystemExit) as stop:
+            parse("--input", "x", option)
+        assert stop.value.code == 0
+        assert text in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ValueError("output: is\nof another"), 2, "label: error: output: is of another"),
+        (RuntimeError("it broke off"), 1, "label: error: it broke off"),
+        (OSError(28, "No space left on device", "/a"), 1, "label: error: [Errno 28] No space left on device: '/a'"),
+        (KeyboardInterrupt(), os.EX_TEMPFAIL, "label: interrupted; run it again"),
+    ],
+)
+def test_how_a_job_ends(error: BaseException, code: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise error
+
+    assert run_job("label", work, interrupted="run it again") == code
+    assert capsys.readouterr().err == f"{told}\n"
+    assert run_job("label", lambda: 3, interrupted="run it again") == 3
