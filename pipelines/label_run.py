@@ -7,6 +7,7 @@ finished and written while others are still being decoded. Dense masks never lea
 """
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -113,6 +114,7 @@ class LabelRun:
         decode = Decode(self.short_side, SIZE_DIVISOR, config.batch_size, cache, limits)
         dataset = dataset.flat_map(decode, num_cpus=1)
         # 1 batch → 1 labelled batch of tokens and RLE, some kB. Two in flight: one is fetched while one computes.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")  # no other way to say max_restarts
         dataset = dataset.map_batches(
             Model,
             fn_constructor_args=(config.checkpoint and Storage(config.checkpoint).root,),
