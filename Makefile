@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test chaos lint bench clean
+.PHONY: setup demo test test-cluster lint bench clean
 
 setup: $(INSTALLED)
 
@@ -22,8 +22,8 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
-chaos: $(INSTALLED)
-	$(BIN)/python -m pytest -n 0 -m chaos
+test-cluster: $(INSTALLED)
+	$(BIN)/python -m pytest -n 0 -m cluster
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
