@@ -29,7 +29,7 @@ class ProgressLine:
     def __call__(self, done: Progress, total: int) -> None:
         """Shows how far the run has come."""
         now, terminal = time.monotonic(), sys.stderr.isatty()
-        finished = done.ok + done.failed
+        finished = min(done.ok + done.failed, total)  # what was lost on the way counts twice
         if self.began is None and (done.frames or finished):
             self.began = now, done
         if not terminal and now - self.last < LOG_EVERY and (finished < total or self.ended):
@@ -44,7 +44,7 @@ class ProgressLine:
             return ", starting"
         start, first = self.began
         elapsed, videos = max(now - start, 1e-9), done.ok + done.failed - first.ok - first.failed
-        left = total - done.ok - done.failed
+        left = max(total - done.ok - done.failed, 0)
         remaining = f", {elapsed * left / videos:.0f} s left" if videos and left else ""
         return f" at {(done.frames - first.frames) / elapsed:.1f}/s, {done.tracks} tracks{remaining}"
 

@@ -106,7 +106,7 @@ def _check(config: RenderConfig) -> None:
 
 def _find(results: Results, video: Path, video_id: str | None, labels: str) -> str:
     """Id of the video in the labels, by its path unless the id is given."""
-    rows: list[dict[str, Any]] = results.read("videos").select(["video_id", "uri", "status", "error"]).to_pylist()
+    rows: list[dict[str, Any]] = results.read("videos").sort_by("video_id").to_pylist()
     if not rows:
         raise ValueError(f"labels: {labels} has no labelled videos; give the output folder of the labelling")
     paths = {path for spelling in (os.path.abspath(video), video.resolve()) for path in _uris(Path(spelling))}

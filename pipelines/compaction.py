@@ -5,7 +5,8 @@ removed. Interrupted anywhere, the tables read the same, and the next time does 
 """
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipelines.lease import Lease, hold_lease
@@ -14,6 +15,7 @@ from pipelines.results import SCHEMAS, Results
 from pipelines.storage import Storage
 
 _SETTLE_BYTES = 128e6  # of parts that become one
+_REMOVERS = 16  # files at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,24 +48,22 @@ def compact(config: CompactConfig) -> CompactSummary:
     """Merges parts of less than half the size, one after the other, into parts of it.
 
     Raises:
-        ValueError: the output is not there, a file of it is damaged, or another run is writing to it.
+        ValueError: the output is not there or has no labels, a file is damaged, or another run is writing to it.
         RuntimeError: the lease on the output was lost.
     """
     results = Results(Storage(config.output))
     if not results.storage.is_there():
         raise ValueError(f"output: {config.output} is not there; give the output of a labelling run")
+    before = results.parts()
+    if not before:
+        raise ValueError(f"output: {config.output} has no labels; give the output of a labelling run")
     with hold_lease(results.storage) as lease:
-        before = len(results.parts())
         settle(results, lease)
-        sizes = _sizes(results)
-        target = config.part_mb * 1e6
-        small = [part for part in results.parts() if sizes[part] < target / 2]
-        for group in _groups(small, sizes, target):
-            if len(group) > 1:
-                _merge(results, group, lease)
-        after = results.parts()
-        sizes = _sizes(results)
-    return CompactSummary(parts_before=before, parts=len(after), bytes=sum(sizes[part] for part in after))
+        parts, sizes, target = results.parts(), _sizes(results), config.part_mb * 1e6
+        small = [part for part in parts if sizes[part] < target / 2]
+        _merge([group for group in _groups(small, sizes, target) if len(group) > 1], results, lease)
+        after, sizes = results.parts(), _sizes(results)
+    return CompactSummary(parts_before=len(before), parts=len(after), bytes=sum(sizes[part] for part in after))
 
 
 def settle(results: Results, lease: Lease) -> None:
@@ -80,42 +80,54 @@ def settle(results: Results, lease: Lease) -> None:
     for table in SCHEMAS:
         lease.check()
         results.storage.remove_partial(f"{table}/*.parquet")
-        for name in set(results.names(table)) - set(parts):
-            lease.check()
-            results.storage.remove(f"{table}/{name}.parquet")
-    listed, counting = results.listed(parts), results.counting()
-    stale = [part for part, videos in zip(parts, listed, strict=True) if videos.num_rows > len(counting[part])]
-    for group in _groups(stale, _sizes(results) if stale else {}, _SETTLE_BYTES):
-        _merge(results, group, lease)
-
-
-def _merge(results: Results, parts: Sequence[str], lease: Lease) -> None:
-    """Replaces parts by one that has those of their rows that count."""
+        _remove([f"{table}/{name}.parquet" for name in set(results.names(table)) - set(parts)], results, lease)
     counting = results.counting()
-    merged = Rows()
-    for part in parts:
-        for table in SCHEMAS:
-            for rows in results.row_groups(table, part, counting[part]):
-                merged.add_table(table, rows)
-    lease.check()
-    if any(len(counting[part]) for part in parts):
-        merged.put(results.storage, f"{results.next_run()}-{uuid.uuid4().hex[:12]}")
-    else:
-        merged.discard()
-    for part in parts:
-        lease.check()
-        for table in SCHEMAS:  # videos first: from then on it does not count
-            results.storage.remove(f"{table}/{part}.parquet")
+    rows = dict(zip(parts, results.listed(parts), strict=True))
+    stale = [part for part in parts if rows[part].num_rows > len(counting[part])]
+    _remove_parts([part for part in stale if not len(counting[part])], results, lease)
+    kept = [part for part in stale if len(counting[part])]
+    _merge(_groups(kept, _sizes(results), _SETTLE_BYTES) if kept else [], results, lease)
+
+
+def _merge(groups: Iterable[Sequence[str]], results: Results, lease: Lease) -> None:
+    """Replaces each group of parts by one that has those of their rows that count."""
+    counting, run = results.counting(), results.next_run()  # what counts does not change by it
+    for group in groups:
+        merged = Rows()
+        try:
+            for part in group:
+                for table in SCHEMAS:
+                    for rows in results.row_groups(table, part, counting[part]):
+                        merged.add_table(table, rows)
+            lease.check()
+            merged.put(results.storage, f"{run}-{uuid.uuid4().hex[:12]}")
+        finally:
+            merged.discard()
+        _remove_parts(group, results, lease)
+
+
+def _remove_parts(parts: Sequence[str], results: Results, lease: Lease) -> None:
+    for table in SCHEMAS:  # videos first: from then on they do not count
+        _remove([f"{table}/{part}.parquet" for part in parts], results, lease)
+
+
+def _remove(paths: Sequence[str], results: Results, lease: Lease) -> None:
+    with ThreadPoolExecutor(_REMOVERS) as pool:
+        for start in range(0, len(paths), 8 * _REMOVERS):
+            lease.check()
+            list(pool.map(results.storage.remove, paths[start : start + 8 * _REMOVERS]))
 
 
 def _groups(parts: Sequence[str], sizes: Mapping[str, int], target: float) -> Iterator[list[str]]:
     """Cuts a list of parts where one more would be too much."""
     group: list[str] = []
+    size = 0
     for part in parts:
-        if group and sum(sizes[each] for each in group) + sizes[part] > target:
+        if group and size + sizes[part] > target:
             yield group
-            group = []
+            group, size = [], 0
         group.append(part)
+        size += sizes[part]
     if group:
         yield group
 

@@ -1,10 +1,4 @@
-"""The labelling pipeline: videos in, Parquet tracks out, on Ray Data.
-
-    videos → plan → decode → InstFormer (actor pool) → TrackSink (tracker actors) → tables
-
-One row is a video, then a segment of one, then a batch of its frames; nothing is shuffled or grouped, so a video is
-finished and written while others are still being decoded. Dense masks never leave the model actors.
-"""
+"""A labelling run: what is found less what is done goes through passes of the pipeline until all of it is done."""
 
 import hashlib
 import itertools
@@ -14,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -102,7 +97,7 @@ def label_videos(
         todo = Worklist(
             undone(found, results, fingerprints, retry_failed=config.retry_failed, overwrite=config.overwrite)
         )
-        done, failures = Progress(), {}
+        done, failures = Progress(), dict[str, str]()
         if todo:
             # A model actor must never keep decoding from finding a CPU: these are slots for work, not cores.
             connect((os.cpu_count() or 1) + config.model_actors)
@@ -113,20 +108,20 @@ def label_videos(
             about = {"config": asdict(config), **vars(fingerprints), "videos": len(found), "wanted": len(todo)}
             with run_report(results.storage, name, about) as told:
                 run = LabelRun(config, writers, model.config.short_side, lease, lambda done: report(done, len(todo)))
+                told["passes"] = run.passes
                 try:
                     _label(config, run, results, writers, todo, proven=len(todo) < len(found))
-                finally:
+                except BaseException:
                     with suppress(OSError, ValueError):  # what has ended the run says more
-                        failures = _failures(
-                            rows for part in results.of_run(name) for rows in results.row_groups("videos", part)
-                        )
-                    told |= {**vars(run.progress), "passes": run.passes, "failures": failures}
-            done = run.progress
+                        told |= _told(*_done(results, name))
+                    raise
+                done, failures = _done(results, name)
+                told |= _told(done, failures)
             settle(results, lease)
     return LabelSummary(
         videos=len(found),
         skipped=len(found) - len(todo),
-        ok=len(todo) - len(failures),
+        ok=done.ok,
         failures=_failures_among(results, found) | failures,
         frames=done.frames,
         tracks=done.tracks,
@@ -149,11 +144,27 @@ def _label(
         for video, reason in reconcile(chunk, run, left, attempts=config.max_attempts, proven=proven):
             times = "once" if config.max_attempts == 1 else f"{config.max_attempts} times"
             error = f"given up, lost {times}: {reason}"
-            writers.new(video.video_id, video.uri).add(
-                LabelledBatch(video_id=video.video_id, uri=video.uri, error=error)
-            )
+            writer = writers.new(video.video_id, video.uri)
+            status = writer.add(LabelledBatch(video_id=video.video_id, uri=video.uri, error=error))
+            writers.take(writer, str(status))
             writers.commit()
         proven = True
+
+
+def _done(results: Results, run: str) -> tuple[Progress, dict[str, str]]:
+    """What a run has put in place, and ids and reasons of what failed."""
+    done, failures = Progress(), dict[str, str]()
+    for part in results.of_run(run):
+        for videos in results.row_groups("videos", part):
+            failed = _failures([videos])
+            failures |= failed
+            frames, tracks = (pc.sum(videos[name]).as_py() or 0 for name in ("frames", "tracks"))
+            done += Progress(ok=videos.num_rows - len(failed), failed=len(failed), frames=frames, tracks=tracks)
+    return done, failures
+
+
+def _told(done: Progress, failures: dict[str, str]) -> dict[str, Any]:
+    return {**vars(done), "failures": failures}
 
 
 def _failures(tables: Iterable[pa.Table]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from openvis_model.mask_proposal import SIZE_DIVISOR
 from pipelines.cluster import calm_data, data_stopped, is_loss, reason
@@ -81,6 +81,7 @@ class LabelRun:
         Raises:
             PassBrokenError: a process, a machine or an object of Ray was lost too often.
             RuntimeError: an error of the code; no progress for `stall_s`.
+            ValueError: the output is a folder that some machine does not see.
             KeyboardInterrupt: after videos that were begun had `grace_s` to be finished.
         """
         actor = ray.remote(num_cpus=0, max_restarts=_RESTARTS, max_task_retries=_RESTARTS)(TrackerActor)
@@ -139,6 +140,7 @@ class LabelRun:
 
     def _watch(self, writing: Any, trackers: list[Any]) -> None:
         try:
+            self._check_output(trackers)
             seen, since = self.progress, time.monotonic()
             while not writing.done():
                 wait([writing], timeout=1)
@@ -149,7 +151,7 @@ class LabelRun:
                 if self.progress != seen:
                     seen, since = self.progress, time.monotonic()
                 elif time.monotonic() - since > self.config.stall_s:
-                    raise RuntimeError(f"no progress for {self.config.stall_s:g} s; {_resources()}")
+                    raise self._standstill()
         except KeyboardInterrupt:
             self._drain(trackers)
             raise
@@ -159,6 +161,22 @@ class LabelRun:
             if is_loss(error):
                 raise PassBrokenError(reason(error)) from error
             raise RuntimeError(f"the run broke off, {reason(error)}; what is committed stays, run it again") from error
+
+    def _standstill(self) -> RuntimeError:
+        return RuntimeError(f"no progress for {self.config.stall_s:g} s; {_resources()}")
+
+    def _check_output(self, trackers: list[Any]) -> None:
+        try:
+            seen = ray.get([tracker.sees_output.remote() for tracker in trackers], timeout=self.config.stall_s)
+        except GetTimeoutError as error:
+            raise self._standstill() from error
+        except RayError as error:
+            raise PassBrokenError(reason(error)) from error
+        if not all(seen):
+            raise ValueError(
+                f"output: {self.config.output} is another folder on some machine of the cluster; "
+                "give one that all machines see, or s3://"
+            )
 
     def _ask(self, trackers: list[Any]) -> None:
         with suppress(RayError):
@@ -176,20 +194,21 @@ class LabelRun:
 
     def _commit(self, trackers: list[Any]) -> Exception | None:
         """Makes what is finished count; returns what went wrong with one of them."""
-        wrong = None
+        wrong, deadline = None, time.monotonic() + _COMMIT_S
         for committing in [tracker.commit.remote() for tracker in trackers]:
             try:
-                ray.get(committing, timeout=_COMMIT_S)
+                ray.get(committing, timeout=max(0.0, deadline - time.monotonic()))
             except RayError as error:
                 wrong = error
         return wrong
 
     def _end(self, trackers: list[Any]) -> None:
         """Ends the actors, which Ray Data's statistics would keep, and what they have of unfinished videos."""
-        self._ask(trackers)
         with suppress(RuntimeError):  # of a run that another one took over from, nothing more counts
             self.lease.check()
             self._commit(trackers)
+        with suppress(OSError):  # nobody may be left to report to
+            self._ask(trackers)
         for tracker in trackers:
             with suppress(RayError):
                 ray.get(tracker.close.remote(), timeout=_ANSWER_S)

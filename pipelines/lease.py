@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from pipelines.storage import Storage
@@ -96,6 +97,7 @@ def _acquire(storage: Storage) -> Lease:
     content: dict[str, Any] = {
         "id": uuid.uuid4().hex,
         "host": socket.gethostname(),
+        "processes": _processes(),
         "pid": os.getpid(),
         "renewals": 0,
         "released": False,
@@ -122,10 +124,18 @@ def _is_free(data: bytes) -> bool:
     """Whether a lease was given back, is damaged, or was held by a process of this machine that is gone."""
     try:
         holder = json.loads(data)
-        released, host, pid = bool(holder["released"]), str(holder["host"]), int(holder["pid"])
+        released, processes, pid = bool(holder["released"]), holder.get("processes"), int(holder["pid"])
     except (ValueError, KeyError, TypeError):
         return True
-    return released or (host == socket.gethostname() and not _is_running(pid))
+    return released or (processes == _processes() and not _is_running(pid))
+
+
+def _processes() -> str:
+    """Which processes one can see: those of this machine since it started, or of a container of it."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux
+        return socket.gethostname()
 
 
 def _is_running(pid: int) -> bool:

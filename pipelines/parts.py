@@ -69,7 +69,7 @@ class Rows:
         """Makes them a part of an output; it counts from the last of its files on.
 
         Raises:
-            OSError: the output cannot be written to; the part does not count.
+            OSError: the output cannot be written to; the part does not count, and may be put again.
         """
         self.close()
         for table in _ORDER:
@@ -91,6 +91,8 @@ class Rows:
 class PartWriter:
     """Gathers the rows of finished videos, and puts them in place as parts. Can be pickled while it has none.
 
+    Videos that failed have parts of their own: when they are tried again, no large part is to be rewritten.
+
     Args:
         storage: the output.
         run: what the parts' names begin with.
@@ -103,35 +105,53 @@ class PartWriter:
         self.run = run
         self.part_bytes = part_bytes
         self.part_s = part_s
-        self._rows: Rows | None = None
+        self._open: dict[str, Rows] = {}  # by status
+        self._full: dict[str, Rows] = {}  # by name, on their way
         self._since = 0.0
 
-    def add(self, video: Rows) -> None:
-        """Takes over the rows of a finished video."""
-        video.close()
-        if self._rows is None:
-            self._rows, self._since = Rows(), time.monotonic()
-        for table in _ORDER:
-            self._rows.add_file(table, video.file(table))
-        video.discard()
+    def add(self, video: Rows, status: str) -> None:
+        """Takes over the rows of a finished video.
+
+        Raises:
+            OSError: this machine's disk cannot be written to; the videos that waited with this one are dropped.
+        """
+        if not self._open:
+            self._since = time.monotonic()
+        try:
+            video.close()
+            rows = self._open.get(status) or self._open.setdefault(status, Rows())
+            for table in _ORDER:
+                rows.add_file(table, video.file(table))
+        except BaseException:  # half a video must never be seen
+            for waiting in self._open.values():
+                waiting.discard()
+            self._open.clear()
+            raise
+        finally:
+            video.discard()
 
     def commit_if_due(self) -> None:
-        """Puts the part in place if it is large or old enough; raises as `commit`."""
-        if self._rows and (self._rows.bytes() >= self.part_bytes or time.monotonic() - self._since >= self.part_s):
+        """Puts parts in place that are large or old enough; raises as `commit`."""
+        size = sum(rows.bytes() for rows in self._open.values())
+        old = self._open and time.monotonic() - self._since >= self.part_s
+        if self._full or size >= self.part_bytes or old:
             self.commit()
 
     def commit(self) -> None:
-        """Puts the part, if there is one, in place: its videos count from now on.
+        """Puts what there is in place: its videos count from now on.
 
         Raises:
-            OSError: the output cannot be written to; the part is kept for another try.
+            OSError: the output cannot be written to; what is not in place is kept for another try.
         """
-        if self._rows:
-            self._rows.put(self.storage, f"{self.run}-{uuid.uuid4().hex[:12]}")
-            self._rows = None
+        self._full |= {f"{self.run}-{uuid.uuid4().hex[:12]}": rows for rows in self._open.values()}
+        self._open.clear()
+        for name in list(self._full):
+            self._full[name].put(self.storage, name)
+            del self._full[name]
 
     def discard(self) -> None:
         """Drops what is not in place."""
-        if self._rows:
-            self._rows.discard()
-            self._rows = None
+        for rows in (*self._open.values(), *self._full.values()):
+            rows.discard()
+        self._open.clear()
+        self._full.clear()

@@ -5,8 +5,9 @@ OUTPUT/tracks/PART.parquet    one row per track
 OUTPUT/masks/PART.parquet     one row per track and frame
 
 OUTPUT is a local folder or a prefix on S3. A part is three files of one name with all rows of some videos. It counts
-when all three are there, and never changes; names follow one another in time. Of a video that is in several parts, the
-last part that has it labelled counts, or the last one that says that it failed. `compaction.settle` removes the others.
+when all three are there, and never changes; its name begins with the number of the run. Of a video that is in several
+parts, the last part that has it labelled counts, or the last one that says that it failed. `compaction.settle` removes
+the rest.
 """
 
 import re
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -78,7 +79,9 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 _READERS = 16  # files at a time
 
-_RUN = re.compile(r"(\d+)-")
+_NAME = re.compile(r"(\d{6,})-[0-9a-f]{8}-[0-9a-f]{12}")  # number and id of the run, id of the part
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,37 +125,42 @@ class Results:
     ) -> list[Any]:
         """As `read`, but some columns only, and what `each` makes of the rows of each part."""
         read = partial(self._rows, table, columns)
-        while True:
-            wanted = self.counting()
+
+        def scan(parts: list[str]) -> list[Any]:
+            wanted = self._counting_of(parts)
             if video_id is not None:
                 wanted = {part: ids.filter(pc.equal(ids, video_id)) for part, ids in wanted.items()}
             wanted = {part: ids for part, ids in wanted.items() if len(ids)}
-            try:
-                with ThreadPoolExecutor(_READERS) as pool:  # S3 takes its time for each
-                    return list(pool.map(lambda part, ids: each(read(part, ids)), wanted, wanted.values()))
-            except FileNotFoundError:
-                # Merged into another part since it was listed? What is still listed is really not there.
-                if set(wanted) <= set(self.parts()):
-                    raise
+            with ThreadPoolExecutor(_READERS) as pool:  # S3 takes its time for each
+                return list(pool.map(lambda part, ids: each(read(part, ids)), wanted, wanted.values()))
+
+        return self._of_parts(scan)
 
     def parts(self) -> list[str]:
-        """Names of the parts that are whole, in the order in which they were written."""
-        return sorted(set.intersection(*(set(self.names(table)) for table in SCHEMAS)))
+        """Names of the parts that are whole, in the order in which the runs that wrote them began."""
+        while True:
+            before = set(self.names("videos"))
+            whole = before.intersection(self.names("tracks"), self.names("masks"))
+            if set(self.names("videos")) == before:  # nothing was merged meanwhile, which writes and removes
+                return sorted(whole, key=_order)
 
     def names(self, table: str) -> Iterator[str]:
-        """Names of the files of a table, those of parts that are not whole among them."""
+        """Names of a table's files that are ours, those of parts that are not whole among them."""
         for path in self.storage.list(table):
-            if path.endswith(".parquet"):
-                yield path.removeprefix(f"{table}/").removesuffix(".parquet")
+            name = path.removeprefix(f"{table}/").removesuffix(".parquet")
+            if path.endswith(".parquet") and _NAME.fullmatch(name):
+                yield name
 
     def next_run(self) -> str:
         """What the names of a run's parts begin with, so that they come after those of all runs before."""
-        numbers = [int(found[1]) for table in SCHEMAS for name in self.names(table) if (found := _RUN.match(name))]
+        numbers = [_order(name)[0] for table in SCHEMAS for name in self.names(table)]
         return f"{max(numbers, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
 
     def counting(self) -> dict[str, pa.Array]:
         """Ids of the videos whose rows in a part count: of each video the last that is labelled, or else the last."""
-        parts = self.parts()
+        return self._of_parts(self._counting_of)
+
+    def _counting_of(self, parts: list[str]) -> dict[str, pa.Array]:
         if self._counting is None or self._counting[0] != parts:
             self._listed = {part: self._listed[part] for part in parts if part in self._listed}
             self._counting = parts, _counting(dict(zip(parts, self.listed(parts), strict=True)))
@@ -178,6 +186,8 @@ class Results:
             FileNotFoundError: it is not there.
             ValueError: it is damaged.
         """
+        if video_ids is not None and not len(video_ids):
+            return
         with self.storage.read(f"{table}/{part}.parquet") as file:
             try:
                 found = pq.ParquetFile(file)
@@ -189,8 +199,20 @@ class Results:
                             rows = rows.filter(pc.is_in(rows["video_id"], video_ids))
                         schema = _schema(table, columns)
                         yield rows.select(schema.names).cast(schema)
-            except pa.ArrowException as error:
+            except (pa.ArrowException, OSError) as error:
+                if isinstance(error, OSError) and error.filename:  # of the storage
+                    raise
                 raise ValueError(f"{self.storage.root}/{table}/{part}.parquet: damaged ({error}); remove it") from error
+
+    def _of_parts(self, read: Callable[[list[str]], T]) -> T:
+        """What is read of the parts that there are; if some are merged meanwhile, of those that there are then."""
+        while True:
+            parts = self.parts()
+            try:
+                return read(parts)
+            except FileNotFoundError:
+                if self.parts() == parts:
+                    raise
 
     def check_writable(self) -> None:
         """Writes and removes a small file beside each table's.
@@ -203,6 +225,10 @@ class Results:
 
     def _rows(self, table: str, columns: Sequence[str] | None, part: str, ids: pa.Array | None = None) -> pa.Table:
         return pa.concat_tables([_schema(table, columns).empty_table(), *self.row_groups(table, part, ids, columns)])
+
+
+def _order(part: str) -> tuple[int, str]:
+    return int(part.partition("-")[0]), part
 
 
 def _schema(table: str, columns: Sequence[str] | None) -> pa.Schema:

@@ -56,6 +56,12 @@ class Writers(Protocol):
     def new(self, video_id: str, uri: str) -> Writer:
         """The writer of a video."""
 
+    def sees_output(self) -> bool:
+        """Whether a lease is on the output, as seen from here."""
+
+    def take(self, writer: Any, status: str) -> None:
+        """Takes over a video that is finished."""
+
     def commit(self, *, due: bool = False) -> None:
         """Makes finished videos count; with `due` only where it is time."""
 
@@ -106,6 +112,8 @@ class TrackerActor:
         tracks, model_s, tracker_s = writer.tracks, writer.model_s, writer.tracker_s
         try:
             status = writer.add(batch)
+        except OSError:  # of this machine's disk: no video is to blame
+            raise
         except Exception as error:  # a failure of one video never stops the others
             status = writer.add(replace(batch, error=f"tracking failed: {error!r}"))
         self.count += Progress(frames=len(batch.frame), tracks=writer.tracks - tracks)
@@ -116,10 +124,14 @@ class TrackerActor:
             tracker_s=writer.tracker_s - tracker_s,
         )
         if status:
+            self.video_writers.take(self.writers.pop(batch.video_id), status)
             self.metrics.finish(status)
             self.count += Progress(ok=int(status == "ok"), failed=int(status == "failed"))
             self.done.add(batch.video_id)
-            del self.writers[batch.video_id]
+
+    def sees_output(self) -> bool:
+        """Whether the output is the one that the run holds the lease on, not a folder of this machine alone."""
+        return self.video_writers.sees_output()
 
     def progress(self) -> tuple[str, Progress]:
         """Counts so far, and which life of the actor they are from."""

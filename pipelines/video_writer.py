@@ -10,6 +10,7 @@ import numpy as np
 from openvis_model.instances import Instances
 from openvis_model.video_tracker import NO_TRACK, Track, TrackerState, VideoTracker
 from pipelines.batches import LabelledBatch
+from pipelines.lease import LEASE
 from pipelines.parts import PartWriter, Rows
 from pipelines.results import Fingerprints
 
@@ -18,20 +19,19 @@ class VideoWriter:
     """One video on its way into the output. Batches that come early wait on the disk, so that memory stays flat.
 
     Args:
-        video_id: the video, and the name of its part.
+        video_id: the video.
         uri: where it is.
         tracker: shared by all videos.
-        parts: takes over the rows once the video is finished.
         fingerprints: recorded with the video.
         top: categories listed for a track, the best one included.
+
+    Attributes:
+        rows: of the video; whole once it is finished.
     """
 
-    def __init__(
-        self, video_id: str, uri: str, tracker: VideoTracker, parts: PartWriter, fingerprints: Fingerprints, top: int
-    ) -> None:
+    def __init__(self, video_id: str, uri: str, tracker: VideoTracker, fingerprints: Fingerprints, top: int) -> None:
         self.video_id, self.uri = video_id, uri
         self.tracker, self.fingerprints, self.top = tracker, fingerprints, top
-        self.parts = parts
         self.rows = Rows()
         self.state = TrackerState()
         self.next = (0, 0)
@@ -129,7 +129,6 @@ class VideoWriter:
                 }
             ],
         )
-        self.parts.add(self.rows)
         return status
 
 
@@ -148,7 +147,15 @@ class VideoWriters:
 
     def new(self, video_id: str, uri: str) -> VideoWriter:
         """The writer of a video."""
-        return VideoWriter(video_id, uri, self.tracker, self.parts, self.fingerprints, self.top)
+        return VideoWriter(video_id, uri, self.tracker, self.fingerprints, self.top)
+
+    def sees_output(self) -> bool:
+        """Whether a lease is on the output, as seen from here."""
+        return self.parts.storage.exists(LEASE)
+
+    def take(self, writer: VideoWriter, status: str) -> None:
+        """Takes over the rows of a video that is finished; it counts once it is committed."""
+        self.parts.add(writer.rows, status)
 
     def commit(self, *, due: bool = False) -> None:
         """Makes finished videos count; with `due` only if their part is large or old enough."""

@@ -39,7 +39,9 @@ def write_archive(folder: Path, videos: int) -> None:
         for table, schema in SCHEMAS.items():
             rows = [dict(zip(known, row, strict=True)) for row in zip(*known.values(), strict=True)]
             content = pa.Table.from_pylist(rows, schema) if table == "videos" else schema.empty_table()
-            pq.write_table(content, folder / "labels" / table / f"000001-r-{start:09d}.parquet", compression="zstd")
+            pq.write_table(
+                content, folder / "labels" / table / f"000001-00000000-{start:012x}.parquet", compression="zstd"
+            )
 
 
 def plan(folder: Path) -> tuple[int, float, float, int]:

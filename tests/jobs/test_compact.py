@@ -5,13 +5,13 @@ import pytest
 from jobs.compact import main
 from pipelines.results import Results
 from pipelines.storage import Storage
-from tests.pipelines.labels import put_part
+from tests.pipelines.labels import part_name, put_part
 
 
 def test_parts_are_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = Results(Storage(str(tmp_path)))
     for i in range(3):
-        put_part(results, f"000001-r-{i}", f"v{i}")
+        put_part(results, part_name(1, i), f"v{i}")
     assert main(["--output", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"3 parts → 1, 0.0 MB → {tmp_path}\n"
     assert len(results.parts()) == 1

@@ -2,6 +2,7 @@ import io
 import subprocess
 import sys
 from contextlib import redirect_stderr
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from openvis_model import rle
 from pipelines.datasets.shapes_files import encode_video
 from pipelines.parts import Rows
 from pipelines.storage import Storage
+from tests.pipelines.labels import part_name
+
+NUMBERS = count()
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -38,7 +42,7 @@ def write(labels: Path, **tables: list[dict[str, Any]]) -> None:
         part = Rows()
         for table, rows in tables.items():
             part.add(table, [row for row in rows if row["video_id"] == video["video_id"]])
-        part.put(Storage(str(labels)), video["video_id"])
+        part.put(Storage(str(labels)), part_name(1, next(NUMBERS)))
 
 
 @pytest.fixture(scope="module", name="folder")

@@ -1,7 +1,8 @@
 """Small real video files, made with PyAV. Every frame shows its own number, as blocks that survive lossy coding."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def write_clip(
         draw: Makes a frame from its number, height and width.
     """
     tick = Fraction(1, 1000) if times else Fraction(1, fps)
-    with av.open(str(path), "w", options=dict(container_options or {})) as container:
+    with _usual_priority(), av.open(str(path), "w", options=dict(container_options or {})) as container:
         stream = container.add_stream(codec, rate=fps, options=dict(options or {}))
         stream.height, stream.width = size
         stream.pix_fmt = pix_fmt
@@ -115,6 +116,20 @@ def write_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+@contextmanager
+def _usual_priority() -> Iterator[None]:
+    """SVT-AV1 gives real-time priority to whoever calls it as root; all that a test starts from then on would have it,
+    Ray above all, and starve the rest of the machine."""
+    if not hasattr(os, "sched_getscheduler"):  # no Linux
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def listed_clip(folder: Path, name: str) -> str:

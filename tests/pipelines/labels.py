@@ -11,6 +11,11 @@ def row(table: str, **values: Any) -> dict[str, Any]:
     return dict.fromkeys(SCHEMAS[table].names) | {"video_id": "v"} | values
 
 
+def part_name(run: int, part: int = 0) -> str:
+    """As those of a run."""
+    return f"{run:06d}-{run:08x}-{part:012x}"
+
+
 def put_part(results: Results, name: str, *video_ids: str, category: str = "star", **video: Any) -> None:
     """Puts a part with videos in place, each with a track in two frames; those that failed have none."""
     rows = Rows()

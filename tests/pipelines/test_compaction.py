@@ -9,7 +9,7 @@ from pipelines.compaction import CompactConfig, compact, settle
 from pipelines.lease import hold_lease
 from pipelines.results import SCHEMAS, Results
 from pipelines.storage import Storage
-from tests.pipelines.labels import put_part
+from tests.pipelines.labels import part_name, put_part
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -67,7 +67,7 @@ def next_run(output: str) -> None:
     there = {each["video_id"]: each for each in results.read("tracks").to_pylist()}
     todo = [name for name in ("b", "c", "d") if there.get(name, {"category": "old"})["category"] != "new"]
     if todo:
-        put_part(results, f"{results.next_run()}-x", *todo, category="new")
+        put_part(results, f"{results.next_run()}-{0:012x}", *todo, category="new")
     settled(output)
 
 
@@ -77,8 +77,8 @@ def test_a_crash_between_any_two_writes_is_never_seen(
     def begin(name: str) -> str:
         root = output(name)
         results = Results(Storage(root))
-        put_part(results, "000001-r-x", "a", "c", category="old")
-        put_part(results, "000001-r-y", "b", status="failed", error="cut off", tracks=0)
+        put_part(results, part_name(1), "a", "c", category="old")
+        put_part(results, part_name(1, 1), "b", status="failed", error="cut off", tracks=0)
         return root
 
     root = begin("whole")
@@ -110,18 +110,18 @@ def test_a_crash_between_any_two_writes_is_never_seen(
 def test_what_counts_does_not_change_when_the_rest_is_removed(output: Callable[[str], str]) -> None:
     root = output("labels")
     results = Results(Storage(root))
-    put_part(results, "000001-r-x", "a", "b", "c")
-    put_part(results, "000002-r-x", "b", category="new")
-    put_part(results, "000003-r-x", "c", status="failed", tracks=0)
-    put_part(results, "000004-r-x", "d", status="failed", tracks=0)
-    put_part(results, "000005-r-x", "e")
-    results.storage.remove("videos/000005-r-x.parquet")
+    put_part(results, part_name(1), "a", "b", "c")
+    put_part(results, part_name(2), "b", category="new")
+    put_part(results, part_name(3), "c", status="failed", tracks=0)
+    put_part(results, part_name(4), "d", status="failed", tracks=0)
+    put_part(results, part_name(5), "e")
+    results.storage.remove(f"videos/{part_name(5)}.parquet")
     before = tables(root)
     settled(root)
     assert tables(root) == before
     assert sum(videos.num_rows for videos in results.listed(results.parts())) == 4  # each video once
     names = {path.partition("/")[2] for path in files(root)}
-    assert {"000002-r-x.parquet", "000004-r-x.parquet"} < names
+    assert {f"{part_name(2)}.parquet", f"{part_name(4)}.parquet"} < names
     assert len(names) == 3
     left = files(root)
     settled(root)
@@ -132,7 +132,7 @@ def test_small_parts_become_large_ones(output: Callable[[str], str]) -> None:
     root = output("labels")
     results = Results(Storage(root))
     for i in range(9):
-        put_part(results, f"000001-r-{i}", f"v{i}")
+        put_part(results, part_name(1, i), f"v{i}")
     before, size = tables(root), sum(size for table in SCHEMAS for _, size in results.storage.sizes(table))
     summary = compact(CompactConfig(output=root, part_mb=size / 3 / 1e6))
     assert (summary.parts_before, summary.parts) == (9, 3)
@@ -149,5 +149,9 @@ def test_what_cannot_be_compacted_is_told(tmp_path: Path) -> None:
         compact(CompactConfig(output=str(tmp_path / "absent")))
     with pytest.raises(ValueError, match="part_mb: expected more than 0, got 0"):
         CompactConfig(output="x", part_mb=0)
+    with pytest.raises(ValueError, match="output: .* has no labels; give the output of a labelling run"):
+        compact(CompactConfig(output=str(tmp_path)))
+    assert not list(tmp_path.iterdir())
+    put_part(Results(Storage(str(tmp_path))), part_name(1), "a")
     with hold_lease(Storage(str(tmp_path))), pytest.raises(ValueError, match="is being written by another run"):
         compact(CompactConfig(output=str(tmp_path)))

@@ -9,6 +9,7 @@ from pipelines.parts import Rows
 from pipelines.results import SCHEMAS, Results
 from pipelines.storage import Storage
 from tests.pipelines.clips import write_images
+from tests.pipelines.labels import part_name
 
 IDS = {"star": 7, "disc": 9, "ring": 4}
 VIDEO = BenchmarkVideo(id=3, uri="/videos/a.mp4", positions={0: 0, 2: 1, 4: 2}, length=3)
@@ -36,7 +37,7 @@ def results(tmp_path: Path) -> Results:
     masks = [mask(0, 0, "06"), mask(0, 4, "15"), mask(1, 2, "24"), mask(1, 3, "33")]
     for table, rows in (("tracks", tracks), ("masks", masks), ("videos", [row("videos", status="ok", uri=VIDEO.uri)])):
         part.add(table, rows)
-    part.put(results.storage, "1")
+    part.put(results.storage, part_name(1))
     return results
 
 
@@ -61,10 +62,10 @@ def test_what_is_missing_is_named(results: Results, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="track 0 of video 3 has fewer than 4 categories; label with --top 4"):
         list(read_predictions(results, [VIDEO], IDS | {"cube": 1}, top_k=4))
     assert len(list(read_predictions(results, [VIDEO], IDS, top_k=4))) == 4  # there are only three categories
-    for name, status, error in (("2", "failed", "not a video file"), ("3", "ok", "cut off: about 30 frames")):
+    for run, status, error in ((2, "failed", "not a video file"), (3, "ok", "cut off: about 30 frames")):
         part = Rows()
         part.add("videos", [row("videos", video_id="5", uri=absent.uri, status=status, error=error)])
-        part.put(results.storage, name)
+        part.put(results.storage, part_name(run))
         with pytest.raises(ValueError, match=f"video 5, /videos/b.mp4, is not labelled whole: {error}"):
             list(read_predictions(results, [absent], IDS, top_k=1))
 

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -40,7 +41,8 @@ def content(storage: Storage) -> dict[str, Any]:
 
 def write(storage: Storage, **values: Any) -> None:
     found = storage.read_tagged(LEASE)
-    data = json.dumps({"id": "x", "host": "elsewhere", "pid": 1, "renewals": 0, "released": False} | values).encode()
+    there = {"id": "x", "host": "elsewhere", "processes": "others", "pid": 1, "renewals": 0, "released": False}
+    data = json.dumps(there | values).encode()
     assert storage.replace_tagged(LEASE, data, found and found[1])
 
 
@@ -70,7 +72,7 @@ def test_a_run_that_was_killed_is_followed_at_once(storage: Storage) -> None:
 
 
 def test_a_run_that_died_elsewhere_is_followed_after_a_while(storage: Storage) -> None:
-    write(storage)
+    write(storage, host=socket.gethostname(), pid=2**22)  # as of a container of this very machine
     start = time.monotonic()
     with hold_lease(storage):
         assert time.monotonic() - start >= 1.0

@@ -18,6 +18,7 @@ from pipelines.parts import Rows
 from pipelines.render import Tile, contact_sheet, render_video
 from pipelines.results import SCHEMAS, Results
 from pipelines.storage import Storage
+from tests.pipelines.labels import part_name
 
 
 def grey(height: int, width: int) -> np.ndarray:
@@ -39,7 +40,7 @@ def label_tables(masks: np.ndarray, frames: Sequence[int], fps: float, folder: P
     part = Rows()
     for table, its in (("videos", [{"video_id": "v"}]), ("tracks", tracks), ("masks", rows)):
         part.add(table, its)
-    part.put(results.storage, "1")
+    part.put(results.storage, part_name(1))
     return results.read("tracks", video_id="v"), results.read("masks", video_id="v")
 
 

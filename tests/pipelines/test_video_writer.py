@@ -1,6 +1,6 @@
 import pickle
 from dataclasses import replace
-from itertools import permutations
+from itertools import count, permutations
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from openvis_model.rle import encode
 from openvis_model.video_tracker import VideoTracker, VideoTrackerConfig
 from openvis_model.vocabulary import VocabularyEmbedding
 from pipelines.batches import LabelledBatch
-from pipelines.parts import PartWriter, Rows
+from pipelines.parts import PartWriter
 from pipelines.results import Fingerprints, Results
 from pipelines.storage import Storage
 from pipelines.track_sink import TrackerActor
@@ -57,21 +57,30 @@ def batches(video_id: str = "v") -> list[LabelledBatch]:
     ]
 
 
-class Impatient(PartWriter):
-    """Makes a part of every video."""
-
-    def add(self, video: Rows) -> None:
-        super().add(video)
-        self.commit()
+RUNS = count(1)
 
 
-def writers(output: Path, parts: type[PartWriter] = PartWriter, part_s: float = 0.0) -> VideoWriters:
-    to = parts(Storage(str(output)), "1", part_bytes=1e9, part_s=part_s)
-    return VideoWriters(VideoTracker(CONFIG, VOCABULARY), to, PRINTS, top=5)
+class OneVideo(VideoWriter):
+    """Puts its video in place when it is finished."""
+
+    to: VideoWriters
+
+    def add(self, batch: LabelledBatch) -> str | None:
+        if status := super().add(batch):
+            self.to.take(self, status)
+            self.to.commit()
+        return status
+
+
+def writers(output: Path, part_s: float = 0.0) -> VideoWriters:
+    parts = PartWriter(Storage(str(output)), f"{next(RUNS):06d}-00000000", part_bytes=1e9, part_s=part_s)
+    return VideoWriters(VideoTracker(CONFIG, VOCABULARY), parts, PRINTS, top=5)
 
 
 def writer(output: Path) -> VideoWriter:
-    return writers(output, Impatient).new("v", "/v.mp4")
+    each = OneVideo("v", "/v.mp4", VideoTracker(CONFIG, VOCABULARY), PRINTS, top=5)
+    each.to = writers(output)
+    return each
 
 
 def tables(output: Path) -> dict[str, list[dict[str, Any]]]:

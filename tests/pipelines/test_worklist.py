@@ -8,7 +8,7 @@ from pipelines.results import Fingerprints, Results
 from pipelines.storage import Storage
 from pipelines.videos import Video
 from pipelines.worklist import Worklist, undone
-from tests.pipelines.labels import put_part
+from tests.pipelines.labels import part_name, put_part
 
 PRINTS = Fingerprints(model_fingerprint="m", vocabulary_fingerprint="v", config_fingerprint="c")
 VIDEOS = [Video(video_id=name, uri=f"s3://b/{name}.mp4", version=f"e{name}") for name in "abcdefg"]
@@ -41,9 +41,9 @@ def test_videos_come_back_as_they_were() -> None:
 def test_what_is_done_is_left_out(tmp_path: Path) -> None:
     results = Results(Storage(str(tmp_path)))
     assert todo(results) == list("abcdefg")
-    put(results, "1-x", "b")
-    put(results, "1-y", "e", status="failed")
-    put(results, "1-z", "other")
+    put(results, part_name(1), "b")
+    put(results, part_name(1, 1), "e", status="failed")
+    put(results, part_name(1, 2), "other")
     assert todo(results) == list("acdfg")
     assert todo(results, retry_failed=True) == list("acdefg")
 
@@ -58,8 +58,8 @@ def test_what_is_done_is_left_out(tmp_path: Path) -> None:
 )
 def test_what_is_there_otherwise_is_refused_or_replaced(tmp_path: Path, values: dict[str, Any], message: str) -> None:
     results = Results(Storage(str(tmp_path)))
-    put(results, "1-x", "b")
-    put(results, "1-y", "f", **values)
+    put(results, part_name(1), "b")
+    put(results, part_name(1, 1), "f", **values)
     with pytest.raises(ValueError, match=message):
         todo(results)
     assert todo(results, overwrite=True) == list("acdefg")
