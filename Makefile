@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test test-cluster lint bench clean
+.PHONY: setup demo test test-slow lint bench clean
 
 setup: $(INSTALLED)
 
@@ -22,8 +22,8 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
-test-cluster: $(INSTALLED)
-	$(BIN)/python -m pytest -n 0 -m cluster
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -n 0 -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

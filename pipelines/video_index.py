@@ -5,12 +5,14 @@
 """
 
 import bisect
+import io
 import itertools
 import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import av
@@ -240,8 +242,8 @@ def decode_packet(stream: VideoStream, packet: _Packet | None) -> list[av.VideoF
 def open_image(path: str) -> Iterator[av.VideoFrame]:
     """Gives the decoded frame of an image file; what fails in it or with it is the image's fault."""
     try:
-        # By name, a % in it would be a pattern.
-        with open(path, "rb") as file, av.open(file, "r", options=_ONLY_IMAGES) as container:
+        # By content alone: in a name, a % would be a pattern.
+        with av.open(io.BytesIO(Path(path).read_bytes()), "r", options=_ONLY_IMAGES) as container:
             yield next(container.decode(video=0))
     except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
         raise VideoError(f"{os.path.basename(path)}: not an image that can be read") from error

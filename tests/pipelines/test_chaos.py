@@ -101,7 +101,7 @@ def tables(output: str) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_lost_or_there_twice(seed: int, bucket: str, machines: Machines, tmp_path: Path) -> None:
     split = write_split(tmp_path, "valid", VIDEOS, 0, SceneConfig(frames=4)).path

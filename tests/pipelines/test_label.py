@@ -252,6 +252,7 @@ class Broken(Decode):
         raise ValueError("unforeseen")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     """The driver is told to end half-way; the next run keeps what was committed and does the rest, once."""
     split = write_split(tmp_path, "valid", 8, 0, SceneConfig(frames=16)).path

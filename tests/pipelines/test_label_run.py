@@ -86,6 +86,7 @@ class DeadlyWriters(VideoWriters):
         return DeadlyWriter(video_id, uri, self.tracker, self.fingerprints, self.top)
 
 
+@pytest.mark.slow
 def test_a_video_that_takes_its_process_down_is_given_up(
     archive: Path, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +127,7 @@ def hang() -> Iterator[dict[str, Any]]:
     yield {}
 
 
+@pytest.mark.slow
 def test_a_decoder_that_hangs_fails_alone(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.label_run.Decode", Hanging)
     summary = label(archive, tmp_path, decoder_silence_s=3.0)

@@ -105,6 +105,7 @@ def test_the_exported_file_scores_as_the_tables_do(truth: Path, tmp_path: Path) 
     assert result.about["model_fingerprint"]
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_keeps_its_finished_cells(truth: Path, tmp_path: Path) -> None:
     """SIGKILL of the driver while the second cell runs."""
     file, output = tmp_path / "sweep.yaml", tmp_path / "out"

@@ -93,6 +93,7 @@ def test_workers_and_parts_see_the_loss_of_the_whole_batch(undisturbed: Path, sh
         torch.testing.assert_close(networks[1][name], tensor, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced(shared: Path, tmp_path: Path) -> None:
     seen: list[TrainingProgress] = []
     stage = PointsStage(marker=tmp_path / "killed", kill=(0, 5))
@@ -103,6 +104,7 @@ def test_a_killed_worker_is_replaced(shared: Path, tmp_path: Path) -> None:
     assert (seen[-1].step, seen[-1].first_step, seen[-1].restarts) == (8, 3, 1)
 
 
+@pytest.mark.slow
 def test_a_training_whose_driver_was_killed_goes_on(undisturbed: Path, tmp_path: Path) -> None:
     """Killed in step 6, with a checkpoint half written and the metrics ahead of the last whole one."""
     output = tmp_path / "output"
@@ -141,6 +143,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_what_cannot_go_away_ends_a_training(undisturbed: Path, tmp_path: Path) -> None:
     """On one of two workers, so that the other one waits for it."""
     with pytest.raises(RuntimeError, match="the run broke off: a.json: video 3, b.mp4: cannot be read; its last"):
