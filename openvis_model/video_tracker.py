@@ -56,16 +56,19 @@ class Track:
         first_frame: index of the first frame in which it was seen.
         last_frame: index of the last one.
         frames: number of frames in which it was seen.
-        scores: for each category, the mean over its frames of objectness · class probability.
+        objectness: mean over its frames.
         embedding: mean of its instance tokens weighted by objectness, unit norm.
+        scores: for each category, objectness · class probability of the embedding (Eq. 4), so that the scores in any
+            other vocabulary follow from what is stored.
     """
 
     track_id: int
     first_frame: int
     last_frame: int
     frames: int
-    scores: Float[Tensor, " K"]
+    objectness: float
     embedding: Float[Tensor, " D"]
+    scores: Float[Tensor, " K"]
 
     def top(self, k: int) -> list[tuple[int, float]]:
         """The k best (category index, score), best first."""
@@ -84,7 +87,7 @@ class Slots(NamedTuple):
     first_frame: Int[Tensor, " M"]
     last_frame: Int[Tensor, " M"]
     frames: Int[Tensor, " M"]
-    score_sum: Float[Tensor, "M K"]
+    objectness_sum: Float[Tensor, " M"]
     embedding_sum: Float[Tensor, "M D"]
 
 
@@ -156,15 +159,15 @@ class VideoTracker:
         born = seen[slots.track_id[seen] == NO_TRACK]
         next_track_id = state.next_track_id + len(born)
         new_ids = torch.arange(state.next_track_id, next_track_id)
-        objectness, tokens = instances.objectness[alive, None], instances.instance_tokens[alive]
+        objectness, tokens = instances.objectness[alive], instances.instance_tokens[alive]
         slots = Slots(
             gap=slots.gap,
             track_id=slots.track_id.index_copy(0, born, new_ids),
             first_frame=slots.first_frame.index_fill(0, born, frame),
             last_frame=slots.last_frame.index_fill(0, seen, frame),
             frames=slots.frames.index_add(0, seen, torch.ones_like(seen)),
-            score_sum=slots.score_sum.index_add(0, seen, objectness * self.vocabulary.probabilities(tokens)),
-            embedding_sum=slots.embedding_sum.index_add(0, seen, objectness * tokens),
+            objectness_sum=slots.objectness_sum.index_add(0, seen, objectness),
+            embedding_sum=slots.embedding_sum.index_add(0, seen, objectness[:, None] * tokens),
         )
         track_ids = torch.where(alive, slots.track_id[slot_of], NO_TRACK).numpy()
 
@@ -216,20 +219,23 @@ class VideoTracker:
         return confident & torch.as_tensor(instances.masks.areas > 0)
 
     def _empty_slots(self, count: int) -> Slots:
-        categories, width = self.vocabulary.embeddings.shape
         none = torch.full((count,), NO_TRACK)
         zero = torch.zeros(count, dtype=torch.long)
-        return Slots(zero, none, none, none, zero, torch.zeros(count, categories), torch.zeros(count, width))
+        width = self.vocabulary.embeddings.shape[1]
+        return Slots(zero, none, none, none, zero, torch.zeros(count), torch.zeros(count, width))
 
     def _tracks(self, slots: Slots) -> list[Track]:
         order = slots.track_id.argsort()
         slots = Slots(*_rows(slots, order[slots.track_id[order] != NO_TRACK]))
-        scores = slots.score_sum / slots.frames[:, None]
+        objectness = slots.objectness_sum / slots.frames
         embeddings = F.normalize(slots.embedding_sum, dim=-1)
+        scores = objectness[:, None] * self.vocabulary.probabilities(embeddings)
         return [
             # Clones: a view would be pickled with the storage of all tracks.
-            Track(int(track_id), int(first), int(last), int(frames), score.clone(), embedding.clone())
-            for _, track_id, first, last, frames, score, embedding in zip(*slots[:5], scores, embeddings, strict=True)
+            Track(int(track_id), int(first), int(last), int(frames), float(mean), embedding.clone(), score.clone())
+            for track_id, first, last, frames, mean, embedding, score in zip(
+                *slots[1:5], objectness, embeddings, scores, strict=True
+            )
         ]
 
 

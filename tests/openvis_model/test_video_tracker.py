@@ -168,12 +168,14 @@ def test_an_empty_mask_is_not_seen() -> None:
 def test_scores_and_embedding_by_hand() -> None:
     """Objectness 0.8 with token (1, 0), then 0.6 with token (0, 1).
 
-    Scores: (0.8 · 3/4 + 0.6 · 1/4) / 2 = 0.375 and (0.8 · 1/4 + 0.6 · 3/4) / 2 = 0.325; embedding: (0.8, 0.6).
+    Mean objectness 0.7, embedding (0.8, 0.6); with a logit scale of ln 3 its probabilities are as 3^0.8 to 3^0.6, that
+    is 0.5547 and 0.4453; scores: 0.7 · 0.5547 = 0.3883 and 0.7 · 0.4453 = 0.3117.
     """
     _, tracks = run([frame(0, objectness=0.8), frame(), frame(0, objectness=0.6, token=1)], tracker())
-    assert tracks[0].scores.tolist() == pytest.approx([0.375, 0.325])
+    assert tracks[0].objectness == pytest.approx(0.7)
+    assert tracks[0].scores.tolist() == pytest.approx([0.3883, 0.3117], abs=1e-4)
     assert tracks[0].embedding.tolist() == pytest.approx([0.8, 0.6])
-    assert tracks[0].top(5) == [(0, pytest.approx(0.375)), (1, pytest.approx(0.325))]
+    assert tracks[0].top(5) == [(0, pytest.approx(0.3883, abs=1e-4)), (1, pytest.approx(0.3117, abs=1e-4))]
 
 
 def test_frames_without_objects_give_no_tracks() -> None:
