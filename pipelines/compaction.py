@@ -10,11 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipelines.lease import Lease, hold_lease
-from pipelines.parts import Rows
+from pipelines.parts import PART_MB, Rows
 from pipelines.results import SCHEMAS, Results
 from pipelines.storage import Storage
 
-_SETTLE_BYTES = 128e6  # of parts that become one
 _REMOVERS = 16  # files at a time
 
 
@@ -28,7 +27,7 @@ class CompactConfig:
     """
 
     output: str
-    part_mb: float = 128.0
+    part_mb: float = PART_MB
 
     def __post_init__(self) -> None:
         if not self.part_mb > 0:
@@ -61,7 +60,8 @@ def compact(config: CompactConfig) -> CompactSummary:
         settle(results, lease)
         parts, sizes, target = results.parts(), _sizes(results), config.part_mb * 1e6
         small = [part for part in parts if sizes[part] < target / 2]
-        _merge([group for group in _groups(small, sizes, target) if len(group) > 1], results, lease)
+        if groups := [group for group in _groups(small, sizes, target) if len(group) > 1]:
+            _merge(groups, results, lease)
         after, sizes = results.parts(), _sizes(results)
     return CompactSummary(parts_before=len(before), parts=len(after), bytes=sum(sizes[part] for part in after))
 
@@ -86,7 +86,8 @@ def settle(results: Results, lease: Lease) -> None:
     stale = [part for part in parts if rows[part].num_rows > len(counting[part])]
     _remove_parts([part for part in stale if not len(counting[part])], results, lease)
     kept = [part for part in stale if len(counting[part])]
-    _merge(_groups(kept, _sizes(results), _SETTLE_BYTES) if kept else [], results, lease)
+    if kept:
+        _merge(_groups(kept, _sizes(results), PART_MB * 1e6), results, lease)
 
 
 def _merge(groups: Iterable[Sequence[str]], results: Results, lease: Lease) -> None:

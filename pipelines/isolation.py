@@ -30,10 +30,12 @@ class Limits:
 
     Attributes:
         silence_s: time that its index, or its next batch of frames, may take, seconds.
+        total_s: time for which its index, or a segment of it, may be waited for in all, seconds.
         memory_bytes: that its decoder may take, on Linux.
     """
 
     silence_s: float = 120.0
+    total_s: float = 3600.0
     memory_bytes: int = 4 * 10**9
 
 
@@ -75,9 +77,14 @@ class IsolatedProcess:
         try:
             self._connection.recv()  # it is ready
             self._connection.send((function, arguments))
+            left = self.limits.total_s
             while True:
-                if not self._connection.poll(self.limits.silence_s):
+                since = time.monotonic()
+                if not self._connection.poll(min(self.limits.silence_s, left)):
+                    if left < self.limits.silence_s:
+                        raise VideoError(f"its decoder took more than {self.limits.total_s:g} s")
                     raise VideoError(f"its decoder stood still for {self.limits.silence_s:g} s")
+                left = max(0.0, left - (time.monotonic() - since))
                 kind, value = self._connection.recv()
                 if kind == "value":
                     yield value

@@ -9,7 +9,7 @@ finished and written while others are still being decoded. Dense masks never lea
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -87,18 +87,20 @@ class LabelRun:
         actor = ray.remote(num_cpus=0, max_restarts=_RESTARTS, max_task_retries=_RESTARTS)(TrackerActor)
         trackers: list[Any] = [actor.remote(self._writers) for _ in range(self.config.trackers)]
         self.passes.append(None)
-        writing = self._start(videos, trackers)
+        writing: Future[None] | None = None
         try:
+            writing = self._start(videos, trackers)
             self._watch(writing, trackers)
         except BaseException as error:
             self.passes[-1] = str(error) or type(error).__name__
             raise
         finally:
             self._end(trackers)
-            with data_stopped():  # of a pass that is given up the thread would go on, and start Ray anew after its end
-                wait([writing], timeout=_ANSWER_S)
+            if writing:
+                with data_stopped():  # of a pass that is given up the thread would go on, and start Ray anew
+                    wait([writing], timeout=_ANSWER_S)
 
-    def _start(self, videos: Sequence[Video], trackers: list[Any]) -> Any:
+    def _start(self, videos: Sequence[Video], trackers: list[Any]) -> Future[None]:
         """The whole pipeline; returns what tells that it is done."""
         config = self.config
         context = DataContext.get_current()
@@ -138,7 +140,7 @@ class LabelRun:
         thread.shutdown(wait=False)  # interrupted, the run ends when its trackers do
         return writing
 
-    def _watch(self, writing: Any, trackers: list[Any]) -> None:
+    def _watch(self, writing: Future[None], trackers: list[Any]) -> None:
         try:
             self._check_output(trackers)
             seen, since = self.progress, time.monotonic()

@@ -16,6 +16,9 @@ from pipelines.storage import Storage
 ROW_GROUP = 8192
 """Rows of a row group, and thus those of a video or a part that are held in memory."""
 
+PART_MB = 128.0
+"""Size that parts are to have, if nobody says otherwise, 10⁶ bytes."""
+
 _ORDER = ("masks", "tracks", "videos")  # of putting in place: what it is all about comes last
 
 
@@ -29,7 +32,8 @@ class Rows:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="openvis-rows-")
         self.folder = Path(self._folder.name)
-        self._held = {table: schema.empty_table() for table, schema in SCHEMAS.items()}
+        self._held: dict[str, list[pa.Table]] = {table: [] for table in SCHEMAS}
+        self._num_held = dict.fromkeys(SCHEMAS, 0)
         self._writers = {
             table: pq.ParquetWriter(self.file(table), schema, compression="zstd") for table, schema in SCHEMAS.items()
         }
@@ -45,8 +49,9 @@ class Rows:
 
     def add_table(self, table: str, rows: pa.Table) -> None:
         """Adds rows that are a table already."""
-        self._held[table] = pa.concat_tables([self._held[table], rows])
-        if self._held[table].num_rows >= ROW_GROUP:
+        self._held[table].append(rows)
+        self._num_held[table] += rows.num_rows
+        if self._num_held[table] >= ROW_GROUP:
             self._flush(table)
 
     def add_file(self, table: str, file: Path) -> None:
@@ -83,9 +88,9 @@ class Rows:
         self._folder.cleanup()
 
     def _flush(self, table: str) -> None:
-        if self._held[table].num_rows:
-            self._writers[table].write_table(self._held[table].combine_chunks())
-            self._held[table] = SCHEMAS[table].empty_table()
+        if self._held[table]:
+            self._writers[table].write_table(pa.concat_tables(self._held[table]).combine_chunks())
+            self._held[table], self._num_held[table] = [], 0
 
 
 class PartWriter:

@@ -1,4 +1,7 @@
-"""What a labelling run is to do: the videos that are found less those that are done, in constant memory."""
+"""What a labelling run is to do: the videos that are found less those that are done.
+
+On the disk but for what is looked up of the videos that the output has, some 20 bytes and an id each.
+"""
 
 import tempfile
 from collections.abc import Iterable, Iterator

@@ -28,6 +28,12 @@ def hang() -> Iterator[int]:
     time.sleep(60)
 
 
+def trickle(pause_s: float) -> Iterator[int]:
+    for number in range(1, 1000):
+        yield number
+        time.sleep(pause_s)
+
+
 def bloat(size: int) -> Iterator[int]:
     yield int(np.ones(size, np.uint8).sum())
 
@@ -67,6 +73,22 @@ def test_what_breaks_the_process_is_an_error_of_the_video(function: object, argu
     assert process_id() != before
     with pytest.raises(ProcessLookupError):
         os.kill(before, 0)
+
+
+def test_what_never_stands_still_ends_too() -> None:
+    limits = Limits(silence_s=2.0, total_s=1.0, memory_bytes=500 * 10**6)
+    with pytest.raises(VideoError, match="^its decoder took more than 1 s$"), isolated(limits) as process:
+        for _ in process.run(trickle, 0.1):
+            pass
+
+
+def test_the_time_of_whoever_takes_the_values_is_not_the_decoders() -> None:
+    limits = Limits(silence_s=2.0, total_s=1.0, memory_bytes=500 * 10**6)
+    with isolated(limits) as process:
+        numbers = process.run(count, 4)
+        next(numbers)
+        time.sleep(1.5)
+        assert [number for number, _ in numbers] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
