@@ -1,13 +1,11 @@
 """A labelling run: what is found less what is done goes through passes of the pipeline until all of it is done."""
 
-import hashlib
 import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +14,6 @@ import torch
 
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.video_tracker import VideoTracker
-from openvis_model.vocabulary import Vocabulary
 from openvis_model.weights import fingerprint
 from pipelines.batches import LabelledBatch
 from pipelines.cluster import check_gpus, connect
@@ -24,7 +21,7 @@ from pipelines.compaction import settle
 from pipelines.label_config import LabelConfig
 from pipelines.label_run import LabelRun
 from pipelines.lease import hold_lease
-from pipelines.models import load_model
+from pipelines.models import load_model, load_vocabulary, vocabulary_fingerprint
 from pipelines.parts import PartWriter
 from pipelines.reconcile import reconcile
 from pipelines.results import Fingerprints, Results
@@ -80,7 +77,7 @@ def label_videos(
         RuntimeError: the run broke off, or came to a standstill; what is committed stays.
     """
     start = time.monotonic()
-    vocabulary = Vocabulary.read(Path(config.vocabulary))
+    vocabulary = load_vocabulary(config.vocabulary)
     found = Worklist(find_videos(config.input))
     check_gpus("model_gpus", config.model_gpus, "model_actors", config.model_actors, torch.cuda.device_count())
     results = Results(Storage(config.output))
@@ -89,8 +86,9 @@ def label_videos(
     embedding = embed_vocabulary(vocabulary, model.text_encoder)
     fingerprints = Fingerprints(
         model_fingerprint=fingerprint(model),
-        vocabulary_fingerprint=hashlib.sha256(repr(vocabulary.categories).encode()).hexdigest(),
+        vocabulary_fingerprint=vocabulary_fingerprint(vocabulary),
         config_fingerprint=config.fingerprint(),
+        top=config.top,
     )
     with hold_lease(results.storage) as lease:
         settle(results, lease)
@@ -104,7 +102,7 @@ def label_videos(
             tracker = VideoTracker(config.tracker, embedding, model.rollout_tracker)
             name = results.next_run()
             parts = PartWriter(results.storage, name, config.part_mb * 1e6, config.part_s)
-            writers = VideoWriters(tracker, parts, fingerprints, config.top)
+            writers = VideoWriters(tracker, parts, fingerprints)
             about = {"config": asdict(config), **vars(fingerprints), "videos": len(found), "wanted": len(todo)}
             with run_report(results.storage, name, about) as told:
                 run = LabelRun(config, writers, model.config.short_side, lease, lambda done: report(done, len(todo)))

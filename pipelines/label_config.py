@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from openvis_model.video_tracker import VideoTrackerConfig
 from pipelines.isolation import Limits
 from pipelines.model_stage import Precision
+from pipelines.parts import PART_MB
 from pipelines.video_index import Sampling
 
 
@@ -18,7 +19,7 @@ class LabelConfig:
     Attributes:
         input: folder, glob, video file, manifest (.csv, .parquet, .jsonl), or folder of frame images; local or s3://.
         output: folder of the tables, local or s3://.
-        vocabulary: text file of what to look for, one category per line, synonyms separated by commas.
+        vocabulary: text file of what to look for, one category per line, synonyms separated by commas; local or s3://.
         checkpoint: checkpoint folder, local or s3://; the built-in model if none is given.
         fps: frames looked at per second of video; all of them if not given.
         stride: instead of fps, every how manieth frame is looked at.
@@ -39,6 +40,8 @@ class LabelConfig:
         max_attempts: times that a video is tried which takes its process down with it; then it has failed.
         decoder_silence_s: time that a video's index, or its next frames, may take to decode, seconds; more, and it has
             failed.
+        decoder_total_s: time for which its index, or a segment of it, may be waited for in all, seconds; more, and it
+            has failed.
         decoder_memory_gb: that its decoder may take, 10⁹ bytes; more, and it has failed.
         stall_s: without any progress for so long, seconds, the run ends with an error.
         grace_s: after an interruption, the time in which videos that are begun are finished, seconds.
@@ -65,10 +68,11 @@ class LabelConfig:
     model_actors: int = 1
     model_gpus: float = 0.0
     trackers: int = 1
-    part_mb: float = 128.0
+    part_mb: float = PART_MB
     part_s: float = 60.0
     max_attempts: int = 3
     decoder_silence_s: float = 120.0
+    decoder_total_s: float = 3600.0
     decoder_memory_gb: float = 4.0
     stall_s: float = 1800.0
     grace_s: float = 20.0
@@ -83,7 +87,7 @@ class LabelConfig:
         for name in ("model_gpus", "download_cache_gb", "grace_s", "part_mb", "part_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
-        for name in ("decoder_silence_s", "stall_s"):
+        for name in ("decoder_silence_s", "decoder_total_s", "stall_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
         if not 0.5 <= self.decoder_memory_gb < math.inf:  # the libraries alone take a fifth of it
@@ -103,16 +107,19 @@ class LabelConfig:
 
     def limits(self) -> Limits:
         """What the decoder of a video may take."""
-        return Limits(silence_s=self.decoder_silence_s, memory_bytes=int(self.decoder_memory_gb * 1e9))
+        return Limits(
+            silence_s=self.decoder_silence_s,
+            total_s=self.decoder_total_s,
+            memory_bytes=int(self.decoder_memory_gb * 1e9),
+        )
 
     def fingerprint(self) -> str:
-        """Of the settings that the tables depend on; batches, segments and actors are not among them."""
+        """Of the settings that the tables depend on but for `top`; batches, segments and actors are not among them."""
         settings = [
             self.fps and float(self.fps),
             self.stride,
             asdict(self.tracker),
             self.objectness_floor,
-            self.top,
             self.precision,
         ]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()

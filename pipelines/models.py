@@ -1,10 +1,12 @@
-"""The model that a job runs."""
+"""The model and the names that a job runs with."""
 
+import hashlib
 import re
 import tempfile
 from pathlib import Path
 
 from openvis_model.inst_former import InstFormer
+from openvis_model.vocabulary import Vocabulary
 from openvis_model.weights import load_checkpoint
 from pipelines import s3
 
@@ -23,6 +25,29 @@ def load_model(checkpoint: str | None) -> InstFormer:
     if checkpoint is not None and s3.is_s3(checkpoint):
         return _load_from_s3(checkpoint)
     return load_checkpoint(BUILT_IN if checkpoint is None else Path(checkpoint))
+
+
+def load_vocabulary(path: str) -> Vocabulary:
+    """The vocabulary of a text file, local or on S3.
+
+    Raises:
+        ValueError: names the file and what is wrong with it.
+    """
+    if not s3.is_s3(path):
+        return Vocabulary.read(path)
+    try:
+        with s3.local_copy(path) as copy:
+            try:
+                return Vocabulary.read(copy)
+            except ValueError as error:
+                raise ValueError(str(error).replace(str(copy), path)) from error
+    except OSError as error:
+        raise ValueError(f"vocabulary: {error.filename}: {error.strerror}") from error
+
+
+def vocabulary_fingerprint(vocabulary: Vocabulary) -> str:
+    """Of all names, synonyms among them."""
+    return hashlib.sha256(repr(vocabulary.categories).encode()).hexdigest()
 
 
 def _load_from_s3(checkpoint: str) -> InstFormer:

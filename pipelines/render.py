@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -125,6 +125,34 @@ def render_video(
         tiles=tuple(shown),
         error=f"{lost} of {info.frames} frames could not be decoded" if lost else None,
     )
+
+
+def render_frame(video: Path, frame: int, objects: Sequence[DrawnObject]) -> UInt8[np.ndarray, "h w 3"]:
+    """One frame of a video with objects drawn in, the longer side 480 pixels; decodes from the key frame before it.
+
+    Args:
+        video: the file, or a folder of frame images.
+        frame: its index in the video.
+        objects: what to draw, with masks of the frame's size.
+
+    Raises:
+        ValueError: the video cannot be decoded or has no such frame; a mask has another size than the frame.
+    """
+    try:
+        plan = plan_video(str(video), Sampling(), segment_frames=1)
+        for segment in plan.segments:
+            here = segment.frames == frame
+            if here.any():
+                only = replace(
+                    segment, frames=segment.frames[here], times_s=segment.times_s[here], pts=segment.pts[here]
+                )
+                for batch in decode(str(video), plan.info, only, size=None, batch_size=1):
+                    height, width = batch.frames.shape[1:3]
+                    size = _scaled(height, width, _TILE / max(height, width))
+                    return draw_scaled(batch.frames[0], objects, size)
+    except VideoError as error:
+        raise ValueError(f"video: cannot read {video} ({error})") from error
+    raise ValueError(f"video: cannot read {video} (frame {frame} cannot be decoded)")
 
 
 def contact_sheet(tiles: Sequence[Tile], output: Path, *, columns: int = 4) -> None:

@@ -42,6 +42,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("model_fingerprint", pa.string()),
             ("vocabulary_fingerprint", pa.string()),
             ("config_fingerprint", pa.string()),
+            ("top", pa.int32()),  # categories listed for a track at most
             ("model_s", pa.float64()),  # in the model
             ("tracker_s", pa.float64()),  # in the tracker and in writing
         ]
@@ -56,6 +57,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("first_frame", pa.int32()),
             ("last_frame", pa.int32()),
             ("frames", pa.int32()),  # in which it was seen
+            ("objectness", pa.float32()),
             ("embedding", pa.list_(pa.float32())),
         ]
     ),
@@ -86,11 +88,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprints:
-    """Under which model, vocabulary and settings a video was labelled; columns of the `videos` table."""
+    """Under which model, vocabulary and settings a video was labelled; columns of the `videos` table.
+
+    `top`, the number of categories listed for a track, stands by itself: it can be changed without the video.
+    """
 
     model_fingerprint: str
     vocabulary_fingerprint: str
     config_fingerprint: str
+    top: int
 
 
 class Results:
@@ -188,21 +194,23 @@ class Results:
         """
         if video_ids is not None and not len(video_ids):
             return
+        schema, path = _schema(table, columns), f"{self.storage.root}/{table}/{part}.parquet"
         with self.storage.read(f"{table}/{part}.parquet") as file:
             try:
                 found = pq.ParquetFile(file)
+                if missing := set(schema.names).difference(found.schema_arrow.names):
+                    raise ValueError(f"{path}: has no column {missing.pop()}, written by another version; label anew")
                 for group in range(found.num_row_groups):
                     if video_ids is None or _may_have(found.metadata.row_group(group), video_ids):
                         # Threads of pyarrow's scanner can abort the process at its end where torch is loaded too.
                         rows = found.read_row_group(group, columns and ["video_id", *columns], use_threads=False)
                         if video_ids is not None:
                             rows = rows.filter(pc.is_in(rows["video_id"], video_ids))
-                        schema = _schema(table, columns)
                         yield rows.select(schema.names).cast(schema)
             except (pa.ArrowException, OSError) as error:
                 if isinstance(error, OSError) and error.filename:  # of the storage
                     raise
-                raise ValueError(f"{self.storage.root}/{table}/{part}.parquet: damaged ({error}); remove it") from error
+                raise ValueError(f"{path}: damaged ({error}); remove it") from error
 
     def _of_parts(self, read: Callable[[list[str]], T]) -> T:
         """What is read of the parts that there are; if some are merged meanwhile, of those that there are then."""

@@ -7,7 +7,7 @@ import re
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -25,7 +25,7 @@ from pipelines.label import label_videos
 from pipelines.label_config import LabelConfig
 from pipelines.model_stage import Precision
 from pipelines.report import CellResult, write_report
-from pipelines.results import Fingerprints, Results
+from pipelines.results import SCHEMAS, Results
 from pipelines.storage import Storage
 from pipelines.track_sink import Progress
 
@@ -303,5 +303,6 @@ class _Cell:
         protocol, truth = self.dataset.config.protocol, self.dataset.config.ground_truth
         scored = score(protocol, truth, str(folder / "predictions.json"))
         scored.write(str(folder / "metrics.json"))
-        fingerprints = results.read("videos").select([f.name for f in fields(Fingerprints)]).slice(0, 1).to_pylist()[0]
+        names = [name for name in SCHEMAS["videos"].names if name.endswith("_fingerprint")]
+        fingerprints = results.read("videos").select(names).slice(0, 1).to_pylist()[0]
         return replace(scored, about={**scored.about, **fingerprints})

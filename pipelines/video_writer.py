@@ -23,15 +23,14 @@ class VideoWriter:
         uri: where it is.
         tracker: shared by all videos.
         fingerprints: recorded with the video.
-        top: categories listed for a track, the best one included.
 
     Attributes:
         rows: of the video; whole once it is finished.
     """
 
-    def __init__(self, video_id: str, uri: str, tracker: VideoTracker, fingerprints: Fingerprints, top: int) -> None:
+    def __init__(self, video_id: str, uri: str, tracker: VideoTracker, fingerprints: Fingerprints) -> None:
         self.video_id, self.uri = video_id, uri
-        self.tracker, self.fingerprints, self.top = tracker, fingerprints, top
+        self.tracker, self.fingerprints = tracker, fingerprints
         self.rows = Rows()
         self.state = TrackerState()
         self.next = (0, 0)
@@ -93,7 +92,7 @@ class VideoWriter:
 
     def _add_tracks(self, tracks: list[Track]) -> None:
         names = self.tracker.vocabulary.names
-        self.rows.add("tracks", [track_row(self.video_id, track, names, self.top) for track in tracks])
+        self.rows.add("tracks", [track_row(self.video_id, track, names, self.fingerprints.top) for track in tracks])
         self.tracks += len(tracks)
 
     def discard(self) -> None:
@@ -139,15 +138,14 @@ class VideoWriters:
         tracker: shared by all videos.
         parts: where the rows go.
         fingerprints: recorded with each video.
-        top: categories listed for a track, the best one included.
     """
 
-    def __init__(self, tracker: VideoTracker, parts: PartWriter, fingerprints: Fingerprints, top: int) -> None:
-        self.tracker, self.parts, self.fingerprints, self.top = tracker, parts, fingerprints, top
+    def __init__(self, tracker: VideoTracker, parts: PartWriter, fingerprints: Fingerprints) -> None:
+        self.tracker, self.parts, self.fingerprints = tracker, parts, fingerprints
 
     def new(self, video_id: str, uri: str) -> VideoWriter:
         """The writer of a video."""
-        return VideoWriter(video_id, uri, self.tracker, self.fingerprints, self.top)
+        return VideoWriter(video_id, uri, self.tracker, self.fingerprints)
 
     def sees_output(self) -> bool:
         """Whether a lease is on the output, as seen from here."""
@@ -208,5 +206,6 @@ def track_row(video_id: str, track: Track, names: tuple[str, ...], top: int) -> 
         "first_frame": track.first_frame,
         "last_frame": track.last_frame,
         "frames": track.frames,
+        "objectness": track.objectness,
         "embedding": track.embedding.tolist(),
     }

@@ -22,7 +22,7 @@ from pipelines.videos import find_videos
 from pipelines.worklist import Worklist, undone
 
 PART = 1000
-PRINTS = Fingerprints(model_fingerprint="m" * 64, vocabulary_fingerprint="v" * 64, config_fingerprint="c" * 64)
+PRINTS = Fingerprints(model_fingerprint="m" * 64, vocabulary_fingerprint="v" * 64, config_fingerprint="c" * 64, top=5)
 
 
 def write_archive(folder: Path, videos: int) -> None:

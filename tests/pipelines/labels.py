@@ -24,8 +24,9 @@ def put_part(results: Results, name: str, *video_ids: str, category: str = "star
             masks = [(0, "06"), (1, "6")]
             for frame, counts in masks:
                 rle = {"size": [2, 3], "counts": counts}
-                rows.add("masks", [row("masks", video_id=video_id, track_id=1, frame=frame, rle=rle)])
+                box = {"x": 0, "y": 0, "width": 3, "height": 2, "area": 6}
+                rows.add("masks", [row("masks", video_id=video_id, track_id=1, frame=frame, rle=rle, **box)])
             top = [{"category": category, "score": 1.0}]
-            rows.add("tracks", [row("tracks", video_id=video_id, track_id=1, category=category, top=top)])
+            rows.add("tracks", [row("tracks", video_id=video_id, track_id=1, category=category, score=1.0, top=top)])
         rows.add("videos", [row("videos", video_id=video_id, **({"status": "ok", "tracks": 1} | video))])
     rows.put(results.storage, name)

@@ -19,7 +19,9 @@ from pipelines.datasets.shapes_scenes import SceneConfig
 from pipelines.label import label_videos
 from pipelines.label_config import LabelConfig
 from pipelines.models import load_model
+from pipelines.relabel import RelabelConfig, relabel
 from pipelines.results import read_masks, read_tracks, read_videos
+from pipelines.search import SearchConfig, pictures, search
 from tests.pipelines.clips import H264, write_clip
 from tests.pipelines.conftest import SECRET, Put
 from tests.pipelines.s3_server import Proxy
@@ -103,3 +105,13 @@ def test_tables_on_s3_are_those_of_local_videos(
     for row in read_videos(remote.output).to_pylist():
         assert SECRET not in str(row)
     assert SECRET not in "".join(capfd.readouterr())
+
+    names = "".join(f"{category.name}\n" for category in CATEGORIES[1::5]).encode()
+    (tmp_path / "new.txt").write_bytes(names)
+    here, there = str(tmp_path / "new"), f"{bucket}/new"
+    relabel(RelabelConfig(labels=local.output, output=here, vocabulary=str(tmp_path / "new.txt")))
+    new_names = put(f"{bucket}/new.txt", names)
+    relabel(RelabelConfig(labels=remote.output, output=there, vocabulary=new_names, checkpoint=remote.checkpoint))
+    assert tables(there) == tables(here) != tables(local.output)
+    hits = search(SearchConfig(labels=there, text="red striped star", top=1)).hits
+    assert [tile.video for tile in pictures(hits)[0]] == [Path(hits[0].uri).name]

@@ -83,7 +83,7 @@ class DeadlyWriter(VideoWriter):
 
 class DeadlyWriters(VideoWriters):
     def new(self, video_id: str, uri: str) -> VideoWriter:
-        return DeadlyWriter(video_id, uri, self.tracker, self.fingerprints, self.top)
+        return DeadlyWriter(video_id, uri, self.tracker, self.fingerprints)
 
 
 @pytest.mark.slow

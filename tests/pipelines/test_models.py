@@ -12,7 +12,7 @@ from pipelines import s3
 from pipelines.datasets.shapes import render
 from pipelines.datasets.shapes_categories import CATEGORIES
 from pipelines.datasets.shapes_scenes import SceneConfig
-from pipelines.models import BUILT_IN, load_model
+from pipelines.models import BUILT_IN, load_model, load_vocabulary
 from tests.pipelines.conftest import Put
 from tests.pipelines.s3_server import Proxy
 
@@ -73,3 +73,12 @@ def test_a_checkpoint_on_s3_is_loaded(bucket: str, proxy: Proxy, put: Put, tmp_p
         load_model(f"{bucket}/none")
     with pytest.raises(ValueError, match="checkpoint: s3://no-such-bucket/a/: there is no such bucket"):
         load_model("s3://no-such-bucket/a")
+
+
+def test_a_vocabulary_on_s3_is_read(bucket: str, put: Put) -> None:
+    uri = put(f"{bucket}/my names.txt", "cat, kitten\ncafé\n".encode())
+    assert load_vocabulary(uri) == Vocabulary((("cat", "kitten"), ("café",)))
+    with pytest.raises(ValueError, match=f"^{bucket}/twice.txt: vocabulary: 'cat' stands twice"):
+        load_vocabulary(put(f"{bucket}/twice.txt", b"cat\ncat\n"))
+    with pytest.raises(ValueError, match=f"^vocabulary: {bucket}/absent.txt: "):
+        load_vocabulary(f"{bucket}/absent.txt")

@@ -15,7 +15,7 @@ from pipelines.datasets.shapes import render
 from pipelines.datasets.shapes_files import encode_video
 from pipelines.datasets.shapes_scenes import SceneConfig
 from pipelines.parts import Rows
-from pipelines.render import Tile, contact_sheet, render_video
+from pipelines.render import Tile, contact_sheet, render_frame, render_video
 from pipelines.results import SCHEMAS, Results
 from pipelines.storage import Storage
 from tests.pipelines.labels import part_name
@@ -203,6 +203,17 @@ def test_bad_input_leaves_no_file(tmp_path: Path) -> None:
             render_video(source, *tables, output)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["junk.mp4", "labels", "v.mp4"]
     assert video.read_bytes() == content
+
+
+def test_a_picture_is_of_the_frame_that_was_asked_for(tmp_path: Path) -> None:
+    frames = np.stack([np.full((96, 128, 3), 10 * number, np.uint8) for number in range(20)])
+    encode_video(tmp_path / "v.mp4", frames, 8)
+    for number in (0, 7, 19):
+        assert np.abs(render_frame(tmp_path / "v.mp4", number, []).astype(int) - 10 * number).max() < 6
+    with pytest.raises(ValueError, match=r"cannot read .*v.mp4 \(frame 20 cannot be decoded\)"):
+        render_frame(tmp_path / "v.mp4", 20, [])
+    with pytest.raises(ValueError, match="cannot read"):
+        render_frame(tmp_path / "absent.mp4", 0, [])
 
 
 def test_contact_sheet_is_a_grid(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pipelines.video_writer import VideoWriter, VideoWriters, mask_rows
 
 CONFIG = VideoTrackerConfig(association=AssociationConfig(kind="hungarian"), max_gap=1)
 VOCABULARY = VocabularyEmbedding(("star", "disc"), torch.eye(2), 1.0986123)  # probabilities 3/4 and 1/4
-PRINTS = Fingerprints(model_fingerprint="m", vocabulary_fingerprint="v", config_fingerprint="c")
+PRINTS = Fingerprints(model_fingerprint="m", vocabulary_fingerprint="v", config_fingerprint="c", top=5)
 INFO = VideoInfo(frames=6, fps=4.0, width=8, height=6, duration_s=1.5, codec="h264", reader="pyav")
 
 
@@ -74,11 +74,11 @@ class OneVideo(VideoWriter):
 
 def writers(output: Path, part_s: float = 0.0) -> VideoWriters:
     parts = PartWriter(Storage(str(output)), f"{next(RUNS):06d}-00000000", part_bytes=1e9, part_s=part_s)
-    return VideoWriters(VideoTracker(CONFIG, VOCABULARY), parts, PRINTS, top=5)
+    return VideoWriters(VideoTracker(CONFIG, VOCABULARY), parts, PRINTS)
 
 
 def writer(output: Path) -> VideoWriter:
-    each = OneVideo("v", "/v.mp4", VideoTracker(CONFIG, VOCABULARY), PRINTS, top=5)
+    each = OneVideo("v", "/v.mp4", VideoTracker(CONFIG, VOCABULARY), PRINTS)
     each.to = writers(output)
     return each
 

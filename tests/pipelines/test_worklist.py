@@ -10,7 +10,7 @@ from pipelines.videos import Video
 from pipelines.worklist import Worklist, undone
 from tests.pipelines.labels import part_name, put_part
 
-PRINTS = Fingerprints(model_fingerprint="m", vocabulary_fingerprint="v", config_fingerprint="c")
+PRINTS = Fingerprints(model_fingerprint="m", vocabulary_fingerprint="v", config_fingerprint="c", top=5)
 VIDEOS = [Video(video_id=name, uri=f"s3://b/{name}.mp4", version=f"e{name}") for name in "abcdefg"]
 
 

@@ -1,0 +1,23 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.export import main
+from pipelines.results import Results
+from pipelines.storage import Storage
+from tests.pipelines.labels import part_name, put_part
+
+
+def test_tracks_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels, output = tmp_path / "labels", tmp_path / "out"
+    put_part(Results(Storage(str(labels))), part_name(1), "v", "w")
+    options = ["--labels", str(labels), "--output", str(output)]
+    assert main([*options, "--format", "coco"]) == 0
+    assert capsys.readouterr().out == f"2 tracks of 2 videos → {output}\n"
+    assert len(json.loads((output / "annotations.json").read_text())["annotations"]) == 4
+    assert main([*options, "--format", "voc"]) == 2
+    assert main([*options]) == 2
+    wrong, missing = capsys.readouterr().err.splitlines()
+    assert wrong.startswith("export: error: format: expected")
+    assert "format" in missing

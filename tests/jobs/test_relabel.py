@@ -1,0 +1,35 @@
+from typing import Any
+
+import pytest
+
+from jobs.relabel import main
+from pipelines.relabel import RelabelSummary
+
+OPTIONS = ["--labels", "labels", "--output", "new", "--vocabulary", "names.txt"]
+
+
+def test_it_says_what_was_done(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = dict[str, str]()
+
+    def done(*_: Any) -> RelabelSummary:
+        return RelabelSummary(parts=5, skipped=2, tracks=70, failures=failures, seconds=1.6)
+
+    monkeypatch.setattr("jobs.relabel.relabel", done)
+    assert main(OPTIONS) == 0
+    assert capsys.readouterr().out == "70 tracks in 3 parts named, 2 parts were already in 2 s → new\n"
+    failures["000001"] = "tracks/000001.parquet: damaged"
+    assert main(OPTIONS) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "70 tracks in 2 parts named, 2 parts were already in 2 s → new",
+        "  failed: 000001: tracks/000001.parquet: damaged",
+    ]
+
+
+def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*OPTIONS, "--tpo", "3"]) == 2
+    assert main([*OPTIONS, "--top", "0"]) == 2
+    assert main(OPTIONS) == 2
+    unknown, top, vocabulary = capsys.readouterr().err.splitlines()
+    assert unknown == "relabel: error: tpo: no such option; did you mean top?"
+    assert top == "relabel: error: top: expected at least 1, got 0"
+    assert vocabulary.startswith("relabel: error: vocabulary: cannot read names.txt")

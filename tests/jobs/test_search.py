@@ -1,0 +1,65 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.search import main
+from pipelines.render import Tile
+from pipelines.search import Found, Hit
+
+HIT = Hit(
+    similarity=0.4321,
+    video_id="v",
+    uri="/videos/v.mp4",
+    track_id=3,
+    category="red star",
+    score=0.5,
+    objectness=0.9,
+    first_frame=0,
+    last_frame=700,
+    frame=600,
+    time_s=75.04,
+    mask={},
+)
+
+
+def test_a_line_per_track_and_a_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = dict[str, str]()
+    tile = Tile(image=np.zeros((30, 40, 3), np.uint8), video="v.mp4", time_s=75.04)
+    monkeypatch.setattr("jobs.search.search", lambda _: Found(hits=(HIT,), tracks=9, failures={}))
+    monkeypatch.setattr("jobs.search.pictures", lambda _: ([tile], failures))
+    options = ["--labels", "labels", "--text", "red star", "--sheet", str(tmp_path / "found.png")]
+    assert main(options) == 0
+    header, line, end = capsys.readouterr().out.splitlines()
+    assert header.split() == ["similarity", "at", "track", "labelled", "as"]
+    assert line.split() == ["1", "0.432", "1:15.0", "3", "red", "star", "/videos/v.mp4"]
+    assert end.startswith("9 tracks in ")
+    with Image.open(tmp_path / "found.png") as sheet:
+        assert sheet.width > 40
+    failures["/videos/v.mp4"] = "video: cannot read /videos/v.mp4 (file not found)"
+    assert main(options) == 1
+    assert "failed: /videos/v.mp4: video: cannot read" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for options, error in (
+        (["--labels", "absent", "--text", "red star"], "labels: absent has no labels"),
+        (["--labels", "absent"], "text"),
+        (["--labels", "absent", "--text", "a", "--sheet", "a.gif"], "sheet: a.gif must end with .png"),
+    ):
+        assert main(options) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"search: error: {error}") or error in line
+
+
+def test_an_interruption_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: Any) -> Found:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobs.search.search", interrupted)
+    assert main(["--labels", "labels", "--text", "red star"]) == 75
+    assert "interrupted; nothing is written" in capsys.readouterr().err

@@ -1,0 +1,122 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+import torch
+
+from openvis_model.inst_former import InstFormer
+from openvis_model.vocabulary import VocabularyEmbedding
+from openvis_model.weights import save_checkpoint
+from pipelines.models import load_model
+from pipelines.relabel import RelabelConfig, RelabelSummary, named, relabel
+from pipelines.results import SCHEMAS, Results
+from pipelines.storage import Storage
+from tests.pipelines.archive import label_archive, write_archive
+from tests.pipelines.labels import row
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos, `labels` with all names, and what labelling with some of them gives, `again`."""
+    folder = tmp_path_factory.mktemp("archive")
+    write_archive(folder)
+    label_archive(folder, folder / "labels", "all.txt")
+    label_archive(folder, folder / "again", "some.txt")
+    return folder
+
+
+def run(archive: Path, output: Path, **options: Any) -> RelabelSummary:
+    options = {"labels": str(archive / "labels"), "vocabulary": str(archive / "some.txt")} | options
+    return relabel(RelabelConfig(output=str(output), **options))
+
+
+def rows(output: Path, table: str) -> pa.Table:
+    keys = [key for key in ("video_id", "track_id", "frame") if key in SCHEMAS[table].names]
+    return Results(Storage(str(output))).read(table).sort_by([(key, "ascending") for key in keys])
+
+
+def test_scores_are_worked_out_by_hand() -> None:
+    """A track at (1, 0) with objectness 0.5; names at (1, 0), (0, 1), (0.8, 0.6); scale ln 2, so that e to it is 2."""
+    vocabulary = VocabularyEmbedding(("a", "b", "c"), torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]), np.log(2.0))
+    track = row("tracks", track_id=4, objectness=0.5, embedding=[1.0, 0.0], category="old", score=1.0)
+    found = named(pa.Table.from_pylist([track], SCHEMAS["tracks"]), vocabulary, top=2).to_pylist()[0]
+    whole = 2 + 1 + 2**0.8
+    assert found["top"] == [
+        {"category": "a", "score": pytest.approx(0.5 * 2 / whole)},
+        {"category": "c", "score": pytest.approx(0.5 * 2**0.8 / whole)},
+    ]
+    assert (found["category"], found["score"], found["track_id"]) == ("a", pytest.approx(0.2109, abs=1e-4), 4)
+
+
+def test_it_is_as_labelling_again(archive: Path, tmp_path: Path) -> None:
+    summary = run(archive, tmp_path / "new")
+    assert (summary.failures, summary.skipped) == ({}, 0)
+    assert summary.tracks == rows(archive / "labels", "tracks").num_rows > 5
+    new, again = rows(tmp_path / "new", "tracks"), rows(archive / "again", "tracks")
+    assert new.schema == again.schema
+    assert new["category"] == again["category"] != rows(archive / "labels", "tracks")["category"]
+    for one, other in zip(new["top"].to_pylist(), again["top"].to_pylist(), strict=True):
+        assert [each["category"] for each in one] == [each["category"] for each in other]
+        assert [each["score"] for each in one] == pytest.approx([each["score"] for each in other], abs=1e-3)
+    assert rows(tmp_path / "new", "masks") == rows(archive / "again", "masks")
+    times = ["model_s", "tracker_s"]
+    assert rows(tmp_path / "new", "videos").drop_columns(times) == rows(archive / "again", "videos").drop_columns(times)
+    assert label_archive(archive, tmp_path / "new", "some.txt").skipped == 5  # so it can be gone on with
+
+
+def test_run_again_it_does_the_rest(archive: Path, tmp_path: Path) -> None:
+    whole = run(archive, tmp_path / "new")
+    assert whole.parts > 1
+    before = rows(tmp_path / "new", "tracks")
+    lost = Results(Storage(str(tmp_path / "new"))).parts()[0]
+    (tmp_path / "new/videos" / f"{lost}.parquet").unlink()  # as if it had been killed before the last file
+    summary = run(archive, tmp_path / "new")
+    assert (summary.skipped, summary.parts) == (whole.parts - 1, whole.parts)
+    assert rows(tmp_path / "new", "tracks") == before
+    assert run(archive, tmp_path / "new").tracks == 0
+
+
+def test_a_damaged_part_does_not_stop_the_others(archive: Path, tmp_path: Path) -> None:
+    for table in SCHEMAS:
+        (tmp_path / "labels" / table).mkdir(parents=True)
+        for file in (archive / "labels" / table).iterdir():
+            (tmp_path / "labels" / table / file.name).write_bytes(file.read_bytes())
+    damaged = min((tmp_path / "labels/tracks").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:-30])
+    summary = run(archive, tmp_path / "new", labels=str(tmp_path / "labels"))
+    assert list(summary.failures) == [damaged.stem]
+    assert f"tracks/{damaged.name}: damaged" in summary.failures[damaged.stem]
+    assert len(Results(Storage(str(tmp_path / "new"))).parts()) == summary.parts - 1 > 0
+
+
+def test_what_does_not_go_together_is_named_before_anything_is_written(archive: Path, tmp_path: Path) -> None:
+    model: InstFormer = load_model(None)
+    with torch.no_grad():
+        next(model.rollout_tracker.parameters()).add_(1)
+    save_checkpoint(model, tmp_path / "other")
+    refused = {
+        "was labelled with another model; give the checkpoint": {"checkpoint": str(tmp_path / "other")},
+        "^labels: .*absent has no labels; give the output of a labelling run": {"labels": str(tmp_path / "absent")},
+        "^vocabulary: cannot read": {"vocabulary": str(tmp_path / "absent.txt")},
+        "^top: expected at least 1, got 0": {"top": 0},
+    }
+    for message, options in refused.items():
+        with pytest.raises(ValueError, match=message):
+            run(archive, tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="is the folder of the labels; choose another"):
+        run(archive, archive / "labels")
+    run(archive, tmp_path / "new")
+    with pytest.raises(ValueError, match="has videos labelled with another vocabulary or top; choose another"):
+        run(archive, tmp_path / "new", top=3)
