@@ -9,6 +9,7 @@ from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import chain
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
@@ -52,13 +53,17 @@ def read_options(
 
     Raises:
         ValueError: names the option that is missing, has a value that does not fit, or does not exist, and then the
-            nearest one that does.
+            nearest one that does; names an output that would not outlive the job.
     """
     try:
-        found: Namespace = parser.instantiate(parser.parse_args(arguments))
+        given = parser.parse_args(arguments)
+        found: Namespace = parser.instantiate(given)
     except ArgumentError as error:
         names = list(chain.from_iterable(each.get_defaults().keys() for each in commands or (parser,)))
         raise ValueError(_explain(" ".join(str(error).split()), names)) from error
+    for name, value in given.items():
+        if name.rpartition(".")[2] == "output" and value:
+            _check_output(name, value)
     return found
 
 
@@ -70,6 +75,15 @@ def read_config(job: str, description: str, kind: type[T], arguments: Sequence[s
     options = read_options(parser, arguments)
     config: T = kind(**{field.name: options[field.name] for field in fields(kind)})
     return config
+
+
+def _check_output(name: str, output: str) -> None:
+    """A job submitted to a cluster runs in Ray's copy of the working folder, which is removed some time after it."""
+    if "://" not in output and "working_dir_files" in Path(output).absolute().parts:
+        raise ValueError(
+            f"{name}: {output} is in the cluster's copy of the working folder, which goes with the job; "
+            "give a whole path that all machines see, or s3://"
+        )
 
 
 class _Help(DefaultHelpFormatter):

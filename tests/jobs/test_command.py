@@ -5,6 +5,8 @@ from typing import Literal
 
 import pytest
 
+import jobs.compact
+import jobs.evaluate
 from jobs.command import read_config, run_job
 
 
@@ -110,3 +112,19 @@ def test_how_a_job_ends(error: BaseException, code: int, told: str, capsys: pyte
     assert run_job("label", work, interrupted="run it again") == code
     assert capsys.readouterr().err == f"{told}\n"
     assert run_job("label", lambda: 3, interrupted="run it again") == 3
+
+
+def test_an_output_that_goes_with_the_job_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `ray job submit --working-dir .` runs it."""
+    folder = tmp_path / "runtime_resources/working_dir_files/_ray_pkg_1"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert jobs.compact.main(["--output", "labels/"]) == 2
+    assert "output: labels/ is in the cluster's copy of the working folder" in capsys.readouterr().err
+    (folder / "sweep.yaml").write_text("output: runs\ndatasets: []\ncheckpoints: []\n")
+    assert jobs.evaluate.main(["run", "--config", "sweep.yaml"]) == 2
+    assert "output: runs is in the cluster's copy of the working folder" in capsys.readouterr().err
+    assert jobs.compact.main(["--output", str(tmp_path)]) == 2
+    assert "has no labels" in capsys.readouterr().err

@@ -1,0 +1,148 @@
+"""Jobs as users run them on a cluster: `ray job submit` to a real one, which is on this machine."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.datasets.shapes_files import write_split
+from pipelines.datasets.shapes_scenes import SceneConfig
+from pipelines.results import Results
+from pipelines.storage import Storage
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
+RAY = str(Path(sys.executable).with_name("ray"))
+PATIENCE = '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"}}'
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Cluster:
+    """A head with four CPUs, to which only those who have its token may submit."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ov-"))  # Ray's sockets need a short path
+        port = free_port()
+        own = {"TMPDIR": str(self.folder), "RAY_TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1"}
+        own |= {
+            "PATH": f"{Path(RAY).parent}:{os.environ['PATH']}",
+            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}",
+        }
+        own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.environment = inherited | own
+        ports = ["--port", str(free_port()), "--dashboard-port", str(port)]
+        ports += ["--dashboard-agent-listen-port", str(free_port()), "--ray-client-server-port", str(free_port())]
+        self.head = subprocess.Popen(
+            [RAY, "start", "--head", "--num-cpus", "4", "--block", *ports],
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def ray(self, *words: str | Path, seconds: float = 300.0) -> subprocess.CompletedProcess[str]:
+        command = [RAY, *map(str, words)]
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=False, timeout=seconds
+        )
+
+    def submit(self, *words: str | Path, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        return self.ray("job", "submit", "--working-dir", REPOSITORY, *options, "--", "python", "-m", *words)
+
+    def end(self) -> None:
+        self.head.terminate()
+        self.head.wait(60)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster()
+    deadline = time.monotonic() + 120
+    while cluster.ray("job", "submit", "--", "true").returncode:  # its agents come last
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    yield cluster
+    cluster.end()
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_split(tmp_path_factory.mktemp("shapes"), "train", 12, 0, SceneConfig(frames=8)).path
+
+
+def test_only_sources_are_sent(cluster: Cluster) -> None:
+    look = "import os; print('sent:', sorted(os.listdir()))"
+    done = cluster.ray("job", "submit", "--working-dir", REPOSITORY, "--", "python", "-c", f'"{look}"')
+    (sent,) = [line for line in done.stdout.splitlines() if line.startswith("sent:")]
+    assert all(f"'{name}'" in sent for name in ("jobs", "pipelines", "openvis_model"))
+    assert not any(f"'{name}'" in sent for name in (".git", ".venv", "runs", "labels"))
+
+
+def test_label_says_how_it_went(cluster: Cluster, split: Path, tmp_path: Path) -> None:
+    options = ["--input", split / "videos", "--output", tmp_path / "labels"]
+    done = cluster.submit("jobs.label", *options, "--vocabulary", split / "vocabulary.txt")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 of 12 videos labelled" in done.stdout
+    assert "\r" not in done.stdout
+    assert "Traceback" not in done.stdout
+    bad = cluster.submit("jobs.label", *options, "--vocabulary", tmp_path / "absent.txt")
+    assert bad.returncode == 1  # Ray's own; the job's is in its status
+    assert "label: error: vocabulary: cannot read" in bad.stdout
+    assert "exit code 2" in bad.stdout + bad.stderr
+
+
+def test_a_job_that_is_stopped_goes_on_when_it_is_submitted_again(
+    cluster: Cluster, split: Path, tmp_path: Path
+) -> None:
+    options = ["--input", split / "videos", "--output", tmp_path / "labels", "--vocabulary", split / "vocabulary.txt"]
+    options += ["--part_s", "0", "--batch_size", "1"]
+    name = ("--submission-id", "stopped", "--runtime-env-json", PATIENCE)
+    assert cluster.submit("jobs.label", *options, options=("--no-wait", *name)).returncode == 0
+    results = Results(Storage(str(tmp_path / "labels")))
+    deadline = time.monotonic() + 120
+    while len(results.parts()) < 2:
+        assert time.monotonic() < deadline, cluster.ray("job", "logs", "stopped").stdout
+        time.sleep(0.05)
+    assert cluster.ray("job", "stop", "stopped").returncode == 0
+    assert "label: interrupted; what is committed stays, run it again" in cluster.ray("job", "logs", "stopped").stdout
+    kept = len(results.parts())
+    assert 2 <= kept < 12
+    again = cluster.submit("jobs.label", *options)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"{kept} were already" in again.stdout
+    assert len(results.read("videos")) == 12
+
+
+def test_train_and_evaluate(cluster: Cluster, split: Path, tmp_path: Path) -> None:
+    data = f"{{annotations: {split}/instances.json, height: 96, width: 128, max_stride: 1, frames: 2}}"
+    (tmp_path / "train.yaml").write_text(
+        "steps: 10\nbatch_size: 2\nthreads: 1\ncheckpoint_every: 5\n"
+        f"stage_1: {{start: {{preset: mini}}, data: {data}, objective: {{criterion: {{num_points: 256}}}}}}\n"
+    )
+    done = cluster.submit("jobs.train", "--config", tmp_path / "train.yaml", "--output", tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "10 steps, in " in done.stdout
+    (tmp_path / "sweep.yaml").write_text(
+        f"output: {tmp_path}/sweep\n"
+        f"datasets: [{{name: few, protocol: shapes, ground_truth: {split}/instances.json}}]\n"
+        f"checkpoints: [{{name: new, path: {tmp_path}/run/model}}]\n"
+    )
+    done = cluster.submit("jobs.evaluate", "run", "--config", tmp_path / "sweep.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "new, few, rollout: AP " in done.stdout
