@@ -4,24 +4,18 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from openvis_model.text_embedding import embed_vocabulary
-from openvis_model.vocabulary import VocabularyEmbedding
 from openvis_model.weights import fingerprint
 from pipelines.compaction import settle
 from pipelines.lease import hold_lease
 from pipelines.models import load_model, load_vocabulary, vocabulary_fingerprint
 from pipelines.part_map import counting_parts, map_parts
-from pipelines.parts import Rows
-from pipelines.results import SCHEMAS, Results
+from pipelines.part_relabel import Relabel
+from pipelines.results import Results
 from pipelines.run_report import run_report
 from pipelines.storage import Storage
-
-_SCORES = 2**23  # of tracks × categories in memory at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,94 +134,10 @@ def check_model(results: Results, model_fingerprint: str) -> None:
             )
 
 
-def _check_target(target: Results, work: "Relabel") -> None:
+def _check_target(target: Results, work: Relabel) -> None:
     for videos in target.scan("videos", ("vocabulary_fingerprint", "top")):
         others = pc.field("vocabulary_fingerprint") != work.fingerprint
         if videos.filter(others | (pc.field("top") != work.top)).num_rows:
             raise ValueError(
                 f"output: {target.storage.root} has videos labelled with another vocabulary or top; choose another"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Relabel:
-    """Writes a part of the output.
-
-    Attributes:
-        source: the labels.
-        target: the output.
-        vocabulary: the new one, in the space of the tracks' embeddings.
-        fingerprint: of the vocabulary.
-        top: categories listed for a track.
-    """
-
-    source: Results
-    target: Results
-    vocabulary: VocabularyEmbedding
-    fingerprint: str
-    top: int
-
-    def __call__(self, part: str, video_ids: pa.Array | None) -> dict[str, int]:
-        """Returns the number of its tracks.
-
-        Raises:
-            FileNotFoundError: the part is not there.
-            ValueError: it is damaged.
-            OSError: the output cannot be written to.
-        """
-        rows, tracks = Rows(), 0
-        try:
-            for table in SCHEMAS:
-                for group in self.source.row_groups(table, part, video_ids):
-                    tracks += group.num_rows if table == "tracks" else 0
-                    rows.add_table(table, self._renewed(table, group))
-            rows.put(self.target.storage, part)
-        finally:
-            rows.discard()
-        return {"tracks": tracks}
-
-    def _renewed(self, table: str, rows: pa.Table) -> pa.Table:
-        if table == "videos":
-            columns = {
-                "vocabulary_fingerprint": pa.repeat(pa.scalar(self.fingerprint), rows.num_rows),
-                "top": pa.repeat(pa.scalar(self.top, pa.int32()), rows.num_rows),
-            }
-            return _with_columns(rows, columns)
-        if table == "tracks":
-            size = max(1, _SCORES // len(self.vocabulary.names))
-            some = [named(rows.slice(i, size), self.vocabulary, self.top) for i in range(0, rows.num_rows, size)]
-            return pa.concat_tables([rows.slice(0, 0), *some])
-        return rows
-
-
-def named(tracks: pa.Table, vocabulary: VocabularyEmbedding, top: int) -> pa.Table:
-    """Tracks under the names of a vocabulary: scores are objectness × class probability of the embedding (Eq. 4).
-
-    Args:
-        tracks: rows of the `tracks` table.
-        vocabulary: in the space of their embeddings.
-        top: categories listed for a track.
-    """
-    objectness = torch.tensor(tracks["objectness"].to_numpy())
-    scores = objectness[:, None] * vocabulary.probabilities(torch.from_numpy(embeddings(tracks)))
-    best, categories = scores.topk(min(top, len(vocabulary.names)))
-    names = pa.array(vocabulary.names, pa.string()).take(pa.array(categories.flatten().numpy()))
-    kind = SCHEMAS["tracks"].field("top").type
-    pairs = pa.StructArray.from_arrays([names, pa.array(best.flatten().numpy())], fields=list(kind.value_type))
-    offsets = pa.array(np.arange(len(best) + 1, dtype=np.int32) * best.shape[1])
-    listed = pa.ListArray.from_arrays(offsets, pairs, type=kind)
-    first = pa.array(np.arange(len(best)) * best.shape[1])
-    columns = {"category": names.take(first), "score": pa.array(best[:, 0].numpy()), "top": listed}
-    return _with_columns(tracks, columns)
-
-
-def embeddings(tracks: pa.Table) -> np.ndarray:
-    """The embeddings of tracks, float32 [n, D]."""
-    flat = tracks["embedding"].combine_chunks().flatten().to_numpy()
-    return np.array(flat, np.float32).reshape(tracks.num_rows, -1)
-
-
-def _with_columns(rows: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
-    for name, column in columns.items():
-        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), column)
-    return rows

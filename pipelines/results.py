@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Float32
 
 from pipelines.storage import Storage
 
@@ -286,6 +287,12 @@ def read_tracks(output: str) -> pa.Table:
 def read_masks(output: str) -> pa.Table:
     """The `masks` table of an output folder, large for an archive; raises as `read_videos`."""
     return _read(output, "masks")
+
+
+def track_embeddings(tracks: pa.Table) -> Float32[np.ndarray, "n D"]:
+    """The embeddings of some tracks, as one array."""
+    flat = tracks["embedding"].combine_chunks().flatten().to_numpy()
+    return np.array(flat, np.float32).reshape(tracks.num_rows, -1)
 
 
 def _read(output: str, table: str) -> pa.Table:

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Float
 
 from openvis_model import rle
 from openvis_model.text_embedding import embed_vocabulary
@@ -20,12 +18,11 @@ from pipelines.download_cache import DownloadCache
 from pipelines.drawing import DrawnObject
 from pipelines.models import load_model
 from pipelines.part_map import counting_parts, map_parts
-from pipelines.relabel import check_model, embeddings
+from pipelines.part_search import Best
+from pipelines.relabel import check_model
 from pipelines.render import Tile, render_frame
-from pipelines.results import SCHEMAS, Results
+from pipelines.results import Results
 from pipelines.storage import Storage
-
-_COLUMNS = tuple(name for name in SCHEMAS["tracks"].names if name not in ("top", "frames"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,38 +122,6 @@ def search(config: SearchConfig) -> Found:
         tracks=sum(row["tracks"] for row in rows if not row["error"]),
         failures={row["part"]: row["error"] for row in rows if row["error"]},
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Best:
-    """Finds the most similar tracks of a part.
-
-    Attributes:
-        results: the labels.
-        text: what is looked for, unit norm.
-        top: number of tracks.
-    """
-
-    results: Results
-    text: Float[np.ndarray, " D"]
-    top: int
-
-    def __call__(self, part: str, video_ids: pa.Array | None) -> dict[str, Any]:
-        """Returns them, as rows of the `tracks` table with their similarity, and the number of tracks compared.
-
-        Raises:
-            FileNotFoundError: the part is not there.
-            ValueError: it is damaged.
-        """
-        best, tracks = [], 0
-        for group in self.results.row_groups("tracks", part, video_ids, _COLUMNS):
-            if group.num_rows:
-                similarity = embeddings(group) @ self.text
-                chosen = np.argsort(-similarity, kind="stable")[: self.top]
-                some = group.drop_columns("embedding").take(chosen).to_pylist()
-                best += [row | {"similarity": float(similarity[i])} for row, i in zip(some, chosen, strict=True)]
-                tracks += group.num_rows
-        return {"hits": heapq.nlargest(self.top, best, key=lambda row: row["similarity"]), "tracks": tracks}
 
 
 def _seen_best(results: Results, hit: dict[str, Any]) -> Hit:

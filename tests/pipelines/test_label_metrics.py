@@ -10,7 +10,7 @@ import ray
 
 from pipelines.label_metrics import LabelMetrics
 
-DASHBOARD = Path(__file__).parents[2] / "infra/grafana/labelling.json"
+DASHBOARD = Path(__file__).parents[2] / "infra/monitoring/labelling.json"
 
 
 @pytest.fixture

@@ -2,21 +2,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import ray
 import torch
 
 from openvis_model.inst_former import InstFormer
-from openvis_model.vocabulary import VocabularyEmbedding
 from openvis_model.weights import save_checkpoint
 from pipelines.models import load_model
-from pipelines.relabel import RelabelConfig, RelabelSummary, named, relabel
+from pipelines.relabel import RelabelConfig, RelabelSummary, relabel
 from pipelines.results import SCHEMAS, Results
 from pipelines.storage import Storage
 from tests.pipelines.archive import label_archive, write_archive
-from tests.pipelines.labels import row
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,19 +41,6 @@ def run(archive: Path, output: Path, **options: Any) -> RelabelSummary:
 def rows(output: Path, table: str) -> pa.Table:
     keys = [key for key in ("video_id", "track_id", "frame") if key in SCHEMAS[table].names]
     return Results(Storage(str(output))).read(table).sort_by([(key, "ascending") for key in keys])
-
-
-def test_scores_are_worked_out_by_hand() -> None:
-    """A track at (1, 0) with objectness 0.5; names at (1, 0), (0, 1), (0.8, 0.6); scale ln 2, so that e to it is 2."""
-    vocabulary = VocabularyEmbedding(("a", "b", "c"), torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]), np.log(2.0))
-    track = row("tracks", track_id=4, objectness=0.5, embedding=[1.0, 0.0], category="old", score=1.0)
-    found = named(pa.Table.from_pylist([track], SCHEMAS["tracks"]), vocabulary, top=2).to_pylist()[0]
-    whole = 2 + 1 + 2**0.8
-    assert found["top"] == [
-        {"category": "a", "score": pytest.approx(0.5 * 2 / whole)},
-        {"category": "c", "score": pytest.approx(0.5 * 2**0.8 / whole)},
-    ]
-    assert (found["category"], found["score"], found["track_id"]) == ("a", pytest.approx(0.2109, abs=1e-4), 4)
 
 
 def test_it_is_as_labelling_again(archive: Path, tmp_path: Path) -> None:

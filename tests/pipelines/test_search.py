@@ -1,16 +1,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import ray
 
-from pipelines.parts import Rows
-from pipelines.results import Results
-from pipelines.search import Best, SearchConfig, pictures, search
-from pipelines.storage import Storage
+from pipelines.search import SearchConfig, pictures, search
 from tests.pipelines.archive import label_archive, write_archive
-from tests.pipelines.labels import part_name, put_part, row
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,25 +53,3 @@ def test_synonyms_are_averaged_and_nonsense_is_refused(archive: Path) -> None:
         SearchConfig(labels=labels, text="red star", top=0)
     with pytest.raises(ValueError, match=r"^sheet: a.jpg must end with .png"):
         SearchConfig(labels=labels, text="red star", sheet="a.jpg")
-
-
-def test_the_best_of_a_part_are_those_with_the_largest_cosine(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(20_000, 4))  # several row groups
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    rows = Rows()
-    for number, vector in enumerate(vectors):
-        video = "gone" if number % 2 else "there"
-        rows.add("tracks", [row("tracks", video_id=video, track_id=number, embedding=vector.tolist())])
-    for video in ("there", "gone"):
-        rows.add("videos", [row("videos", video_id=video, status="ok")])
-    results = Results(Storage(str(tmp_path)))
-    rows.put(results.storage, part_name(1))
-    put_part(results, part_name(2), "gone", category="star")  # labelled anew: its old rows do not count
-    counting = results.counting()[part_name(1)]
-    text = vectors[0].astype(np.float32)
-    found = Best(results=results, text=text, top=5)(part_name(1), counting)
-    expected = 2 * np.argsort(-(vectors[::2] @ vectors[0]))[:5]
-    assert [hit["track_id"] for hit in found["hits"]] == expected.tolist()
-    assert found["hits"][0]["similarity"] == pytest.approx(1)
-    assert found["tracks"] == 10_000

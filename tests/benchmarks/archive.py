@@ -1,0 +1,80 @@
+"""`python -m tests.benchmarks.archive`: free text over, and new names for, a million tracks with embeddings of 512.
+
+Beside what each takes: how long one process takes to read the same columns, and nothing else.
+"""
+
+import sys
+import tempfile
+import time
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+import torch.nn.functional as F
+
+from openvis_model.vocabulary import VocabularyEmbedding
+from pipelines.cluster import connect
+from pipelines.part_map import counting_parts, map_parts
+from pipelines.part_relabel import Relabel
+from pipelines.part_search import Best
+from pipelines.parts import Rows
+from pipelines.results import SCHEMAS, Results
+from pipelines.storage import Storage
+
+TRACKS, PART, D, NAMES = 1_000_000, 62_500, 512, 1196  # parts of 128 MB; names of LV-VIS
+VIDEO = 10  # tracks of each
+
+
+def write_part(results: Results, number: int) -> None:
+    """Random embeddings, which Parquet cannot make smaller."""
+    vectors = np.random.default_rng(number).normal(size=(PART, D)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = [f"camera-{number:04d}-{i:06d}" for i in range(PART // VIDEO)]
+    rows = Rows()
+    rows.add("videos", [dict.fromkeys(SCHEMAS["videos"].names) | {"video_id": i, "status": "ok"} for i in ids])
+    ones = np.ones(PART, np.float32)
+    columns = {
+        "video_id": pa.array(np.repeat(ids, VIDEO)),
+        "track_id": pa.array(np.tile(np.arange(VIDEO, dtype=np.int32), len(ids))),
+        "objectness": pa.array(ones),
+        "embedding": pa.ListArray.from_arrays(np.arange(PART + 1, dtype=np.int32) * D, vectors.ravel()),
+    }
+    schema = SCHEMAS["tracks"]
+    missing = {field.name: pa.nulls(PART, field.type) for field in schema if field.name not in columns}
+    table = pa.table(columns | missing).select(schema.names).cast(schema)
+    for start in range(0, PART, 8192):
+        rows.add_table("tracks", table.slice(start, 8192))
+    rows.put(results.storage, f"000001-00000000-{number:012x}")
+
+
+def main() -> None:
+    """Prints a line for each."""
+    with tempfile.TemporaryDirectory() as folder:
+        results, target = Results(Storage(f"{folder}/labels")), Results(Storage(f"{folder}/new"))
+        for number in range(TRACKS // PART):
+            write_part(results, number)
+        connect(2)
+        list(map_parts(dict.fromkeys(results.parts()[:2]), lambda part, ids: {}))  # its processes are there
+        begin = time.perf_counter()
+        for part in results.parts():
+            for _ in results.row_groups("tracks", part, columns=("video_id", "track_id", "embedding")):
+                pass
+        reading = time.perf_counter() - begin
+        sys.stdout.write(f"reading {TRACKS} embeddings of {D}, one process: {reading:.1f} s\n")
+
+        text = F.normalize(torch.randn(NAMES, D), dim=1)
+        vocabulary = VocabularyEmbedding(tuple(map(str, range(NAMES))), text, 100.0)
+        best = Best(results=results, text=text[0].numpy(), top=10)
+        new = Relabel(source=results, target=target, vocabulary=vocabulary, fingerprint="v", top=5)
+        for name, work in (("search", best), (f"relabel to {NAMES} names", new)):
+            begin = time.perf_counter()
+            rows = list(map_parts(counting_parts(results), work))
+            seconds = time.perf_counter() - begin
+            assert sum(row["tracks"] for row in rows) == TRACKS
+            sys.stdout.write(f"{name}, two processes: {seconds:.1f} s, {seconds / reading:.2f} × reading\n")
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cfnlint.api import ManualArgs, lint_file
+from jsonschema import ValidationError
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+AWS = Path(__file__).parents[2] / "infra/aws"
+DOCS = AWS.parents[1] / "docs/output.md"
+
+
+class Tags(yaml.SafeLoader):
+    """Takes CloudFormation's !Ref and the like for what they are of."""
+
+
+def content(loader: Tags, _: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return loader.construct_scalar(node)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return loader.construct_mapping(node, deep=True)
+
+
+Tags.add_multi_constructor("!", content)
+
+
+def template() -> Any:
+    return yaml.load((AWS / "openvis.yaml").read_text(), Tags)  # noqa: S506 - a SafeLoader
+
+
+def launcher() -> Any:
+    return yaml.safe_load((AWS / "autoscaler.yaml").read_text())
+
+
+def test_the_stack_is_sound() -> None:
+    regions = ["us-east-1", "eu-central-1"]
+    assert lint_file(AWS / "openvis.yaml", config=ManualArgs(regions=regions)) == []
+
+
+def test_a_mistake_in_the_stack_is_found(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text((AWS / "openvis.yaml").read_text().replace("RetentionInDays", "RetentionDays"))
+    assert lint_file(wrong, config=ManualArgs(regions=["us-east-1"]))
+
+
+def test_jobs_have_the_rights_that_are_documented_and_no_more() -> None:
+    documented = {
+        right.strip()
+        for line in DOCS.read_text().splitlines()
+        if line.startswith("| s3:")
+        for right in line.split("|")[1].split(",")
+    }
+    statements = template()["Resources"]["JobPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    granted = {
+        right
+        for each in statements
+        for right in (each["Action"] if isinstance(each["Action"], list) else [each["Action"]])
+    }
+    assert granted == documented
+    for each in statements:
+        assert each["Resource"] != "*"
+
+
+def test_the_launcher_takes_the_file() -> None:
+    validate_config(prepare_config(launcher()))
+    with pytest.raises(ValidationError):
+        validate_config(prepare_config(launcher() | {"max_wokers": 3}))
+
+
+def test_the_launcher_uses_what_the_stack_makes() -> None:
+    resources, found = template()["Resources"], launcher()
+    made = {
+        each["Properties"]["InstanceProfileName"]
+        for each in resources.values()
+        if each["Type"] == "AWS::IAM::InstanceProfile"
+    }
+    used = {kind["node_config"]["IamInstanceProfile"]["Name"] for kind in found["available_node_types"].values()}
+    assert used == made
+    assert f"/{resources['Images']['Properties']['RepositoryName']}:" in found["docker"]["image"]
+    ends = next(
+        each
+        for each in resources["HeadRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+        if each["Sid"] == "EndOwn"
+    )
+    assert ends["Condition"]["StringEquals"] == {"aws:ResourceTag/ray-cluster-name": found["cluster_name"]}

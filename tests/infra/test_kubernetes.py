@@ -1,0 +1,166 @@
+import gzip
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+INFRA = Path(__file__).parents[2] / "infra"
+KUBERNETES = INFRA / "kubernetes"
+JOBS = ("label", "nightly", "train_stage_1", "train_stage_2", "evaluate")
+OVERLAYS = (*JOBS, "cluster")
+
+
+def strict(schema: Any) -> Any:
+    """As the API server reads the schema, but a field that it does not know is an error."""
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("x-kubernetes-int-or-string"):
+        return {"type": ["integer", "string"]}
+    found = {name: strict(each) for name, each in schema.items()}
+    is_object = schema.get("type") == "object" and isinstance(schema.get("properties"), dict)
+    if is_object and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        found.setdefault("additionalProperties", False)
+    return found
+
+
+def definition(kind: str) -> Draft202012Validator:
+    file = Path(__file__).with_name("schemas") / f"ray.io_{kind.lower()}s.yaml.gz"
+    crd = yaml.safe_load(gzip.decompress(file.read_bytes()))
+    (schema,) = [each["schema"]["openAPIV3Schema"] for each in crd["spec"]["versions"] if each["name"] == "v1"]
+    return Draft202012Validator(strict(schema))
+
+
+DEFINITIONS = {kind: definition(kind) for kind in ("RayCluster", "RayJob", "RayCronJob")}
+
+
+def problems(resource: dict[str, Any]) -> list[str]:
+    if resource["kind"] in DEFINITIONS:
+        found = DEFINITIONS[resource["kind"]].iter_errors(resource)
+        return [f"{'.'.join(map(str, each.absolute_path))}: {each.message}" for each in found]
+    try:
+        kubernetes_validate.validate(resource, "1.32", strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return [str(error)]
+    return []
+
+
+def load(file: Path) -> list[dict[str, Any]]:
+    return [resource for resource in yaml.safe_load_all(file.read_text()) if resource]
+
+
+def composed(overlay: str) -> Iterator[dict[str, Any]]:
+    """The resources of an overlay, the cluster copied into its job as `own_cluster` says."""
+    (cluster,) = load(KUBERNETES / "base/cluster.yaml")
+    if overlay == "cluster":
+        yield cluster
+        return
+    (job,) = load(KUBERNETES / overlay / "job.yaml")
+    job["spec"].get("jobTemplate", job["spec"])["rayClusterSpec"] = cluster["spec"]
+    yield job
+
+
+def pods(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_applied_is_what_kuberay_knows(overlay: str) -> None:
+    for resource in (
+        *composed(overlay),
+        *load(KUBERNETES / "base/service_account.yaml"),
+        *load(KUBERNETES / "shared_data/claim.yaml"),
+    ):
+        assert problems(resource) == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kustomize_renders_it(overlay: str) -> None:
+    """Where kubectl is there; the parts are checked above in any case."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("no kubectl")
+    command = [kubectl, "kustomize", str(KUBERNETES / overlay)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rendered = {resource["kind"]: resource for resource in yaml.safe_load_all(done.stdout)}
+    for resource in rendered.values():
+        assert problems(resource) == []
+        assert resource["metadata"]["namespace"] == "openvis"
+    assert ("RayCluster" in rendered) == (overlay == "cluster")
+    found = next(rendered[kind] for kind in DEFINITIONS if kind in rendered)["spec"]
+    found = found.get("jobTemplate", found)
+    spec = found.get("rayClusterSpec", found)
+    images = {container["image"] for pod in pods(spec) for container in pod["containers"]}
+    assert len(images) == 1
+    assert images != {"openvis"}
+    assert ("PersistentVolumeClaim" in rendered) == (overlay.startswith("train") or overlay == "evaluate")
+
+
+def test_a_mistake_is_found() -> None:
+    (job,) = composed("label")
+    for name, value in (("backOffLimit", 2), ("backoffLimit", "two"), ("entrypoint", ["python"])):
+        assert problems({**job, "spec": job["spec"] | {name: value}})
+    job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["resource"] = {}
+    assert problems(job)
+    account = load(KUBERNETES / "base/service_account.yaml")[0]
+    assert problems(account | {"rules": []})
+
+
+def test_pods_run_as_nobody_in_particular() -> None:
+    (cluster,) = composed("cluster")
+    for pod in pods(cluster["spec"]):
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["terminationGracePeriodSeconds"] > 20  # LabelConfig.grace_s
+        for container in pod["containers"]:
+            assert not container["securityContext"]["allowPrivilegeEscalation"]
+            resources = container["resources"]
+            assert resources["requests"]["memory"] == resources["limits"]["memory"]
+    assert cluster["spec"]["authOptions"]["mode"] == "token"
+
+
+def test_jobs_find_machines_for_what_they_ask() -> None:
+    (cluster,) = composed("cluster")
+    gpus = {
+        group["groupName"]: int(
+            group["template"]["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu", 0)
+        )
+        * group["maxReplicas"]
+        for group in cluster["spec"]["workerGroupSpecs"]
+    }
+    label = yaml.safe_load((KUBERNETES / "settings/label.yaml").read_text())
+    assert 0 < label["model_gpus"] * label["model_actors"] <= gpus["gpu"]
+    paper = yaml.safe_load((INFRA.parent / "jobs/configs/paper/stage_1.yaml").read_text())
+    assert paper["workers"] * paper["gpus_per_worker"] <= gpus["gpu"]
+
+
+def test_versions_are_those_that_are_tested() -> None:
+    pins = dict(line.split("==") for line in (INFRA / "constraints.txt").read_text().splitlines() if "==" in line)
+    (cluster,) = composed("cluster")
+    assert cluster["spec"]["rayVersion"] == pins["ray"]
+
+
+def test_metrics_are_collected_where_they_are_served() -> None:
+    (monitor,) = load(INFRA / "monitoring/pod_monitor.yaml")
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (cluster,) = composed("cluster")
+    for pod in pods(cluster["spec"]):
+        ports = {port["name"]: port["containerPort"] for container in pod["containers"] for port in container["ports"]}
+        assert ports[endpoint["port"]] == 8080  # KubeRay's --metrics-export-port
+    (generator,) = yaml.safe_load((INFRA / "monitoring/kustomization.yaml").read_text())["configMapGenerator"]
+    assert all((INFRA / "monitoring" / file).is_file() for file in generator["files"])
+
+
+def test_settings_name_their_files() -> None:
+    kustomization = yaml.safe_load((KUBERNETES / "settings/kustomization.yaml").read_text())
+    _, settings = kustomization["configMapGenerator"]
+    files = {file.name for file in (KUBERNETES / "settings").iterdir()} - {"kustomization.yaml"}
+    assert set(settings["files"]) == files
