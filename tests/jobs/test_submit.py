@@ -88,7 +88,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_only_sources_are_sent(cluster: Cluster) -> None:
     look = "import os; print('sent:', sorted(os.listdir()))"
-    done = cluster.ray("job", "submit", "--working-dir", REPOSITORY, "--", "python", "-c", f'"{look}"')
+    done = cluster.ray("job", "submit", "--working-dir", REPOSITORY, "--", "python", "-c", look)
     (sent,) = [line for line in done.stdout.splitlines() if line.startswith("sent:")]
     assert all(f"'{name}'" in sent for name in ("jobs", "pipelines", "openvis_model"))
     assert not any(f"'{name}'" in sent for name in (".git", ".venv", "runs", "labels"))

@@ -144,6 +144,7 @@ def test_every_config_that_is_shipped_can_be_read(config: Path, trained: list[Tr
     assert len(trained) == 1
 
 
+@pytest.mark.slow
 def test_from_pictures_to_a_labelled_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Twenty iterations of each stage, each from the checkpoint before; the last one labels videos."""
     split = write_split(tmp_path / "shapes", "train", 3, 0, SceneConfig(frames=6)).path
