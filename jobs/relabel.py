@@ -20,9 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _relabel(arguments: list[str] | None) -> int:
     config = read_config("relabel", __doc__, RelabelConfig, arguments)
     summary = relabel(config, _progress)
-    done = f"{summary.tracks} tracks in {summary.parts - summary.skipped - len(summary.failures)} parts named"
+    done = f"{summary.tracks} tracks named, of {summary.videos} videos"
     if summary.skipped:
-        done += f", {summary.skipped} parts were already"
+        done += f", {summary.skipped} of which were already"
     print(f"{done} in {summary.seconds:.0f} s → {config.output}")
     for part, reason in summary.failures.items():
         print(f"  failed: {part}: {reason}")

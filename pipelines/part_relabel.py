@@ -1,5 +1,6 @@
 """New names for the tracks of a part. Without CLIP, so that the processes that do it start soon."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ class Relabel:
         vocabulary: the new one, in the space of the tracks' embeddings.
         fingerprint: of the vocabulary.
         top: categories listed for a track.
+        run: what the names of the parts begin with, later than all that the output has.
     """
 
     source: Results
@@ -30,6 +32,7 @@ class Relabel:
     vocabulary: VocabularyEmbedding
     fingerprint: str
     top: int
+    run: str
 
     def __call__(self, part: str, video_ids: pa.Array | None) -> dict[str, int]:
         """Returns the number of its tracks.
@@ -45,7 +48,8 @@ class Relabel:
                 for group in self.source.row_groups(table, part, video_ids):
                     tracks += group.num_rows if table == "tracks" else 0
                     rows.add_table(table, self._renewed(table, group))
-            rows.put(self.target.storage, part)
+            name = hashlib.sha256(part.encode()).hexdigest()[:12]  # a task that is done again replaces its part
+            rows.put(self.target.storage, f"{self.run}-{name}")
         finally:
             rows.discard()
         return {"tracks": tracks}

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from openvis_model.text_embedding import embed_vocabulary
@@ -11,11 +13,16 @@ from openvis_model.weights import fingerprint
 from pipelines.compaction import settle
 from pipelines.lease import hold_lease
 from pipelines.models import load_model, load_vocabulary, vocabulary_fingerprint
-from pipelines.part_map import counting_parts, map_parts
+from pipelines.part_map import map_parts
 from pipelines.part_relabel import Relabel
 from pipelines.results import Results
 from pipelines.run_report import run_report
 from pipelines.storage import Storage
+
+_LABELLING = ("video_id", "status", "config_fingerprint", "model_s", "tracker_s")
+"""Columns that are copied, by which one labelling of a video differs from another: its times are never the same."""
+
+_READERS = 16  # files at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +53,14 @@ class RelabelSummary:
     """What a relabelling did.
 
     Attributes:
-        parts: parts of the labels.
+        videos: videos of the labels.
         skipped: those that the output had.
         tracks: tracks named now.
         failures: part and reason of those that could not be read or written.
         seconds: duration.
     """
 
-    parts: int
+    videos: int
     skipped: int
     tracks: int
     failures: dict[str, str]
@@ -63,7 +70,7 @@ class RelabelSummary:
 def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda done, parts: None) -> RelabelSummary:
     """Writes labels anew with the categories of another vocabulary, as labelling with it would have: all three tables.
 
-    Run again after any interruption, or when videos were labelled since, it does the parts that the output lacks.
+    Run again after any interruption, or when videos were labelled since, it does the videos that the output lacks.
 
     Args:
         config: the job.
@@ -79,28 +86,29 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
     source, target = Results(Storage(config.labels)), Results(Storage(config.output))
     if source.storage.root.rstrip("/") == target.storage.root.rstrip("/"):
         raise ValueError(f"output: {config.output} is the folder of the labels; choose another")
-    parts = counting_parts(source)
-    if not parts:
+    videos = sum(map(len, source.counting().values()))
+    if not videos:
         raise ValueError(f"labels: {config.labels} has no labels; give the output of a labelling run")
     model = load_model(config.checkpoint)
     check_model(source, fingerprint(model))
     target.check_writable()
-    work = Relabel(
-        source=source,
-        target=target,
-        vocabulary=embed_vocabulary(vocabulary, model.text_encoder),
-        fingerprint=vocabulary_fingerprint(vocabulary),
-        top=config.top,
-    )
+    embedding = embed_vocabulary(vocabulary, model.text_encoder)
     with hold_lease(target.storage) as lease:
         settle(target, lease)
+        work = Relabel(
+            source=source,
+            target=target,
+            vocabulary=embedding,
+            fingerprint=vocabulary_fingerprint(vocabulary),
+            top=config.top,
+            run=target.next_run(),
+        )
         _check_target(target, work)
-        there = set(target.parts())
-        todo = {part: ids for part, ids in parts.items() if part not in there}
+        todo = _todo(source, target)
         tracks, failures = 0, dict[str, str]()
         if todo:
-            about = {"config": asdict(config), "vocabulary_fingerprint": work.fingerprint, "wanted": len(todo)}
-            with run_report(target.storage, target.next_run(), about) as told:
+            about = {"config": asdict(config), "vocabulary_fingerprint": work.fingerprint, "videos": videos}
+            with run_report(target.storage, work.run, about) as told:
                 for done, row in enumerate(map_parts(todo, work), start=1):
                     lease.check()
                     if row["error"]:
@@ -111,12 +119,27 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
                     told |= {"parts": done, "tracks": tracks, "failures": failures}
             settle(target, lease)
     return RelabelSummary(
-        parts=len(parts),
-        skipped=len(parts) - len(todo),
+        videos=videos,
+        skipped=videos - sum(map(len, todo.values())),
         tracks=tracks,
         failures=failures,
         seconds=time.monotonic() - start,
     )
+
+
+def _todo(source: Results, target: Results) -> dict[str, list[str]]:
+    """Parts of the labels, and ids of those of their videos that the output does not have as they are now labelled."""
+    done = {key for rows in target.scan("videos", _LABELLING) for key in zip(*rows.to_pydict().values(), strict=True)}
+
+    def lacking(part: str, ids: pa.Array) -> list[str]:
+        groups = source.row_groups("videos", part, ids, _LABELLING)
+        keys = (key for rows in groups for key in zip(*rows.to_pydict().values(), strict=True))
+        return [key[0] for key in keys if key not in done]
+
+    counting = source.counting()
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = zip(counting, pool.map(lacking, counting, counting.values()), strict=True)
+        return {part: ids for part, ids in found if ids}
 
 
 def check_model(results: Results, model_fingerprint: str) -> None:

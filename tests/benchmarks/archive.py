@@ -66,7 +66,9 @@ def main() -> None:
         text = F.normalize(torch.randn(NAMES, D), dim=1)
         vocabulary = VocabularyEmbedding(tuple(map(str, range(NAMES))), text, 100.0)
         best = Best(results=results, text=text[0].numpy(), top=10)
-        new = Relabel(source=results, target=target, vocabulary=vocabulary, fingerprint="v", top=5)
+        new = Relabel(
+            source=results, target=target, vocabulary=vocabulary, fingerprint="v", top=5, run="000001-00000000"
+        )
         for name, work in (("search", best), (f"relabel to {NAMES} names", new)):
             begin = time.perf_counter()
             rows = list(map_parts(counting_parts(results), work))

@@ -12,15 +12,15 @@ def test_it_says_what_was_done(capsys: pytest.CaptureFixture[str], monkeypatch: 
     failures = dict[str, str]()
 
     def done(*_: Any) -> RelabelSummary:
-        return RelabelSummary(parts=5, skipped=2, tracks=70, failures=failures, seconds=1.6)
+        return RelabelSummary(videos=5, skipped=2, tracks=70, failures=failures, seconds=1.6)
 
     monkeypatch.setattr("jobs.relabel.relabel", done)
     assert main(OPTIONS) == 0
-    assert capsys.readouterr().out == "70 tracks in 3 parts named, 2 parts were already in 2 s → new\n"
+    assert capsys.readouterr().out == "70 tracks named, of 5 videos, 2 of which were already in 2 s → new\n"
     failures["000001"] = "tracks/000001.parquet: damaged"
     assert main(OPTIONS) == 1
     assert capsys.readouterr().out.splitlines() == [
-        "70 tracks in 2 parts named, 2 parts were already in 2 s → new",
+        "70 tracks named, of 5 videos, 2 of which were already in 2 s → new",
         "  failed: 000001: tracks/000001.parquet: damaged",
     ]
 
