@@ -143,6 +143,8 @@ def _by_video(tables: Iterable[pa.Table]) -> Iterator[tuple[str, pa.Table]]:
     """Yields the rows of each video; those of one stand together."""
     held: list[pa.Table] = []
     for table in tables:
+        if not table.num_rows:
+            continue  # a row group of which nothing counts
         ids = np.asarray(table["video_id"].to_pylist(), dtype=object)
         starts = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1).tolist(), len(ids)]
         for start, stop in pairwise(starts):

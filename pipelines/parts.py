@@ -49,6 +49,8 @@ class Rows:
 
     def add_table(self, table: str, rows: pa.Table) -> None:
         """Adds rows that are a table already."""
+        if not rows.num_rows:
+            return  # or the file would get row groups without rows
         self._held[table].append(rows)
         self._num_held[table] += rows.num_rows
         if self._num_held[table] >= ROW_GROUP:

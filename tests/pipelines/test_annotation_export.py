@@ -9,7 +9,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from pipelines.annotation_export import FILE, ExportConfig, ExportSummary, export_annotations
+from pipelines.compaction import settle
 from pipelines.datasets.ytvis import read_ground_truth
+from pipelines.lease import hold_lease
 from pipelines.parts import Rows
 from pipelines.results import Results
 from pipelines.storage import Storage
@@ -147,3 +149,14 @@ def test_videos_longer_than_a_row_group_are_whole(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "out" / FILE).read_text())
     assert len(written["images"]) == len(written["annotations"]) == 15_000
     assert len({image["id"] for image in written["images"]}) == 15_000
+
+
+def test_row_groups_of_which_nothing_counts_are_passed_over(tmp_path: Path) -> None:
+    results = Results(Storage(str(tmp_path / "labels")))
+    seen = {0: ("star", 0.5, (0,))}
+    put(results, part_name(1), {"a": seen, "b": {}, "c": seen})
+    put(results, part_name(2), {"a": seen, "c": seen})
+    assert export(results.storage.root, tmp_path / "out", "coco") == ExportSummary(videos=2, tracks=2)
+    with hold_lease(results.storage) as lease:
+        settle(results, lease)
+    assert export(results.storage.root, tmp_path / "out", "coco") == ExportSummary(videos=2, tracks=2)
