@@ -62,7 +62,7 @@ def read_options(
         names = list(chain.from_iterable(each.get_defaults().keys() for each in commands or (parser,)))
         raise ValueError(_explain(" ".join(str(error).split()), names)) from error
     for name, value in given.items():
-        if name.rpartition(".")[2] == "output" and value:
+        if name.rpartition(".")[2] in ("output", "sheet") and value:
             _check_output(name, value)
     return found
 

@@ -48,6 +48,8 @@ class SearchConfig:
             raise ValueError(f"top: expected at least 1, got {self.top}")
         if self.sheet is not None and not self.sheet.lower().endswith(".png"):
             raise ValueError(f"sheet: {self.sheet} must end with .png")
+        if self.sheet is not None and "://" in self.sheet:
+            raise ValueError(f"sheet: {self.sheet} is no local file; give one, and upload it")
 
 
 @dataclass(frozen=True, kw_only=True)

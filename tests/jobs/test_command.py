@@ -7,6 +7,7 @@ import pytest
 
 import jobs.compact
 import jobs.evaluate
+import jobs.search
 from jobs.command import read_config, run_job
 
 
@@ -126,5 +127,7 @@ def test_an_output_that_goes_with_the_job_is_refused(
     (folder / "sweep.yaml").write_text("output: runs\ndatasets: []\ncheckpoints: []\n")
     assert jobs.evaluate.main(["run", "--config", "sweep.yaml"]) == 2
     assert "output: runs is in the cluster's copy of the working folder" in capsys.readouterr().err
+    assert jobs.search.main(["--labels", str(tmp_path), "--text", "star", "--sheet", "found.png"]) == 2
+    assert "sheet: found.png is in the cluster's copy of the working folder" in capsys.readouterr().err
     assert jobs.compact.main(["--output", str(tmp_path)]) == 2
     assert "has no labels" in capsys.readouterr().err

@@ -50,6 +50,7 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         (["--labels", "absent", "--text", "red star"], "labels: absent has no labels"),
         (["--labels", "absent"], "text"),
         (["--labels", "absent", "--text", "a", "--sheet", "a.gif"], "sheet: a.gif must end with .png"),
+        (["--labels", "absent", "--text", "a", "--sheet", "s3://b/a.png"], "sheet: s3://b/a.png is no local file"),
     ):
         assert main(options) == 2
         (line,) = capsys.readouterr().err.splitlines()
