@@ -1,5 +1,7 @@
+import uuid
 from collections.abc import Iterator
 
+import boto3
 import jaxtyping
 import pytest
 import torch
@@ -8,6 +10,8 @@ from openvis_model.config import InstFormerConfig, mini
 from openvis_model.inst_former import InstFormer
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding, prompt_words
+from pipelines import s3
+from tests.pipelines.s3_server import start_server
 
 NAMES = ("red striped star", "blue plain disc", "green dotted ring")
 WORDS = prompt_words(NAMES)
@@ -51,3 +55,38 @@ def frames() -> torch.Tensor:
     coarse = torch.rand(5, 3, 6, 8, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=(96, 128), mode="bicubic").clamp(0, 1)
     return (smooth * 255).byte().permute(0, 2, 3, 1).contiguous()
+
+
+SECRET = "secret-that-nobody-may-see"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    endpoint, stop = start_server()
+    yield endpoint
+    stop()
+
+
+@pytest.fixture
+def s3_environment(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The AWS configuration of a user whose S3 is the server."""
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    s3._client.cache_clear()
+    yield
+    s3._client.cache_clear()
+
+
+@pytest.fixture
+def bucket(s3_environment: None) -> str:
+    """The URI of a new, empty bucket."""
+    name = f"bucket-{uuid.uuid4().hex}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"

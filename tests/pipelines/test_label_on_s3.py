@@ -22,8 +22,9 @@ from pipelines.models import load_model
 from pipelines.relabel import RelabelConfig, relabel
 from pipelines.results import read_masks, read_tracks, read_videos
 from pipelines.search import SearchConfig, pictures, search
+from tests.conftest import SECRET
 from tests.pipelines.clips import H264, write_clip
-from tests.pipelines.conftest import SECRET, Put
+from tests.pipelines.conftest import Put
 from tests.pipelines.s3_server import Proxy
 
 KEYS = ("a b/0%20+é.mp4", "a b/1.mp4", "2?#.mp4")

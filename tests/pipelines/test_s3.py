@@ -10,7 +10,8 @@ import pytest
 from werkzeug.serving import make_ssl_devcert
 
 from pipelines import s3
-from tests.pipelines.conftest import SECRET, Put
+from tests.conftest import SECRET
+from tests.pipelines.conftest import Put
 from tests.pipelines.s3_server import FAULTS, Proxy, fill
 
 CONTENT = np.random.default_rng(0).bytes(3 * 2**20 + 17)
