@@ -6,7 +6,7 @@ python -m jobs.export --labels labels/ --output review/ --format cvat --min_scor
 with boxes, to be reviewed there. The exit code is 0, 1 if it broke off, 2 for bad input.
 """
 
-from jobs.command import read_config, run_job, start
+from jobs.command import ProgressCount, read_config, run_job, start
 from pipelines.annotation_export import ExportConfig, export_annotations
 
 
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _export(arguments: list[str] | None) -> int:
     config = read_config("export", __doc__, ExportConfig, arguments)
-    summary = export_annotations(config)
+    summary = export_annotations(config, ProgressCount("videos"))
     print(f"{summary.tracks} tracks of {summary.videos} videos → {config.output}")
     return 0
 

@@ -1,14 +1,15 @@
-"""Names labelled tracks anew, by another vocabulary; no video is read.
+"""Renames the objects of labelled videos with another vocabulary, without reading any video.
 
 python -m jobs.relabel --labels labels/ --output relabelled/ --vocabulary new_names.txt
 
-The output is what labelling with that vocabulary would have written, all three tables; run again, it does what was
-labelled since. The exit code is 0, 1 if parts failed or it broke off, 2 for bad input, 75 if it was interrupted.
+The output is what labelling with that vocabulary would have written, all three tables. Run it again to add videos that
+were labelled since. The exit code is 0, 1 if some could not be renamed or the run broke off, 2 for bad input, 75 if it
+was interrupted.
 """
 
 import sys
 
-from jobs.command import read_config, run_job, start
+from jobs.command import ProgressCount, print_left_out, read_config, run_job, start
 from pipelines.relabel import RelabelConfig, relabel
 
 
@@ -19,19 +20,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _relabel(arguments: list[str] | None) -> int:
     config = read_config("relabel", __doc__, RelabelConfig, arguments)
-    summary = relabel(config, _progress)
-    done = f"{summary.tracks} tracks named, of {summary.videos} videos"
+    summary = relabel(config, ProgressCount("videos"))
+    done = f"{summary.tracks} tracks of {summary.videos} videos renamed in {summary.seconds:.0f} s"
     if summary.skipped:
-        done += f", {summary.skipped} of which were already"
-    print(f"{done} in {summary.seconds:.0f} s → {config.output}")
+        done += f", {summary.skipped} videos were already"
+    print(f"{done} → {config.output}")
+    print_left_out("relabel", summary.left_out)
     for part, reason in summary.failures.items():
-        print(f"  failed: {part}: {reason}")
-    return 1 if summary.failures else 0
-
-
-def _progress(done: int, parts: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done}/{parts} parts ", end="\n" if done == parts else "", file=sys.stderr, flush=True)
+        print(f"relabel: failed: {part}: {reason}", file=sys.stderr)
+    return 1 if summary.failures or summary.left_out else 0
 
 
 if __name__ == "__main__":

@@ -2,16 +2,15 @@
 
 python -m jobs.search --labels labels/ --text "red striped star" --sheet found.png
 
-Each line is a track: how similar it is to the text, when it is seen best, and what it was labelled as. The exit code
+Each line is a track: how similar it is to the text, where it is seen best, and what it was labelled as. The exit code
 is 0, 1 if parts of the labels or videos for the pictures cannot be read, 2 for bad input.
 """
 
 import sys
 import time
-from pathlib import Path
 
-from jobs.command import read_config, run_job, start
-from pipelines.render import contact_sheet
+from jobs.command import print_left_out, read_config, run_job, start
+from pipelines.render import check_output, contact_sheet
 from pipelines.search import SearchConfig, pictures, search
 
 
@@ -23,21 +22,26 @@ def main(arguments: list[str] | None = None) -> int:
 def _search(arguments: list[str] | None) -> int:
     config = read_config("search", __doc__, SearchConfig, arguments)
     begin = time.monotonic()
+    if config.sheet:
+        check_output("sheet", config.sheet, ".png")
     found = search(config)
     print(f"{'':>4} {'similarity':>10}  {'at':>8}  track  labelled as")
     for rank, hit in enumerate(found.hits, start=1):
         at = f"{int(hit.time_s // 60)}:{hit.time_s % 60:04.1f}"
-        print(f"{rank:>4} {hit.similarity:>10.3f}  {at:>8}  {hit.track_id:>5}  {hit.category}  {hit.uri}")
+        print(
+            f"{rank:>4} {hit.similarity:>10.3f}  {at:>8}  {hit.track_id:>5}  {hit.category}  {hit.video_id}  {hit.uri}"
+        )
     print(f"{found.tracks} tracks in {time.monotonic() - begin:.1f} s")
     failures = dict(found.failures)
     if config.sheet and found.hits:
         tiles, unread = pictures(found.hits)
         failures |= unread
         if tiles:
-            contact_sheet(tiles, Path(config.sheet))
+            contact_sheet(tiles, config.sheet)
+    print_left_out("search", found.left_out)
     for what, reason in failures.items():
         print(f"search: failed: {what}: {reason}", file=sys.stderr)
-    return 1 if failures else 0
+    return 1 if failures or found.left_out else 0
 
 
 if __name__ == "__main__":

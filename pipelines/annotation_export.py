@@ -1,21 +1,21 @@
 """Labelled tables as annotations of other tools: YouTube-VIS and COCO with masks, CVAT with boxes for review."""
 
 import json
+import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count, pairwise
 from typing import Any, BinaryIO, Literal, get_args
-from urllib.parse import quote
 from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.results import Results
+from pipelines.results import Results, open_labels
 from pipelines.storage import Storage
 
 Format = Literal["youtube_vis", "coco", "cvat"]
@@ -24,6 +24,9 @@ Row = Mapping[str, Any]
 
 Add = Callable[[str, Row], None]
 """Adds an item to a list of a JSON object."""
+
+_HOLD = 1.5  # steps for which a track stays where it was seen last; a step may vary by a frame
+_ROUNDING = 0.1  # frames that the length of a video, from its duration, may be too long by, per look
 
 FILE = "annotations.json"
 """What YouTube-VIS and COCO annotations are called in the output."""
@@ -63,7 +66,7 @@ class ExportSummary:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Video:
-    """A video in which something was found.
+    """A video and what was found in it.
 
     Attributes:
         row: of the `videos` table.
@@ -77,42 +80,57 @@ class _Video:
     masks: list[Row]
     frames: list[int]
 
+    def masks_of_tracks(self) -> dict[int, list[Row]]:
+        """Masks of each track, by its id."""
+        found: dict[int, list[Row]] = {track: [] for track in self.tracks}
+        for mask in self.masks:
+            found[mask["track_id"]].append(mask)
+        return found
+
     def image(self, frame: int) -> str:
         """Name of a frame as an image file."""
-        return f"{quote(self.row['video_id'], safe=' ')}/{frame:06d}.jpg"
+        return f"{self.row['video_id']}/{frame:06d}.jpg"
 
 
-def export_annotations(config: ExportConfig) -> ExportSummary:
+def export_annotations(
+    config: ExportConfig, report: Callable[[int, int], None] = lambda done, total: None
+) -> ExportSummary:
     """Writes what a labelling run found as annotations; in memory is a video at a time.
+
+    Args:
+        config: the export.
+        report: called with the number of videos that were looked at, and of all.
 
     Raises:
         ValueError: for labels that are not there, have no tracks of that score, or are damaged.
         OSError: the output cannot be written to.
     """
-    results, output = Results(Storage(config.labels)), Storage(config.output)
-    if not results.storage.is_there():
-        raise ValueError(f"labels: {config.labels} is not there; give the output of a labelling run")
+    results, output = open_labels(config.labels), Storage(config.output)
     found = results.scan("tracks", ("category", "score"), each=lambda rows: _categories(rows, config.min_score))
     categories = {name: number for number, name in enumerate(sorted(set().union(*found)), start=1)}
     if not categories:
         raise ValueError(f"labels: {config.labels} has no tracks with a score of {config.min_score} or more")
     output.check_writable()
-    videos = tracks = 0
+    total = sum(map(len, results.counting().values()))
+    looked_at = videos = tracks = 0
 
     def counted() -> Iterator[_Video]:
-        nonlocal videos, tracks
+        nonlocal looked_at, videos, tracks
         for video in _videos(results, config.min_score):
-            videos, tracks = videos + 1, tracks + len(video.tracks)
-            yield video
+            looked_at += 1
+            if video.tracks:
+                videos, tracks = videos + 1, tracks + len(video.tracks)
+                yield video
+            report(looked_at, total)
 
     if config.format == "cvat":
-        _write_cvat(counted(), list(categories), output)
+        _remove_earlier(results, output, _write_cvat(counted(), categories, output))
     else:
         write = _write_youtube_vis if config.format == "youtube_vis" else _write_coco
         with _json_lists(output, FILE) as add:
+            write(counted(), categories, add)
             for name, number in categories.items():
                 add("categories", {"id": number, "name": name})
-            write(counted(), categories, add)
     return ExportSummary(videos=videos, tracks=tracks)
 
 
@@ -121,22 +139,41 @@ def _categories(tracks: pa.Table, min_score: float) -> set[str]:
 
 
 def _videos(results: Results, min_score: float) -> Iterator[_Video]:
-    for part, ids in results.counting().items():
-        rows = {row["video_id"]: row for table in results.row_groups("videos", part, ids) for row in table.to_pylist()}
-        of_tracks, of_masks = (
-            _by_video(results.row_groups(table, part, ids, columns))
-            for table, columns in (
-                ("tracks", ("video_id", "track_id", "category", "score")),
-                ("masks", ("video_id", "track_id", "frame", "time_s", "x", "y", "width", "height", "area", "rle")),
-            )
+    """Yields each video once; where parts are merged meanwhile, goes on with those that have the rest."""
+    todo = dict(results.counting())
+    while todo:
+        part = next(iter(todo))
+        ids = todo.pop(part)
+        done: list[str] = []
+        try:
+            for video in _videos_of_part(results, part, ids, min_score):
+                done.append(video.row["video_id"])
+                yield video
+        except FileNotFoundError:
+            if part in results.parts():
+                raise
+            rest = ids.filter(pc.invert(pc.is_in(ids, pa.array(done, pa.string()))))
+            for other, its in results.counting(rest).items():
+                todo[other] = pa.concat_arrays([its, todo[other]]) if other in todo else its
+
+
+def _videos_of_part(results: Results, part: str, ids: pa.Array, min_score: float) -> Iterator[_Video]:
+    rows = {row["video_id"]: row for table in results.row_groups("videos", part, ids) for row in table.to_pylist()}
+    of_tracks, of_masks = (
+        _by_video(results.row_groups(table, part, ids, columns))
+        for table, columns in (
+            ("tracks", ("video_id", "track_id", "category", "score")),
+            ("masks", ("video_id", "track_id", "frame", "time_s", "x", "y", "width", "height", "area", "rle")),
         )
-        tracks = dict(of_tracks)
-        for video_id, its in of_masks:
-            kept = {row["track_id"]: row for row in tracks.pop(video_id).to_pylist() if row["score"] >= min_score}
-            masks = its.filter(pc.is_in(its["track_id"], pa.array(kept, pa.int32()))).sort_by("frame").to_pylist()
-            if kept:
-                frames = list(dict.fromkeys(mask["frame"] for mask in masks))
-                yield _Video(row=rows[video_id], tracks=kept, masks=masks, frames=frames)
+    )
+    tracks = dict(of_tracks)
+    for video_id, its in of_masks:
+        kept = {row["track_id"]: row for row in tracks[video_id].to_pylist() if row["score"] >= min_score}
+        masks = its.filter(pc.is_in(its["track_id"], pa.array(kept, pa.int32()))).sort_by("frame").to_pylist()
+        frames = list(dict.fromkeys(mask["frame"] for mask in masks))
+        yield _Video(row=rows.pop(video_id), tracks=kept, masks=masks, frames=frames)
+    for row in rows.values():
+        yield _Video(row=row, tracks={}, masks=[], frames=[])
 
 
 def _by_video(tables: Iterable[pa.Table]) -> Iterator[tuple[str, pa.Table]]:
@@ -183,7 +220,7 @@ def _json_lists(output: Storage, path: str) -> Iterator[Add]:
             file.write(b"}\n")
 
 
-def _write_youtube_vis(videos: Iterable[_Video], categories: Mapping[str, int], add: Add) -> None:
+def _write_youtube_vis(videos: Iterable[_Video], categories: dict[str, int], add: Add) -> None:
     """An annotation is a track, with an entry per frame of the video that has anything; `frames` are their indices."""
     ids = count(1)
     for number, video in enumerate(videos, start=1):
@@ -191,20 +228,18 @@ def _write_youtube_vis(videos: Iterable[_Video], categories: Mapping[str, int], 
         names = {"video_id": video.row["video_id"], "uri": video.row["uri"], "frames": video.frames}
         add("videos", about | names | {"file_names": [video.image(frame) for frame in video.frames]})
         place = {frame: i for i, frame in enumerate(video.frames)}
-        entries: dict[int, dict[str, list[Any]]] = {
-            track: {name: [None] * len(place) for name in ("segmentations", "bboxes", "areas")}
-            for track in video.tracks
-        }
-        for mask in video.masks:
-            at, its = place[mask["frame"]], entries[mask["track_id"]]
-            its["segmentations"][at], its["bboxes"][at], its["areas"][at] = mask["rle"], _box(mask), mask["area"]
-        for track, its in entries.items():
+        for track, masks in video.masks_of_tracks().items():
             row = video.tracks[track]
-            about = {"id": next(ids), "video_id": number, "track_id": track, "category_id": categories[row["category"]]}
+            its: dict[str, list[Any]] = {name: [None] * len(place) for name in ("segmentations", "bboxes", "areas")}
+            for mask in masks:
+                at = place[mask["frame"]]
+                its["segmentations"][at], its["bboxes"][at], its["areas"][at] = mask["rle"], _box(mask), mask["area"]
+            category = _number(categories, row["category"])
+            about = {"id": next(ids), "video_id": number, "track_id": track, "category_id": category}
             add("annotations", about | {"score": row["score"], "iscrowd": 0} | its)
 
 
-def _write_coco(videos: Iterable[_Video], categories: Mapping[str, int], add: Add) -> None:
+def _write_coco(videos: Iterable[_Video], categories: dict[str, int], add: Add) -> None:
     """An image is a frame that has anything, an annotation a mask; `track_id` says which belong together."""
     images, annotations = count(1), count(1)
     for video in videos:
@@ -217,44 +252,66 @@ def _write_coco(videos: Iterable[_Video], categories: Mapping[str, int], add: Ad
             about = {
                 "id": next(annotations),
                 "image_id": image_ids[mask["frame"]],
-                "category_id": categories[row["category"]],
+                "category_id": _number(categories, row["category"]),
             }
             what = {"segmentation": mask["rle"], "bbox": _box(mask), "area": mask["area"], "iscrowd": 0}
             add("annotations", about | what | {"track_id": mask["track_id"], "score": row["score"]})
+
+
+def _number(categories: dict[str, int], name: str) -> int:
+    """That of a category; a new one if it came up since, in a video that was labelled anew meanwhile."""
+    return categories.setdefault(name, len(categories) + 1)
 
 
 def _box(mask: Row) -> list[int]:
     return [mask["x"], mask["y"], mask["width"], mask["height"]]
 
 
-def _write_cvat(videos: Iterable[_Video], names: list[str], output: Storage) -> None:
-    """A track is a box in each frame that was labelled, which CVAT interpolates between, or `outside`."""
+def _write_cvat(videos: Iterable[_Video], categories: dict[str, int], output: Storage) -> set[str]:
+    """A track is a box in each frame that was labelled, which CVAT interpolates between, or `outside`.
+
+    Returns:
+        The names of the files.
+    """
+    written = set()
     for video in videos:
         row = video.row
-        period = int(np.diff(video.frames).min()) if len(video.frames) > 1 else 1
         size = max(round(row["duration_s"] * row["fps"]), video.frames[-1] + 1)
+        step, step_s = size / row["expected_frames"], row["duration_s"] / row["expected_frames"]  # between two looks
+        period = math.ceil(step - _ROUNDING)
+        names = {track["category"]: None for track in video.tracks.values()}
         root = ElementTree.Element("annotations")
         _text(root, "version", "1.1")
         task = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")
         for name, value in (("size", size), ("mode", "interpolation"), ("start_frame", 0), ("stop_frame", size - 1)):
             _text(task, name, value)
         labels, original = ElementTree.SubElement(task, "labels"), ElementTree.SubElement(task, "original_size")
-        for name in names:
+        for name in categories | names:
             _text(ElementTree.SubElement(labels, "label"), "name", name)
         for name in ("width", "height"):
             _text(original, name, row[name])
-        boxes: dict[int, list[Row]] = {track: [] for track in video.tracks}
-        for mask in video.masks:
-            boxes[mask["track_id"]].append(mask)
-        for track, its in boxes.items():
+        for track, its in video.masks_of_tracks().items():
             about = {"id": str(track), "label": video.tracks[track]["category"], "source": "auto"}
             element = ElementTree.SubElement(root, "track", about)
-            for mask, later in zip(its, [*(mask["frame"] for mask in its[1:]), size], strict=True):
+            end = {"frame": size, "time_s": row["duration_s"]}
+            for mask, later in zip(its, [*its[1:], end], strict=True):
                 _add_box(element, mask, mask["frame"], outside=False)
-                if later - mask["frame"] > period:
+                frames, seconds = later["frame"] - mask["frame"], later["time_s"] - mask["time_s"]
+                if frames > _HOLD * step and seconds > _HOLD * step_s:
                     _add_box(element, mask, mask["frame"] + period, outside=True)
-        with output.write(f"{quote(row['video_id'], safe=' ')}.xml") as file:
+        name = f"{row['video_id']}.xml"
+        with output.write(name) as file:
             ElementTree.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+        written.add(name)
+    return written
+
+
+def _remove_earlier(results: Results, output: Storage, written: Set[str]) -> None:
+    """Removes what an earlier export has written of videos of which there is nothing now."""
+    ours = {f"{video_id}.xml" for ids in results.counting().values() for video_id in ids.to_pylist()}
+    for path in list(output.list(".")):
+        if (name := path.removeprefix("./")) in ours and name not in written:
+            output.remove(name)
 
 
 def _text(parent: ElementTree.Element, name: str, value: str | int) -> None:

@@ -11,15 +11,26 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private import services
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
-from ray.exceptions import LocalRayletDiedError, NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError
+from ray.exceptions import (
+    AuthenticationError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    WorkerCrashedError,
+)
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 
 _LOSSES = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, LocalRayletDiedError, RayOutOfMemoryError)
 _LOSS_IN_TEXT = re.compile(
     rf"ray\.exceptions\.({'|'.join(each.__name__ for loss in _LOSSES for each in (loss, *loss.__subclasses__()))})\b"
 )
+
+ELSEWHERE = "is another folder on some machine of the cluster; give one that all machines see, or s3://"
+"""What is wrong with a local folder that only the driver sees."""
 
 _PAUSE_S = 0.02  # of a batch's time, little; of what the loop would take in it, most
 
@@ -30,17 +41,40 @@ def connect(slots: int) -> None:
     """Joins the running cluster, or starts Ray on this machine; keeps Ray's own messages out of the way.
 
     Args:
-        slots: CPUs that Ray on this machine shall reckon with: places for work, not cores.
+        slots: CPUs that Ray on this machine shall reckon with if it is started: places for work, not cores.
+
+    Raises:
+        RuntimeError: there is a cluster, but it does not answer, or wants a token that is not here.
     """
     if ray.is_initialized():
         return
-    cluster = os.environ.get("RAY_ADDRESS")
+    cluster = _cluster()
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     before = signal.getsignal(signal.SIGTERM)
     with _silent_stderr():  # even the log level is logged; what goes wrong is raised
-        ray.init(num_cpus=None if cluster else slots, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(
+                address=cluster or "local",
+                num_cpus=None if cluster else slots,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except AuthenticationError as error:
+            raise RuntimeError(
+                f"the Ray cluster at {cluster} wants a token; set RAY_AUTH_TOKEN, or copy its ~/.ray/auth_token"
+            ) from error
+        except ConnectionError as error:
+            raise RuntimeError(
+                f"the Ray cluster at {cluster} does not answer; start it, or set RAY_ADDRESS=local to do without"
+            ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray takes it for itself, and dies of it with a crash report
+
+
+def _cluster() -> str | None:
+    """Address of the cluster that jobs run on, found as Ray does: in RAY_ADDRESS, or `ray start` was called here."""
+    address: str | None = services.canonicalize_bootstrap_address(None)  # type: ignore[arg-type] # as ray.init does
+    return address
 
 
 def check_gpus(gpus_name: str, gpus: float, workers_name: str, workers: int, here: int) -> None:
@@ -57,7 +91,7 @@ def check_gpus(gpus_name: str, gpus: float, workers_name: str, workers: int, her
         ValueError: there are fewer, and no cluster: the run would wait for ever.
     """
     wanted = gpus * workers
-    if wanted > here and not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
+    if wanted > here and not ray.is_initialized() and _cluster() is None:
         raise ValueError(
             f"{gpus_name}: {workers} {workers_name} want {wanted:g} GPUs, this machine has {here}; "
             f"lower {gpus_name} or {workers_name}, or set RAY_ADDRESS to a cluster"

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from pipelines.lease import Lease, hold_lease
 from pipelines.parts import PART_MB, Rows
-from pipelines.results import SCHEMAS, Results
-from pipelines.storage import Storage
+from pipelines.results import SCHEMAS, Results, open_labels
 
 _REMOVERS = 16  # files at a time
 
@@ -23,7 +22,7 @@ class CompactConfig:
 
     Attributes:
         output: folder of the tables, local or s3://.
-        part_mb: size that parts are to have, of their files on the disk, 10⁶ bytes.
+        part_mb: target size of a part, its three files together, 10⁶ bytes.
     """
 
     output: str
@@ -50,12 +49,8 @@ def compact(config: CompactConfig) -> CompactSummary:
         ValueError: the output is not there or has no labels, a file is damaged, or another run is writing to it.
         RuntimeError: the lease on the output was lost.
     """
-    results = Results(Storage(config.output))
-    if not results.storage.is_there():
-        raise ValueError(f"output: {config.output} is not there; give the output of a labelling run")
+    results = open_labels(config.output, "output")
     before = results.parts()
-    if not before:
-        raise ValueError(f"output: {config.output} has no labels; give the output of a labelling run")
     with hold_lease(results.storage) as lease:
         settle(results, lease)
         parts, sizes, target = results.parts(), _sizes(results), config.part_mb * 1e6

@@ -17,9 +17,10 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from openvis_model.mask_proposal import SIZE_DIVISOR
-from pipelines.cluster import calm_data, data_stopped, is_loss, reason
+from pipelines.cluster import ELSEWHERE, calm_data, data_stopped, is_loss, reason
 from pipelines.decode_stage import Decode, Plan
 from pipelines.download_cache import DownloadCache
 from pipelines.label_config import LabelConfig
@@ -84,7 +85,14 @@ class LabelRun:
             ValueError: the output is a folder that some machine does not see.
             KeyboardInterrupt: after videos that were begun had `grace_s` to be finished.
         """
-        actor = ray.remote(num_cpus=0, max_restarts=_RESTARTS, max_task_retries=_RESTARTS)(TrackerActor)
+        actor: Any = ray.remote(TrackerActor)
+        actor = actor.options(
+            num_cpus=0,
+            max_restarts=_RESTARTS,
+            max_task_retries=_RESTARTS,
+            # With the driver: what they hold is lost with their machine, and workers come and go.
+            scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True),
+        )
         trackers: list[Any] = [actor.remote(self._writers) for _ in range(self.config.trackers)]
         self.passes.append(None)
         writing: Future[None] | None = None
@@ -175,10 +183,7 @@ class LabelRun:
         except RayError as error:
             raise PassBrokenError(reason(error)) from error
         if not all(seen):
-            raise ValueError(
-                f"output: {self.config.output} is another folder on some machine of the cluster; "
-                "give one that all machines see, or s3://"
-            )
+            raise ValueError(f"output: {self.config.output} {ELSEWHERE}")
 
     def _ask(self, trackers: list[Any]) -> None:
         with suppress(RayError):

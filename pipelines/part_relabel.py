@@ -8,8 +8,13 @@ import pyarrow as pa
 import torch
 
 from openvis_model.vocabulary import VocabularyEmbedding
+from pipelines.cluster import ELSEWHERE
+from pipelines.lease import LEASE
 from pipelines.parts import Rows
 from pipelines.results import SCHEMAS, Results, track_embeddings
+
+RENEWED = ("vocabulary_fingerprint", "top")
+"""Columns of `videos` that are not copied."""
 
 _SCORES = 2**23  # of tracks × categories in memory at a time
 
@@ -35,24 +40,26 @@ class Relabel:
     run: str
 
     def __call__(self, part: str, video_ids: pa.Array | None) -> dict[str, int]:
-        """Returns the number of its tracks.
+        """Returns the number of its videos and tracks.
 
         Raises:
             FileNotFoundError: the part is not there.
-            ValueError: it is damaged.
+            ValueError: it is damaged, or the output is a folder that this machine does not see.
             OSError: the output cannot be written to.
         """
-        rows, tracks = Rows(), 0
+        if not self.target.storage.exists(LEASE):
+            raise ValueError(f"output: {self.target.storage.root} {ELSEWHERE}")
+        rows, sizes = Rows(), dict.fromkeys(SCHEMAS, 0)
         try:
             for table in SCHEMAS:
                 for group in self.source.row_groups(table, part, video_ids):
-                    tracks += group.num_rows if table == "tracks" else 0
+                    sizes[table] += group.num_rows
                     rows.add_table(table, self._renewed(table, group))
             name = hashlib.sha256(part.encode()).hexdigest()[:12]  # a task that is done again replaces its part
             rows.put(self.target.storage, f"{self.run}-{name}")
         finally:
             rows.discard()
-        return {"tracks": tracks}
+        return {"videos": sizes["videos"], "tracks": sizes["tracks"]}
 
     def _renewed(self, table: str, rows: pa.Table) -> pa.Table:
         if table == "videos":

@@ -2,27 +2,23 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from openvis_model.text_embedding import embed_vocabulary
-from openvis_model.weights import fingerprint
 from pipelines.compaction import settle
 from pipelines.lease import hold_lease
-from pipelines.models import load_model, load_vocabulary, vocabulary_fingerprint
+from pipelines.models import load_model, load_vocabulary, of_other_models, vocabulary_fingerprint
 from pipelines.part_map import map_parts
-from pipelines.part_relabel import Relabel
-from pipelines.results import Results
+from pipelines.part_relabel import RENEWED, Relabel
+from pipelines.results import SCHEMAS, Results, open_labels
 from pipelines.run_report import run_report
 from pipelines.storage import Storage
 
-_LABELLING = ("video_id", "status", "config_fingerprint", "model_s", "tracker_s")
-"""Columns that are copied, by which one labelling of a video differs from another: its times are never the same."""
-
-_READERS = 16  # files at a time
+_COPIED = tuple(name for name in SCHEMAS["videos"].names if name not in RENEWED)
+_KNOWN = pa.schema([("video_id", pa.string()), ("row_hash", pa.int64()), ("ok", pa.bool_())])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,44 +49,43 @@ class RelabelSummary:
     """What a relabelling did.
 
     Attributes:
-        videos: videos of the labels.
-        skipped: those that the output had.
-        tracks: tracks named now.
+        videos: videos copied now, their tracks renamed.
+        tracks: their tracks.
+        skipped: videos that the output had already.
+        left_out: ids of those that were labelled with another model than the checkpoint's.
         failures: part and reason of those that could not be read or written.
         seconds: duration.
     """
 
     videos: int
-    skipped: int
     tracks: int
+    skipped: int
+    left_out: tuple[str, ...]
     failures: dict[str, str]
     seconds: float
 
 
-def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda done, parts: None) -> RelabelSummary:
+def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda done, total: None) -> RelabelSummary:
     """Writes labels anew with the categories of another vocabulary, as labelling with it would have: all three tables.
 
     Run again after any interruption, or when videos were labelled since, it does the videos that the output lacks.
 
     Args:
         config: the job.
-        report: called with the number of parts that are done, and of those to do.
+        report: called with the number of videos that are done, and of those to do.
 
     Raises:
         ValueError: before anything is written, for labels, output, vocabulary or checkpoint that cannot be used or do
             not go together.
-        RuntimeError: the lease on the output was lost.
+        RuntimeError: the lease on the output was lost, or Ray's processes were.
     """
     start = time.monotonic()
     vocabulary = load_vocabulary(config.vocabulary)
-    source, target = Results(Storage(config.labels)), Results(Storage(config.output))
+    source, target = open_labels(config.labels), Results(Storage(config.output))
     if source.storage.root.rstrip("/") == target.storage.root.rstrip("/"):
         raise ValueError(f"output: {config.output} is the folder of the labels; choose another")
-    videos = sum(map(len, source.counting().values()))
-    if not videos:
-        raise ValueError(f"labels: {config.labels} has no labels; give the output of a labelling run")
     model = load_model(config.checkpoint)
-    check_model(source, fingerprint(model))
+    left_out = of_other_models(source, model)
     target.check_writable()
     embedding = embed_vocabulary(vocabulary, model.text_encoder)
     with hold_lease(target.storage) as lease:
@@ -104,61 +99,54 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
             run=target.next_run(),
         )
         _check_target(target, work)
-        todo = _todo(source, target)
-        tracks, failures = 0, dict[str, str]()
+        todo, skipped = _compare(source, target, left_out)
+        videos, tracks, failures = 0, 0, dict[str, str]()
         if todo:
-            about = {"config": asdict(config), "vocabulary_fingerprint": work.fingerprint, "videos": videos}
+            about = {"config": asdict(config), "vocabulary_fingerprint": work.fingerprint, "wanted": len(todo)}
             with run_report(target.storage, work.run, about) as told:
-                for done, row in enumerate(map_parts(todo, work), start=1):
+                for row in map_parts(source, work, todo):
                     lease.check()
                     if row["error"]:
                         failures[row["part"]] = row["error"]
                     else:
-                        tracks += row["tracks"]
-                    report(done, len(todo))
-                    told |= {"parts": done, "tracks": tracks, "failures": failures}
+                        videos, tracks = videos + row["videos"], tracks + row["tracks"]
+                    report(videos, len(todo))
+                    told |= {"videos": videos, "tracks": tracks, "failures": failures}
             settle(target, lease)
     return RelabelSummary(
         videos=videos,
-        skipped=videos - sum(map(len, todo.values())),
         tracks=tracks,
+        skipped=skipped,
+        left_out=tuple(left_out.to_pylist()),
         failures=failures,
         seconds=time.monotonic() - start,
     )
 
 
-def _todo(source: Results, target: Results) -> dict[str, list[str]]:
-    """Parts of the labels, and ids of those of their videos that the output does not have as they are now labelled."""
-    done = {key for rows in target.scan("videos", _LABELLING) for key in zip(*rows.to_pydict().values(), strict=True)}
+def _compare(source: Results, target: Results, left_out: pa.Array) -> tuple[pa.Array, int]:
+    """Ids of the videos that the output does not have as they are now labelled, and the number of those that it has."""
+    found, there = (
+        pa.concat_tables([_KNOWN.empty_table(), *results.scan("videos", _COPIED, each=_known)]).combine_chunks()
+        for results in (source, target)
+    )
+    found = found.filter(pc.invert(pc.is_in(found["video_id"], left_out)))
+    place = pc.index_in(found["video_id"], there["video_id"].combine_chunks())
+    same = pc.equal(there["row_hash"].take(place), found["row_hash"])
+    better = pc.and_not(there["ok"].take(place), found["ok"])  # it was tried again there, and succeeded
+    todo = found["video_id"].filter(pc.invert(pc.fill_null(pc.or_(same, better), False))).combine_chunks()
+    return todo, found.num_rows - len(todo)
 
-    def lacking(part: str, ids: pa.Array) -> list[str]:
-        groups = source.row_groups("videos", part, ids, _LABELLING)
-        keys = (key for rows in groups for key in zip(*rows.to_pydict().values(), strict=True))
-        return [key[0] for key in keys if key not in done]
 
-    counting = source.counting()
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = zip(counting, pool.map(lacking, counting, counting.values()), strict=True)
-        return {part: ids for part, ids in found if ids}
-
-
-def check_model(results: Results, model_fingerprint: str) -> None:
-    """Whether all videos were labelled with a model, so that their embeddings are in its space.
-
-    Raises:
-        ValueError: some were not.
-    """
-    for videos in results.scan("videos", ("video_id", "status", "model_fingerprint")):
-        others = videos.filter((pc.field("status") == "ok") & (pc.field("model_fingerprint") != model_fingerprint))
-        if others.num_rows:
-            raise ValueError(
-                f"checkpoint: video {others['video_id'][0]} in {results.storage.root} was labelled with another model; "
-                "give the checkpoint that it was labelled with"
-            )
+def _known(videos: pa.Table) -> pa.Table:
+    """Eight bytes of each row, by which one labelling of a video differs from another; of this process alone."""
+    rows = zip(*(videos[name].to_pylist() for name in _COPIED), strict=True)
+    return pa.table(
+        [videos["video_id"], pa.array(map(hash, rows), pa.int64()), pc.equal(videos["status"], "ok")], _KNOWN
+    )
 
 
 def _check_target(target: Results, work: Relabel) -> None:
-    for videos in target.scan("videos", ("vocabulary_fingerprint", "top")):
+    for videos in target.scan("videos", RENEWED):
         others = pc.field("vocabulary_fingerprint") != work.fingerprint
         if videos.filter(others | (pc.field("top") != work.top)).num_rows:
             raise ValueError(

@@ -112,6 +112,13 @@ class Results:
         self._listed: dict[str, pa.Table] = {}  # id and status of the videos of each part: they never change
         self._counting: tuple[list[str], dict[str, pa.Array]] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is known of the parts: every task gets one."""
+        return {"storage": self.storage}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
     def read(self, table: str, *, video_id: str | None = None) -> pa.Table:
         """All rows of a table that count, or those of one video.
 
@@ -120,24 +127,23 @@ class Results:
         """
         if table not in SCHEMAS:
             raise ValueError(f"table: unknown name {table!r}; choose from {tuple(SCHEMAS)}")
-        return pa.concat_tables([SCHEMAS[table].empty_table(), *self.scan(table, video_id=video_id)])
+        rows = self.scan(table, video_ids=None if video_id is None else [video_id])
+        return pa.concat_tables([SCHEMAS[table].empty_table(), *rows])
 
     def scan(
         self,
         table: str,
         columns: Sequence[str] | None = None,
         *,
-        video_id: str | None = None,
+        video_ids: Sequence[str] | None = None,
         each: Callable[[pa.Table], Any] = lambda rows: rows,
     ) -> list[Any]:
-        """As `read`, but some columns only, and what `each` makes of the rows of each part."""
+        """As `read`, but some columns only, of all videos or some, and what `each` makes of the rows of each part."""
         read = partial(self._rows, table, columns)
+        only = None if video_ids is None else pa.array(video_ids, pa.string())
 
         def scan(parts: list[str]) -> list[Any]:
-            wanted = self._counting_of(parts)
-            if video_id is not None:
-                wanted = {part: ids.filter(pc.equal(ids, video_id)) for part, ids in wanted.items()}
-            wanted = {part: ids for part, ids in wanted.items() if len(ids)}
+            wanted = self._counting_of(parts, only)
             with ThreadPoolExecutor(_READERS) as pool:  # S3 takes its time for each
                 return list(pool.map(lambda part, ids: each(read(part, ids)), wanted, wanted.values()))
 
@@ -163,15 +169,22 @@ class Results:
         numbers = [_order(name)[0] for table in SCHEMAS for name in self.names(table)]
         return f"{max(numbers, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
 
-    def counting(self) -> dict[str, pa.Array]:
-        """Ids of the videos whose rows in a part count: of each video the last that is labelled, or else the last."""
-        return self._of_parts(self._counting_of)
+    def counting(self, video_ids: pa.Array | None = None) -> Mapping[str, pa.Array]:
+        """Ids of the videos whose rows in a part count: of each video the last that is labelled, or else the last.
 
-    def _counting_of(self, parts: list[str]) -> dict[str, pa.Array]:
+        Args:
+            video_ids: only these, and parts that have any.
+        """
+        return self._of_parts(partial(self._counting_of, video_ids=video_ids))
+
+    def _counting_of(self, parts: list[str], video_ids: pa.Array | None = None) -> Mapping[str, pa.Array]:
         if self._counting is None or self._counting[0] != parts:
             self._listed = {part: self._listed[part] for part in parts if part in self._listed}
             self._counting = parts, _counting(dict(zip(parts, self.listed(parts), strict=True)))
-        return self._counting[1]
+        if video_ids is None:
+            return self._counting[1]
+        some = {part: ids.filter(pc.is_in(ids, video_ids)) for part, ids in self._counting[1].items()}
+        return {part: ids for part, ids in some.items() if len(ids)}
 
     def listed(self, parts: Sequence[str]) -> list[pa.Table]:
         """`video_id` and `status` of the videos of some parts, whether they count or not; kept in memory."""
@@ -268,6 +281,25 @@ def _may_have(group: pq.RowGroupMetaData, video_ids: pa.Array) -> bool:
         return True
     within = pc.and_(pc.greater_equal(video_ids, statistics.min), pc.less_equal(video_ids, statistics.max))
     return bool(pc.any(within).as_py())
+
+
+def open_labels(labels: str, option: str = "labels") -> Results:
+    """The output of a labelling run that has put something in place.
+
+    Args:
+        labels: where, local or s3://.
+        option: that it was given as, for errors.
+
+    Raises:
+        ValueError: it is not there, has no parts, or cannot be asked for.
+    """
+    results = Results(Storage(labels))
+    try:
+        if not results.parts():
+            raise ValueError(f"{option}: {labels} has no labels; give the output of a labelling run")
+    except OSError as error:
+        raise ValueError(f"{option}: {error.filename}: {error.strerror}") from error
+    return results
 
 
 def read_videos(output: str) -> pa.Table:

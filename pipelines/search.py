@@ -2,27 +2,27 @@
 
 import heapq
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from openvis_model import rle
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary
-from openvis_model.weights import fingerprint
 from pipelines.download_cache import DownloadCache
 from pipelines.drawing import DrawnObject
-from pipelines.models import load_model
-from pipelines.part_map import counting_parts, map_parts
+from pipelines.models import load_model, of_other_models
+from pipelines.part_map import map_parts
 from pipelines.part_search import Best
-from pipelines.relabel import check_model
 from pipelines.render import Tile, render_frame
-from pipelines.results import Results
-from pipelines.storage import Storage
+from pipelines.results import Results, open_labels
+
+_SEEN = ("video_id", "track_id", "frame", "time_s", "area", "score", "rle")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class SearchConfig:
         text: what to look for, such as "red striped star"; synonyms separated by commas.
         checkpoint: the one that the videos were labelled with, local or s3://; the built-in model if none is given.
         top: tracks listed, the most similar first.
-        sheet: also write a PNG with a picture of each track; reads their videos.
+        sheet: also write a PNG with a picture of each track, local or s3://; reads their videos.
     """
 
     labels: str
@@ -46,10 +46,6 @@ class SearchConfig:
     def __post_init__(self) -> None:
         if self.top < 1:
             raise ValueError(f"top: expected at least 1, got {self.top}")
-        if self.sheet is not None and not self.sheet.lower().endswith(".png"):
-            raise ValueError(f"sheet: {self.sheet} must end with .png")
-        if self.sheet is not None and "://" in self.sheet:
-            raise ValueError(f"sheet: {self.sheet} is no local file; give one, and upload it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +58,11 @@ class Hit:
         uri: where the video is.
         track_id: in the video.
         category: what it was labelled as.
-        score: with which.
+        score: of that category.
         objectness: mean over its frames.
         first_frame: index of the first frame in which it was seen.
         last_frame: index of the last one.
-        frame: in which it is seen best: large and surely.
+        frame: where it is seen best: that of the largest score × area.
         time_s: of this frame, seconds from the first.
         mask: in this frame, as in the `masks` table.
     """
@@ -92,11 +88,13 @@ class Found:
     Attributes:
         hits: most similar first.
         tracks: number of tracks that were compared.
-        failures: part and reason of those that could not be read.
+        left_out: ids of videos that were labelled with another model than the checkpoint's.
+        failures: part, or video, and reason of those that could not be read.
     """
 
     hits: tuple[Hit, ...]
     tracks: int
+    left_out: tuple[str, ...]
     failures: dict[str, str]
 
 
@@ -106,31 +104,63 @@ def search(config: SearchConfig) -> Found:
     Raises:
         ValueError: for labels or a checkpoint that cannot be used or do not go together, and for a text that CLIP's
             text tower cannot read.
+        RuntimeError: Ray's processes were lost.
     """
-    vocabulary = Vocabulary((tuple(config.text.split(",")),))
-    results = Results(Storage(config.labels))
-    parts = counting_parts(results)
-    if not parts:
-        raise ValueError(f"labels: {config.labels} has no labels; give the output of a labelling run")
+    try:
+        vocabulary = Vocabulary((tuple(config.text.split(",")),))
+    except ValueError:
+        raise ValueError(f"text: {config.text!r} has an empty word; give one, or several separated by commas") from None
+    results = open_labels(config.labels)
     model = load_model(config.checkpoint)
-    check_model(results, fingerprint(model))
+    left_out = of_other_models(results, model)
     text = embed_vocabulary(vocabulary, model.text_encoder).embeddings[0].numpy()
-    rows = list(map_parts(parts, Best(results=results, text=text, top=config.top)))
+    wanted = None
+    if len(left_out):
+        ids = pa.concat_arrays(list(results.counting().values()))
+        wanted = ids.filter(pc.invert(pc.is_in(ids, left_out)))
+    rows = list(map_parts(results, Best(results=results, text=text, top=config.top), wanted))
     best = heapq.nlargest(
         config.top, (hit for row in rows if not row["error"] for hit in row["hits"]), key=lambda hit: hit["similarity"]
     )
+    hits = _seen_best(results, best)
+    found = {(hit.video_id, hit.track_id) for hit in hits}
+    gone = [row["video_id"] for row in best if (row["video_id"], row["track_id"]) not in found]
     return Found(
-        hits=tuple(_seen_best(results, hit) for hit in best),
+        hits=tuple(hits),
         tracks=sum(row["tracks"] for row in rows if not row["error"]),
-        failures={row["part"]: row["error"] for row in rows if row["error"]},
+        left_out=tuple(left_out.to_pylist()),
+        failures={row["part"]: row["error"] for row in rows if row["error"]}
+        | dict.fromkeys(gone, "was labelled anew meanwhile; search again"),
     )
 
 
-def _seen_best(results: Results, hit: dict[str, Any]) -> Hit:
-    masks = results.read("masks", video_id=hit["video_id"]).filter(pc.field("track_id") == hit["track_id"])
-    best = masks.slice(int(np.argmax(pc.multiply(masks["score"], masks["area"]).to_numpy())), 1).to_pylist()[0]
-    uri = results.read("videos", video_id=hit["video_id"])["uri"][0].as_py()
-    return Hit(**hit, uri=uri, frame=best["frame"], time_s=best["time_s"], mask=best["rle"])
+def _seen_best(results: Results, found: Sequence[Mapping[str, Any]]) -> list[Hit]:
+    """Adds where each track is seen best; leaves out those that are there no more."""
+    ids = list({row["video_id"] for row in found})
+    masks, videos = (
+        {key(row): row for rows in results.scan(table, columns, video_ids=ids, each=each) for row in rows}
+        for table, columns, each, key in (
+            ("masks", _SEEN, _best_masks, lambda row: (row["video_id"], row["track_id"])),
+            ("videos", ("video_id", "uri"), pa.Table.to_pylist, lambda row: row["video_id"]),
+        )
+    )
+    hits = []
+    for row in found:
+        if mask := masks.get((row["video_id"], row["track_id"])):
+            where = {"frame": mask["frame"], "time_s": mask["time_s"], "mask": mask["rle"]}
+            hits.append(Hit(**row, uri=videos[row["video_id"]]["uri"], **where))
+    return hits
+
+
+def _best_masks(masks: pa.Table) -> list[dict[str, Any]]:
+    """Of each track the one with the largest score × area, the first of several."""
+    seen = pc.multiply(masks["score"], pc.cast(masks["area"], pa.float32()))
+    tracks = masks.select(["video_id", "track_id"]).append_column("seen", seen)
+    tracks = tracks.append_column("row", pa.array(np.arange(masks.num_rows)))
+    tracks = tracks.sort_by([("seen", "descending"), ("row", "ascending")])
+    best = tracks.group_by(["video_id", "track_id"], use_threads=False).aggregate([("row", "first")])
+    found: list[dict[str, Any]] = masks.take(best["row_first"]).to_pylist()
+    return found
 
 
 def pictures(hits: Sequence[Hit]) -> tuple[list[Tile], dict[str, str]]:

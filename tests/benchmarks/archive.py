@@ -15,7 +15,8 @@ import torch.nn.functional as F
 
 from openvis_model.vocabulary import VocabularyEmbedding
 from pipelines.cluster import connect
-from pipelines.part_map import counting_parts, map_parts
+from pipelines.lease import hold_lease
+from pipelines.part_map import map_parts
 from pipelines.part_relabel import Relabel
 from pipelines.part_search import Best
 from pipelines.parts import Rows
@@ -55,7 +56,7 @@ def main() -> None:
         for number in range(TRACKS // PART):
             write_part(results, number)
         connect(2)
-        list(map_parts(dict.fromkeys(results.parts()[:2]), lambda part, ids: {}))  # its processes are there
+        list(map_parts(results, lambda part, ids: {}))  # its processes are there, and what counts is known
         begin = time.perf_counter()
         for part in results.parts():
             for _ in results.row_groups("tracks", part, columns=("video_id", "track_id", "embedding")):
@@ -71,7 +72,8 @@ def main() -> None:
         )
         for name, work in (("search", best), (f"relabel to {NAMES} names", new)):
             begin = time.perf_counter()
-            rows = list(map_parts(counting_parts(results), work))
+            with hold_lease(target.storage):
+                rows = list(map_parts(results, work))
             seconds = time.perf_counter() - begin
             assert sum(row["tracks"] for row in rows) == TRACKS
             sys.stdout.write(f"{name}, two processes: {seconds:.1f} s, {seconds / reading:.2f} × reading\n")

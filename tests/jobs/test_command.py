@@ -8,7 +8,7 @@ import pytest
 import jobs.compact
 import jobs.evaluate
 import jobs.search
-from jobs.command import read_config, run_job
+from jobs.command import ProgressCount, read_config, run_job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +17,11 @@ class Inner:
 
     Attributes:
         max_gap: frames.
+        way: of doing it.
     """
 
     max_gap: int = 3
+    way: Literal["fast", "slow"] = "fast"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +33,14 @@ class Config:
         batch_size: how many.
         kind: which.
         tracker: how.
+        more: if at all.
     """
 
     input: str
     batch_size: int = 8
     kind: Literal["a", "b"] = "a"
     tracker: Inner = field(default_factory=Inner)
+    more: Inner | None = None
 
 
 def parse(*arguments: str) -> Config:
@@ -61,9 +65,10 @@ def test_options_come_from_files_and_the_command_line(tmp_path: Path) -> None:
             "tracker.max_gaps: no such option; did you mean tracker.max_gap?",
         ),
         (("--input", "x", "--zzz"), "zzz: no such option; see --help"),
+        (("--input", "x", "--print-config"), "print-config: no such option; did you mean print_config?"),
         (("--input", "x", "--batch_size", "many"), "batch_size: expected int, got many"),
         (("--input", "x", "--tracker.max_gap", "x"), "tracker.max_gap: expected int, got x"),
-        (("--input", "x", "--kind", "c"), "kind: expected Literal['a', 'b'], got c"),
+        (("--input", "x", "--kind", "c"), "kind: expected a or b, got c"),
         ((), "the following arguments are required: input"),
     ],
 )
@@ -80,13 +85,17 @@ def test_what_is_wrong_is_named_with_the_remedy(arguments: tuple[str, ...], mess
         ("input: x\ntracker: {max_gaps: 3}", "tracker.max_gaps: no such option; did you mean tracker.max_gap?"),
         ("input: x\nbatch_size: many", "batch_size: expected int, got many"),
         ("input: [", "Problems parsing config: "),
+        ("", "has no options in it"),
+        ("input: x\nmore: {maxgap: 3}", "more.maxgap: no such option; did you mean more.max_gap?"),
+        ("input: x\nmore: {max_gap: x}", "more.max_gap: expected int, got x"),
+        ("input: x\nmore: {way: fats}", "more.way: expected fast or slow, got fats; did you mean fast?"),
     ],
 )
 def test_so_it_is_in_files(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(content)
     with pytest.raises(ValueError) as error:  # noqa: PT011 - compared below
         parse("--config", str(tmp_path / "a.yaml"))
-    assert str(error.value).startswith(message)
+    assert str(error.value).startswith(f"{tmp_path}/a.yaml: {message}")
 
 
 def test_help_and_the_config_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +111,7 @@ def test_help_and_the_config_are_printed(capsys: pytest.CaptureFixture[str]) -> 
     [
         (ValueError("output: is\nof another"), 2, "label: error: output: is of another"),
         (RuntimeError("it broke off"), 1, "label: error: it broke off"),
-        (OSError(28, "No space left on device", "/a"), 1, "label: error: [Errno 28] No space left on device: '/a'"),
+        (OSError(28, "No space left on device", "/a"), 1, "label: error: /a: No space left on device"),
         (KeyboardInterrupt(), os.EX_TEMPFAIL, "label: interrupted; run it again"),
     ],
 )
@@ -113,6 +122,21 @@ def test_how_a_job_ends(error: BaseException, code: int, told: str, capsys: pyte
     assert run_job("label", work, interrupted="run it again") == code
     assert capsys.readouterr().err == f"{told}\n"
     assert run_job("label", lambda: 3, interrupted="run it again") == 3
+
+
+def test_progress_is_a_line_in_a_terminal_and_log_lines_elsewhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("jobs.command.time.monotonic", lambda: now)
+    count = ProgressCount("videos")
+    for now in (1.0, 10.5, 11.0, 21.0):
+        count(int(now), 30)
+    assert capsys.readouterr().err == "10/30 videos\n21/30 videos\n"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for now in (21.05, 22.0, 22.05):
+        count(int(now), 22)
+    assert capsys.readouterr().err == "\r22/22 videos \n\r22/22 videos \n"
 
 
 def test_an_output_that_goes_with_the_job_is_refused(

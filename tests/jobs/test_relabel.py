@@ -9,20 +9,22 @@ OPTIONS = ["--labels", "labels", "--output", "new", "--vocabulary", "names.txt"]
 
 
 def test_it_says_what_was_done(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    failures = dict[str, str]()
+    failures, left_out = dict[str, str](), ()
 
     def done(*_: Any) -> RelabelSummary:
-        return RelabelSummary(videos=5, skipped=2, tracks=70, failures=failures, seconds=1.6)
+        return RelabelSummary(videos=5, skipped=2, tracks=70, left_out=left_out, failures=failures, seconds=1.6)
 
     monkeypatch.setattr("jobs.relabel.relabel", done)
     assert main(OPTIONS) == 0
-    assert capsys.readouterr().out == "70 tracks named, of 5 videos, 2 of which were already in 2 s → new\n"
+    assert capsys.readouterr().out == "70 tracks of 5 videos renamed in 2 s, 2 videos were already → new\n"
     failures["000001"] = "tracks/000001.parquet: damaged"
     assert main(OPTIONS) == 1
-    assert capsys.readouterr().out.splitlines() == [
-        "70 tracks named, of 5 videos, 2 of which were already in 2 s → new",
-        "  failed: 000001: tracks/000001.parquet: damaged",
-    ]
+    assert capsys.readouterr().err == "relabel: failed: 000001: tracks/000001.parquet: damaged\n"
+    failures.clear()
+    left_out = ("a", "b", "c", "d")
+    assert main(OPTIONS) == 1
+    expected = "relabel: 4 videos were labelled with another model and are left out: a, b, c, …\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,21 +28,26 @@ HIT = Hit(
 def test_a_line_per_track_and_a_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failures = dict[str, str]()
+    failures, left_out = dict[str, str](), ()
     tile = Tile(image=np.zeros((30, 40, 3), np.uint8), video="v.mp4", time_s=75.04)
-    monkeypatch.setattr("jobs.search.search", lambda _: Found(hits=(HIT,), tracks=9, failures={}))
+    monkeypatch.setattr("jobs.search.search", lambda _: Found(hits=(HIT,), tracks=9, left_out=left_out, failures={}))
     monkeypatch.setattr("jobs.search.pictures", lambda _: ([tile], failures))
     options = ["--labels", "labels", "--text", "red star", "--sheet", str(tmp_path / "found.png")]
     assert main(options) == 0
     header, line, end = capsys.readouterr().out.splitlines()
     assert header.split() == ["similarity", "at", "track", "labelled", "as"]
-    assert line.split() == ["1", "0.432", "1:15.0", "3", "red", "star", "/videos/v.mp4"]
+    assert line.split() == ["1", "0.432", "1:15.0", "3", "red", "star", "v", "/videos/v.mp4"]
     assert end.startswith("9 tracks in ")
     with Image.open(tmp_path / "found.png") as sheet:
         assert sheet.width > 40
     failures["/videos/v.mp4"] = "video: cannot read /videos/v.mp4 (file not found)"
     assert main(options) == 1
     assert "failed: /videos/v.mp4: video: cannot read" in capsys.readouterr().err
+    failures.clear()
+    left_out = ("a",)
+    assert main(options) == 1
+    expected = "search: 1 videos were labelled with another model and are left out: a\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +55,11 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         (["--labels", "absent", "--text", "red star"], "labels: absent has no labels"),
         (["--labels", "absent"], "text"),
         (["--labels", "absent", "--text", "a", "--sheet", "a.gif"], "sheet: a.gif must end with .png"),
-        (["--labels", "absent", "--text", "a", "--sheet", "s3://b/a.png"], "sheet: s3://b/a.png is no local file"),
+        (
+            ["--labels", "absent", "--text", "a", "--sheet", f"{__file__}/a.png"],
+            f"sheet: cannot write {__file__}/a.png",
+        ),
+        (["--labels", "absent", "--text", " , "], "text: ' , ' has an empty word"),
     ):
         assert main(options) == 2
         (line,) = capsys.readouterr().err.splitlines()

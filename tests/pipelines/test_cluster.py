@@ -1,6 +1,12 @@
 import logging
+import os
+import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
 import ray
@@ -23,6 +29,47 @@ assert signal.getsignal(signal.SIGTERM) is handler
 def test_ray_on_this_machine() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+JOINS = """
+import ray
+from pipelines.cluster import check_gpus, connect
+check_gpus("model_gpus", 1, "model_actors", 9, here=0)  # the cluster may grow
+connect(7)
+assert ray.cluster_resources()["CPU"] == 3
+"""
+
+
+def test_a_cluster_that_was_started_here_is_joined(tmp_path: Path) -> None:
+    """As after `ray up` and `ray attach`, where nothing sets RAY_ADDRESS."""
+    folder = tempfile.mkdtemp(prefix="ov-")  # Ray's sockets need a short path
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = clean | {"RAY_TMPDIR": folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+    def python(code: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment | more, check=False, capture_output=True, text=True)
+
+    start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--num-cpus", "3", "--port", "0", "--block"]
+    head = subprocess.Popen(
+        [*start, "--include-dashboard=false"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not Path(folder, "ray/ray_current_cluster").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        done = python(JOINS)
+        assert done.returncode == 0, done.stderr
+        assert python(CODE, RAY_ADDRESS="local").returncode == 0
+        no_token = {"RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)}
+        done = python("from pipelines.cluster import connect\nconnect(7)", **no_token)
+        assert "RuntimeError: the Ray cluster at " in done.stderr, done.stderr
+        assert "wants a token" in done.stderr
+    finally:
+        head.terminate()
+        head.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_reason() -> None:

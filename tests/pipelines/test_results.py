@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import duckdb
@@ -8,7 +9,7 @@ from pycocotools import mask as coco
 
 from pipelines.compaction import CompactConfig, compact
 from pipelines.parts import Rows
-from pipelines.results import SCHEMAS, Results, read_masks, read_tracks, read_videos
+from pipelines.results import SCHEMAS, Results, open_labels, read_masks, read_tracks, read_videos
 from pipelines.storage import Storage
 from tests.pipelines.conftest import Put
 from tests.pipelines.labels import part_name, put_part, row
@@ -85,8 +86,8 @@ def test_a_reader_follows_parts_that_are_merged_while_it_reads(tmp_path: Path, m
     put_part(results, part_name(1), "a")
     counting = Results._counting_of
 
-    def merge_meanwhile(self: Results, parts: list[str]) -> object:
-        found = counting(self, parts)
+    def merge_meanwhile(self: Results, parts: list[str], video_ids: pa.Array | None = None) -> object:
+        found = counting(self, parts, video_ids)
         if parts == [part_name(1)]:
             put_part(Results(self.storage), part_name(2), "a")
             for table in SCHEMAS:
@@ -168,6 +169,32 @@ def test_nothing_written_is_an_empty_table(tmp_path: Path) -> None:
     results = Results(Storage(str(tmp_path / "absent")))
     assert [results.read(table).schema for table in SCHEMAS] == list(SCHEMAS.values())
     assert results.parts() == []
+
+
+def test_some_videos_are_found_among_parts(tmp_path: Path) -> None:
+    results = Results(Storage(str(tmp_path)))
+    put_part(results, part_name(1), "a", "b")
+    put_part(results, part_name(2), "a", "c")
+    found = {part: ids.to_pylist() for part, ids in results.counting(pa.array(["a", "b", "x"])).items()}
+    assert found == {part_name(1): ["b"], part_name(2): ["a"]}
+    assert len(results.scan("masks", ("frame",), video_ids=["a", "c"])) == 1
+
+
+def test_what_is_known_of_parts_does_not_go_with_tasks(tmp_path: Path) -> None:
+    results = Results(Storage(str(tmp_path)))
+    empty = pickle.dumps(results)
+    put_part(results, part_name(1), "a", "b")
+    assert results.read("videos").num_rows == 2
+    assert pickle.dumps(results) == empty
+    assert pickle.loads(empty).read("videos").num_rows == 2
+
+
+def test_labels_that_are_no_labels_are_named(tmp_path: Path, s3_environment: None) -> None:
+    for labels, option in ((str(tmp_path), "labels"), (str(tmp_path / "absent"), "output")):
+        with pytest.raises(ValueError, match=f"^{option}: {labels} has no labels; give the output of a labelling run"):
+            open_labels(labels, option)
+    with pytest.raises(ValueError, match="^labels: s3://absent-bucket/a.*: there is no such bucket; check its name"):
+        open_labels("s3://absent-bucket/a")
 
 
 def test_unknown_tables_are_refused(tmp_path: Path) -> None:
