@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.command import read_config, run_job, start
+from jobs.command import check_local, read_config, run_job, start
 from jobs.label import ProgressLine, print_summary
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
@@ -41,6 +41,7 @@ class DemoConfig:
     videos: int = 3
 
     def __post_init__(self) -> None:
+        check_local("output", self.output)
         if self.videos < 1:
             raise ValueError(f"videos: expected at least 1, got {self.videos}")
         folder = Path(self.output)

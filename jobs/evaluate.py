@@ -8,7 +8,6 @@ The exit code is 0, 1 if a cell of a sweep failed or the run broke off, 2 for ba
 
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -31,25 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(arguments: list[str] | None) -> int:
-    options = _parse(sys.argv[1:] if arguments is None else arguments)
-    return _score(options.score) if options.subcommand == "score" else _run(options.run)
-
-
-def _parse(arguments: list[str]) -> Namespace:
-    """Returns the options; if a file of options has the same error on its own, the error names it."""
     parser, commands = _parsers()
-    try:
-        return read_options(parser, arguments, commands)
-    except ValueError as error:
-        files = [value for option, value in pairwise(arguments) if option == "--config"]
-        files += [option.removeprefix("--config=") for option in arguments if option.startswith("--config=")]
-        for file in files:
-            try:
-                read_options(parser, ["run", "--config", file], commands)
-            except ValueError as own:
-                if str(own) == str(error):
-                    raise ValueError(f"{file}: {error}") from error
-        raise
+    options = read_options(parser, arguments, commands)
+    return _score(options.score) if options.subcommand == "score" else _run(options.run)
 
 
 def _parsers() -> tuple[ArgumentParser, list[ArgumentParser]]:

@@ -3,19 +3,20 @@
 python -m jobs.label --input videos/ --output labels/ --vocabulary names.txt
 
 Run again after any interruption, it goes on where it was. The exit code is 0 if every video is labelled, 1 if some
-failed (their reasons are in the `videos` table) or the run broke off, 2 for bad input, 75 if it was interrupted.
+failed, more than --max_failed (their reasons are in the `videos` table), or the run broke off, 2 for bad input, 75 if
+it was interrupted.
 """
 
 import sys
 import time
+from itertools import islice
 
-from jobs.command import read_config, run_job, start
+from jobs.command import LOG_EVERY, read_config, run_job, start
 from pipelines.label import LabelSummary, label_videos
 from pipelines.label_config import LabelConfig
 from pipelines.track_sink import Progress
 
-LOG_EVERY = 10.0
-"""Seconds between progress lines where the output is no terminal."""
+_LISTED = 100  # failures
 
 
 class ProgressLine:
@@ -60,11 +61,11 @@ def _label(arguments: list[str] | None) -> int:
         print("No checkpoint is given: the built-in model knows the words of Shapes only.", file=sys.stderr)
     summary = label_videos(config, ProgressLine())
     print_summary(summary, config.output)
-    return 1 if summary.failures else 0
+    return 1 if len(summary.failures) > config.max_failed else 0
 
 
 def print_summary(summary: LabelSummary, output: str) -> None:
-    """Prints what was done, failures by name."""
+    """Prints what was done, the first failures by name."""
     if sys.stderr.isatty():
         print(file=sys.stderr)
     done = f"{summary.ok} of {summary.videos} videos labelled"
@@ -74,8 +75,10 @@ def print_summary(summary: LabelSummary, output: str) -> None:
         rate = summary.frames / summary.seconds
         done += f": {summary.frames} frames, {summary.tracks} tracks in {summary.seconds:.0f} s ({rate:.1f} frames/s)"
     print(f"{done} → {output}")
-    for video_id, reason in summary.failures.items():
+    for video_id, reason in islice(summary.failures.items(), _LISTED):
         print(f"  failed: {video_id}: {reason}")
+    if (more := len(summary.failures) - _LISTED) > 0:
+        print(f"  and {more} more: the rows of {output}/videos whose status is failed")
 
 
 if __name__ == "__main__":

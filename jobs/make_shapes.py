@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jobs.command import read_config, run_job, start
+from jobs.command import check_local, read_config, run_job, start
 from pipelines.datasets.shapes_files import write_split
 from pipelines.datasets.shapes_scenes import SceneConfig
 
@@ -45,6 +45,9 @@ class ShapesConfig:
     width: int = SceneConfig.width
     fps: int = SceneConfig.fps
     processes: int = 1
+
+    def __post_init__(self) -> None:
+        check_local("output", self.output)
 
 
 def main(arguments: list[str] | None = None) -> int:

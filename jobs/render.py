@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.command import read_config, run_job, start
-from pipelines.render import contact_sheet, render_video
-from pipelines.results import Results
-from pipelines.storage import Storage
+from jobs.command import ProgressCount, read_config, run_job, start
+from pipelines import s3
+from pipelines.download_cache import DownloadCache
+from pipelines.render import check_output, contact_sheet, render_video
+from pipelines.results import Results, open_labels
 
 _TILES = 12  # of a contact sheet
 _SUGGESTED = 5  # videos that an error lists
@@ -29,13 +31,13 @@ class RenderConfig:
     """An overlay.
 
     Attributes:
-        video: the file.
-        labels: the output folder of the labelling.
-        output: MP4 to write, replaced if it is there.
-        sheet: also write a contact sheet, a PNG of 12 frames.
+        video: the file, local or s3://.
+        labels: output of a labelling run, local or s3://.
+        output: MP4 to write, local or s3://; replaced if it is there.
+        sheet: also write a contact sheet, a PNG of 12 frames; local or s3://.
         video_id: the video's id in the labels; it is found by its absolute path if none is given.
         min_score: tracks that are scored lower are left out, 0 to 1.
-        most: objects drawn per frame at most, those scored best; all if not given.
+        most: maximum number of objects drawn in a frame, those with the best scores; all if not given.
     """
 
     video: str
@@ -56,21 +58,22 @@ def _render(arguments: list[str] | None) -> int:
     config = read_config("render", __doc__, RenderConfig, arguments)
     begin = time.monotonic()
     _check(config)
-    video, results = Path(config.video), Results(Storage(config.labels))
-    video_id = _find(results, video, config.video_id, config.labels)
-    tracks, masks = (results.read(table, video_id=video_id) for table in ("tracks", "masks"))
-    rendered = render_video(
-        video,
-        tracks,
-        masks,
-        Path(config.output),
-        min_score=config.min_score,
-        most=config.most,
-        tiles=_TILES if config.sheet else 0,
-        progress=_progress,
-    )
+    results, cache = open_labels(config.labels), DownloadCache()
+    video_id = _find(results, config.video, config.video_id, config.labels)
+    with cache.open(config.video, cache.version(config.video)) as video:
+        tracks, masks = (results.read(table, video_id=video_id) for table in ("tracks", "masks"))
+        rendered = render_video(
+            Path(video),
+            tracks,
+            masks,
+            config.output,
+            min_score=config.min_score,
+            most=config.most,
+            tiles=_TILES if config.sheet else 0,
+            progress=ProgressCount("frames"),
+        )
     if config.sheet:
-        contact_sheet(rendered.tiles, Path(config.sheet))
+        contact_sheet(rendered.tiles, config.sheet)
     if rendered.error:
         print(f"render: warning: {rendered.error}", file=sys.stderr)
     seconds = time.monotonic() - begin
@@ -83,39 +86,28 @@ def _render(arguments: list[str] | None) -> int:
 
 def _check(config: RenderConfig) -> None:
     """Finds what is wrong with the options before anything heavy starts."""
-    if not Path(config.video).exists():
+    if not s3.is_s3(config.video) and not Path(config.video).exists():
         raise ValueError(f"video: {config.video} is not there")
-    if not Storage(config.labels).is_there():
-        raise ValueError(f"labels: {config.labels} is not there; give the output folder of the labelling")
     if not 0 <= config.min_score <= 1:
         raise ValueError(f"min_score: expected 0 to 1, got {config.min_score}")
     if config.most is not None and config.most < 1:
         raise ValueError(f"most: expected at least 1, got {config.most}")
-    for name, file, suffix in (("output", config.output, ".mp4"), ("sheet", config.sheet, ".png")):
-        if file is None:
-            continue
-        path = Path(file)
-        if path.suffix.lower() != suffix:
-            raise ValueError(f"{name}: {path} must end with {suffix}")
-        if path.is_dir():
-            raise ValueError(f"{name}: {path} is a folder; give a file in it")
-        folder = next(folder for folder in path.absolute().parents if folder.exists())
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            raise ValueError(f"{name}: cannot write {path} ({folder} is no folder to write to); choose another path")
+    check_output("output", config.output, ".mp4")
+    if config.sheet is not None:
+        check_output("sheet", config.sheet, ".png")
 
 
-def _find(results: Results, video: Path, video_id: str | None, labels: str) -> str:
+def _find(results: Results, video: str, video_id: str | None, labels: str) -> str:
     """Id of the video in the labels, by its path unless the id is given."""
-    rows: list[dict[str, Any]] = results.read("videos").sort_by("video_id").to_pylist()
-    if not rows:
-        raise ValueError(f"labels: {labels} has no labelled videos; give the output folder of the labelling")
-    paths = {path for spelling in (os.path.abspath(video), video.resolve()) for path in _uris(Path(spelling))}
-    found = [row for row in rows if (row["uri"] in paths if video_id is None else row["video_id"] == video_id)]
+    paths = [video] if s3.is_s3(video) else [*_uris(Path(os.path.abspath(video))), *_uris(Path(video).resolve())]
+    name, values = ("uri", paths) if video_id is None else ("video_id", [video_id])
+    wanted = pa.array(values, pa.string())
+    columns = ("video_id", "uri", "status", "error")
+    tables = results.scan("videos", columns, each=lambda rows: rows.filter(pc.is_in(rows[name], wanted)))
+    found: list[dict[str, Any]] = pa.concat_tables(tables).sort_by("video_id").to_pylist()
     if not found:
-        missing = f"video {video.absolute()}" if video_id is None else f"video_id {video_id}"
-        some = ", ".join(f"{row['uri']} ({row['video_id']})" for row in rows[:_SUGGESTED])
-        more = f" and {len(rows) - _SUGGESTED} more" if len(rows) > _SUGGESTED else ""
-        raise ValueError(f"labels: {labels} has no {missing}; it has {some}{more}")
+        missing = f"video {paths[0]}" if video_id is None else f"video_id {video_id}"
+        raise ValueError(f"labels: {labels} has no {missing}; it has {_some(results)}")
     if len(found) > 1:
         ids = ", ".join(row["video_id"] for row in found[:_SUGGESTED])
         raise ValueError(f"labels: {labels} has {video} {len(found)} times; choose one with --video_id: {ids}")
@@ -124,13 +116,20 @@ def _find(results: Results, video: Path, video_id: str | None, labels: str) -> s
     return str(found[0]["video_id"])
 
 
+def _some(results: Results) -> str:
+    """A few videos of the labels, and how many more there are."""
+    first = results.scan("videos", ("video_id", "uri"), each=_first)
+    rows = pa.concat_tables([table for _, table in first]).sort_by("video_id").to_pylist()[:_SUGGESTED]
+    more = sum(number for number, _ in first) - len(rows)
+    return ", ".join(f"{row['uri']} ({row['video_id']})" for row in rows) + (f" and {more} more" if more > 0 else "")
+
+
+def _first(videos: pa.Table) -> tuple[int, pa.Table]:
+    return videos.num_rows, videos.sort_by("video_id").slice(0, _SUGGESTED)
+
+
 def _uris(path: Path) -> tuple[str, str]:
     return str(path), path.as_uri()
-
-
-def _progress(done: int, expected: int) -> None:
-    if sys.stderr.isatty() and (done % 20 == 0 or done == expected):
-        print(f"\r{done}/{expected} frames ", end="\n" if done == expected else "", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from jobs.command import add_files, new_parser, read_options, run_job, start
+from jobs.command import LOG_EVERY, add_files, new_parser, read_options, run_job, start
 from pipelines.stages import (
     InstanceStage,
     InstanceStageConfig,
@@ -26,9 +26,6 @@ from pipelines.stages import (
 from pipelines.training import TrainingSummary, train
 from pipelines.training_config import Stage, TrainingConfig
 from pipelines.training_progress import TrainingProgress
-
-LOG_EVERY = 10.0
-"""Seconds between progress lines where the output is no terminal."""
 
 
 class ProgressLine:

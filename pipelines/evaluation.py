@@ -66,9 +66,9 @@ class Score:
         """
         about = {name: value for name, value in vars(self).items() if name not in ("numbers", "strict")}
         about["strict"] = {name: strict for name, (_, strict) in self.differing().items()}
-        target = Path(path)
+        folder, _, name = path.rpartition("/")
         try:
-            with Storage(str(target.parent)).write(target.name) as file:
+            with Storage(folder or ("/" if path.startswith("/") else ".")).write(name) as file:
                 file.write(json.dumps({**self.numbers, "score": about}, indent=1).encode())
         except OSError as error:
             raise ValueError(f"output: cannot write {path} ({error.strerror}); choose another path") from error

@@ -45,6 +45,7 @@ class LabelConfig:
         decoder_memory_gb: that its decoder may take, 10⁹ bytes; more, and it has failed.
         stall_s: without any progress for so long, seconds, the run ends with an error.
         grace_s: after an interruption, the time in which videos that are begun are finished, seconds.
+        max_failed: videos that may have failed, now or in an earlier run, before the exit code is 1.
         retry_failed: whether videos that failed before are tried again.
         overwrite: whether videos that were labelled by another model, or with another vocabulary or other settings, are
             labelled again; each keeps its old tracks until it has new ones. An output with such videos is refused
@@ -76,6 +77,7 @@ class LabelConfig:
     decoder_memory_gb: float = 4.0
     stall_s: float = 1800.0
     grace_s: float = 20.0
+    max_failed: int = 0
     retry_failed: bool = False
     overwrite: bool = False
 
@@ -84,7 +86,7 @@ class LabelConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        for name in ("model_gpus", "download_cache_gb", "grace_s", "part_mb", "part_s"):
+        for name in ("model_gpus", "download_cache_gb", "grace_s", "part_mb", "part_s", "max_failed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         for name in ("decoder_silence_s", "decoder_total_s", "stall_s"):

@@ -1,6 +1,7 @@
 """Overlays: a labelled video to look at, every object with its mask, contour and name in the colour of its track."""
 
-import uuid
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,8 +16,10 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from openvis_model import rle
+from pipelines import s3
 from pipelines.decode import decode
 from pipelines.drawing import DrawnObject, draw_scaled, label_font, shorten
+from pipelines.storage import Storage
 from pipelines.video_index import Sampling, VideoError, plan_video
 
 _LEAST_HEIGHT = 360  # pixels; lower frames are enlarged, or their labels would not be readable
@@ -63,7 +66,7 @@ def render_video(
     video: Path,
     tracks: pa.Table,
     masks: pa.Table,
-    output: Path,
+    output: str | Path,
     *,
     min_score: float = 0.0,
     most: int | None = None,
@@ -80,7 +83,7 @@ def render_video(
         video: the file, or a folder of frame images.
         tracks: rows of the `tracks` table for this video.
         masks: rows of the `masks` table for this video.
-        output: an .mp4 file; its folder is made if missing.
+        output: an .mp4 file, local or s3://; its folder is made if missing.
         min_score: leaves out tracks with a lower score.
         most: number of objects that a frame shows, those with the best tracks; None for all.
         tiles: number of overlays to return for `contact_sheet`.
@@ -90,7 +93,7 @@ def render_video(
         ValueError: the video cannot be decoded; masks have another size than its frames; `output` is the video itself,
             does not end with .mp4 or cannot be written.
     """
-    if output.exists() and video.exists() and output.samefile(video):
+    if os.path.exists(output) and video.exists() and os.path.samefile(output, video):
         raise ValueError(f"output: {output} is the video itself; choose another file")
     labels = _Labels(tracks, masks, min_score, most)
     try:
@@ -105,7 +108,7 @@ def render_video(
     sheet = {info.frames * (2 * number + 1) // (2 * tiles) for number in range(tiles)}
     shown = []
     rate = Fraction(info.fps).limit_denominator(1001)
-    with _whole(output, ".mp4") as path, _encoder(path, rate, size) as encode:
+    with _whole(str(output), ".mp4") as path, _encoder(path, rate, size) as encode:
         for batch in decode(str(video), info, plan.segments[0], size=None, batch_size=1):
             frame, index, time_s = batch.frames[0], int(batch.frame[0]), float(batch.time_s[0])
             objects = labels.at(index, time_s)
@@ -155,12 +158,12 @@ def render_frame(video: Path, frame: int, objects: Sequence[DrawnObject]) -> UIn
     raise ValueError(f"video: cannot read {video} (frame {frame} cannot be decoded)")
 
 
-def contact_sheet(tiles: Sequence[Tile], output: Path, *, columns: int = 4) -> None:
+def contact_sheet(tiles: Sequence[Tile], output: str | Path, *, columns: int = 4) -> None:
     """Writes a PNG with the tiles row by row, each above the name of its video and its time.
 
     Args:
         tiles: of one or several videos.
-        output: a .png file; its folder is made if missing.
+        output: a .png file, local or s3://; its folder is made if missing.
         columns: tiles per row; if it is the number of tiles per video, every video has a row.
 
     Raises:
@@ -184,7 +187,7 @@ def contact_sheet(tiles: Sequence[Tile], output: Path, *, columns: int = 4) -> N
             name = shorten(tile.video, font, right - left - font.getlength(time) - gap)
             pen.text((left, middle), name, _INK, font, "lm")
             pen.text((right, middle), time, _FAINT, font, "rm")
-    with _whole(output, ".png") as path:
+    with _whole(str(output), ".png") as path:
         sheet.save(path, "PNG")
 
 
@@ -258,18 +261,40 @@ def _encoder(
         container.mux(stream.encode())
 
 
+def check_output(option: str, output: str, suffix: str) -> None:
+    """Finds out whether a file can be written, before the work that it is for.
+
+    Args:
+        option: that it was given as, for errors.
+        output: local or s3://.
+        suffix: with which its name must end.
+
+    Raises:
+        ValueError: it cannot; says why.
+    """
+    path = Path(output)
+    if path.suffix.lower() != suffix:
+        raise ValueError(f"{option}: {output} must end with {suffix}")
+    if s3.is_s3(output):
+        Storage(output.rpartition("/")[0]).check_writable()
+        return
+    if path.is_dir():
+        raise ValueError(f"{option}: {output} is a folder; give a file in it")
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{option}: cannot write {output} ({folder} is no folder to write to); choose another path")
+
+
 @contextmanager
-def _whole(output: Path, suffix: str) -> Iterator[Path]:
-    """Gives the path of a draft, which becomes the output if the block ends without an error."""
-    if output.suffix.lower() != suffix:
+def _whole(output: str, suffix: str) -> Iterator[Path]:
+    """Gives the path of a draft, which is put in place if the block ends without an error."""
+    if Path(output).suffix.lower() != suffix:
         raise ValueError(f"output: {output} must end with {suffix}")
-    draft = output.with_name(f".{uuid.uuid4().hex}{suffix}.partial")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    folder, _, name = output.rpartition("/")
+    with tempfile.TemporaryDirectory(prefix="openvis-render-") as drafts:
+        draft = Path(drafts, f"draft{suffix}")
         yield draft
-        draft.replace(output)
-    except OSError as error:
-        raise ValueError(f"output: cannot write {output} ({error.strerror}); choose another path") from error
-    finally:
-        if output.parent.is_dir():
-            draft.unlink(missing_ok=True)
+        try:
+            Storage(folder or ("/" if output.startswith("/") else ".")).put(draft, name)
+        except OSError as error:
+            raise ValueError(f"output: cannot write {output} ({error.strerror}); choose another path") from error

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def test_a_storage_that_breaks_off_is_one_line(
 
     monkeypatch.setattr("jobs.label.label_videos", break_off)
     assert main(["--input", "x", "--output", "y", "--vocabulary", "z"]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "label: error: [Errno 5] S3 answers 500: 's3://bucket/a'"
+    assert capsys.readouterr().err.splitlines()[-1] == "label: error: s3://bucket/a: S3 answers 500"
 
 
 def test_a_config_file_gives_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,3 +83,18 @@ def test_the_summary_names_failures(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "1 of 4 videos labelled, 1 were already: 24 frames, 3 tracks in 2 s (12.0 frames/s) → labels" in printed
     assert "failed: a-1: empty file" in printed
+    many = {f"a-{number}": "empty file" for number in range(130)}
+    print_summary(replace(summary, failures=many), "labels")
+    *_, last, rest = capsys.readouterr().out.splitlines()
+    assert last == "  failed: a-99: empty file"
+    assert rest == "  and 30 more: the rows of labels/videos whose status is failed"
+
+
+def test_so_many_may_fail(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = {"a-1": "empty file", "a-2": "no video stream"}
+    summary = LabelSummary(videos=4, skipped=1, ok=1, failures=failures, frames=24, tracks=3, seconds=2.0)
+    monkeypatch.setattr("jobs.label.label_videos", lambda *_: summary)
+    options = ["--input", "x", "--output", "y", "--vocabulary", "z"]
+    for allowed, code in (("0", 1), ("1", 1), ("2", 0)):
+        assert main([*options, "--max_failed", allowed]) == code
+        assert "failed: a-2: no video stream" in capsys.readouterr().out

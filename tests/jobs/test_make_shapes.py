@@ -38,7 +38,7 @@ def test_refuses_to_overwrite(tmp_path: Path) -> None:
     [
         (
             ("--split", "test", "--videos", "1"),
-            "'pretrain'], got test",
+            "novel, hard or pretrain, got test",
         ),
         (("--split", "train"), "the following arguments are required: videos"),
         (("--split", "train", "--videos", "many"), "videos: expected int, got many"),

@@ -14,8 +14,10 @@ from PIL import Image
 
 from jobs.render import main
 from openvis_model import rle
+from pipelines import s3
 from pipelines.datasets.shapes_files import encode_video
 from pipelines.parts import Rows
+from pipelines.results import Results
 from pipelines.storage import Storage
 from tests.pipelines.labels import part_name
 
@@ -103,12 +105,39 @@ def test_tracks_are_selected_and_the_id_finds_a_moved_video(folder: Path, tmp_pa
     assert drawn(tmp_path / "x.mp4") == [0]
 
 
+def test_on_s3_as_in_folders(folder: Path, bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in ("v.mp4", "failed.mp4"):
+        s3.upload(folder / file, f"{bucket}/videos/{file}")
+    results = Results(Storage(str(folder / "labels")))
+    videos = [row | {"uri": f"{bucket}/videos/{row['video_id']}.mp4"} for row in results.read("videos").to_pylist()]
+    part = Rows()
+    part.add("videos", videos)
+    for table in ("tracks", "masks"):
+        part.add_table(table, results.read(table))
+    part.put(Storage(f"{bucket}/labels"), part_name(1))
+    options = ["--labels", f"{bucket}/labels", "--output", f"{bucket}/new/x.mp4", "--sheet", f"{bucket}/new/x.png"]
+    assert main(["--video", f"{bucket}/videos/v.mp4", *options]) == 0
+    assert capsys.readouterr().out.startswith(f"{bucket}/new/x.mp4: 12 frames of 480 × 400 pixels, 2 tracks in ")
+    with s3.local_copy(f"{bucket}/new/x.mp4") as copy, s3.local_copy(f"{bucket}/new/x.png") as sheet:
+        assert drawn(copy) == [0, 1]
+        assert sheet.read_bytes().startswith(b"\x89PNG")
+    refused(
+        f"labels: {bucket}/labels has no video {bucket}/videos/w.mp4; it has",
+        "--video",
+        f"{bucket}/videos/w.mp4",
+        *options,
+    )
+    refused("could not be labelled (no picture in it)", "--video", f"{bucket}/videos/f.mp4", *options)
+    absent = f"{bucket}x/x.mp4"
+    refused("output: cannot write to", "--video", f"{bucket}/videos/v.mp4", *options[:2], "--output", absent)
+
+
 def test_what_cannot_be_found_is_named(folder: Path, tmp_path: Path) -> None:
     labels, output = ("--labels", folder / "labels"), ("--output", tmp_path / "x.mp4")
     video = ("--video", folder / "v.mp4")
     refused("none.mp4 is not there", "--video", tmp_path / "none.mp4", *labels, *output)
-    refused("none is not there", *video, "--labels", tmp_path / "none", *output)
-    refused(f"{tmp_path} has no labelled videos", *video, "--labels", tmp_path, *output)
+    refused("none has no labels", *video, "--labels", tmp_path / "none", *output)
+    refused(f"{tmp_path} has no labels", *video, "--labels", tmp_path, *output)
     refused("no video_id w; it has ", *video, *labels, *output, "--video_id", "w")
     done = run("--video", folder / "other.mp4", *labels, *output)
     assert done.returncode == 2
