@@ -22,7 +22,7 @@ class LabelConfig:
         vocabulary: text file of what to look for, one category per line, synonyms separated by commas; local or s3://.
         checkpoint: checkpoint folder, local or s3://; the built-in model if none is given.
         fps: frames looked at per second of video; all of them if not given.
-        stride: instead of fps, every how manieth frame is looked at.
+        stride: look at every n-th frame; cannot be combined with fps.
         tracker: when tracks begin and end.
         objectness_floor: proposals below are not embedded; at most the tracker's threshold.
         top: categories listed for a track, the best one included.
@@ -45,7 +45,7 @@ class LabelConfig:
         decoder_memory_gb: that its decoder may take, 10⁹ bytes; more, and it has failed.
         stall_s: without any progress for so long, seconds, the run ends with an error.
         grace_s: after an interruption, the time in which videos that are begun are finished, seconds.
-        max_failed: videos that may have failed, now or in an earlier run, before the exit code is 1.
+        max_failed: number of failed videos, of this run and earlier ones, up to which the exit code is 0.
         retry_failed: whether videos that failed before are tried again.
         overwrite: whether videos that were labelled by another model, or with another vocabulary or other settings, are
             labelled again; each keeps its old tracks until it has new ones. An output with such videos is refused

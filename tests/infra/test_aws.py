@@ -63,6 +63,13 @@ def test_jobs_have_the_rights_that_are_documented_and_no_more() -> None:
         assert each["Resource"] != "*"
 
 
+def test_the_roles_are_those_of_the_service_accounts() -> None:
+    accounts = yaml.safe_load_all((AWS.parent / "kubernetes/base/service_accounts.yaml").read_text())
+    trust = template()["Resources"]["JobRole"]["Properties"]["AssumeRolePolicyDocument"]
+    for account in accounts:
+        assert f'"system:serviceaccount:${{Namespace}}:{account["metadata"]["name"]}"' in trust
+
+
 def test_the_launcher_takes_the_file() -> None:
     validate_config(prepare_config(launcher()))
     with pytest.raises(ValidationError):

@@ -13,7 +13,9 @@ from jsonschema import Draft202012Validator
 INFRA = Path(__file__).parents[2] / "infra"
 KUBERNETES = INFRA / "kubernetes"
 JOBS = ("label", "nightly", "train_stage_1", "train_stage_2", "evaluate")
-OVERLAYS = (*JOBS, "cluster")
+OVERLAYS = (*JOBS, "cluster", "data")
+
+KUSTOMIZE = [command for command in (["kubectl", "kustomize"], ["kustomize", "build"]) if shutil.which(command[0])]
 
 
 def strict(schema: Any) -> Any:
@@ -58,6 +60,10 @@ def load(file: Path) -> list[dict[str, Any]]:
 
 def composed(overlay: str) -> Iterator[dict[str, Any]]:
     """The resources of an overlay, the cluster copied into its job as `own_cluster` says."""
+    if overlay == "data":
+        for file in ("claim", "pod"):
+            yield from load(KUBERNETES / f"data/{file}.yaml")
+        return
     (cluster,) = load(KUBERNETES / "base/cluster.yaml")
     if overlay == "cluster":
         yield cluster
@@ -74,35 +80,36 @@ def pods(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_is_applied_is_what_kuberay_knows(overlay: str) -> None:
-    for resource in (
-        *composed(overlay),
-        *load(KUBERNETES / "base/service_account.yaml"),
-        *load(KUBERNETES / "shared_data/claim.yaml"),
-    ):
+    for resource in (*composed(overlay), *load(KUBERNETES / "base/service_accounts.yaml")):
         assert problems(resource) == []
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_kustomize_renders_it(overlay: str) -> None:
-    """Where kubectl is there; the parts are checked above in any case."""
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("no kubectl")
-    command = [kubectl, "kustomize", str(KUBERNETES / overlay)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    """Where kubectl or kustomize is there; the parts are checked above in any case."""
+    if not KUSTOMIZE:
+        pytest.skip("neither kubectl nor kustomize is here")
+    done = subprocess.run([*KUSTOMIZE[0], str(KUBERNETES / overlay)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rendered = {resource["kind"]: resource for resource in yaml.safe_load_all(done.stdout)}
     for resource in rendered.values():
         assert problems(resource) == []
         assert resource["metadata"]["namespace"] == "openvis"
     assert ("RayCluster" in rendered) == (overlay == "cluster")
+    assert ("PersistentVolumeClaim" in rendered) == (overlay == "data")  # or it would go with a job
+    if overlay == "data":
+        assert rendered["PersistentVolumeClaim"]["spec"]["storageClassName"] == "efs"
+        return
+    role = rendered["ServiceAccount"]["metadata"]["annotations"]["eks.amazonaws.com/role-arn"]
+    assert role.startswith("arn:aws:iam::")
     found = next(rendered[kind] for kind in DEFINITIONS if kind in rendered)["spec"]
     found = found.get("jobTemplate", found)
     spec = found.get("rayClusterSpec", found)
     images = {container["image"] for pod in pods(spec) for container in pod["containers"]}
     assert len(images) == 1
     assert images != {"openvis"}
-    assert ("PersistentVolumeClaim" in rendered) == (overlay.startswith("train") or overlay == "evaluate")
+    mounted = {mount["mountPath"] for pod in pods(spec) for mount in pod["containers"][0]["volumeMounts"]}
+    assert ("/data" in mounted) == (overlay.startswith("train") or overlay == "evaluate")
 
 
 def test_a_mistake_is_found() -> None:
@@ -111,7 +118,7 @@ def test_a_mistake_is_found() -> None:
         assert problems({**job, "spec": job["spec"] | {name: value}})
     job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["resource"] = {}
     assert problems(job)
-    account = load(KUBERNETES / "base/service_account.yaml")[0]
+    account = load(KUBERNETES / "base/service_accounts.yaml")[0]
     assert problems(account | {"rules": []})
 
 
@@ -125,6 +132,30 @@ def test_pods_run_as_nobody_in_particular() -> None:
             resources = container["resources"]
             assert resources["requests"]["memory"] == resources["limits"]["memory"]
     assert cluster["spec"]["authOptions"]["mode"] == "token"
+
+
+def test_pods_fit_on_machines_with_8_cores_and_32_gib() -> None:
+    """What EKS leaves for pods there: its reserves are 0.09 cores, 255 MiB + 11 for each of 58 pods, and 100 MiB."""
+    (cluster,) = composed("cluster")
+    autoscaler = cluster["spec"]["autoscalerOptions"]["resources"]["requests"]
+    for pod, beside in zip(pods(cluster["spec"]), (autoscaler, {"cpu": "0m", "memory": "0Gi"}), strict=False):
+        requests = pod["containers"][0]["resources"]["requests"]
+        assert int(requests["cpu"]) + int(beside["cpu"].removesuffix("m")) / 1000 < 7.91 - 0.3  # daemon sets
+        gib = int(requests["memory"].removesuffix("Gi")) + int(beside["memory"].removesuffix("Gi"))
+        assert gib < 31 - (255 + 11 * 58 + 100) / 1024 - 1  # firmware and kernel; daemon sets
+
+
+def test_a_job_of_last_night_does_not_stay_for_ever() -> None:
+    (job,) = composed("nightly")
+    rules = job["spec"]["jobTemplate"]["deletionStrategy"]["deletionRules"]
+    ends = {rule["condition"].get("jobStatus") or rule["condition"]["jobDeploymentStatus"] for rule in rules}
+    for end in ends:
+        its = [rule for rule in rules if end in rule["condition"].values()]
+        times = [rule["condition"]["ttlSeconds"] for rule in its]
+        assert [rule["policy"] for rule in its] == ["DeleteCluster", "DeleteSelf"]
+        assert times == sorted(times)
+    assert ends == {"SUCCEEDED", "Failed"}
+    assert "shutdownAfterJobFinishes" not in job["spec"]["jobTemplate"]  # KubeRay refuses both together
 
 
 def test_jobs_find_machines_for_what_they_ask() -> None:
