@@ -11,7 +11,7 @@ from openvis_model.inst_former import InstFormer
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding, prompt_words
 from pipelines import s3
-from tests.pipelines.s3_server import start_server
+from tests.pipelines.s3_server import Proxy, start_server
 
 NAMES = ("red striped star", "blue plain disc", "green dotted ring")
 WORDS = prompt_words(NAMES)
@@ -90,3 +90,14 @@ def bucket(s3_environment: None) -> str:
     name = f"bucket-{uuid.uuid4().hex}"
     boto3.client("s3").create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def proxy(bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """The way to the server from now on."""
+    proxy = Proxy(s3_server)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 1.0)
+    s3._client.cache_clear()
+    yield proxy
+    proxy.stop()

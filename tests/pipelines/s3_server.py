@@ -76,6 +76,16 @@ class Proxy:
         """Requests of a method whose path has this part."""
         return sum(method == each and part in path for each, path in self.requests)
 
+    def refuse(self, status: int, code: str, secret: str = "") -> None:
+        """All that is answered from now on; with a secret in the text, as a careless server might."""
+
+        def answer(handler: _Handler, *_: object) -> None:
+            text = f"<Error><Code>{code}</Code><Message>bad {secret}</Message></Error>" if code else "<html>hello"
+            handler.answer(status, [], text.encode())
+
+        for method in ("do_GET", "do_POST"):
+            setattr(self.server.RequestHandlerClass, method, answer)
+
     def stop(self) -> None:
         self.server.shutdown()
         self.server.server_close()

@@ -164,18 +164,6 @@ def test_what_is_not_there(bucket: str) -> None:
         s3.head("s3://no bucket/a")
 
 
-def refuse(proxy: Proxy, status: int, code: str) -> None:
-    """All that is answered from now on; with the secret in the text, as a careless server might."""
-
-    def answer(self: object, *_: object) -> None:
-        text = f"<Error><Code>{code}</Code><Message>bad {SECRET}</Message></Error>" if code else "<html>hello"
-        handler.answer(self, status, [], text.encode())  # type: ignore[attr-defined]
-
-    handler = proxy.server.RequestHandlerClass
-    for method in ("do_GET", "do_POST"):
-        setattr(handler, method, answer)
-
-
 @pytest.mark.parametrize(
     ("status", "code", "message"),
     [
@@ -199,7 +187,7 @@ def test_refusals_say_what_to_do(
 ) -> None:
     monkeypatch.setattr(s3, "ATTEMPTS", 2)
     s3._client.cache_clear()
-    refuse(proxy, status, code)
+    proxy.refuse(status, code, SECRET)
     caplog.set_level(logging.INFO)
     with pytest.raises(OSError, match=f"{message}.*'{bucket}/a'") as caught:
         list(s3.list_objects(f"{bucket}/a"))
