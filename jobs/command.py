@@ -150,7 +150,10 @@ def _names(class_path: str) -> list[str]:
     """Options that stand for a class."""
     module, _, name = class_path.rpartition(".")
     parser = ArgumentParser()
-    parser.add_class_arguments(getattr(import_module(module), name))
+    try:
+        parser.add_class_arguments(getattr(import_module(module), name))
+    except (ImportError, AttributeError):  # a class that somebody made up
+        return []
     return _options(parser)
 
 

@@ -2,9 +2,9 @@
 
 python -m jobs.label --input videos/ --output labels/ --vocabulary names.txt
 
-Run again after any interruption, it goes on where it was. The exit code is 0 if every video is labelled, 1 if some
-failed, more than --max_failed (their reasons are in the `videos` table), or the run broke off, 2 for bad input, 75 if
-it was interrupted.
+Run again after any interruption, it goes on where it was. The exit code is 0 if every video is labelled, 1 if a
+larger share than --max_failed has failed (their reasons are in the `videos` table) or the run broke off, 2 for bad
+input, 75 if it was interrupted.
 """
 
 import sys
@@ -61,7 +61,7 @@ def _label(arguments: list[str] | None) -> int:
         print("No checkpoint is given: the built-in model knows the words of Shapes only.", file=sys.stderr)
     summary = label_videos(config, ProgressLine())
     print_summary(summary, config.output)
-    return 1 if len(summary.failures) > config.max_failed else 0
+    return 1 if len(summary.failures) > config.max_failed * summary.videos else 0
 
 
 def print_summary(summary: LabelSummary, output: str) -> None:

@@ -23,7 +23,7 @@ def _relabel(arguments: list[str] | None) -> int:
     summary = relabel(config, ProgressCount("videos"))
     done = f"{summary.tracks} tracks of {summary.videos} videos renamed in {summary.seconds:.0f} s"
     if summary.skipped:
-        done += f", {summary.skipped} videos were already"
+        done += f", {summary.skipped} videos were done before"
     print(f"{done} → {config.output}")
     print_left_out("relabel", summary.left_out)
     for part, reason in summary.failures.items():

@@ -9,6 +9,8 @@ video that was moved since is found by its --video_id. The exit code is 0, 1 if 
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from pipelines import s3
 from pipelines.download_cache import DownloadCache
 from pipelines.render import check_output, contact_sheet, render_video
 from pipelines.results import Results, open_labels
+from pipelines.video_index import VideoError
 
 _TILES = 12  # of a contact sheet
 _SUGGESTED = 5  # videos that an error lists
@@ -60,7 +63,7 @@ def _render(arguments: list[str] | None) -> int:
     _check(config)
     results, cache = open_labels(config.labels), DownloadCache()
     video_id = _find(results, config.video, config.video_id, config.labels)
-    with cache.open(config.video, cache.version(config.video)) as video:
+    with _opened(cache, config.video) as video:
         tracks, masks = (results.read(table, video_id=video_id) for table in ("tracks", "masks"))
         rendered = render_video(
             Path(video),
@@ -70,6 +73,7 @@ def _render(arguments: list[str] | None) -> int:
             min_score=config.min_score,
             most=config.most,
             tiles=_TILES if config.sheet else 0,
+            name=os.path.basename(config.video),
             progress=ProgressCount("frames"),
         )
     if config.sheet:
@@ -84,6 +88,19 @@ def _render(arguments: list[str] | None) -> int:
     return 0
 
 
+@contextmanager
+def _opened(cache: DownloadCache, video: str) -> Iterator[str]:
+    """Gives the local path of the video."""
+    try:
+        with cache.open(video, cache.version(video)) as path:
+            try:
+                yield path
+            except ValueError as error:
+                raise ValueError(str(error).replace(path, video)) from error
+    except VideoError as error:
+        raise ValueError(f"video: cannot read {video} ({error})") from error
+
+
 def _check(config: RenderConfig) -> None:
     """Finds what is wrong with the options before anything heavy starts."""
     if not s3.is_s3(config.video) and not Path(config.video).exists():
@@ -92,6 +109,8 @@ def _check(config: RenderConfig) -> None:
         raise ValueError(f"min_score: expected 0 to 1, got {config.min_score}")
     if config.most is not None and config.most < 1:
         raise ValueError(f"most: expected at least 1, got {config.most}")
+    if s3.is_s3(config.output) and config.output == config.video:
+        raise ValueError(f"output: {config.output} is the video itself; choose another file")
     check_output("output", config.output, ".mp4")
     if config.sheet is not None:
         check_output("sheet", config.sheet, ".png")

@@ -297,7 +297,7 @@ def _write_cvat(videos: Iterable[_Video], categories: dict[str, int], output: St
             for mask, later in zip(its, [*its[1:], end], strict=True):
                 _add_box(element, mask, mask["frame"], outside=False)
                 frames, seconds = later["frame"] - mask["frame"], later["time_s"] - mask["time_s"]
-                if frames > _HOLD * step and seconds > _HOLD * step_s:
+                if frames > max(period, _HOLD * step) and seconds > _HOLD * step_s:
                     _add_box(element, mask, mask["frame"] + period, outside=True)
         name = f"{row['video_id']}.xml"
         with output.write(name) as file:

@@ -44,6 +44,7 @@ def connect(slots: int) -> None:
         slots: CPUs that Ray on this machine shall reckon with if it is started: places for work, not cores.
 
     Raises:
+        ValueError: for RAY_ADDRESS, see `_cluster`.
         RuntimeError: there is a cluster, but it does not answer, or wants a token that is not here.
     """
     if ray.is_initialized():
@@ -72,8 +73,16 @@ def connect(slots: int) -> None:
 
 
 def _cluster() -> str | None:
-    """Address of the cluster that jobs run on, found as Ray does: in RAY_ADDRESS, or `ray start` was called here."""
-    address: str | None = services.canonicalize_bootstrap_address(None)  # type: ignore[arg-type] # as ray.init does
+    """Address of the cluster that jobs run on, found as Ray does: in RAY_ADDRESS, or `ray start` was called here.
+
+    Raises:
+        ValueError: RAY_ADDRESS is no address, or `auto` where there is no cluster.
+    """
+    try:
+        address: str | None = services.canonicalize_bootstrap_address(None)  # type: ignore[arg-type] # as ray.init does
+    except (ValueError, ConnectionError) as error:
+        text = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"RAY_ADDRESS: {text}; give the address of a cluster, or `local`") from error
     return address
 
 

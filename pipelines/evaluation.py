@@ -23,7 +23,7 @@ from pipelines.metrics.intervals import confidence_intervals
 from pipelines.metrics.open_vocabulary import open_vocabulary
 from pipelines.metrics.track_matching import SHAPES
 from pipelines.metrics.video_ap import LVVIS, UVO, YTVIS, ApRules, video_ap
-from pipelines.storage import Storage
+from pipelines.storage import folder_of
 
 Protocol = Literal["ytvis", "lvvis", "uvo", "burst", "shapes"]
 
@@ -66,9 +66,9 @@ class Score:
         """
         about = {name: value for name, value in vars(self).items() if name not in ("numbers", "strict")}
         about["strict"] = {name: strict for name, (_, strict) in self.differing().items()}
-        folder, _, name = path.rpartition("/")
+        storage, name = folder_of(path)
         try:
-            with Storage(folder or ("/" if path.startswith("/") else ".")).write(name) as file:
+            with storage.write(name) as file:
                 file.write(json.dumps({**self.numbers, "score": about}, indent=1).encode())
         except OSError as error:
             raise ValueError(f"output: cannot write {path} ({error.strerror}); choose another path") from error

@@ -45,7 +45,7 @@ class LabelConfig:
         decoder_memory_gb: that its decoder may take, 10⁹ bytes; more, and it has failed.
         stall_s: without any progress for so long, seconds, the run ends with an error.
         grace_s: after an interruption, the time in which videos that are begun are finished, seconds.
-        max_failed: number of failed videos, of this run and earlier ones, up to which the exit code is 0.
+        max_failed: share of the videos that may have failed, now or in earlier runs, for an exit code of 0; 0 to 1.
         retry_failed: whether videos that failed before are tried again.
         overwrite: whether videos that were labelled by another model, or with another vocabulary or other settings, are
             labelled again; each keeps its old tracks until it has new ones. An output with such videos is refused
@@ -77,7 +77,7 @@ class LabelConfig:
     decoder_memory_gb: float = 4.0
     stall_s: float = 1800.0
     grace_s: float = 20.0
-    max_failed: int = 0
+    max_failed: float = 0.0
     retry_failed: bool = False
     overwrite: bool = False
 
@@ -86,12 +86,14 @@ class LabelConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        for name in ("model_gpus", "download_cache_gb", "grace_s", "part_mb", "part_s", "max_failed"):
+        for name in ("model_gpus", "download_cache_gb", "grace_s", "part_mb", "part_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         for name in ("decoder_silence_s", "decoder_total_s", "stall_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
+        if not 0 <= self.max_failed <= 1:
+            raise ValueError(f"max_failed: expected a share from 0 to 1, got {self.max_failed}")
         if not 0.5 <= self.decoder_memory_gb < math.inf:  # the libraries alone take a fifth of it
             raise ValueError(f"decoder_memory_gb: expected 0.5 or more, got {self.decoder_memory_gb}")
         if not 0 <= self.objectness_floor <= self.tracker.objectness_threshold:

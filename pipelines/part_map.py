@@ -77,10 +77,11 @@ class _Task:
         part, ids = row["part"], row["video_ids"]
         told: dict[str, Any] = {"part": part, "error": None, "gone": False}
         try:
-            return {**told, **self.work(part, None if ids is None else pa.array(list(ids), pa.string()))}
-        except FileNotFoundError as error:
-            if part not in self.results.parts():
+            try:
+                return {**told, **self.work(part, None if ids is None else pa.array(list(ids), pa.string()))}
+            except FileNotFoundError:
+                if part in self.results.parts():
+                    raise
                 return told | {"gone": True}
-            return told | {"error": str(error)}
         except (OSError, ValueError) as error:
             return told | {"error": str(error)}

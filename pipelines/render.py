@@ -16,10 +16,9 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from openvis_model import rle
-from pipelines import s3
 from pipelines.decode import decode
 from pipelines.drawing import DrawnObject, draw_scaled, label_font, shorten
-from pipelines.storage import Storage
+from pipelines.storage import folder_of
 from pipelines.video_index import Sampling, VideoError, plan_video
 
 _LEAST_HEIGHT = 360  # pixels; lower frames are enlarged, or their labels would not be readable
@@ -71,6 +70,7 @@ def render_video(
     min_score: float = 0.0,
     most: int | None = None,
     tiles: int = 0,
+    name: str | None = None,
     progress: Callable[[int, int], None] = lambda done, expected: None,
 ) -> Rendered:
     """Writes a labelled video with its objects drawn in: H.264, 4:2:0, at the speed of the original, without sound.
@@ -87,13 +87,15 @@ def render_video(
         min_score: leaves out tracks with a lower score.
         most: number of objects that a frame shows, those with the best tracks; None for all.
         tiles: number of overlays to return for `contact_sheet`.
+        name: what the video is called there; if not given, as its file.
         progress: called with the number of finished frames and that of all frames, as far as it is known.
 
     Raises:
         ValueError: the video cannot be decoded; masks have another size than its frames; `output` is the video itself,
             does not end with .mp4 or cannot be written.
     """
-    if os.path.exists(output) and video.exists() and os.path.samefile(output, video):
+    local = str(output).removeprefix("file://")
+    if os.path.exists(local) and video.exists() and os.path.samefile(local, video):
         raise ValueError(f"output: {output} is the video itself; choose another file")
     labels = _Labels(tracks, masks, min_score, most)
     try:
@@ -114,7 +116,9 @@ def render_video(
             objects = labels.at(index, time_s)
             encode(draw_scaled(frame, objects, size), time_s)
             if index in sheet:
-                shown.append(Tile(image=draw_scaled(frame, objects, tile_size), video=video.name, time_s=time_s))
+                shown.append(
+                    Tile(image=draw_scaled(frame, objects, tile_size), video=name or video.name, time_s=time_s)
+                )
             done += 1
             progress(done, info.frames)
         if not done:
@@ -275,8 +279,11 @@ def check_output(option: str, output: str, suffix: str) -> None:
     path = Path(output)
     if path.suffix.lower() != suffix:
         raise ValueError(f"{option}: {output} must end with {suffix}")
-    if s3.is_s3(output):
-        Storage(output.rpartition("/")[0]).check_writable()
+    if "://" in output:
+        try:
+            folder_of(output)[0].check_writable(option=option)
+        except ValueError as error:
+            raise ValueError(f"{option}: {str(error).removeprefix(f'{option}: ')}") from error
         return
     if path.is_dir():
         raise ValueError(f"{option}: {output} is a folder; give a file in it")
@@ -290,11 +297,11 @@ def _whole(output: str, suffix: str) -> Iterator[Path]:
     """Gives the path of a draft, which is put in place if the block ends without an error."""
     if Path(output).suffix.lower() != suffix:
         raise ValueError(f"output: {output} must end with {suffix}")
-    folder, _, name = output.rpartition("/")
+    storage, name = folder_of(output)
     with tempfile.TemporaryDirectory(prefix="openvis-render-") as drafts:
         draft = Path(drafts, f"draft{suffix}")
         yield draft
         try:
-            Storage(folder or ("/" if output.startswith("/") else ".")).put(draft, name)
+            storage.put(draft, name)
         except OSError as error:
             raise ValueError(f"output: cannot write {output} ({error.strerror}); choose another path") from error

@@ -39,8 +39,12 @@ class Storage:
         """The whole path or URI of the root."""
         return self._place.root
 
-    def check_writable(self, folder: str = "") -> None:
+    def check_writable(self, folder: str = "", option: str = "output") -> None:
         """Writes, lists, reads and removes a small file in a folder.
+
+        Args:
+            folder: in the root.
+            option: that the root was given as, for errors.
 
         Raises:
             ValueError: names the root and what the system says.
@@ -56,7 +60,7 @@ class Storage:
             self.remove(probe)
         except OSError as error:
             raise ValueError(
-                f"output: cannot write to {self.root}/{folder} ({error.strerror}); choose another folder"
+                f"{option}: cannot write to {self.root}/{folder} ({error.strerror}); choose another folder"
             ) from error
 
     @contextmanager
@@ -112,6 +116,21 @@ class Storage:
     def remove_partial(self, path: str) -> None:
         """Removes what writers that died have left of a file, with * in its name of several; nobody else may write."""
         self._place.remove_partial(_checked(path))
+
+
+def folder_of(file: str) -> tuple[Storage, str]:
+    """The storage of the folder that a file is in, and its name there.
+
+    Args:
+        file: local or s3://.
+
+    Raises:
+        ValueError: it names no file, or has a scheme that is not supported.
+    """
+    folder, _, name = file.rpartition("/")
+    if s3.is_s3(file) and not s3.split(file)[1]:
+        raise ValueError(f"{file}: names no file; give s3://bucket/key")
+    return Storage(folder or ("/" if file.startswith("/") else ".")), name
 
 
 class _Place(Protocol):

@@ -70,6 +70,11 @@ def test_the_roles_are_those_of_the_service_accounts() -> None:
         assert f'"system:serviceaccount:${{Namespace}}:{account["metadata"]["name"]}"' in trust
 
 
+def test_the_log_group_is_the_one_that_is_written_to() -> None:
+    name = template()["Resources"]["Logs"]["Properties"]["LogGroupName"]
+    assert f"log_group_name    {name}\n" in (AWS.parent / "kubernetes/logs/fluent-bit.conf").read_text()
+
+
 def test_the_launcher_takes_the_file() -> None:
     validate_config(prepare_config(launcher()))
     with pytest.raises(ValidationError):

@@ -78,6 +78,16 @@ def pods(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return [group["template"]["spec"] for group in groups]
 
 
+def accounts_of(resources: Any) -> set[str]:
+    """Names of the service accounts that pods want."""
+    if isinstance(resources, list):
+        return set().union(*map(accounts_of, resources))
+    if not isinstance(resources, dict):
+        return set()
+    own = {resources["serviceAccountName"]} if "serviceAccountName" in resources else set()
+    return own.union(*map(accounts_of, resources.values()))
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_is_applied_is_what_kuberay_knows(overlay: str) -> None:
     for resource in (*composed(overlay), *load(KUBERNETES / "base/service_accounts.yaml")):
@@ -91,17 +101,20 @@ def test_kustomize_renders_it(overlay: str) -> None:
         pytest.skip("neither kubectl nor kustomize is here")
     done = subprocess.run([*KUSTOMIZE[0], str(KUBERNETES / overlay)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    rendered = {resource["kind"]: resource for resource in yaml.safe_load_all(done.stdout)}
-    for resource in rendered.values():
+    resources = list(yaml.safe_load_all(done.stdout))
+    for resource in resources:
         assert problems(resource) == []
         assert resource["metadata"]["namespace"] == "openvis"
+    accounts = [each["metadata"] for each in resources if each["kind"] == "ServiceAccount"]
+    assert {account["name"] for account in accounts} == accounts_of(resources)
+    for account in accounts:
+        assert account["annotations"]["eks.amazonaws.com/role-arn"].startswith("arn:aws:iam::")
+    rendered = {resource["kind"]: resource for resource in resources}
     assert ("RayCluster" in rendered) == (overlay == "cluster")
     assert ("PersistentVolumeClaim" in rendered) == (overlay == "data")  # or it would go with a job
     if overlay == "data":
         assert rendered["PersistentVolumeClaim"]["spec"]["storageClassName"] == "efs"
         return
-    role = rendered["ServiceAccount"]["metadata"]["annotations"]["eks.amazonaws.com/role-arn"]
-    assert role.startswith("arn:aws:iam::")
     found = next(rendered[kind] for kind in DEFINITIONS if kind in rendered)["spec"]
     found = found.get("jobTemplate", found)
     spec = found.get("rayClusterSpec", found)
@@ -110,6 +123,32 @@ def test_kustomize_renders_it(overlay: str) -> None:
     assert images != {"openvis"}
     mounted = {mount["mountPath"] for pod in pods(spec) for mount in pod["containers"][0]["volumeMounts"]}
     assert ("/data" in mounted) == (overlay.startswith("train") or overlay == "evaluate")
+
+
+def test_logs_are_kept_beside_ray(tmp_path: Path) -> None:
+    (job,) = composed("label")
+    (logs,) = load(KUBERNETES / "logs/kustomization.yaml")
+    spec = job["spec"]["rayClusterSpec"]
+    for change in yaml.safe_load(logs["patches"][0]["patch"]):
+        place = {"spec": spec}
+        *path, end = change["path"].removeprefix("/").split("/")
+        assert (change["op"], end) == ("add", "-")
+        for step in path:
+            place = place[int(step) if step.isdigit() else step]
+        place.append(change["value"])
+    assert problems(job) == []
+    head = spec["headGroupSpec"]["template"]["spec"]
+    volumes = {volume["name"] for volume in head["volumes"]}
+    ray, beside = ({mount["mountPath"]: mount["name"] for mount in each["volumeMounts"]} for each in head["containers"])
+    assert ray["/tmp/ray"] == beside["/tmp/ray"] == "ray-logs"  # noqa: S108 - Ray's own
+    assert {*ray.values(), *beside.values()} == volumes
+    if KUSTOMIZE:
+        copy = shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+        settings = copy / "settings/kustomization.yaml"
+        settings.write_text(settings.read_text().replace("# components: [../logs]", "components: [../logs]"))
+        done = subprocess.run([*KUSTOMIZE[0], str(copy / "label")], capture_output=True, text=True, check=True)
+        (rendered,) = [each for each in yaml.safe_load_all(done.stdout) if each["kind"] == "RayJob"]
+        assert len(pods(rendered["spec"]["rayClusterSpec"])[0]["containers"]) == 2
 
 
 def test_a_mistake_is_found() -> None:
@@ -138,7 +177,8 @@ def test_pods_fit_on_machines_with_8_cores_and_32_gib() -> None:
     """What EKS leaves for pods there: its reserves are 0.09 cores, 255 MiB + 11 for each of 58 pods, and 100 MiB."""
     (cluster,) = composed("cluster")
     autoscaler = cluster["spec"]["autoscalerOptions"]["resources"]["requests"]
-    for pod, beside in zip(pods(cluster["spec"]), (autoscaler, {"cpu": "0m", "memory": "0Gi"}), strict=False):
+    nothing = {"cpu": "0m", "memory": "0Gi"}
+    for pod, beside in zip(pods(cluster["spec"]), (autoscaler, nothing, nothing), strict=True):
         requests = pod["containers"][0]["resources"]["requests"]
         assert int(requests["cpu"]) + int(beside["cpu"].removesuffix("m")) / 1000 < 7.91 - 0.3  # daemon sets
         gib = int(requests["memory"].removesuffix("Gi")) + int(beside["memory"].removesuffix("Gi"))

@@ -128,6 +128,12 @@ def test_on_s3_as_in_folders(folder: Path, bucket: str, capsys: pytest.CaptureFi
         *options,
     )
     refused("could not be labelled (no picture in it)", "--video", f"{bucket}/videos/f.mp4", *options)
+    itself = ("--video", f"{bucket}/videos/v.mp4", *options[:2])
+    refused("output: s3://", *itself, "--output", f"{bucket}/videos/v.mp4")
+    refused("sheet: cannot write to", *itself, "--output", "x.mp4", "--sheet", f"{bucket}x/x.png")
+    refused("names no file", *itself, "--output", "s3://a.mp4")
+    s3.remove(f"{bucket}/videos/v.mp4")
+    refused(f"video: cannot read {bucket}/videos/v.mp4", *itself, "--output", f"{bucket}/new/x.mp4")
     absent = f"{bucket}x/x.mp4"
     refused("output: cannot write to", "--video", f"{bucket}/videos/v.mp4", *options[:2], "--output", absent)
 
@@ -162,6 +168,8 @@ def test_a_video_that_was_labelled_twice_needs_its_id(folder: Path, tmp_path: Pa
         (("--output", "x.avi"), "output: x.avi must end with .mp4"),
         (("--output", "{}/v.mp4/x.mp4"), "v.mp4/x.mp4 ("),
         (("--output", "{}/v.mp4"), "is the video itself"),
+        (("--output", "file://{}/v.mp4"), "is the video itself"),
+        (("--output", "gs://bucket/x.mp4"), "output: gs://bucket: only local folders and s3:// are supported"),
         (("--output", "x.mp4", "--sheet", "x.gif"), "sheet: x.gif must end with .png"),
         (("--output", "x.mp4", "--min_score", "2"), "min_score: expected 0 to 1, got 2.0"),
         (("--output", "x.mp4", "--most", "0"), "most: expected at least 1, got 0"),

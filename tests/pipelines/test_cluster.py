@@ -12,7 +12,7 @@ import pytest
 import ray
 from ray.data import DataContext
 
-from pipelines.cluster import _Pause, calm_data, check_gpus, data_stopped, reason
+from pipelines.cluster import _Pause, calm_data, check_gpus, connect, data_stopped, reason
 
 CODE = """
 import signal, ray
@@ -85,8 +85,15 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     check_gpus("model_gpus", 0.5, "model_actors", 4, here=2)
     with pytest.raises(ValueError, match="model_gpus: 3 model_actors want 1.5 GPUs, this machine has 1; lower model_g"):
         check_gpus("model_gpus", 0.5, "model_actors", 3, here=1)
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     check_gpus("model_gpus", 0.5, "model_actors", 3, here=1)  # a cluster may grow
+
+
+def test_an_address_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere")
+    with pytest.raises(ValueError, match="^RAY_ADDRESS: .*nowhere; give the address of a cluster, or `local`$"):
+        connect(1)
 
 
 def test_calm_data() -> None:

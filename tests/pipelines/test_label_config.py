@@ -17,7 +17,7 @@ def config(**options: Any) -> LabelConfig:
         ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
         ({"max_attempts": 0}, "max_attempts: expected at least 1, got 0"),
         ({"model_gpus": -1.0}, "model_gpus: expected 0 or more, got -1.0"),
-        ({"max_failed": -1}, "max_failed: expected 0 or more, got -1"),
+        ({"max_failed": 100.0}, "max_failed: expected a share from 0 to 1, got 100.0"),
         ({"grace_s": float("inf")}, "grace_s: expected 0 or more, got inf"),
         ({"stall_s": 0.0}, "stall_s: expected more than 0, got 0.0"),
         ({"decoder_memory_gb": 0.1}, "decoder_memory_gb: expected 0.5 or more, got 0.1"),
@@ -38,7 +38,7 @@ def test_limits_of_decoders() -> None:
 
 def test_only_what_the_tables_depend_on_is_in_the_fingerprint() -> None:
     same = config(
-        batch_size=1, segment_frames=None, trackers=3, stall_s=1.0, decoder_memory_gb=1.0, max_failed=9, top=3
+        batch_size=1, segment_frames=None, trackers=3, stall_s=1.0, decoder_memory_gb=1.0, max_failed=0.9, top=3
     )
     assert same.fingerprint() == config().fingerprint()
     others = [
