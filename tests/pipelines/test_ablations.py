@@ -55,6 +55,7 @@ def ablations(tmp_path: Path, **changes: Any) -> AblationsConfig:
     return replace(config, **changes)
 
 
+@pytest.mark.slow
 def test_rows_from_training_to_table(tmp_path: Path) -> None:
     write_split(tmp_path, "novel", 2, 0, SceneConfig(frames=4))
     asked: list[tuple[str, str]] = []
