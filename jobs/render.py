@@ -73,7 +73,7 @@ def _render(arguments: list[str] | None) -> int:
             min_score=config.min_score,
             most=config.most,
             tiles=_TILES if config.sheet else 0,
-            name=os.path.basename(config.video),
+            name=os.path.basename(config.video.rstrip("/")),
             progress=ProgressCount("frames"),
         )
     if config.sheet:
