@@ -139,9 +139,8 @@ def _explain_value(text: str) -> str:
     if found := _ONE_OF.fullmatch(text):
         choices = re.findall(r"'([^']*)'", found[1])
         near = difflib.get_close_matches(found[2], choices, 1)
-        return f"expected {', '.join(choices[:-1])} or {choices[-1]}, got {found[2]}" + (
-            f"; did you mean {near[0]}?" if near else ""
-        )
+        expected = " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+        return f"expected {expected}, got {found[2]}" + (f"; did you mean {near[0]}?" if near else "")
     plain = re.sub(r"<class '([\w.]+)'>", r"\1", text).replace("typing.", "")
     return re.sub(r"Expected an? (.*)\. Got value: (.*)", r"expected \1, got \2", plain)
 
