@@ -12,7 +12,7 @@ import sys
 import jobs.train
 from jobs.command import read_config, run_job, start
 from jobs.evaluate import CellProgress
-from pipelines.ablations import REPORT, AblationsConfig, ModelConfig, run_ablations
+from pipelines.evaluation.ablations import REPORT, AblationsConfig, ModelConfig, run_ablations
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from jobs.command import check_local, read_config, run_job, start
 from jobs.label import ProgressLine, print_summary
-from pipelines.datasets.shapes_files import write_split
-from pipelines.datasets.shapes_scenes import SceneConfig
-from pipelines.label import label_videos
-from pipelines.label_config import LabelConfig
-from pipelines.render import Tile, contact_sheet, render_video
-from pipelines.results import Results
-from pipelines.storage import Storage
+from pipelines.archive.tables import Results
+from pipelines.labelling.config import LabelConfig
+from pipelines.labelling.run import label_videos
+from pipelines.overlays.contact_sheet import Tile, contact_sheet
+from pipelines.overlays.render import render_video
+from pipelines.shapes.files import write_split
+from pipelines.shapes.scenes import SceneConfig
+from pipelines.storage.files import Storage
 
 MARKER = ".openvis-demo"
 """File that says that a folder was made by this job."""

@@ -13,12 +13,12 @@ from jsonargparse import ArgumentParser, Namespace
 
 from jobs.command import add_files, new_parser, read_options, run_job, start
 from jobs.label import ProgressLine
-from pipelines.evaluation import Protocol, Score, score
+from pipelines.evaluation.report import CellResult
+from pipelines.evaluation.score import Protocol, Score, score
+from pipelines.evaluation.sweep import SweepConfig, run_sweep
+from pipelines.labelling.progress import Progress
 from pipelines.metrics.errors import KINDS
 from pipelines.metrics.open_vocabulary import MIN_TRACKS
-from pipelines.report import CellResult
-from pipelines.sweep import SweepConfig, run_sweep
-from pipelines.track_sink import Progress
 
 _BURST = ("HOTA", "DetA", "AssA", "AP")
 _SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")

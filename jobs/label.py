@@ -12,9 +12,9 @@ import time
 from itertools import islice
 
 from jobs.command import LOG_EVERY, read_config, run_job, start
-from pipelines.label import LabelSummary, label_videos
-from pipelines.label_config import LabelConfig
-from pipelines.track_sink import Progress
+from pipelines.labelling.config import LabelConfig
+from pipelines.labelling.progress import Progress
+from pipelines.labelling.run import LabelSummary, label_videos
 
 _LISTED = 100  # failures
 

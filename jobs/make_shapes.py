@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from jobs.command import check_local, read_config, run_job, start
-from pipelines.datasets.shapes_files import write_split
-from pipelines.datasets.shapes_scenes import SceneConfig
+from pipelines.shapes.files import write_split
+from pipelines.shapes.scenes import SceneConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,11 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.command import ProgressCount, read_config, run_job, start
-from pipelines import s3
-from pipelines.download_cache import DownloadCache
-from pipelines.render import check_output, contact_sheet, render_video
-from pipelines.results import Results, open_labels
-from pipelines.video_index import VideoError
+from pipelines.archive.tables import Results, open_labels
+from pipelines.overlays.contact_sheet import contact_sheet
+from pipelines.overlays.render import render_video
+from pipelines.storage import s3
+from pipelines.storage.files import check_output
+from pipelines.video.download_cache import DownloadCache
+from pipelines.video.plan import VideoError
 
 _TILES = 12  # of a contact sheet
 _SUGGESTED = 5  # videos that an error lists

@@ -10,8 +10,10 @@ import sys
 import time
 
 from jobs.command import print_left_out, read_config, run_job, start
-from pipelines.render import check_output, contact_sheet
-from pipelines.search import SearchConfig, pictures, search
+from pipelines.archive.search import SearchConfig, search
+from pipelines.overlays.contact_sheet import contact_sheet
+from pipelines.overlays.pictures import pictures
+from pipelines.storage.files import check_output
 
 
 def main(arguments: list[str] | None = None) -> int:

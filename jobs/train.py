@@ -15,7 +15,10 @@ from typing import Any
 from jsonargparse import Namespace
 
 from jobs.command import LOG_EVERY, add_files, new_parser, read_options, run_job, start
-from pipelines.stages import (
+from pipelines.training.config import Stage, TrainingConfig
+from pipelines.training.progress import TrainingProgress
+from pipelines.training.run import TrainingSummary, train
+from pipelines.training.stages import (
     InstanceStage,
     InstanceStageConfig,
     Pretraining,
@@ -23,9 +26,6 @@ from pipelines.stages import (
     TrackingStage,
     TrackingStageConfig,
 )
-from pipelines.training import TrainingSummary, train
-from pipelines.training_config import Stage, TrainingConfig
-from pipelines.training_progress import TrainingProgress
 
 
 class ProgressLine:

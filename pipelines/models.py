@@ -5,17 +5,10 @@ import re
 import tempfile
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from openvis_model.inst_former import InstFormer
 from openvis_model.vocabulary import Vocabulary
-from openvis_model.weights import fingerprint, load_checkpoint
-from pipelines import s3
-from pipelines.results import Results
-
-BUILT_IN = Path(__file__).parent / "built_in_model"
-"""Checkpoint folder of the built-in model: the mini preset, trained on Shapes, whose words alone it knows."""
+from openvis_model.weights.checkpoint import BUILT_IN, load_checkpoint
+from pipelines.storage import s3
 
 _FILES = re.compile(r"(adapter/)?\w+\.(json|safetensors)")  # of a checkpoint; nothing else is downloaded
 
@@ -47,26 +40,6 @@ def load_vocabulary(path: str) -> Vocabulary:
                 raise ValueError(str(error).replace(str(copy), path)) from error
     except OSError as error:
         raise ValueError(f"vocabulary: {error.filename}: {error.strerror}") from error
-
-
-def of_other_models(results: Results, model: InstFormer) -> pa.Array:
-    """Ids of labelled videos whose embeddings are not in a model's space, since another one labelled them.
-
-    Raises:
-        ValueError: that is all of them.
-    """
-    mine, ok, others = fingerprint(model), 0, []
-    for videos in results.scan("videos", ("video_id", "status", "model_fingerprint")):
-        labelled = videos.filter(pc.equal(videos["status"], "ok"))
-        ok += labelled.num_rows
-        others += labelled.filter(pc.not_equal(labelled["model_fingerprint"], mine))["video_id"].chunks
-    found = pa.chunked_array(others, pa.string()).combine_chunks()
-    if ok and len(found) == ok:
-        raise ValueError(
-            f"checkpoint: all {ok} videos in {results.storage.root} were labelled with another model; "
-            "give the checkpoint that they were labelled with"
-        )
-    return found
 
 
 def vocabulary_fingerprint(vocabulary: Vocabulary) -> str:

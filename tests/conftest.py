@@ -10,8 +10,8 @@ from openvis_model.config import InstFormerConfig, mini
 from openvis_model.inst_former import InstFormer
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding, prompt_words
-from pipelines import s3
-from tests.pipelines.s3_server import Proxy, start_server
+from pipelines.storage import s3
+from tests.pipelines.storage.s3_server import Proxy, start_server
 
 NAMES = ("red striped star", "blue plain disc", "green dotted ring")
 WORDS = prompt_words(NAMES)

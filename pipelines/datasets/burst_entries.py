@@ -9,9 +9,9 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 from jaxtyping import Int64
 
+from pipelines.datasets import run_lengths
 from pipelines.datasets.annotations import Category, Mask
 from pipelines.datasets.burst import CATEGORY_COUNT, BurstDetections, BurstSequence
-from pipelines.metrics import run_lengths
 
 _T = TypeVar("_T")
 

@@ -16,7 +16,7 @@ import numpy as np
 from pipelines.datasets.annotations import PredictedTrack, read_json
 from pipelines.datasets.burst import BurstDetections, BurstGroundTruth, BurstPredictions
 from pipelines.datasets.burst_entries import BurstReader
-from pipelines.storage import Storage
+from pipelines.storage.files import Storage
 
 
 def read_ground_truth(path: str, *, strict: bool, problems: list[str] | None = None) -> BurstGroundTruth:

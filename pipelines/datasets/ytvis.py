@@ -22,6 +22,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
+from pipelines.datasets import run_lengths
 from pipelines.datasets.annotations import (
     AnnotatedTrack,
     AnnotatedVideo,
@@ -32,7 +33,6 @@ from pipelines.datasets.annotations import (
     read_json,
 )
 from pipelines.datasets.ytvis_entries import EntryReader
-from pipelines.metrics import run_lengths
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

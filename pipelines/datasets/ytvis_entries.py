@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pycocotools import mask as coco
 
 from pipelines.datasets.annotations import AnnotatedVideo, Mask
-from pipelines.metrics.run_lengths import find_corrupt
+from pipelines.datasets.run_lengths import find_corrupt
 
 _T = TypeVar("_T")
 

@@ -17,6 +17,8 @@ from scipy.optimize import linear_sum_assignment
 
 from pipelines.datasets.annotations import Mask
 from pipelines.datasets.burst import COMMON, BurstDetections, BurstGroundTruth, BurstPredictions, BurstSequence
+from pipelines.datasets.run_lengths import boxes as around
+from pipelines.datasets.run_lengths import read
 from pipelines.metrics.burst_preparation import (
     evaluated,
     evaluated_categories,
@@ -26,8 +28,6 @@ from pipelines.metrics.burst_preparation import (
     with_own_ids,
 )
 from pipelines.metrics.hota import EPSILON, FramePair, HotaSums, box_iou, class_average, hota_sums, mask_iou
-from pipelines.metrics.run_lengths import boxes as around
-from pipelines.metrics.run_lengths import read
 from pipelines.metrics.track_map import NONE, RANGES, TrackMatches, average_precision, match_tracks
 
 _OBJECT = 1  # what everything is in the open world; the lists of categories are still asked for this one

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy.optimize import linear_sum_assignment
 
-from pipelines.metrics.run_lengths import RunLengths, intersections
+from pipelines.datasets.run_lengths import RunLengths, intersections
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # localisation thresholds: 0.05, 0.1, ..., 0.95
 EPSILON = np.finfo(np.float64).eps

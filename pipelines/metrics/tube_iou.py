@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from pipelines.datasets import run_lengths
 from pipelines.datasets.annotations import Mask
-from pipelines.metrics import run_lengths
 
 _OVERLAPS = 1 << 18  # intersections held at a time, about 100 bytes each; at least those of a pair of tracks
 

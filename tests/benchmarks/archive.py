@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 
 from openvis_model.vocabulary import VocabularyEmbedding
+from pipelines.archive.part_map import map_parts
+from pipelines.archive.parts import Rows
+from pipelines.archive.relabel_part import Relabel
+from pipelines.archive.search_part import Best
+from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.cluster import connect
-from pipelines.lease import hold_lease
-from pipelines.part_map import map_parts
-from pipelines.part_relabel import Relabel
-from pipelines.part_search import Best
-from pipelines.parts import Rows
-from pipelines.results import SCHEMAS, Results
-from pipelines.storage import Storage
+from pipelines.storage.files import Storage
+from pipelines.storage.lease import hold_lease
 
 TRACKS, PART, D, NAMES = 1_000_000, 62_500, 512, 1196  # parts of 128 MB; names of LV-VIS
 VIDEO = 10  # tracks of each

@@ -27,18 +27,19 @@ from openvis_model.association import AssociationConfig
 from openvis_model.config import paper
 from openvis_model.inst_former import InstFormer
 from openvis_model.video_tracker import VideoTrackerConfig
-from openvis_model.weights import save_checkpoint
-from pipelines.datasets.shapes_files import write_split
-from pipelines.datasets.shapes_scenes import SceneConfig
-from pipelines.decode import decode
-from pipelines.label import label_videos
-from pipelines.label_config import LabelConfig
+from openvis_model.weights.checkpoint import save_checkpoint
+from pipelines.labelling.config import LabelConfig
+from pipelines.labelling.progress import Progress
+from pipelines.labelling.run import label_videos
 from pipelines.models import load_model
-from pipelines.track_sink import Progress
-from pipelines.video_index import Sampling, plan_video
+from pipelines.shapes.files import write_split
+from pipelines.shapes.scenes import SceneConfig
+from pipelines.video.decode import decode
+from pipelines.video.index import plan_video
+from pipelines.video.plan import Sampling
 
 KEEP_ALL = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.0)
-DECODER = "pipelines.isolation"
+DECODER = "pipelines.video.isolation"
 WORKERS = ("ray::MapWorker", "ray::TrackerActor", "ray::FlatMap", "ray::Write", "ray::IDLE")
 FPS, MINUTES, SHORT_VIDEOS = 8, 20, 1000
 HEIGHT, WIDTH, BATCH, BARE_FRAMES, FRAMES = 384, 640, 4, 12, 48

@@ -15,11 +15,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.label import CHUNK
-from pipelines.results import SCHEMAS, Fingerprints, Results
-from pipelines.storage import Storage
-from pipelines.videos import find_videos
-from pipelines.worklist import Worklist, undone
+from pipelines.archive.tables import SCHEMAS, Fingerprints, Results
+from pipelines.labelling.run import CHUNK
+from pipelines.labelling.worklist import Worklist, undone
+from pipelines.storage.files import Storage
+from pipelines.video.sources import find_videos
 
 PART = 1000
 PRINTS = Fingerprints(model_fingerprint="m" * 64, vocabulary_fingerprint="v" * 64, config_fingerprint="c" * 64, top=5)

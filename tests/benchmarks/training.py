@@ -12,14 +12,14 @@ from pathlib import Path
 import ray
 import torch
 
-from openvis_model.start import StartConfig
-from pipelines.datasets.shapes_files import write_split
-from pipelines.datasets.shapes_scenes import SceneConfig
-from pipelines.datasets.training_videos import TrainingDataConfig
-from pipelines.sample_batches import Share
-from pipelines.stages import InstanceStage, InstanceStageConfig
-from pipelines.training_config import TrainingConfig
-from pipelines.training_step import TrainingStep
+from openvis_model.training.start import StartConfig
+from pipelines.shapes.files import write_split
+from pipelines.shapes.scenes import SceneConfig
+from pipelines.training.config import TrainingConfig
+from pipelines.training.data import TrainingDataConfig
+from pipelines.training.sample_batches import Share
+from pipelines.training.stages import InstanceStage, InstanceStageConfig
+from pipelines.training.step import TrainingStep
 
 BATCH, VIDEOS, WARM_UP = 4, 32, 8
 SIZES = {"96 × 128": (96, 128, 40), "384 × 640": (384, 640, 12)}

@@ -6,7 +6,7 @@ import pytest
 import jobs.ablate
 import jobs.train
 from jobs.ablate import main
-from pipelines.ablations import AblationsConfig, ClaimConfig, Finding
+from pipelines.evaluation.ablations import AblationsConfig, ClaimConfig, Finding
 from pipelines.metrics.intervals import Difference
 from tests.jobs.test_train import SUMMARY
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from jobs.compact import main
-from pipelines.results import Results
-from pipelines.storage import Storage
-from tests.pipelines.labels import part_name, put_part
+from pipelines.archive.tables import Results
+from pipelines.storage.files import Storage
+from tests.pipelines.archive.labels import part_name, put_part
 
 
 def test_parts_are_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from jobs import demo
-from pipelines.results import Results
-from pipelines.storage import Storage
+from pipelines.archive.tables import Results
+from pipelines.storage.files import Storage
 
 
 def test_demo_ends_with_tables_overlays_and_a_contact_sheet(tmp_path: Path) -> None:

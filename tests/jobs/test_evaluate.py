@@ -8,9 +8,9 @@ import pytest
 from jobs.evaluate import main, print_results
 from pipelines.datasets import ytvis
 from pipelines.datasets.annotations import PredictedTrack
-from pipelines.datasets.shapes_files import write_split
-from pipelines.datasets.shapes_scenes import SceneConfig
-from pipelines.report import CellResult
+from pipelines.evaluation.report import CellResult
+from pipelines.shapes.files import write_split
+from pipelines.shapes.scenes import SceneConfig
 from tests.pipelines.metrics.burst_cases import CUP, FIRST, HAT, Files, Track, one
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from jobs.export import main
-from pipelines.results import Results
-from pipelines.storage import Storage
-from tests.pipelines.labels import part_name, put_part
+from pipelines.archive.tables import Results
+from pipelines.storage.files import Storage
+from tests.pipelines.archive.labels import part_name, put_part
 
 
 def test_tracks_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from jobs.label import ProgressLine, main, print_summary
-from pipelines.label import LabelSummary
-from pipelines.track_sink import Progress
+from pipelines.labelling.progress import Progress
+from pipelines.labelling.run import LabelSummary
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import jobs.compact
 import jobs.export
 import jobs.relabel
 import jobs.search
-from pipelines import s3
-from tests.pipelines.s3_server import Proxy
+from pipelines.storage import s3
+from tests.pipelines.storage.s3_server import Proxy
 
 MAINS = {
     "compact": jobs.compact.main,

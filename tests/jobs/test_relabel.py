@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from jobs.relabel import main
-from pipelines.relabel import RelabelSummary
+from pipelines.archive.relabel import RelabelSummary
 
 OPTIONS = ["--labels", "labels", "--output", "new", "--vocabulary", "names.txt"]
 

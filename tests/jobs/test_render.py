@@ -14,12 +14,12 @@ from PIL import Image
 
 from jobs.render import main
 from openvis_model import rle
-from pipelines import s3
-from pipelines.datasets.shapes_files import encode_video
-from pipelines.parts import Rows
-from pipelines.results import Results
-from pipelines.storage import Storage
-from tests.pipelines.labels import part_name
+from pipelines.archive.parts import Rows
+from pipelines.archive.tables import Results
+from pipelines.shapes.files import encode_video
+from pipelines.storage import s3
+from pipelines.storage.files import Storage
+from tests.pipelines.archive.labels import part_name
 
 NUMBERS = count()
 

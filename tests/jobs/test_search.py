@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from jobs.search import main
-from pipelines.render import Tile
-from pipelines.search import Found, Hit
+from pipelines.archive.search import Found, Hit
+from pipelines.overlays.contact_sheet import Tile
 
 HIT = Hit(
     similarity=0.4321,

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.datasets.shapes_files import write_split
-from pipelines.datasets.shapes_scenes import SceneConfig
-from pipelines.results import Results
-from pipelines.storage import Storage
+from pipelines.archive.tables import Results
+from pipelines.shapes.files import write_split
+from pipelines.shapes.scenes import SceneConfig
+from pipelines.storage.files import Storage
 
 pytestmark = pytest.mark.slow
 

@@ -10,15 +10,15 @@ import ray
 import jobs.label
 import jobs.train
 from jobs.train import ProgressLine, main, print_summary
-from pipelines.datasets.shapes_files import write_split
-from pipelines.datasets.shapes_scenes import SceneConfig
-from pipelines.optimization import OptimizerConfig
-from pipelines.results import Results
-from pipelines.storage import Storage
-from pipelines.training import TrainingSummary
-from pipelines.training_config import TrainingConfig
-from pipelines.training_progress import TrainingProgress
-from tests.pipelines.training_stage import PointsStage
+from pipelines.archive.tables import Results
+from pipelines.shapes.files import write_split
+from pipelines.shapes.scenes import SceneConfig
+from pipelines.storage.files import Storage
+from pipelines.training.config import TrainingConfig
+from pipelines.training.optimizer import OptimizerConfig
+from pipelines.training.progress import TrainingProgress
+from pipelines.training.run import TrainingSummary
+from tests.pipelines.training.points import PointsStage
 
 SUMMARY = TrainingSummary(
     steps=100, first_step=0, restarts=0, loss=1.5, scores={"AP": 0.125}, model="out/model", seconds=12.3

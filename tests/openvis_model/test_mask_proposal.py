@@ -7,7 +7,7 @@ from transformers import Mask2FormerForUniversalSegmentation
 from openvis_model.config import BACKBONES, InstFormerConfig, paper
 from openvis_model.inst_former import InstFormer
 from openvis_model.mask_proposal import MaskProposalConfig, MaskProposalNetwork, collapse
-from openvis_model.weights import load_mask2former
+from openvis_model.weights.pretrained import load_mask2former
 
 TINY = {
     "num_queries": 7,

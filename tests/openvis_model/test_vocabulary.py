@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from openvis_model.losses import classification_loss
+from openvis_model.training.losses import classification_loss
 from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding, prompt_words
 
 

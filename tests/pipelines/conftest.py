@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import s3
+from pipelines.storage import s3
 
 
 @pytest.fixture

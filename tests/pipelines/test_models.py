@@ -7,14 +7,14 @@ from pycocotools.mask import encode, iou
 
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary
-from openvis_model.weights import fingerprint, save_checkpoint
-from pipelines import s3
-from pipelines.datasets.shapes import render
-from pipelines.datasets.shapes_categories import CATEGORIES
-from pipelines.datasets.shapes_scenes import SceneConfig
-from pipelines.models import BUILT_IN, load_model, load_vocabulary
+from openvis_model.weights.checkpoint import BUILT_IN, fingerprint, save_checkpoint
+from pipelines.models import load_model, load_vocabulary
+from pipelines.shapes.categories import CATEGORIES
+from pipelines.shapes.render import render
+from pipelines.shapes.scenes import SceneConfig
+from pipelines.storage import s3
 from tests.pipelines.conftest import Put
-from tests.pipelines.s3_server import Proxy
+from tests.pipelines.storage.s3_server import Proxy
 
 
 def test_the_built_in_model_finds_and_names_objects_of_novel_categories() -> None:

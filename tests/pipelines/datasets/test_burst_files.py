@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 from pipelines.datasets.annotations import Category, Mask, PredictedTrack
 from pipelines.datasets.burst import BurstDetections, BurstGroundTruth, BurstPredictions
 from pipelines.datasets.burst_files import read_ground_truth, read_predictions, write_predictions, write_tracks
-from pipelines.storage import Storage
+from pipelines.storage.files import Storage
 
 HEIGHT, WIDTH = 6, 8
 

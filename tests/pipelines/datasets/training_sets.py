@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from tests.pipelines.clips import write_image
+from tests.pipelines.video.clips import write_image
 
 HEIGHT, WIDTH = 64, 96
 RED, BLUE, GREY = (220, 30, 30), (30, 40, 220), (128, 128, 128)

@@ -3,8 +3,8 @@ import pytest
 from pycocotools import mask as coco
 
 from pipelines.datasets.annotations import Mask
+from pipelines.datasets.run_lengths import read
 from pipelines.metrics.hota import ALPHAS, FramePair, HotaSums, box_iou, class_average, hota_sums, mask_iou
-from pipelines.metrics.run_lengths import read
 
 
 def pair(gt_ids: list[int], prediction_ids: list[int], similarity: list[list[float]]) -> FramePair:

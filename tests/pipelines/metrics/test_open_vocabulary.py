@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 
 from pipelines.datasets.annotations import Category, PredictedTrack
-from pipelines.datasets.shapes_categories import BASE, CATEGORIES
 from pipelines.metrics.open_vocabulary import derangement, match_as_one_ranking, open_vocabulary
 from pipelines.metrics.track_matching import SHAPES
 from pipelines.metrics.video_ap import video_ap
+from pipelines.shapes.categories import BASE, CATEGORIES
 from tests.pipelines.metrics.open_vocabulary_cases import (
     DISC,
     GREEN,

@@ -1,0 +1,1 @@
+"""Losses, objectives and starting points: what training needs beside the method."""

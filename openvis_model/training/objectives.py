@@ -1,0 +1,264 @@
+"""What the two training stages minimise (OpenVIS, "Training"): clips in, weighted losses out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from openvis_model.inst_former import InstFormer
+from openvis_model.instances import tracking_tokens
+from openvis_model.mask_proposal import Proposals
+from openvis_model.rollout_tracker import rollout_loss
+from openvis_model.text_embedding import embed_vocabulary
+from openvis_model.training.losses import Match, SetCriterion, SetCriterionConfig, classification_loss, margin_loss
+from openvis_model.training.training_clip import TrainingClip
+from openvis_model.vocabulary import Vocabulary
+from openvis_model.weights.checkpoint import save_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceObjectiveConfig:
+    """Losses of stage 1.
+
+    The paper gives no number for the alpha of Eq. 2, nor for the weights of its two additions to Mask2Former's losses.
+
+    Attributes:
+        criterion: the set loss.
+        margin: alpha of Eq. 2.
+        margin_weight: of the margin loss; 0 leaves it out (Table 4).
+        classification_weight: of the classification loss; 0 trains proposals alone and does not run InstCLIP.
+    """
+
+    criterion: SetCriterionConfig = field(default_factory=SetCriterionConfig)
+    margin: float = 0.3
+    margin_weight: float = 2.0
+    classification_weight: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.margin <= 1:
+            raise ValueError(f"margin: expected a cosine, -1 to 1, got {self.margin}")
+        if min(self.margin_weight, self.classification_weight) < 0:
+            raise ValueError(
+                "margin_weight, classification_weight: must not be negative, got "
+                f"{self.margin_weight} and {self.classification_weight}"
+            )
+
+
+class InstanceObjective(nn.Module):
+    """Stage 1: proposals and InstCLIP.
+
+    The classification loss does not reach the masks that guide InstCLIP: proposals stay class-agnostic.
+
+    Args:
+        model: what to train; its InstCLIP and proposals are made trainable.
+        names: the training vocabulary.
+        config: the losses.
+
+    Raises:
+        ValueError: for names that the model's CLIP cannot read.
+    """
+
+    def __init__(self, model: InstFormer, names: Sequence[str], config: InstanceObjectiveConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.criterion = SetCriterion(config.criterion)
+        model.train_only(1)
+        self.classifies = config.classification_weight > 0 and bool(model.classifier.trainable_parameters())
+        if not self.classifies:
+            model.classifier.requires_grad_(False)
+        vocabulary = embed_vocabulary(Vocabulary.from_lines(names), model.text_encoder)
+        self.register_buffer("embeddings", vocabulary.embeddings, persistent=False)
+        self.embeddings: Tensor
+        self.logit_scale = vocabulary.logit_scale
+
+    def counts(self, clips: Sequence[TrainingClip]) -> Float[Tensor, "4"]:
+        """Masks, weights of the objectness loss, frames, and matched queries."""
+        queries = self.model.config.mask_proposal.num_queries
+        objects = [int(count) for clip in clips for count in presence(clip).sum(0)]
+        weight = sum(self.criterion.presence_weight(count, queries) for count in objects)
+        return torch.tensor([sum(objects), weight, len(objects), sum(min(count, queries) for count in objects)])
+
+    def forward(self, clips: Sequence[TrainingClip], normalisers: Float[Tensor, "4"]) -> dict[str, Tensor]:
+        """Losses "objectness", "mask", "dice", "margin" and "classification", summed over B clips of T frames.
+
+        Args:
+            clips: all of one size and length.
+            normalisers: `counts` of all clips that the gradient is averaged over.
+        """
+        num_masks, presence_weight, num_frames, num_matched = normalisers.clamp(min=1e-6).tolist()
+        frames = stack_frames(clips, self.embeddings.device)
+        layers = self.model.mask_proposal.layers(frames)
+        losses: dict[str, Tensor] = {}
+        matches: list[Match] = []
+        length = len(clips[0].frames)
+        for index, clip in enumerate(clips):
+            part = slice(index * length, (index + 1) * length)
+            found = self.criterion(
+                [layer.mask_logits[part] for layer in layers],
+                [layer.objectness_logits[part] for layer in layers],
+                targets(clip),
+                generator=torch.Generator().manual_seed(clip.seed),
+                num_masks=num_masks,
+                presence_weight=presence_weight,
+            )
+            matches += found.matches
+            for name, value in found.losses.items():
+                losses[name] = losses.get(name, value.new_zeros(())) + value
+        last = layers[-1]
+        if self.config.margin_weight:
+            margin = margin_loss(last.queries, self.config.margin) * len(frames) / num_frames
+            losses["margin"] = self.config.margin_weight * margin
+        if self.classifies:
+            tokens, categories = self._instance_tokens(frames, last, matches, clips)
+            loss = classification_loss(tokens, self.embeddings, categories, self.logit_scale)
+            losses["classification"] = self.config.classification_weight * loss * len(tokens) / num_matched
+        return losses
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trainable parameters: of the backbone, the rest of the proposal network, and InstCLIP."""
+        proposal, classifier = self.model.mask_proposal, self.model.classifier
+        backbone = set(proposal.mask2former.model.pixel_level_module.encoder.parameters())
+        groups = {
+            "backbone": [parameter for parameter in proposal.trainable_parameters() if parameter in backbone],
+            "proposals": [parameter for parameter in proposal.trainable_parameters() if parameter not in backbone],
+            "inst_clip": classifier.trainable_parameters() if self.classifies else [],
+        }
+        return {name: parameters for name, parameters in groups.items() if parameters}
+
+    def save(self, folder: Path) -> None:
+        """Writes the whole model as a checkpoint folder."""
+        save_checkpoint(self.model, folder)
+
+    def _instance_tokens(
+        self, frames: Tensor, proposals: Proposals, matches: Sequence[Match], clips: Sequence[TrainingClip]
+    ) -> tuple[Float[Tensor, "M D"], Int[Tensor, "M"]]:
+        """Instance tokens of the matched queries alone, since tokens do not see each other, and their categories."""
+        device = frames.device
+        most = max(len(match.query_index) for match in matches)
+        query_index = torch.zeros(len(matches), most, dtype=torch.long, device=device)
+        valid = torch.zeros(len(matches), most, dtype=torch.bool, device=device)
+        categories = []
+        frame_categories = [clip.categories[shown] for clip in clips for shown in presence(clip).T]
+        for row, (match, its) in enumerate(zip(matches, frame_categories, strict=True)):
+            query_index[row, : len(match.query_index)] = match.query_index
+            valid[row, : len(match.query_index)] = True
+            categories.append(torch.from_numpy(its).to(device)[match.object_index])
+        frame_index = torch.arange(len(frames), device=device)[:, None]
+        mask_logits = proposals.mask_logits[frame_index, query_index].detach()
+        tokens = self.model.classifier(frames, mask_logits, query_index)
+        return tokens[valid], torch.cat(categories)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingObjectiveConfig:
+    """Loss of stage 2.
+
+    Attributes:
+        temperature: that the cosines of Eq. 6 are divided by; the paper gives none.
+        criterion: how queries are matched with annotated objects.
+    """
+
+    temperature: float = 0.1
+    criterion: SetCriterionConfig = field(default_factory=SetCriterionConfig)
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature: expected more than 0, got {self.temperature}; 0.1 is a common choice")
+
+
+class TrackingObjective(nn.Module):
+    """Stage 2: the rollout tracker alone, on tokens of the frozen model (Eq. 6).
+
+    Args:
+        model: what to train; its rollout tracker is made trainable.
+        config: the loss.
+    """
+
+    def __init__(self, model: InstFormer, config: TrackingObjectiveConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.criterion = SetCriterion(config.criterion)
+        model.train_only(2)
+
+    def counts(self, clips: Sequence[TrainingClip]) -> Float[Tensor, "1"]:
+        """Predictions: objects that are present, and were before."""
+        return torch.tensor([float(sum(predictions(presence(clip)) for clip in clips))])
+
+    def forward(self, clips: Sequence[TrainingClip], normalisers: Float[Tensor, "1"]) -> dict[str, Tensor]:
+        """The loss "tracking" of B clips of T frames, as a sum over them.
+
+        Args:
+            clips: all of one size and length.
+            normalisers: `counts` of all clips that the gradient is averaged over.
+        """
+        tokens, present = self.aligned_tokens(clips)
+        loss = rollout_loss(self.model.rollout_tracker, tokens, present, temperature=self.config.temperature)
+        count = sum(predictions(its.T.cpu().numpy()) for its in present)
+        return {"tracking": loss * count / normalisers.clamp(min=1e-6)[0]}
+
+    @torch.no_grad()
+    def aligned_tokens(self, clips: Sequence[TrainingClip]) -> tuple[Float[Tensor, "B T O E"], Bool[Tensor, "B T O"]]:
+        """Tracking tokens of the queries that stand for each annotated object, and where it is present."""
+        device = next(self.model.parameters()).device
+        frames = stack_frames(clips, device)
+        proposals = self.model.mask_proposal(frames)
+        most, length = max(len(clip.masks) for clip in clips), len(clips[0].frames)
+        width = self.model.rollout_tracker.width
+        tokens = torch.zeros(len(clips), length, max(most, 1), width, device=device)
+        present = torch.zeros(tokens.shape[:3], dtype=torch.bool, device=device)
+        query_index = torch.zeros(len(frames), max(most, 1), dtype=torch.long, device=device)
+        for b, clip in enumerate(clips):
+            generator = torch.Generator().manual_seed(clip.seed)
+            for t, (masks, shown) in enumerate(zip(targets(clip), presence(clip).T, strict=True)):
+                at = b * length + t
+                match = self.criterion.match(
+                    proposals.mask_logits[at].float(),
+                    proposals.objectness_logits[at].float(),
+                    masks.to(device).float(),
+                    generator,
+                )
+                objects = torch.from_numpy(np.flatnonzero(shown)).to(device)[match.object_index]
+                query_index[at, objects] = match.query_index
+                present[b, t, objects] = True
+        frame_index = torch.arange(len(frames), device=device)[:, None]
+        mask_logits = proposals.mask_logits[frame_index, query_index]
+        instance_tokens = self.model.classifier(frames, mask_logits, query_index)
+        queries = proposals.queries[frame_index, query_index]
+        kind = self.model.config.rollout_tracker.token
+        tokens = tracking_tokens(instance_tokens.float(), queries.float(), kind).unflatten(0, (len(clips), length))
+        return tokens, present
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trainable parameters."""
+        return {"rollout_tracker": self.model.rollout_tracker.trainable_parameters()}
+
+    def save(self, folder: Path) -> None:
+        """Writes the whole model as a checkpoint folder."""
+        save_checkpoint(self.model, folder)
+
+
+def stack_frames(clips: Sequence[TrainingClip], device: torch.device) -> Tensor:
+    """The frames of all clips, uint8 [B·T, H, W, 3]."""
+    return torch.from_numpy(np.concatenate([clip.frames for clip in clips])).to(device)
+
+
+def presence(clip: TrainingClip) -> Bool[np.ndarray, "O T"]:
+    """Whether an object is in a frame."""
+    shown: np.ndarray = np.any(clip.masks, axis=(2, 3))
+    return shown
+
+
+def targets(clip: TrainingClip) -> list[Bool[Tensor, "M H W"]]:
+    """The masks of each frame, of the objects that are in it."""
+    return [torch.from_numpy(clip.masks[shown, t]) for t, shown in enumerate(presence(clip).T)]
+
+
+def predictions(shown: Bool[np.ndarray, "O T"]) -> int:
+    """How often an object is in a frame that was in an earlier one too."""
+    return int((shown.sum(1) - 1).clip(0).sum())

@@ -1,0 +1,108 @@
+"""What a training starts from: a preset with pretrained weights, or a checkpoint, with ablations of either."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from openvis_model.config import Classifier, InstFormerConfig, mini, paper
+from openvis_model.inst_clip import InstClipConfig
+from openvis_model.inst_former import InstFormer
+from openvis_model.rollout_tracker import RolloutTrackerConfig
+from openvis_model.vocabulary import prompt_words
+from openvis_model.weights.checkpoint import load_checkpoint
+from openvis_model.weights.pretrained import load_clip, load_mask2former
+
+Preset = Literal["mini", "paper"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    """Where a training starts.
+
+    Attributes:
+        checkpoint: folder of a checkpoint; instead of a preset.
+        preset: `paper`, or `mini` for the words of a vocabulary.
+        backbone: of the preset `paper`.
+        clip: weights of CLIP: a tag of `open_clip` (`openai`), a file, or a checkpoint folder; random if not given.
+        mask2former: weights of the proposal network: a detectron2 `.pkl` file, a folder of `transformers`, or a
+            checkpoint folder; random if not given.
+        classifier: another one than that of the preset or checkpoint.
+        inst_clip: another InstCLIP; its tokens and adapters start anew.
+        rollout_tracker: another rollout tracker; it starts anew.
+        seed: of what starts at random.
+
+    Raises:
+        ValueError: both or neither of checkpoint and preset.
+    """
+
+    checkpoint: str | None = None
+    preset: Preset | None = None
+    backbone: str = "resnet50"
+    clip: str | None = None
+    mask2former: str | None = None
+    classifier: Classifier | None = None
+    inst_clip: InstClipConfig | None = None
+    rollout_tracker: RolloutTrackerConfig | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.checkpoint is None) == (self.preset is None):
+            raise ValueError(
+                "start: give either checkpoint or preset, got "
+                f"checkpoint={self.checkpoint!r} and preset={self.preset!r}"
+            )
+        if self.preset is not None and self.preset not in get_args(Preset):
+            raise ValueError(f"start.preset: unknown value {self.preset!r}; choose from {get_args(Preset)}")
+
+
+def start_model(config: StartConfig, names: Sequence[str]) -> InstFormer:
+    """The model to train, in eval mode; the same each time.
+
+    Args:
+        config: where to start.
+        names: the vocabulary whose words the CLIP of the preset `mini` knows.
+
+    Raises:
+        ValueError: weights that are missing, damaged, or of another model.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if config.checkpoint is None:
+            base = mini(prompt_words(names)) if config.preset == "mini" else paper(config.backbone)
+            return _build(_ablated(base, config), config)
+        model = load_checkpoint(config.checkpoint)
+        ablated = _ablated(model.config, config)
+        if ablated == model.config and config.clip is config.mask2former is None:
+            return model
+        start = replace(
+            config,
+            clip=config.clip or config.checkpoint,
+            mask2former=config.mask2former or config.checkpoint,
+        )
+        other = _build(ablated, start)
+        same_classifier = (ablated.classifier, ablated.inst_clip) == (model.config.classifier, model.config.inst_clip)
+        if same_classifier and config.clip is None:
+            other.classifier.load_state_dict(model.classifier.state_dict())
+        if ablated.rollout_tracker == model.config.rollout_tracker:
+            other.rollout_tracker.load_state_dict(model.rollout_tracker.state_dict())
+        return other
+
+
+def _ablated(base: InstFormerConfig, config: StartConfig) -> InstFormerConfig:
+    parts = {name: getattr(config, name) for name in ("classifier", "inst_clip", "rollout_tracker")}
+    return replace(base, **{name: value for name, value in parts.items() if value is not None})
+
+
+def _build(config: InstFormerConfig, start: StartConfig) -> InstFormer:
+    clip = mask2former = None
+    if start.clip is not None:
+        file = Path(start.clip) / "clip.safetensors"
+        clip = load_clip(config.clip, file if file.is_file() else start.clip)
+    if start.mask2former is not None:
+        folder = Path(start.mask2former)
+        is_checkpoint = (folder / "mask_proposal.safetensors").is_file()
+        mask2former = load_checkpoint(folder).mask_proposal.mask2former if is_checkpoint else load_mask2former(folder)
+    return InstFormer(config, clip=clip, mask2former=mask2former)

@@ -1,0 +1,1 @@
+"""Checkpoints, and pretrained weights in the formats of others."""

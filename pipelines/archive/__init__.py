@@ -1,0 +1,1 @@
+"""The tables of a labelled archive: writing, reading, merging, renaming, searching, exporting."""

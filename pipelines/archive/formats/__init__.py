@@ -1,0 +1,1 @@
+"""Annotation formats that labels are exported to, a file each."""

@@ -1,0 +1,63 @@
+"""CVAT for video 1.1: a file per video, a track of boxes per object."""
+
+import math
+from collections.abc import Iterable
+from xml.etree import ElementTree
+
+from pipelines.archive.formats.video_labels import Row, VideoLabels
+from pipelines.storage.files import Storage
+
+_HOLD = 1.5  # steps for which a track stays where it was seen last; a step may vary by a frame
+
+
+_ROUNDING = 0.1  # frames that the length of a video, from its duration, may be too long by, per look
+
+
+def write_cvat(videos: Iterable[VideoLabels], categories: dict[str, int], output: Storage) -> set[str]:
+    """A track is a box in each frame that was labelled, which CVAT interpolates between, or `outside`.
+
+    Returns:
+        The names of the files.
+    """
+    written = set()
+    for video in videos:
+        row = video.row
+        size = max(round(row["duration_s"] * row["fps"]), video.frames[-1] + 1)
+        step, step_s = size / row["expected_frames"], row["duration_s"] / row["expected_frames"]  # between two looks
+        period = math.ceil(step - _ROUNDING)
+        names = {track["category"]: None for track in video.tracks.values()}
+        root = ElementTree.Element("annotations")
+        _text(root, "version", "1.1")
+        task = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")
+        for name, value in (("size", size), ("mode", "interpolation"), ("start_frame", 0), ("stop_frame", size - 1)):
+            _text(task, name, value)
+        labels, original = ElementTree.SubElement(task, "labels"), ElementTree.SubElement(task, "original_size")
+        for name in categories | names:
+            _text(ElementTree.SubElement(labels, "label"), "name", name)
+        for name in ("width", "height"):
+            _text(original, name, row[name])
+        for track, its in video.masks_of_tracks().items():
+            about = {"id": str(track), "label": video.tracks[track]["category"], "source": "auto"}
+            element = ElementTree.SubElement(root, "track", about)
+            end = {"frame": size, "time_s": row["duration_s"]}
+            for mask, later in zip(its, [*its[1:], end], strict=True):
+                _add_box(element, mask, mask["frame"], outside=False)
+                frames, seconds = later["frame"] - mask["frame"], later["time_s"] - mask["time_s"]
+                if frames > max(period, _HOLD * step) and seconds > _HOLD * step_s:
+                    _add_box(element, mask, mask["frame"] + period, outside=True)
+        name = f"{row['video_id']}.xml"
+        with output.write(name) as file:
+            ElementTree.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+        written.add(name)
+    return written
+
+
+def _text(parent: ElementTree.Element, name: str, value: str | int) -> None:
+    ElementTree.SubElement(parent, name).text = str(value)
+
+
+def _add_box(track: ElementTree.Element, mask: Row, frame: int, *, outside: bool) -> None:
+    left, top, right, bottom = mask["x"], mask["y"], mask["x"] + mask["width"], mask["y"] + mask["height"]
+    corners = {"xtl": left, "ytl": top, "xbr": right, "ybr": bottom}
+    values = {"frame": frame, "keyframe": 1, "outside": int(outside), "occluded": 0, **corners, "z_order": 0}
+    ElementTree.SubElement(track, "box", {name: str(value) for name, value in values.items()})

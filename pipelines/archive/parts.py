@@ -1,0 +1,164 @@
+"""How the output is written: rows of each video in files of its own, gathered into parts of a target size."""
+
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.archive.tables import SCHEMAS
+from pipelines.storage.files import Storage
+
+ROW_GROUP = 8192
+"""Rows of a row group, and thus those of a video or a part that are held in memory."""
+
+PART_MB = 128.0
+"""Size that parts are to have, if nobody says otherwise, 10⁶ bytes."""
+
+_ORDER = ("masks", "tracks", "videos")  # of putting in place: what it is all about comes last
+
+
+class Rows:
+    """Rows of the three tables on their way to the disk; memory stays flat, however many they are.
+
+    Attributes:
+        folder: a local folder that goes with them.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="openvis-rows-")
+        self.folder = Path(self._folder.name)
+        self._held: dict[str, list[pa.Table]] = {table: [] for table in SCHEMAS}
+        self._num_held = dict.fromkeys(SCHEMAS, 0)
+        self._writers = {
+            table: pq.ParquetWriter(self.file(table), schema, compression="zstd") for table, schema in SCHEMAS.items()
+        }
+
+    def file(self, table: str) -> Path:
+        """Where the rows of a table are once `close` was called."""
+        return self.folder / table
+
+    def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds rows to a table."""
+        if rows:
+            self.add_table(table, pa.Table.from_pylist(list(rows), SCHEMAS[table]))
+
+    def add_table(self, table: str, rows: pa.Table) -> None:
+        """Adds rows that are a table already."""
+        if not rows.num_rows:
+            return  # or the file would get row groups without rows
+        self._held[table].append(rows)
+        self._num_held[table] += rows.num_rows
+        if self._num_held[table] >= ROW_GROUP:
+            self._flush(table)
+
+    def add_file(self, table: str, file: Path) -> None:
+        """Adds all rows of a Parquet file, a row group at a time."""
+        with pq.ParquetFile(file) as source:
+            for group in range(source.num_row_groups):
+                self.add_table(table, source.read_row_group(group, use_threads=False).cast(SCHEMAS[table]))
+
+    def bytes(self) -> int:
+        """Size on the disk so far."""
+        return sum(self.file(table).stat().st_size for table in SCHEMAS)
+
+    def close(self) -> None:
+        """Completes the files; nothing can be added any more."""
+        for table in SCHEMAS:
+            self._flush(table)
+            self._writers[table].close()
+
+    def put(self, storage: Storage, name: str) -> None:
+        """Makes them a part of an output; it counts from the last of its files on.
+
+        Raises:
+            OSError: the output cannot be written to; the part does not count, and may be put again.
+        """
+        self.close()
+        for table in _ORDER:
+            storage.put(self.file(table), f"{table}/{name}.parquet")
+        self._folder.cleanup()
+
+    def discard(self) -> None:
+        """Drops everything."""
+        for writer in self._writers.values():
+            writer.close()
+        self._folder.cleanup()
+
+    def _flush(self, table: str) -> None:
+        if self._held[table]:
+            self._writers[table].write_table(pa.concat_tables(self._held[table]).combine_chunks())
+            self._held[table], self._num_held[table] = [], 0
+
+
+class PartWriter:
+    """Gathers the rows of finished videos, and puts them in place as parts. Can be pickled while it has none.
+
+    Videos that failed have parts of their own: when they are tried again, no large part is to be rewritten.
+
+    Args:
+        storage: the output.
+        run: what the parts' names begin with.
+        part_bytes: size on the disk, of all three tables, at which a part is put in place.
+        part_s: time after which it is, seconds since its first video.
+    """
+
+    def __init__(self, storage: Storage, run: str, part_bytes: float, part_s: float) -> None:
+        self.storage = storage
+        self.run = run
+        self.part_bytes = part_bytes
+        self.part_s = part_s
+        self._open: dict[str, Rows] = {}  # by status
+        self._full: dict[str, Rows] = {}  # by name, on their way
+        self._since = 0.0
+
+    def add(self, video: Rows, status: str) -> None:
+        """Takes over the rows of a finished video.
+
+        Raises:
+            OSError: this machine's disk cannot be written to; the videos that waited with this one are dropped.
+        """
+        if not self._open:
+            self._since = time.monotonic()
+        try:
+            video.close()
+            rows = self._open.get(status) or self._open.setdefault(status, Rows())
+            for table in _ORDER:
+                rows.add_file(table, video.file(table))
+        except BaseException:  # half a video must never be seen
+            for waiting in self._open.values():
+                waiting.discard()
+            self._open.clear()
+            raise
+        finally:
+            video.discard()
+
+    def commit_if_due(self) -> None:
+        """Puts parts in place that are large or old enough; raises as `commit`."""
+        size = sum(rows.bytes() for rows in self._open.values())
+        old = self._open and time.monotonic() - self._since >= self.part_s
+        if self._full or size >= self.part_bytes or old:
+            self.commit()
+
+    def commit(self) -> None:
+        """Puts what there is in place: its videos count from now on.
+
+        Raises:
+            OSError: the output cannot be written to; what is not in place is kept for another try.
+        """
+        self._full |= {f"{self.run}-{uuid.uuid4().hex[:12]}": rows for rows in self._open.values()}
+        self._open.clear()
+        for name in list(self._full):
+            self._full[name].put(self.storage, name)
+            del self._full[name]
+
+    def discard(self) -> None:
+        """Drops what is not in place."""
+        for rows in (*self._open.values(), *self._full.values()):
+            rows.discard()
+        self._open.clear()
+        self._full.clear()

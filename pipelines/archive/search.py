@@ -1,0 +1,157 @@
+"""Free text over the tracks of an archive, by their embeddings; no video is read but for pictures of what was found."""
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from openvis_model.text_embedding import embed_vocabulary
+from openvis_model.vocabulary import Vocabulary
+from pipelines.archive.part_map import map_parts
+from pipelines.archive.search_part import Best
+from pipelines.archive.tables import Results, of_other_models, open_labels
+from pipelines.models import load_model
+
+_SEEN = ("video_id", "track_id", "frame", "time_s", "area", "score", "rle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """A search.
+
+    Attributes:
+        labels: output of a labelling run, local or s3://.
+        text: what to look for, such as "red striped star"; synonyms separated by commas.
+        checkpoint: the one that the videos were labelled with, local or s3://; the built-in model if none is given.
+        top: tracks listed, the most similar first.
+        sheet: also write a PNG with a picture of each track, local or s3://; reads their videos.
+    """
+
+    labels: str
+    text: str
+    checkpoint: str | None = None
+    top: int = 10
+    sheet: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ValueError(f"top: expected at least 1, got {self.top}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """A track that was found.
+
+    Attributes:
+        similarity: cosine of its embedding and the text's.
+        video_id: the video.
+        uri: where the video is.
+        track_id: in the video.
+        category: what it was labelled as.
+        score: of that category.
+        objectness: mean over its frames.
+        first_frame: index of the first frame in which it was seen.
+        last_frame: index of the last one.
+        frame: where it is seen best: that of the largest score × area.
+        time_s: of this frame, seconds from the first.
+        mask: in this frame, as in the `masks` table.
+    """
+
+    similarity: float
+    video_id: str
+    uri: str
+    track_id: int
+    category: str
+    score: float
+    objectness: float
+    first_frame: int
+    last_frame: int
+    frame: int
+    time_s: float
+    mask: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a search gave.
+
+    Attributes:
+        hits: most similar first.
+        tracks: number of tracks that were compared.
+        left_out: ids of videos that were labelled with another model than the checkpoint's.
+        failures: part, or video, and reason of those that could not be read.
+    """
+
+    hits: tuple[Hit, ...]
+    tracks: int
+    left_out: tuple[str, ...]
+    failures: dict[str, str]
+
+
+def search(config: SearchConfig) -> Found:
+    """Finds the tracks whose embeddings are most similar to a text's.
+
+    Raises:
+        ValueError: for labels or a checkpoint that cannot be used or do not go together, and for a text that CLIP's
+            text tower cannot read.
+        RuntimeError: Ray's processes were lost.
+    """
+    try:
+        vocabulary = Vocabulary((tuple(config.text.split(",")),))
+    except ValueError:
+        raise ValueError(f"text: {config.text!r} has an empty word; give one, or several separated by commas") from None
+    results = open_labels(config.labels)
+    model = load_model(config.checkpoint)
+    left_out = of_other_models(results, model)
+    text = embed_vocabulary(vocabulary, model.text_encoder).embeddings[0].numpy()
+    wanted = None
+    if len(left_out):
+        ids = pa.concat_arrays(list(results.counting().values()))
+        wanted = ids.filter(pc.invert(pc.is_in(ids, left_out)))
+    rows = list(map_parts(results, Best(results=results, text=text, top=config.top), wanted))
+    best = heapq.nlargest(
+        config.top, (hit for row in rows if not row["error"] for hit in row["hits"]), key=lambda hit: hit["similarity"]
+    )
+    hits = _seen_best(results, best)
+    found = {(hit.video_id, hit.track_id) for hit in hits}
+    gone = [row["video_id"] for row in best if (row["video_id"], row["track_id"]) not in found]
+    return Found(
+        hits=tuple(hits),
+        tracks=sum(row["tracks"] for row in rows if not row["error"]),
+        left_out=tuple(left_out.to_pylist()),
+        failures={row["part"]: row["error"] for row in rows if row["error"]}
+        | dict.fromkeys(gone, "was labelled anew meanwhile; search again"),
+    )
+
+
+def _seen_best(results: Results, found: Sequence[Mapping[str, Any]]) -> list[Hit]:
+    """Adds where each track is seen best; leaves out those that are there no more."""
+    ids = list({row["video_id"] for row in found})
+    masks, videos = (
+        {key(row): row for rows in results.scan(table, columns, video_ids=ids, each=each) for row in rows}
+        for table, columns, each, key in (
+            ("masks", _SEEN, _best_masks, lambda row: (row["video_id"], row["track_id"])),
+            ("videos", ("video_id", "uri"), pa.Table.to_pylist, lambda row: row["video_id"]),
+        )
+    )
+    hits = []
+    for row in found:
+        if mask := masks.get((row["video_id"], row["track_id"])):
+            where = {"frame": mask["frame"], "time_s": mask["time_s"], "mask": mask["rle"]}
+            hits.append(Hit(**row, uri=videos[row["video_id"]]["uri"], **where))
+    return hits
+
+
+def _best_masks(masks: pa.Table) -> list[dict[str, Any]]:
+    """Of each track the one with the largest score × area, the first of several."""
+    seen = pc.multiply(masks["score"], pc.cast(masks["area"], pa.float32()))
+    tracks = masks.select(["video_id", "track_id"]).append_column("seen", seen)
+    tracks = tracks.append_column("row", pa.array(np.arange(masks.num_rows)))
+    tracks = tracks.sort_by([("seen", "descending"), ("row", "ascending")])
+    best = tracks.group_by(["video_id", "track_id"], use_threads=False).aggregate([("row", "first")])
+    found: list[dict[str, Any]] = masks.take(best["row_first"]).to_pylist()
+    return found

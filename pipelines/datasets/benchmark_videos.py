@@ -1,0 +1,72 @@
+"""Finds the videos that annotations are about."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipelines.datasets.annotations import AnnotatedVideo, Category
+from pipelines.video.names import list_images
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkVideo:
+    """A video of a ground truth where it lies.
+
+    Attributes:
+        id: in the ground truth.
+        uri: an encoded file, or a folder of images.
+        positions: of the file's frames among those of the ground truth; frames that are not in it are left out.
+        length: frames in the ground truth.
+    """
+
+    id: int
+    uri: str
+    positions: Mapping[int, int]
+    length: int
+
+
+def find_benchmark_videos(videos: Sequence[AnnotatedVideo], folder: str) -> list[BenchmarkVideo]:
+    """Finds the videos of a ground truth: an encoded file if it names one, otherwise the folder of its images.
+
+    Raises:
+        ValueError: a video or one of its frames is not there: names it and where it should be.
+    """
+    return [_find(video, folder) for video in videos]
+
+
+def _find(video: AnnotatedVideo, folder: str) -> BenchmarkVideo:
+    if video.video is not None:
+        uri = os.path.abspath(os.path.join(folder, video.video))
+        if not os.path.isfile(uri):
+            raise ValueError(f"videos: {uri} is not there, video {video.id}; give the folder that has it")
+        return BenchmarkVideo(id=video.id, uri=uri, positions={i: i for i in range(video.length)}, length=video.length)
+    parents = {os.path.dirname(name) for name in video.file_names}
+    if len(parents) != 1:
+        raise ValueError(f"videos: video {video.id} has frames in {len(parents)} folders; they need one of their own")
+    uri = os.path.abspath(os.path.join(folder, parents.pop()))
+    if not os.path.isdir(uri):
+        raise ValueError(f"videos: {uri} is not there, video {video.id}; give the folder that has it")
+    images = {name: index for index, name in enumerate(list_images(uri))}
+    names = [os.path.basename(name) for name in video.file_names]
+    missing = [name for name in names if name not in images]
+    if missing:
+        raise ValueError(f"videos: {uri} lacks {missing[0]} and {len(missing) - 1} more frames of video {video.id}")
+    positions = {images[name]: position for position, name in enumerate(names)}
+    return BenchmarkVideo(id=video.id, uri=uri, positions=positions, length=video.length)
+
+
+def category_ids(categories: Sequence[Category]) -> dict[str, int]:
+    """Category ids by name, as they stand in a vocabulary: underscores are blanks.
+
+    Raises:
+        ValueError: two categories have one name, or a name has a comma, which separates synonyms.
+    """
+    ids: dict[str, int] = {}
+    for category in categories:
+        name = " ".join(category.name.replace("_", " ").split())
+        if "," in name or not name:
+            raise ValueError(f"categories: {category.id} is called {category.name!r}; rename it")
+        if name in ids:
+            raise ValueError(f"categories: {ids[name]} and {category.id} are both {name!r}; rename")
+        ids[name] = category.id
+    return ids

@@ -1,0 +1,1 @@
+"""Scores, submissions, sweeps and their reports."""

@@ -1,0 +1,80 @@
+"""Labelled tables as predictions of a benchmark: every frame of a video, the k best pairs of track and category."""
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.archive.tables import Results
+from pipelines.datasets.annotations import Mask, PredictedTrack
+from pipelines.datasets.benchmark_videos import BenchmarkVideo
+
+
+def read_predictions(
+    results: Results, videos: Sequence[BenchmarkVideo], ids: Mapping[str, int], *, top_k: int
+) -> Iterator[PredictedTrack]:
+    """The `top_k` best pairs of track and category of every video, best first, as MinVIS and OV2Seg hand them in.
+
+    A track may occur under several names. For the exact result the tables need `top_k` categories per track
+    (`LabelConfig.top`).
+
+    Args:
+        results: tables of a run over these videos, found by their ids or else by their URIs.
+        videos: of the ground truth.
+        ids: of its categories, by name.
+        top_k: predictions per video.
+
+    Raises:
+        ValueError: a video was not labelled, or failed; a category that the ground truth lacks; tracks with fewer
+            categories than could be among the best `top_k`.
+    """
+    labelled = _labelled(results, videos)
+    for video in videos:
+        name = labelled[video.id]
+        pairs = _best_pairs(results, name, top_k, len(ids))
+        masks = _masks(results, name, video, {track for _, track, _ in pairs})
+        for score, track, category in pairs:
+            if category not in ids:
+                raise ValueError(f"labels: {category!r} of video {name} is no category of the ground truth")
+            yield PredictedTrack(video_id=video.id, category_id=ids[category], score=score, masks=masks[track])
+
+
+def _labelled(results: Results, videos: Sequence[BenchmarkVideo]) -> dict[int, str]:
+    """Ids in the tables by those of the ground truth."""
+    rows = results.read("videos").select(["video_id", "uri", "status", "error"]).to_pylist()
+    by_id, by_uri = {row["video_id"]: row for row in rows}, {row["uri"]: row for row in rows}
+    found: dict[int, str] = {}
+    for video in videos:
+        row = by_id.get(str(video.id)) or by_uri.get(video.uri) or by_uri.get(Path(video.uri).as_uri())
+        if row is None:
+            raise ValueError(f"labels: {results.storage.root} lacks video {video.id}, {video.uri}; label it first")
+        if row["status"] != "ok" or row["error"]:
+            raise ValueError(f"labels: video {video.id}, {video.uri}, is not labelled whole: {row['error']}")
+        found[video.id] = row["video_id"]
+    return found
+
+
+def _best_pairs(results: Results, video_id: str, top_k: int, categories: int) -> list[tuple[float, int, str]]:
+    tracks = results.read("tracks", video_id=video_id).sort_by("track_id").select(["track_id", "top"]).to_pylist()
+    short = [track["track_id"] for track in tracks if len(track["top"]) < min(top_k, categories)]
+    if short:
+        raise ValueError(
+            f"labels: track {short[0]} of video {video_id} has fewer than {top_k} categories; label with --top {top_k}"
+        )
+    pairs = ((each["score"], row["track_id"], each["category"]) for row in tracks for each in row["top"])
+    return heapq.nlargest(top_k, pairs, key=lambda pair: pair[0])
+
+
+def _masks(
+    results: Results, video_id: str, video: BenchmarkVideo, tracks: set[int]
+) -> dict[int, tuple[Mask | None, ...]]:
+    masks: dict[int, list[Mask | None]] = {track: [None] * video.length for track in tracks}
+    rows: list[dict[str, Any]] = (
+        results.read("masks", video_id=video_id).select(["track_id", "frame", "rle"]).to_pylist()
+    )
+    for row in rows:
+        position = video.positions.get(row["frame"])
+        if position is not None and row["track_id"] in tracks:
+            height, width = row["rle"]["size"]
+            masks[row["track_id"]][position] = Mask(height, width, row["rle"]["counts"].encode())
+    return {track: tuple(its) for track, its in masks.items()}

@@ -1,0 +1,335 @@
+"""What a benchmark sweep found: tables as Parquet, CSV and Markdown, and one page with charts that needs nothing else.
+
+Numbers of different protocols never share a column. In the page, our numbers stand beside those of the OpenVIS paper.
+"""
+
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from pipelines.evaluation.charts import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    ChartRow,
+    bar_chart,
+    pair_chart,
+    stacked_chart,
+)
+from pipelines.evaluation.published import Protocol, PublishedRow, published
+from pipelines.storage.files import Storage
+
+_NONE = -1.0  # what scorers give for a mean of nothing
+_DASH = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """What a sweep found for one checkpoint, data set and ablation.
+
+    Attributes:
+        checkpoint: its name in the sweep.
+        dataset: likewise.
+        ablation: likewise.
+        protocol: whose rules the numbers are by.
+        top_k: predictions kept per video.
+        status: `failed` if there is an error.
+        error: why there are no numbers; None if there are.
+        numbers: flat names as the scorer gives them: fractions, but percent in BURST's table; -1 for a mean of nothing.
+        errors: AP50 lost to each kind of error, fractions.
+        about: what the numbers depend on: sha256 of the ground truth, fingerprint of the model, versions, …
+        seconds: that the cell took.
+    """
+
+    checkpoint: str
+    dataset: str
+    ablation: str
+    protocol: Protocol
+    top_k: int
+    status: Literal["ok", "failed"]
+    error: str | None
+    numbers: Mapping[str, float]
+    errors: Mapping[str, float]
+    about: Mapping[str, str]
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if (self.status == "failed") != bool(self.error):
+            raise ValueError(
+                f"{self.checkpoint}, {self.dataset}, {self.ablation}: status {self.status!r} with error {self.error!r};"
+                f" a failed cell needs an error that says why, others have None"
+            )
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """How a protocol is shown: factor to percent, labels of its metrics, the main one, and seen beside unseen."""
+
+    title: str
+    factor: float
+    labels: Mapping[str, str]
+    main: str
+    pair: tuple[str, str] | None
+
+
+def _same(names: str) -> dict[str, str]:
+    return {name: name for name in names.split()}
+
+
+_SPLITS = ("all", "common", "uncommon")
+_LVVIS = {"AP": "AP", "base/AP": "AP base", "novel/AP": "AP novel"}
+_BURST = {
+    **{f"class_guided/HOTA/{split}": f"HOTA {split}" for split in _SPLITS},
+    **{f"class_guided/{name}/all": f"{name} all" for name in ("DetA", "AssA")},
+    **{f"class_guided/AP/{split}": f"AP {split}" for split in _SPLITS},
+    **{f"open_world/OWTA/{split}": f"OWTA {split}" for split in _SPLITS},
+}
+_SHAPES = {
+    "AP": "AP",
+    "base/AP": "AP base",
+    "novel/AP": "AP novel",
+    "micro/AP": "micro AP",
+    "top1": "top-1",
+    "matched": "matched",
+    "agnostic/AP": "agnostic AP",
+    "agnostic/AR10": "agnostic AR10",
+    "oracle/AP": "oracle AP",
+    "permuted/AP": "permuted AP",
+}
+_CONTROLS = ("oracle/AP", "permuted/AP")
+_COMMON = ("class_guided/AP/common", "class_guided/AP/uncommon")
+_RULES: dict[str, _Rules] = {
+    "ytvis": _Rules("YouTube-VIS", 100, _same("AP AP50 AP75 APs APm APl AR1 AR10"), "AP", None),
+    "lvvis": _Rules("LV-VIS", 100, _LVVIS | _same("AP50 AP75 APs APm APl AR10"), "AP", ("base/AP", "novel/AP")),
+    "uvo": _Rules("UVO", 100, _same("AP AP50 AP75 AR1 AR10 AR100"), "AP", None),
+    "shapes": _Rules("Shapes", 100, _SHAPES, "AP", ("base/AP", "novel/AP")),
+    "burst": _Rules("BURST", 1, _BURST, "class_guided/HOTA/all", _COMMON),
+}
+_KINDS = {  # of errors, in the order of the chart
+    "classification": BLUE,
+    "localisation": ORANGE,
+    "tracking": GREEN,
+    "duplicate": PINK,
+    "background": SKY,
+    "missed": RED,
+}
+
+
+def write_report(results: Sequence[CellResult], folder: Path) -> None:
+    """Writes `results.parquet`, `results.csv`, `results.md` and `index.html`; the same results give the same bytes.
+
+    Tables have a row per cell, in the order of the results, with the main metrics of its protocol: in Parquet and CSV
+    as the scorer gives them, in columns named by protocol (`lvvis/novel/AP`), null for -1; in Markdown and in the page
+    in percent, a table per data set, with the ends of 95 % intervals in brackets where a protocol has them. Bold is
+    what is best as shown, so that 31.04 and 31.01 tie. The page has no scripts and loads nothing. Each file appears
+    whole or not at all, and replaces what was there.
+
+    Rows of the paper are shown for data sets whose names `published` knows.
+
+    Args:
+        results: at least one; cells differ in checkpoint, data set, ablation or protocol.
+        folder: made if missing.
+
+    Raises:
+        ValueError: no results, a cell twice, an unknown kind of error, or a folder that cannot be written.
+    """
+    _check(results)
+    table = _table(results)
+    contents = {
+        "results.parquet": _bytes(pq.write_table, table),
+        "results.csv": _bytes(pa_csv.write_csv, table),
+        "results.md": _markdown(results).encode(),
+        "index.html": _page(results).encode(),
+    }
+    try:
+        for name, content in contents.items():
+            with Storage(str(folder)).write(name) as file:
+                file.write(content)
+    except OSError as error:
+        raise ValueError(f"folder: cannot write to {folder} ({error.strerror}); choose another one") from error
+
+
+def _check(results: Sequence[CellResult]) -> None:
+    if not results:
+        raise ValueError("results: expected at least one cell, got none")
+    seen = set()
+    for cell in results:
+        key = (cell.checkpoint, cell.dataset, cell.ablation, cell.protocol)
+        if key in seen:
+            raise ValueError(f"results: the cell {', '.join(key)} is there twice; give each its own name")
+        if unknown := cell.errors.keys() - _KINDS.keys():
+            raise ValueError(f"{', '.join(key)}: unknown errors {sorted(unknown)}; expected {', '.join(_KINDS)}")
+        seen.add(key)
+
+
+def _value(numbers: Mapping[str, float], name: str) -> float | None:
+    value = numbers.get(name, _NONE)
+    return None if value == _NONE else value
+
+
+def _table(results: Sequence[CellResult]) -> pa.Table:
+    texts = ("checkpoint", "dataset", "ablation", "protocol", "status", "error")
+    columns = {name: pa.array([getattr(cell, name) for cell in results], pa.string()) for name in texts}
+    columns["top_k"] = pa.array([cell.top_k for cell in results], pa.int64())
+    columns["seconds"] = pa.array([cell.seconds for cell in results], pa.float64())
+    for protocol in dict.fromkeys(cell.protocol for cell in results):
+        for name in _RULES[protocol].labels:
+            values = [_value(cell.numbers, name) if cell.protocol == protocol else None for cell in results]
+            columns[f"{protocol}/{name}"] = pa.array(values, pa.float64())
+    for kind in _KINDS:
+        columns[f"lost/{kind}"] = pa.array([_value(cell.errors, kind) for cell in results], pa.float64())
+    for name in _abouts(results):
+        columns[f"about/{name}"] = pa.array([cell.about.get(name) for cell in results], pa.string())
+    return pa.table(columns)
+
+
+def _abouts(results: Iterable[CellResult]) -> list[str]:
+    return sorted({name for cell in results for name in cell.about})
+
+
+def _bytes(write: Callable[[pa.Table, BinaryIO], None], table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    write(table, sink)
+    return sink.getvalue()
+
+
+def _groups(results: Sequence[CellResult]) -> dict[tuple[str, Protocol], list[CellResult]]:
+    """Cells whose numbers may share columns: of a data set and protocol."""
+    groups: dict[tuple[str, Protocol], list[CellResult]] = {}
+    for cell in results:
+        groups.setdefault((cell.dataset, cell.protocol), []).append(cell)
+    return groups
+
+
+def _markdown(results: Sequence[CellResult]) -> str:
+    lines = ["# Benchmark results", "", "Percent; k is the number of predictions kept per video.", ""]
+    for (dataset, protocol), cells in _groups(results).items():
+        rules = _RULES[protocol]
+        head = ["Checkpoint", "Ablation", "k", *rules.labels.values(), "Status"]
+        align = ["---", "---", *["---:"] * (1 + len(rules.labels)), "---"]
+        lines += [f"## {_plain(dataset)}", "", f"Protocol: {rules.title}", ""]
+        lines += [f"| {' | '.join(row)} |" for row in (head, align, *(_markdown_row(cell) for cell in cells))] + [""]
+    return "\n".join(lines)
+
+
+def _markdown_row(cell: CellResult) -> list[str]:
+    status = f"failed: {_plain(cell.error)}" if cell.error else "ok"
+    return [_plain(cell.checkpoint), _plain(cell.ablation), str(cell.top_k), *_texts(cell), status]
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is, in one line."""
+    return re.sub(r"([\\`*<>\[\]|~$&#]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
+
+
+def _texts(cell: CellResult) -> list[str]:
+    return [_shown(_percent(cell, name)) + _interval(cell, name) for name in _RULES[cell.protocol].labels]
+
+
+def _interval(cell: CellResult, name: str) -> str:
+    """Ends of the 95 % interval, if the number has one."""
+    low, high = (_percent(cell, f"{end}/{name}") for end in ("low", "high"))
+    return "" if low is None or high is None else f" ({low:.1f} to {high:.1f})"
+
+
+def _percent(cell: CellResult, name: str) -> float | None:
+    value = _value(cell.numbers, name)
+    return None if value is None else value * _RULES[cell.protocol].factor
+
+
+def _shown(value: float | None) -> str:
+    return _DASH if value is None else f"{value:.1f}"
+
+
+def _page(results: Sequence[CellResult]) -> str:
+    template = files("pipelines.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(
+        sections=[_section(*group, cells) for group, cells in _groups(results).items()],
+        cells=results,
+        failed=[cell for cell in results if cell.error],
+        abouts=_abouts(results),
+        kinds=_KINDS,
+    )
+
+
+def _section(dataset: str, protocol: Protocol, cells: Sequence[CellResult]) -> dict[str, object]:
+    rules, rows = _RULES[protocol], published(dataset, protocol)
+    done = [cell for cell in cells if not cell.error]
+    return {
+        "dataset": dataset,
+        "rules": rules,
+        "rows": list(zip(cells, _marked(rules.labels, [_texts(cell) for cell in cells]), strict=True)),
+        "errors": [(cell, [_shown(value) for value in _points(cell)]) for cell in done if cell.errors],
+        "charts": _charts(dataset, rules, cells) if done else [],
+        "paper": _beside(rules, [row for row in rows if not row.variant], done),
+        "variants": _beside(rules, [row for row in rows if row.variant], []),
+    }
+
+
+def _marked(names: Iterable[str], rows: Sequence[Sequence[str]]) -> list[list[tuple[str, bool]]]:
+    """The numbers of each row, and whether no other in the column is higher as shown; of controls none is best."""
+    values = [[None if text == _DASH else float(text.partition(" ")[0]) for text in row] for row in rows]
+    highest = [
+        max((value for value in column if value is not None), default=None) for column in zip(*values, strict=True)
+    ]
+    return [
+        [
+            (text, value is not None and value == top and name not in _CONTROLS)
+            for name, text, value, top in zip(names, row, its, highest, strict=True)
+        ]
+        for row, its in zip(rows, values, strict=True)
+    ]
+
+
+def _points(cell: CellResult) -> tuple[float | None, ...]:
+    """AP50 lost to each kind of error, percentage points."""
+    values = (_value(cell.errors, kind) for kind in _KINDS)
+    return tuple(None if value is None else 100 * value for value in values)
+
+
+def _charts(dataset: str, rules: _Rules, cells: Sequence[CellResult]) -> list[tuple[str, Markup]]:
+    """Titles and drawings."""
+
+    def rows(*names: str) -> list[ChartRow]:
+        return [_row(cell, tuple(_percent(cell, name) for name in names)) for cell in cells]
+
+    main, where = rules.labels[rules.main], f"on {dataset} ({rules.title})"
+    charts = [(main, bar_chart(rows(rules.main), f"{main} (%)", f"{main} {where}"))]
+    if any(cell.errors for cell in cells):
+        title, lost = "What AP50 is lost to", [_row(cell, _points(cell)) for cell in cells]
+        charts.append((title, stacked_chart(lost, _KINDS, "AP50 lost (percentage points)", f"{title} {where}")))
+    if rules.pair:
+        names = rules.labels[rules.pair[0]], rules.labels[rules.pair[1]]
+        title = " and ".join(names)
+        charts.append((title, pair_chart(rows(*rules.pair), names, "AP (%)", f"{title} {where}")))
+    return charts
+
+
+def _row(cell: CellResult, values: tuple[float | None, ...]) -> ChartRow:
+    return ChartRow(cell.checkpoint, cell.ablation, values, "failed" if cell.error else _DASH)
+
+
+def _beside(rules: _Rules, rows: Sequence[PublishedRow], cells: Sequence[CellResult]) -> dict[str, object] | None:
+    """A table of published rows, and of the same numbers of our cells; None without rows."""
+    names = [name for name in rules.labels if any(name in row.numbers for row in rows)]
+    if not names:
+        return None
+    return {
+        "labels": [rules.labels[name] for name in names],
+        "ours": [(cell, [_shown(_percent(cell, name)) for name in names]) for cell in cells],
+        "rows": [(row, [row.printed(name) or _DASH for name in names]) for row in rows],
+    }

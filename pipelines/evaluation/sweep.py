@@ -1,0 +1,308 @@
+"""Benchmark sweeps: checkpoints × data sets × ablations; each cell is labelled, exported and scored."""
+
+import csv
+import hashlib
+import json
+import re
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+from openvis_model import __version__
+from openvis_model.association import AssociationConfig
+from openvis_model.video_tracker import VideoTrackerConfig
+from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.datasets import burst_files, ytvis
+from pipelines.datasets.annotations import GroundTruth
+from pipelines.datasets.benchmark_videos import BenchmarkVideo, category_ids, find_benchmark_videos
+from pipelines.datasets.burst import BurstGroundTruth
+from pipelines.evaluation.predictions import read_predictions
+from pipelines.evaluation.report import CellResult, write_report
+from pipelines.evaluation.score import Protocol, Score, score
+from pipelines.labelling.config import LabelConfig, Precision
+from pipelines.labelling.progress import Progress
+from pipelines.labelling.run import label_videos
+from pipelines.storage import s3
+from pipelines.storage.files import Storage
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+
+TOP_K = {"ytvis": 10, "lvvis": 50, "burst": 50, "uvo": 100, "shapes": 10}
+"""Predictions per video in published numbers: Mask2Former-VIS and MinVIS on YouTube-VIS, OV2Seg on LV-VIS and BURST;
+UVO's evaluator takes 100. That of Shapes was fixed before its first result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """A data set.
+
+    Attributes:
+        name: in the results.
+        protocol: whose rules.
+        ground_truth: the annotation file.
+        videos: folder that the file's paths are relative to; that of the file if not given.
+        top_k: predictions per video; the benchmark's usual number if not given.
+    """
+
+    name: str
+    protocol: Protocol
+    ground_truth: str
+    videos: str | None = None
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.protocol not in TOP_K:
+            raise ValueError(
+                f"{self.name}: protocol: unknown value {self.protocol!r}; choose one of {', '.join(TOP_K)}"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"{self.name}: top_k: expected at least 1, got {self.top_k}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """A model: its name in the results, and the folder of the checkpoint, or none for the built-in model."""
+
+    name: str
+    path: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationConfig:
+    """A way of tracking: its name in the results, and the association. No match is refused, as in all benchmarks."""
+
+    name: str
+    association: AssociationConfig = field(default_factory=AssociationConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """A sweep.
+
+    Attributes:
+        output: local folder of the results.
+        datasets: at least one.
+        checkpoints: at least one.
+        ablations: the paper's tracker if none is given.
+        batch_size: as in labelling, like all that follow.
+        segment_frames: see there.
+        precision: see there.
+        compile: see there.
+        model_actors: see there.
+        model_gpus: see there.
+        trackers: see there.
+    """
+
+    output: str
+    datasets: list[BenchmarkConfig]
+    checkpoints: list[CheckpointConfig]
+    ablations: list[AblationConfig] = field(default_factory=lambda: [AblationConfig(name="rollout")])
+    batch_size: int = 8
+    segment_frames: int | None = 256
+    precision: Precision = "float32"
+    compile: bool = False
+    model_actors: int = 1
+    model_gpus: float = 0.0
+    trackers: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("datasets", "checkpoints", "ablations"):
+            names = [each.name for each in getattr(self, name)]
+            if not names:
+                raise ValueError(f"{name}: is empty; give at least one")
+            for each in names:
+                if names.count(each) > 1 or not _NAME.fullmatch(each):
+                    raise ValueError(f"{name}: name {each!r} must be unique, of letters, digits, - _ and .")
+
+
+def run_sweep(
+    config: SweepConfig, report: Callable[[str, Progress, int], None] = lambda cell, done, total: None
+) -> list[CellResult]:
+    """Runs all cells that have no result yet, and writes the tables and the page anew after each.
+
+    A cell that fails does not stop the others. Run again after any interruption, it goes on where it was; cells that
+    failed are tried again.
+
+    Args:
+        config: the sweep.
+        report: called about once a second with the cell's name, its progress and its number of videos.
+
+    Returns:
+        One result per cell.
+
+    Raises:
+        ValueError: before anything heavy starts, for data sets or an output that cannot be used.
+    """
+    for checkpoint in config.checkpoints:
+        if checkpoint.path and not (Path(checkpoint.path) / "config.json").is_file():
+            raise ValueError(
+                f"checkpoints: {checkpoint.name}: {checkpoint.path} is no checkpoint folder; correct the path"
+            )
+    datasets = [_Dataset.open(each) for each in config.datasets]
+    if s3.is_s3(config.output):
+        raise ValueError(f"output: {config.output} is on S3; give a sweep a local folder")
+    Storage(config.output).check_writable()
+    output = Path(config.output)
+    cells = [
+        _Cell(checkpoint=c, dataset=d, ablation=a)
+        for c, d, a in product(config.checkpoints, datasets, config.ablations)
+    ]
+    results: list[CellResult] = []
+    for cell in cells:
+        folder = output / "cells" / cell.name
+        result = cell.read(config, folder)
+        if result is None:
+            result = cell.run(config, folder, partial(report, cell.name))
+        results.append(result)
+        write_report(results, output)
+    return results
+
+
+_SHARED = ("batch_size", "segment_frames", "precision", "compile", "model_actors", "model_gpus", "trackers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dataset:
+    """A data set that was read.
+
+    Attributes:
+        config: of the data set.
+        ground_truth: of its protocol's format.
+        ids: of the categories, by name.
+        videos: where they lie.
+        top_k: predictions per video.
+    """
+
+    config: BenchmarkConfig
+    ground_truth: GroundTruth | BurstGroundTruth
+    ids: dict[str, int]
+    videos: list[BenchmarkVideo]
+    top_k: int
+
+    @classmethod
+    def open(cls, config: BenchmarkConfig) -> "_Dataset":
+        reader = burst_files if config.protocol == "burst" else ytvis
+        try:
+            truth = reader.read_ground_truth(config.ground_truth, strict=False)
+            videos = find_benchmark_videos(truth.videos, config.videos or str(Path(config.ground_truth).parent))
+            ids = category_ids(truth.categories)
+        except ValueError as error:
+            raise ValueError(f"datasets: {config.name}: {error}") from error
+        top_k = config.top_k or TOP_K[config.protocol]
+        return cls(config=config, ground_truth=truth, ids=ids, videos=videos, top_k=top_k)
+
+    def write_predictions(self, results: Results, path: Path) -> None:
+        """Writes the official file for submissions."""
+        tracks = read_predictions(results, self.videos, self.ids, top_k=self.top_k)
+        if isinstance(self.ground_truth, BurstGroundTruth):
+            burst_files.write_tracks(str(path), self.ground_truth, tracks)
+        else:
+            ytvis.write_predictions(path, tracks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cell:
+    """One combination."""
+
+    checkpoint: CheckpointConfig
+    dataset: _Dataset
+    ablation: AblationConfig
+
+    @property
+    def name(self) -> str:
+        return f"{self.checkpoint.name},{self.dataset.config.name},{self.ablation.name}"
+
+    def label_config(self, config: SweepConfig, folder: Path) -> LabelConfig:
+        """All instances of all frames are kept, and no match is refused: what benchmarks expect."""
+        return LabelConfig(
+            input=str(folder / "videos.csv"),
+            output=str(folder / "labels"),
+            vocabulary=str(folder / "vocabulary.txt"),
+            checkpoint=self.checkpoint.path,
+            tracker=VideoTrackerConfig(
+                association=replace(self.ablation.association, min_similarity=-1.0),
+                objectness_threshold=0.0,
+                max_gap=max(video.length for video in self.dataset.videos),
+            ),
+            objectness_floor=0.0,
+            top=min(self.dataset.top_k, len(self.dataset.ids)),
+            retry_failed=True,
+            overwrite=True,
+            **{name: getattr(config, name) for name in _SHARED},
+        )
+
+    def key(self, config: SweepConfig) -> str:
+        """Of all that the numbers depend on; how many processes work is not among it."""
+        checkpoint = self.checkpoint.path and (Path(self.checkpoint.path) / "config.json").read_text()
+        settings = [
+            __version__,
+            checkpoint,
+            self.dataset.ground_truth.sha256,
+            asdict(self.dataset.config),
+            asdict(self.ablation),
+            config.precision,
+        ]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    def read(self, config: SweepConfig, folder: Path) -> CellResult | None:
+        """The result of an earlier run, unless it failed or was for something else."""
+        try:
+            stored = json.loads((folder / "result.json").read_text())
+            if stored.pop("key") != self.key(config):
+                return None
+            result = CellResult(**stored)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return result if result.status == "ok" else None
+
+    def run(self, config: SweepConfig, folder: Path, report: Callable[[Progress, int], None]) -> CellResult:
+        """Labels, exports and scores; what goes wrong becomes the cell's error."""
+        start, numbers, errors, about, error = time.monotonic(), {}, {}, {}, None
+        try:
+            scored = self._score(config, folder, report)
+            numbers, errors, about = dict(scored.numbers), dict(scored.errors), dict(scored.about)
+        except Exception as caught:  # a cell that fails never stops the others
+            error = (isinstance(caught, ValueError | RuntimeError) and str(caught)) or repr(caught)
+            with Storage(str(folder)).write("error.txt") as file:
+                file.write(traceback.format_exc().encode())
+        result = CellResult(
+            checkpoint=self.checkpoint.name,
+            dataset=self.dataset.config.name,
+            ablation=self.ablation.name,
+            protocol=self.dataset.config.protocol,
+            top_k=self.dataset.top_k,
+            status="failed" if error else "ok",
+            error=error,
+            numbers=numbers,
+            errors=errors,
+            about=about,
+            seconds=time.monotonic() - start,
+        )
+        if not error:
+            with Storage(str(folder)).write("result.json") as file:
+                file.write(json.dumps({**asdict(result), "key": self.key(config)}, indent=1).encode())
+        return result
+
+    def _score(self, config: SweepConfig, folder: Path, report: Callable[[Progress, int], None]) -> Score:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "vocabulary.txt").write_text("".join(f"{name}\n" for name in self.dataset.ids))
+        with (folder / "videos.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("video_id", "uri"), *((v.id, v.uri) for v in self.dataset.videos)])
+        summary = label_videos(self.label_config(config, folder), report)
+        if bad := summary.failures:
+            video, reason = next(iter(bad.items()))
+            raise RuntimeError(
+                f"{len(bad)} of {summary.videos} videos have no labels, so no score: video {video}: {reason}"
+            )
+        results = Results(Storage(str(folder / "labels")))
+        self.dataset.write_predictions(results, folder / "predictions.json")
+        protocol, truth = self.dataset.config.protocol, self.dataset.config.ground_truth
+        scored = score(protocol, truth, str(folder / "predictions.json"))
+        scored.write(str(folder / "metrics.json"))
+        names = [name for name in SCHEMAS["videos"].names if name.endswith("_fingerprint")]
+        fingerprints = results.read("videos").select(names).slice(0, 1).to_pylist()[0]
+        return replace(scored, about={**scored.about, **fingerprints})

@@ -1,0 +1,1 @@
+"""From videos to tables of tracks, on Ray Data."""

@@ -1,0 +1,182 @@
+"""A labelling run: what is found less what is done goes through passes of the pipeline until all of it is done."""
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from openvis_model.text_embedding import embed_vocabulary
+from openvis_model.video_tracker import VideoTracker
+from openvis_model.weights.checkpoint import fingerprint
+from pipelines.archive.compaction import settle
+from pipelines.archive.parts import PartWriter
+from pipelines.archive.run_report import run_report
+from pipelines.archive.tables import Fingerprints, Results
+from pipelines.cluster import check_gpus, connect
+from pipelines.labelling.batch import LabelledBatch
+from pipelines.labelling.config import LabelConfig
+from pipelines.labelling.pipeline import LabelRun
+from pipelines.labelling.progress import Progress
+from pipelines.labelling.reconcile import reconcile
+from pipelines.labelling.video_writer import VideoWriters
+from pipelines.labelling.worklist import Worklist, undone
+from pipelines.models import load_model, load_vocabulary, vocabulary_fingerprint
+from pipelines.storage.files import Storage
+from pipelines.storage.lease import hold_lease
+from pipelines.video.sources import Video, find_videos
+
+CHUNK = 10_000
+"""Videos that a pass begins with: what a run knows of each in memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSummary:
+    """What a run did.
+
+    Attributes:
+        videos: videos wanted.
+        skipped: those that were labelled before.
+        ok: those labelled now.
+        failures: video id and reason of those that failed, now or before.
+        frames: frames labelled now.
+        tracks: tracks found now.
+        seconds: duration of the run.
+    """
+
+    videos: int
+    skipped: int
+    ok: int
+    failures: dict[str, str]
+    frames: int
+    tracks: int
+    seconds: float
+
+
+def label_videos(
+    config: LabelConfig, report: Callable[[Progress, int], None] = lambda done, total: None
+) -> LabelSummary:
+    """Labels every video of the input that the output does not have yet.
+
+    Run again after any interruption, it goes on where it was: a video counts once its row in `videos` is written. What
+    is lost with a process or a machine on the way is done again by itself.
+
+    Args:
+        config: the job.
+        report: called about once a second with the progress and the number of videos to do.
+
+    Raises:
+        ValueError: before anything heavy starts, for input, output, vocabulary or checkpoint that cannot be used, and
+            for an output that another run is writing to.
+        RuntimeError: the run broke off, or came to a standstill; what is committed stays.
+    """
+    start = time.monotonic()
+    vocabulary = load_vocabulary(config.vocabulary)
+    found = Worklist(find_videos(config.input))
+    check_gpus("model_gpus", config.model_gpus, "model_actors", config.model_actors, torch.cuda.device_count())
+    results = Results(Storage(config.output))
+    results.check_writable()
+    model = load_model(config.checkpoint)
+    embedding = embed_vocabulary(vocabulary, model.text_encoder)
+    fingerprints = Fingerprints(
+        model_fingerprint=fingerprint(model),
+        vocabulary_fingerprint=vocabulary_fingerprint(vocabulary),
+        config_fingerprint=config.fingerprint(),
+        top=config.top,
+    )
+    with hold_lease(results.storage) as lease:
+        settle(results, lease)
+        todo = Worklist(
+            undone(found, results, fingerprints, retry_failed=config.retry_failed, overwrite=config.overwrite)
+        )
+        done, failures = Progress(), dict[str, str]()
+        if todo:
+            # A model actor must never keep decoding from finding a CPU: these are slots for work, not cores.
+            connect((os.cpu_count() or 1) + config.model_actors)
+            tracker = VideoTracker(config.tracker, embedding, model.rollout_tracker)
+            name = results.next_run()
+            parts = PartWriter(results.storage, name, config.part_mb * 1e6, config.part_s)
+            writers = VideoWriters(tracker, parts, fingerprints)
+            about = {"config": asdict(config), **vars(fingerprints), "videos": len(found), "wanted": len(todo)}
+            with run_report(results.storage, name, about) as told:
+                run = LabelRun(config, writers, model.config.short_side, lease, lambda done: report(done, len(todo)))
+                told["passes"] = run.passes
+                try:
+                    _label(config, run, results, writers, todo, proven=len(todo) < len(found))
+                except BaseException:
+                    with suppress(OSError, ValueError):  # what has ended the run says more
+                        told |= _told(*_done(results, name))
+                    raise
+                done, failures = _done(results, name)
+                told |= _told(done, failures)
+            settle(results, lease)
+    return LabelSummary(
+        videos=len(found),
+        skipped=len(found) - len(todo),
+        ok=done.ok,
+        failures=_failures_among(results, found) | failures,
+        frames=done.frames,
+        tracks=done.tracks,
+        seconds=time.monotonic() - start,
+    )
+
+
+def _label(
+    config: LabelConfig, run: LabelRun, results: Results, writers: VideoWriters, todo: Worklist, *, proven: bool
+) -> None:
+    """Labels videos; what is lost again and again gets a row that says so."""
+
+    def left(wanted: Sequence[Video]) -> list[Video]:
+        its = results.listed(results.of_run(writers.parts.run))
+        done = pa.chunked_array([ids for videos in its for ids in videos["video_id"].chunks], pa.string())
+        missing = pc.invert(pc.is_in(pa.array([video.video_id for video in wanted], pa.string()), done))
+        return list(itertools.compress(wanted, missing.to_pylist()))
+
+    for chunk in todo.chunks(CHUNK):
+        for video, reason in reconcile(chunk, run, left, attempts=config.max_attempts, proven=proven):
+            times = "once" if config.max_attempts == 1 else f"{config.max_attempts} times"
+            error = f"given up, lost {times}: {reason}"
+            writer = writers.new(video.video_id, video.uri)
+            status = writer.add(LabelledBatch(video_id=video.video_id, uri=video.uri, error=error))
+            writers.take(writer, str(status))
+            writers.commit()
+        proven = True
+
+
+def _done(results: Results, run: str) -> tuple[Progress, dict[str, str]]:
+    """What a run has put in place, and ids and reasons of what failed."""
+    done, failures = Progress(), dict[str, str]()
+    for part in results.of_run(run):
+        for videos in results.row_groups("videos", part):
+            failed = _failures([videos])
+            failures |= failed
+            frames, tracks = (pc.sum(videos[name]).as_py() or 0 for name in ("frames", "tracks"))
+            done += Progress(ok=videos.num_rows - len(failed), failed=len(failed), frames=frames, tracks=tracks)
+    return done, failures
+
+
+def _told(done: Progress, failures: dict[str, str]) -> dict[str, Any]:
+    return {**vars(done), "failures": failures}
+
+
+def _failures(tables: Iterable[pa.Table]) -> dict[str, str]:
+    """Ids and reasons of those that failed, of the `videos` table."""
+    found: dict[str, str] = {}
+    for videos in tables:
+        failed = videos.filter(pc.equal(videos["status"], "failed"))
+        found |= zip(failed["video_id"].to_pylist(), failed["error"].to_pylist(), strict=True)
+    return found
+
+
+def _failures_among(results: Results, wanted: Worklist) -> dict[str, str]:
+    failures = _failures(results.scan("videos", ("video_id", "status", "error")))
+    if not failures:
+        return {}
+    ids = (video_id for batch in wanted.batches() for video_id in batch["video_id"].to_pylist())
+    return {video_id: failures[video_id] for video_id in ids if video_id in failures}

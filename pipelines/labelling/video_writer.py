@@ -1,0 +1,211 @@
+"""The end of the labelling pipeline: puts the batches of one video back into order, tracks, and writes its rows."""
+
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openvis_model.instances import Instances
+from openvis_model.video_tracker import NO_TRACK, Track, TrackerState, VideoTracker
+from pipelines.archive.parts import PartWriter, Rows
+from pipelines.archive.tables import Fingerprints
+from pipelines.labelling.batch import LabelledBatch
+from pipelines.storage.lease import LEASE
+
+
+class VideoWriter:
+    """One video on its way into the output. Batches that come early wait on the disk, so that memory stays flat.
+
+    Args:
+        video_id: the video.
+        uri: where it is.
+        tracker: shared by all videos.
+        fingerprints: recorded with the video.
+
+    Attributes:
+        rows: of the video; whole once it is finished.
+    """
+
+    def __init__(self, video_id: str, uri: str, tracker: VideoTracker, fingerprints: Fingerprints) -> None:
+        self.video_id, self.uri = video_id, uri
+        self.tracker, self.fingerprints = tracker, fingerprints
+        self.rows = Rows()
+        self.state = TrackerState()
+        self.next = (0, 0)
+        self.waiting: dict[tuple[int, int], Path] = {}
+        self.frames = self.tracks = 0
+        self.model_s = self.tracker_s = 0.0
+
+    def add(self, batch: LabelledBatch) -> str | None:
+        """Takes a batch in; returns "ok" or "failed" once the video is finished."""
+        if batch.error:
+            return self._finish(batch, "failed", batch.error)
+        if (batch.segment, batch.batch) != self.next:
+            self._put_aside(batch)
+            return None
+        ready: LabelledBatch | None = batch
+        while ready:
+            start = time.perf_counter()
+            self._track(ready)
+            self.tracker_s += time.perf_counter() - start
+            self.next = (ready.segment + 1, 0) if ready.last_batch else (ready.segment, ready.batch + 1)
+            if self.next[0] == ready.segments:
+                return self._finish(ready, "ok" if self.frames else "failed", self._doubt(ready))
+            ready = self._take_up()
+        return None
+
+    def _put_aside(self, batch: LabelledBatch) -> None:
+        path = self.rows.folder / f"batch-{batch.segment}-{batch.batch}"
+        path.write_bytes(pickle.dumps(batch))
+        self.waiting[batch.segment, batch.batch] = path
+
+    def _take_up(self) -> LabelledBatch | None:
+        """The next batch, if it has come already."""
+        path = self.waiting.pop(self.next, None)
+        if path is None:
+            return None
+        batch: LabelledBatch = pickle.loads(path.read_bytes())  # noqa: S301 - written by ourselves
+        path.unlink()
+        return batch
+
+    def _doubt(self, batch: LabelledBatch) -> str | None:
+        """What is missing of a video that was read to its end."""
+        doubts = []
+        if batch.info and batch.info.missing_frames:
+            doubts.append(f"cut off: about {batch.info.missing_frames} frames that its header promises are not there")
+        if lost := batch.expected_frames - self.frames:
+            doubts.append(f"{lost} of {batch.expected_frames} frames could not be decoded")
+        return "; ".join(doubts) or None
+
+    def _track(self, batch: LabelledBatch) -> None:
+        found: tuple[Instances, ...] = pickle.loads(batch.instances) if batch.frame else ()  # noqa: S301 - from our model
+        rows: list[dict[str, Any]] = []
+        for frame, time_s, instances in zip(batch.frame, batch.time_s, found, strict=True):
+            self.state, tracked = self.tracker.step(self.state, frame, instances)
+            rows += mask_rows(self.video_id, frame, time_s, instances, tracked.track_ids)
+            self._add_tracks(tracked.ended)
+            self.frames += 1
+        self.model_s += batch.model_s
+        self.rows.add("masks", rows)
+
+    def _add_tracks(self, tracks: list[Track]) -> None:
+        names = self.tracker.vocabulary.names
+        self.rows.add("tracks", [track_row(self.video_id, track, names, self.fingerprints.top) for track in tracks])
+        self.tracks += len(tracks)
+
+    def discard(self) -> None:
+        """Drops what there is of the video."""
+        self.rows.discard()
+
+    def _finish(self, batch: LabelledBatch, status: str, error: str | None) -> str:
+        if status == "failed":
+            self.rows.discard()
+            self.rows = Rows()
+            self.tracks = self.frames = 0
+        else:
+            self._add_tracks(self.tracker.finish(self.state)[1])
+        info = batch.info
+        self.rows.add(
+            "videos",
+            [
+                {
+                    "video_id": self.video_id,
+                    "uri": self.uri,
+                    "status": status,
+                    "error": error,
+                    "frames": self.frames,
+                    "expected_frames": batch.expected_frames,
+                    "fps": info and info.fps,
+                    "width": info and info.width,
+                    "height": info and info.height,
+                    "duration_s": info and info.duration_s,
+                    "tracks": self.tracks,
+                    "model_s": self.model_s,
+                    "tracker_s": self.tracker_s,
+                    **vars(self.fingerprints),
+                }
+            ],
+        )
+        return status
+
+
+class VideoWriters:
+    """Makes the writers of a tracker actor, or of whoever else has rows to write. Can be pickled before it made any.
+
+    Args:
+        tracker: shared by all videos.
+        parts: where the rows go.
+        fingerprints: recorded with each video.
+    """
+
+    def __init__(self, tracker: VideoTracker, parts: PartWriter, fingerprints: Fingerprints) -> None:
+        self.tracker, self.parts, self.fingerprints = tracker, parts, fingerprints
+
+    def new(self, video_id: str, uri: str) -> VideoWriter:
+        """The writer of a video."""
+        return VideoWriter(video_id, uri, self.tracker, self.fingerprints)
+
+    def sees_output(self) -> bool:
+        """Whether a lease is on the output, as seen from here."""
+        return self.parts.storage.exists(LEASE)
+
+    def take(self, writer: VideoWriter, status: str) -> None:
+        """Takes over the rows of a video that is finished; it counts once it is committed."""
+        self.parts.add(writer.rows, status)
+
+    def commit(self, *, due: bool = False) -> None:
+        """Makes finished videos count; with `due` only if their part is large or old enough."""
+        if due:
+            self.parts.commit_if_due()
+        else:
+            self.parts.commit()
+
+    def discard(self) -> None:
+        """Drops finished videos that do not count yet."""
+        self.parts.discard()
+
+
+def mask_rows(
+    video_id: str, frame: int, time_s: float, instances: Instances, track_ids: np.ndarray
+) -> list[dict[str, Any]]:
+    """Rows of the `masks` table for the tracked instances of one frame, in the order of their tracks."""
+    masks = instances.masks
+    rows = []
+    for i in np.argsort(track_ids, kind="stable"):
+        if track_ids[i] != NO_TRACK:
+            x, y, width, height = masks.boxes[i].tolist()
+            rows.append(
+                {
+                    "video_id": video_id,
+                    "track_id": int(track_ids[i]),
+                    "frame": frame,
+                    "time_s": time_s,
+                    "x": x,
+                    "y": y,
+                    "width": width,
+                    "height": height,
+                    "area": int(masks.areas[i]),
+                    "score": float(instances.objectness[i]),
+                    "rle": {"size": list(masks.size), "counts": masks.counts[i].decode("ascii")},
+                }
+            )
+    return rows
+
+
+def track_row(video_id: str, track: Track, names: tuple[str, ...], top: int) -> dict[str, Any]:
+    """The row of the `tracks` table for a finished track."""
+    best = [{"category": names[category], "score": score} for category, score in track.top(top)]
+    return {
+        "video_id": video_id,
+        "track_id": track.track_id,
+        "category": best[0]["category"],
+        "score": best[0]["score"],
+        "top": best,
+        "first_frame": track.first_frame,
+        "last_frame": track.last_frame,
+        "frames": track.frames,
+        "objectness": track.objectness,
+        "embedding": track.embedding.tolist(),
+    }

@@ -1,0 +1,28 @@
+"""Crops of frames in which a track is seen."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from openvis_model import rle
+from pipelines.archive.search import Hit
+from pipelines.overlays.contact_sheet import Tile
+from pipelines.overlays.drawing import DrawnObject
+from pipelines.overlays.render import render_frame
+from pipelines.video.download_cache import DownloadCache
+
+
+def pictures(hits: Sequence[Hit]) -> tuple[list[Tile], dict[str, str]]:
+    """A picture of each track, where it is seen best, and video and reason of those whose video cannot be read."""
+    tiles, failures = [], dict[str, str]()
+    cache = DownloadCache()
+    for hit in hits:
+        mask = rle.decode(tuple(hit.mask["size"]), hit.mask["counts"].encode())
+        shown = DrawnObject(track_id=hit.track_id, name=hit.category, score=hit.score, mask=mask)
+        try:
+            with cache.open(hit.uri, cache.version(hit.uri)) as path:
+                image = render_frame(Path(path), hit.frame, [shown])
+            tiles.append(Tile(image=image, video=os.path.basename(hit.uri.rstrip("/")), time_s=hit.time_s))
+        except ValueError as error:
+            failures[hit.uri] = str(error)
+    return tiles, failures

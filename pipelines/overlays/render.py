@@ -1,0 +1,222 @@
+"""Overlays: a labelled video to look at, every object with its mask, contour and name in the colour of its track."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from jaxtyping import UInt8
+
+from openvis_model import rle
+from pipelines.overlays.contact_sheet import Tile
+from pipelines.overlays.drawing import DrawnObject, draw_scaled
+from pipelines.storage.files import written_whole
+from pipelines.video.decode import decode
+from pipelines.video.index import plan_video
+from pipelines.video.plan import Sampling, VideoError
+
+_LEAST_HEIGHT = 360  # pixels; lower frames are enlarged, or their labels would not be readable
+_TILE = 480  # longer side of a contact sheet's pictures, pixels
+_HOLD = 1.5  # periods of the labelling that masks stay if no labelled frame follows; a period may vary by a frame
+_TAGS = {  # what players need to know to show the same colours
+    "colorspace": Colorspace.ITU709,
+    "color_range": ColorRange.MPEG,
+    "color_primaries": ColorPrimaries.BT709,
+    "color_trc": ColorTrc.BT709,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """What `render_video` wrote.
+
+    Attributes:
+        frames: number of frames.
+        height: of the file's frames, pixels.
+        width: of the file's frames, pixels.
+        tiles: as many as asked for, evenly spaced in time; fewer if the video has fewer frames.
+        error: what of the video could not be decoded; None if all could.
+    """
+
+    frames: int
+    height: int
+    width: int
+    tiles: tuple[Tile, ...]
+    error: str | None
+
+
+def render_video(
+    video: Path,
+    tracks: pa.Table,
+    masks: pa.Table,
+    output: str | Path,
+    *,
+    min_score: float = 0.0,
+    most: int | None = None,
+    tiles: int = 0,
+    name: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, expected: None,
+) -> Rendered:
+    """Writes a labelled video with its objects drawn in: H.264, 4:2:0, at the speed of the original, without sound.
+
+    A frame that the labelling did not sample shows the masks of the latest one that it did. Frames lower than 360
+    pixels are enlarged by a whole number; odd sizes get a line more, which repeats the last. Only one frame is in
+    memory at a time. `output` appears once it is complete, and replaces what was there.
+
+    Args:
+        video: the file, or a folder of frame images.
+        tracks: rows of the `tracks` table for this video.
+        masks: rows of the `masks` table for this video.
+        output: an .mp4 file, local or s3://; its folder is made if missing.
+        min_score: leaves out tracks with a lower score.
+        most: number of objects that a frame shows, those with the best tracks; None for all.
+        tiles: number of overlays to return for `contact_sheet`.
+        name: what the video is called there; if not given, as its file.
+        progress: called with the number of finished frames and that of all frames, as far as it is known.
+
+    Raises:
+        ValueError: the video cannot be decoded; masks have another size than its frames; `output` is the video itself,
+            does not end with .mp4 or cannot be written.
+    """
+    local = str(output).removeprefix("file://")
+    if os.path.exists(local) and video.exists() and os.path.samefile(local, video):
+        raise ValueError(f"output: {output} is the video itself; choose another file")
+    labels = _Labels(tracks, masks, min_score, most)
+    try:
+        plan = plan_video(str(video), Sampling(), None)
+    except VideoError as error:
+        raise ValueError(f"video: cannot read {video} ({error})") from error
+    info, done = plan.info, 0
+    size, tile_size = (
+        _scaled(info.height, info.width, scale)
+        for scale in (-(-_LEAST_HEIGHT // info.height), _TILE / max(info.height, info.width))
+    )
+    sheet = {info.frames * (2 * number + 1) // (2 * tiles) for number in range(tiles)}
+    shown = []
+    rate = Fraction(info.fps).limit_denominator(1001)
+    with written_whole(str(output), ".mp4") as path, _encoder(path, rate, size) as encode:
+        for batch in decode(str(video), info, plan.segments[0], size=None, batch_size=1):
+            frame, index, time_s = batch.frames[0], int(batch.frame[0]), float(batch.time_s[0])
+            objects = labels.at(index, time_s)
+            encode(draw_scaled(frame, objects, size), time_s)
+            if index in sheet:
+                shown.append(
+                    Tile(image=draw_scaled(frame, objects, tile_size), video=name or video.name, time_s=time_s)
+                )
+            done += 1
+            progress(done, info.frames)
+        if not done:
+            raise ValueError(f"video: cannot read {video} (none of its {info.frames} frames can be decoded)")
+    lost = info.frames - done
+    height, width = (side + side % 2 for side in size)
+    return Rendered(
+        frames=done,
+        height=height,
+        width=width,
+        tiles=tuple(shown),
+        error=f"{lost} of {info.frames} frames could not be decoded" if lost else None,
+    )
+
+
+def render_frame(video: Path, frame: int, objects: Sequence[DrawnObject]) -> UInt8[np.ndarray, "h w 3"]:
+    """One frame of a video with objects drawn in, the longer side 480 pixels; decodes from the key frame before it.
+
+    Args:
+        video: the file, or a folder of frame images.
+        frame: its index in the video.
+        objects: what to draw, with masks of the frame's size.
+
+    Raises:
+        ValueError: the video cannot be decoded or has no such frame; a mask has another size than the frame.
+    """
+    try:
+        plan = plan_video(str(video), Sampling(), segment_frames=1)
+        for segment in plan.segments:
+            here = segment.frames == frame
+            if here.any():
+                only = replace(
+                    segment, frames=segment.frames[here], times_s=segment.times_s[here], pts=segment.pts[here]
+                )
+                for batch in decode(str(video), plan.info, only, size=None, batch_size=1):
+                    height, width = batch.frames.shape[1:3]
+                    size = _scaled(height, width, _TILE / max(height, width))
+                    return draw_scaled(batch.frames[0], objects, size)
+    except VideoError as error:
+        raise ValueError(f"video: cannot read {video} ({error})") from error
+    raise ValueError(f"video: cannot read {video} (frame {frame} cannot be decoded)")
+
+
+def _scaled(height: int, width: int, scale: float) -> tuple[int, int]:
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+class _Labels:
+    """What to draw in each frame of a video; asked for the frames in their order."""
+
+    def __init__(self, tracks: pa.Table, masks: pa.Table, min_score: float, most: int | None) -> None:
+        best = sorted(tracks.select(["track_id", "category", "score"]).to_pylist(), key=lambda row: -row["score"])
+        self._tracks = {row["track_id"]: row for row in best if row["score"] >= min_score}
+        self._most = most
+        self._masks = masks.sort_by("frame")
+        self._frames, self._starts = np.unique(self._masks["frame"].to_numpy(), return_index=True)
+        periods = np.diff(self._masks["time_s"].to_numpy()[self._starts])
+        self._hold = _HOLD * float(periods.min() if periods.size else 1)
+        self._shown, self._since = -1, 0.0
+        self._objects: list[DrawnObject] = []
+
+    def at(self, frame: int, time_s: float) -> list[DrawnObject]:
+        """Objects of the latest labelled frame, unless another one would have followed by now if it had objects."""
+        latest = int(np.searchsorted(self._frames, frame, side="right")) - 1
+        if latest != self._shown:
+            self._shown, self._since, self._objects = latest, time_s, self._decode(latest)
+        return self._objects if time_s - self._since <= self._hold else []
+
+    def _decode(self, number: int) -> list[DrawnObject]:
+        start, stop = [*self._starts, len(self._masks)][number : number + 2]
+        masks = {row["track_id"]: row["rle"] for row in self._masks.slice(start, stop - start).to_pylist()}
+        return [
+            DrawnObject(
+                track_id=track_id,
+                name=track["category"],
+                score=track["score"],
+                mask=rle.decode(tuple(masks[track_id]["size"]), masks[track_id]["counts"].encode()),
+            )
+            for track_id, track in [(i, track) for i, track in self._tracks.items() if i in masks][: self._most]
+        ]
+
+
+@contextmanager
+def _encoder(
+    path: Path, rate: Fraction, size: tuple[int, int]
+) -> Iterator[Callable[[UInt8[np.ndarray, "H W 3"], float], None]]:
+    """Gives a function that encodes a frame, which is to be shown at a time in seconds."""
+    ticks, last = rate.numerator * -(-10_000 // rate.numerator), -1  # per second: whole numbers at a constant rate
+    padding = ((0, size[0] % 2), (0, size[1] % 2), (0, 0))
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+        stream.height, stream.width, stream.pix_fmt = size[0] + size[0] % 2, size[1] + size[1] % 2, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, ticks)
+        for tag, value in _TAGS.items():
+            setattr(stream.codec_context, tag, value)
+
+        def encode(image: UInt8[np.ndarray, "H W 3"], time_s: float) -> None:
+            nonlocal last
+            frame = av.VideoFrame.from_ndarray(np.pad(image, padding, mode="edge"), format="rgb24")
+            frame = frame.reformat(
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=Interpolation.AREA,  # colour at half the resolution stays nearest to the original
+            )
+            last = max(last + 1, round(time_s * ticks))
+            frame.pts, frame.time_base = last, Fraction(1, ticks)
+            container.mux(stream.encode(frame))
+
+        yield encode
+        container.mux(stream.encode())

@@ -1,0 +1,176 @@
+"""Shapes, the project's miniature benchmark: rendered clips of moving objects such as a "red striped star".
+
+Masks, tracks and categories are exact, since the scene is known. A clip is named by its split, a seed and its index
+alone, and comes out the same bit for bit wherever and whenever it is rendered.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, UInt8, UInt16
+
+from pipelines.shapes.categories import CATEGORIES, PAINTS
+from pipelines.shapes.outlines import EXTENT, MAP_SIDE, REACH, distance_map
+from pipelines.shapes.scenes import SPLITS, Actor, SceneConfig, Split, sine, stage
+
+MIN_VISIBLE = 12
+"""Objects with a smaller visible area, pixels, count as absent: nobody could tell what they are."""
+
+_PERIOD = 0.55  # of stripes, dots and checks, in object coordinates
+_DOT = 0.3  # radius of a dot, in periods
+_BORDER = 0.14  # width of a border, in object coordinates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A rendered video. All of its O objects are visible in at least one frame.
+
+    Attributes:
+        frames: RGB.
+        masks: visible pixels of each object; no pixel is in two masks. Empty where the object is absent: out of the
+            frame, hidden, or visible in less than `MIN_VISIBLE` pixels.
+        categories: of the objects, ids from 0.
+    """
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    masks: Bool[np.ndarray, "O T H W"]
+    categories: tuple[int, ...]
+
+
+def render(config: SceneConfig, split: Split, seed: int, index: int) -> Clip:
+    """Invents and renders the clip number `index` of a split.
+
+    Raises:
+        ValueError: unknown split, or a negative seed or index.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: unknown value {split!r}; choose one of {', '.join(SPLITS)}")
+    if min(seed, index) < 0:
+        raise ValueError(f"seed and index: must not be negative, got {seed} and {index}; count from 0")
+    key = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
+    rng = np.random.Generator(np.random.PCG64(key))
+    actors = stage(config, split, rng)
+    return draw(_background(config.height, config.width, rng), actors)
+
+
+def draw(background: Float32[np.ndarray, "H W 3"], actors: list[Actor]) -> Clip:
+    """Renders a scene, anti-aliased.
+
+    Args:
+        background: RGB, 0 to 255, the same in all frames.
+        actors: from the hindmost to the foremost; at least one.
+    """
+    frames = np.empty((len(actors[0].x), *background.shape), dtype=np.uint8)
+    owner = np.zeros(frames.shape[:3], dtype=np.uint16)  # of each pixel: number of the foremost object, from 1
+    for t in range(len(frames)):
+        canvas = background.copy()
+        for number, actor in enumerate(actors, start=1):
+            _paint(canvas, owner[t], actor, t, number)
+        frames[t] = np.rint(canvas)
+
+    masks = owner == np.arange(1, len(actors) + 1, dtype=np.uint16)[:, None, None, None]
+    masks &= masks.sum((2, 3), keepdims=True) >= MIN_VISIBLE
+    seen = masks.any((1, 2, 3))
+    categories = tuple(actor.category for actor, is_seen in zip(actors, seen, strict=True) if is_seen)
+    return Clip(frames=frames, masks=masks[seen], categories=categories)
+
+
+def _paint(
+    canvas: Float32[np.ndarray, "H W 3"], owner: UInt16[np.ndarray, "H W"], actor: Actor, t: int, number: int
+) -> None:
+    """Paints one object into one frame."""
+    size = float(actor.size[t])
+    rows = _span(float(actor.y[t]), size * REACH + 1, canvas.shape[0])
+    columns = _span(float(actor.x[t]), size * REACH + 1, canvas.shape[1])
+    dy = (np.arange(rows.start, rows.stop) + (0.5 - actor.y[t]))[:, None] / size
+    dx = (np.arange(columns.start, columns.stop) + (0.5 - actor.x[t])) / size
+    if not (dx.size and dy.size):
+        return
+    sin, cos = sine(actor.tilt[t : t + 1]), sine(actor.tilt[t : t + 1] + 0.25)
+    x, y = (dx * cos + dy * sin).astype(np.float32), (dy * cos - dx * sin).astype(np.float32)
+
+    category = CATEGORIES[actor.category]
+    distance = _sample(distance_map(category.shape), x, y)
+    cover = np.clip(0.5 - distance * size, 0, 1)[..., None]
+    accent = np.clip(0.5 + _accent(category.texture, x, y, distance) * size, 0, 1)[..., None]
+    main, other = (np.array(colour, dtype=np.float32) * actor.light for colour in PAINTS[category.colour])
+    area = canvas[rows, columns]
+    area += cover * (main + accent * (other - main) - area)
+    owner[rows, columns][distance < 0] = number
+
+
+def _span(centre: float, reach: float, limit: int) -> slice:
+    """Pixels of one axis that lie within `reach` of the centre."""
+    return slice(max(0, int(np.floor(centre - reach))), max(0, min(limit, int(np.ceil(centre + reach)))))
+
+
+def _sample(
+    samples: Float32[np.ndarray, "64 64"], x: Float32[np.ndarray, "h w"], y: Float32[np.ndarray, "h w"]
+) -> Float32[np.ndarray, "h w"]:
+    """Distances at object coordinates, bilinear."""
+    step = (MAP_SIDE - 1) / (2 * EXTENT)
+    column, row = (np.clip((axis + EXTENT) * step, 0, MAP_SIDE - 1.001) for axis in (x, y))
+    left, top = column.astype(np.intp), row.astype(np.intp)
+    right_share, bottom_share = column - left.astype(np.float32), row - top.astype(np.float32)
+    flat, corner = samples.ravel(), top * MAP_SIDE + left
+    upper, lower = (flat[at] + right_share * (flat[at + 1] - flat[at]) for at in (corner, corner + MAP_SIDE))
+    distances: np.ndarray = upper + bottom_share * (lower - upper)
+    return distances
+
+
+def _accent(
+    texture: str, x: Float32[np.ndarray, "h w"], y: Float32[np.ndarray, "h w"], distance: Float32[np.ndarray, "h w"]
+) -> Float32[np.ndarray, "h w"]:
+    """How far inside of the texture's accent points are, in object coordinates; negative outside."""
+    depth: np.ndarray
+    match texture:
+        case "plain":
+            depth = np.full_like(x, -np.inf)
+        case "bordered":
+            depth = distance + _BORDER
+        case "striped":
+            depth = _wave((x + y) * (0.7071 / _PERIOD)) * _PERIOD
+        case "checkered":
+            a, b = _wave(x / _PERIOD), _wave(y / _PERIOD)
+            depth = np.copysign(np.minimum(np.abs(a), np.abs(b)), a * b) * _PERIOD
+        case "dotted":  # in rows, every other of them shifted by half a dot
+            row = y / _PERIOD + 0.5
+            line = np.floor(row)
+            across = x / _PERIOD + 0.5 * line
+            a, b = across - np.floor(across) - 0.5, row - line - 0.5
+            depth = (_DOT - np.sqrt(a * a + b * b)) * _PERIOD
+        case _:
+            raise AssertionError(texture)
+    return depth
+
+
+def _wave(phase: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """A triangle wave between -1/4 and 1/4 with a period and slopes of 1."""
+    wave: np.ndarray = np.abs(phase - np.floor(phase) - 0.5) - 0.25
+    return wave
+
+
+def _background(height: int, width: int, rng: np.random.Generator) -> Float32[np.ndarray, "H W 3"]:
+    """A greyish gradient with clouds and grain: no colour, edge or texture that an object could have."""
+    ends = 80 + 70 * rng.random((2, 1)) + 30 * (rng.random((2, 3)) - 0.5)
+    slope_x, slope_y = rng.random(2) - 0.5
+    ramp = 0.5 + slope_x * (np.arange(width) / width - 0.5) + slope_y * (np.arange(height) / height - 0.5)[:, None]
+    grey = (rng.random((height, width)) - 0.5) * (16 * rng.random())
+    for cells in (3, 7, 15):
+        grey += (_clouds(height, width, cells, rng) - 0.5) * (40 * rng.random())
+    coloured = ends[0] + ramp[..., None] * (ends[1] - ends[0]) + grey[..., None]
+    background: np.ndarray = np.clip(coloured, 40, 190).astype(np.float32)
+    return background
+
+
+def _clouds(height: int, width: int, cells: int, rng: np.random.Generator) -> Float64[np.ndarray, "H W"]:
+    """Random values 0 to 1 at `cells` places along each axis, smoothly interpolated."""
+    values = rng.random((cells + 1, cells + 1))
+    for axis, length in enumerate((height, width)):
+        place = (np.arange(length) + 0.5) * cells / length
+        cell = np.floor(place).astype(np.intp)
+        share = place - cell
+        share = (share * share * (3 - 2 * share)).reshape(-1, *[1] * (1 - axis))
+        low, high = values.take(cell, axis), values.take(cell + 1, axis)
+        values = low + share * (high - low)
+    return values

@@ -1,0 +1,230 @@
+"""Who is in a Shapes scene, and how everyone moves.
+
+Everything is made of uniform random numbers, sums, products and roundings, which IEEE 754 fixes to the last bit. What
+differs between machines is avoided: sine, power, normal deviates, and interpolation, which some processors fuse.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+from pipelines.shapes.categories import BASE, CATEGORIES, NOVEL_SHOWN
+from pipelines.shapes.outlines import REACH
+
+Split = Literal["train", "valid", "novel", "hard", "pretrain"]
+
+MAX_TILT = 0.095
+"""Greatest tilt of an object to either side, turns (0.6 rad); beyond it squares become diamonds."""
+
+_SIZES = 0.14, 0.22  # half an object's width, as a share of the frame's shorter side
+_PULSE = 0.12  # how far size swings around its mean, as a share of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneConfig:
+    """Format of the clips. What happens in them follows from the split.
+
+    Attributes:
+        frames: frames per clip.
+        height: of the frames, pixels. Sizes and speeds of objects grow with the frame's shorter side.
+        width: of the frames, pixels.
+        fps: frames per second that files are played at; motion per frame does not depend on it.
+        objects: fewest and most objects in a scene. The hard split has at least 4 of them, if `objects` allows that.
+    """
+
+    frames: int = 24
+    height: int = 96
+    width: int = 128
+    fps: int = 8
+    objects: tuple[int, int] = (2, 6)
+
+    def __post_init__(self) -> None:
+        for name, least in (("frames", 1), ("height", 32), ("width", 32), ("fps", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name}: must be at least {least}, got {value}; choose a larger value")
+        fewest, most = self.objects
+        if not 1 <= fewest <= most:
+            raise ValueError(
+                f"objects: must be (fewest, most) with 1 <= fewest <= most, got {self.objects}; swap or raise them"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actor:
+    """One object through T frames.
+
+    Attributes:
+        category: id, from 0.
+        x: of its centre, pixels from the frame's left edge; pixel i covers i to i + 1.
+        y: of its centre, pixels from the frame's upper edge.
+        size: length of one unit of object coordinates, pixels; about half its width.
+        tilt: clockwise, turns.
+        light: brightness of its colours, 0 to 1.
+    """
+
+    category: int
+    x: Float64[np.ndarray, "T"]
+    y: Float64[np.ndarray, "T"]
+    size: Float64[np.ndarray, "T"]
+    tilt: Float64[np.ndarray, "T"]
+    light: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plot:
+    """What happens in the scenes of a split. Shares are probabilities."""
+
+    categories: tuple[int, ...]
+    fewest: int  # objects
+    speeds: tuple[float, float]  # pixels per frame, where the frame's shorter side is 96 pixels
+    slow: int  # the higher, the more objects move near the lower speed
+    meet: float  # share of pairs whose paths cross
+    roam: float  # share of objects that may leave the frame
+    alike: float  # share of pairs that look alike
+
+
+def _easy(categories: tuple[int, ...]) -> _Plot:
+    return _Plot(categories=categories, fewest=2, speeds=(0.5, 10.0), slow=3, meet=0.3, roam=0.4, alike=0.25)
+
+
+_PLOTS: dict[Split, _Plot] = {
+    "train": _easy(BASE),
+    "valid": _easy(BASE),
+    "novel": _easy(NOVEL_SHOWN),
+    "hard": _Plot(
+        categories=(*BASE, *NOVEL_SHOWN), fewest=4, speeds=(4.0, 10.0), slow=1, meet=0.75, roam=0.8, alike=0.75
+    ),
+    "pretrain": _easy(tuple(range(len(CATEGORIES)))),
+}
+
+SPLITS = tuple(_PLOTS)
+
+
+class _Anchor(NamedTuple):
+    """Where an object is at one moment; the rest of its path is worked out from there, in both directions of time."""
+
+    frame: int
+    x: float
+    y: float
+    heading: float  # turns, clockwise from the right
+
+
+def sine(turns: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
+    """Sine of an angle in turns, to 1e-9, the same on every machine."""
+    x = turns - np.floor(turns + 0.5)
+    x = 2 * np.pi * np.where(np.abs(x) > 0.25, np.where(x > 0, 0.5, -0.5) - x, x)
+    square, series = x * x, np.ones_like(x)
+    for k in (156, 110, 72, 42, 20, 6):
+        series = 1 - series * square / k
+    result: np.ndarray = x * series
+    return result
+
+
+def stage(config: SceneConfig, split: Split, rng: np.random.Generator) -> list[Actor]:
+    """Invents a scene.
+
+    Objects come in pairs: the two of a pair may look alike, and may meet.
+
+    Returns:
+        The objects, from the hindmost to the foremost.
+    """
+    plot = _PLOTS[split]
+    low, high = config.objects
+    low = max(low, min(plot.fewest, high))
+    categories = _cast(plot, low + _pick(rng, high - low + 1), rng)
+    actors = []
+    for start in range(0, len(categories), 2):
+        pair = categories[start : start + 2]
+        meeting = _somewhere(config, rng) if rng.random() < plot.meet and len(pair) == 2 else None
+        for category in pair:
+            actors.append(_actor(config, plot, category, meeting, rng))
+            if meeting:  # the other one comes from about the opposite side
+                meeting = meeting._replace(heading=meeting.heading + _between(rng, 0.35, 0.65))
+    return actors
+
+
+def _cast(plot: _Plot, count: int, rng: np.random.Generator) -> list[int]:
+    categories: list[int] = []
+    for number in range(count):
+        options = plot.categories
+        if number % 2 and rng.random() < plot.alike:
+            like = categories[-1]
+            same_look = tuple(c for c in options if CATEGORIES[c][:2] == CATEGORIES[like][:2] and c != like)
+            options = same_look if same_look and rng.random() < 0.5 else (like,)
+        categories.append(options[_pick(rng, len(options))])
+    return categories
+
+
+def _actor(config: SceneConfig, plot: _Plot, category: int, meeting: _Anchor | None, rng: np.random.Generator) -> Actor:
+    short = min(config.height, config.width)
+    size = short * _between(rng, *_SIZES)
+    slowest, fastest = plot.speeds
+    speed = (slowest + (fastest - slowest) * _product(rng.random(), plot.slow)) * short / 96
+    # Leaving and coming back takes a way of a few object widths: slow ones would hardly be seen within the clip.
+    roams = rng.random() < plot.roam and speed * config.frames > 6 * size
+    margin = size * REACH + speed * _between(rng, 1.0, 3.0) if roams else -size / 2
+    anchor = meeting or (_beyond(config, margin, rng) if roams else _somewhere(config, rng))
+    x, y = _path(config, anchor, speed, margin, rng)
+
+    frame = np.arange(config.frames, dtype=np.float64)
+    pulse = sine(frame / _between(rng, 20.0, 60.0) + rng.random())
+    swing = sine(frame / _between(rng, 20.0, 60.0) + rng.random())
+    sway = _between(rng, 0.0, MAX_TILT / 2)
+    tilt = _between(rng, -1.0, 1.0) * (MAX_TILT - sway) + sway * swing
+    size_over_time = size * (1 + _between(rng, 0.0, _PULSE) * pulse)
+    return Actor(category=category, x=x, y=y, size=size_over_time, tilt=tilt, light=_between(rng, 0.88, 1.0))
+
+
+def _somewhere(config: SceneConfig, rng: np.random.Generator, first: float = 0.25, last: float = 0.75) -> _Anchor:
+    """Anywhere but at the border, between two moments given as shares of the clip."""
+    frame = int(config.frames * _between(rng, first, last))
+    x, y = config.width * _between(rng, 0.2, 0.8), config.height * _between(rng, 0.2, 0.8)
+    return _Anchor(frame, x, y, rng.random())
+
+
+def _beyond(config: SceneConfig, margin: float, rng: np.random.Generator) -> _Anchor:
+    """At the turning point outside of the frame: what was in the frame before comes back afterwards."""
+    anchor = _somewhere(config, rng, 0.35, 0.65)
+    side, slant = _pick(rng, 4), _between(rng, -0.1, 0.1)
+    x = (anchor.x, config.width + margin, anchor.x, -margin)[side]
+    y = (-margin, anchor.y, config.height + margin, anchor.y)[side]
+    return _Anchor(anchor.frame, x, y, (side + 1) / 4 + slant)
+
+
+def _path(
+    config: SceneConfig, anchor: _Anchor, speed: float, margin: float, rng: np.random.Generator
+) -> tuple[Float64[np.ndarray, "T"], Float64[np.ndarray, "T"]]:
+    """A winding path through the anchor, reflected by walls `margin` pixels beyond the frame's edges."""
+    time = np.arange(config.frames, dtype=np.float64) - anchor.frame
+    heading = anchor.heading + _between(rng, -0.2, 0.2) * sine(time / _between(rng, 24.0, 72.0))
+    pace = speed * (1 + 0.2 * sine(time / _between(rng, 16.0, 48.0) + rng.random()))
+    x, y = np.cumsum(pace * sine(heading + 0.25)), np.cumsum(pace * sine(heading))
+    x, y = x - x[anchor.frame] + anchor.x, y - y[anchor.frame] + anchor.y
+    return _reflect(x, -margin, config.width + margin), _reflect(y, -margin, config.height + margin)
+
+
+def _reflect(way: Float64[np.ndarray, "T"], low: float, high: float) -> Float64[np.ndarray, "T"]:
+    span = high - low
+    share = (way - low) / span
+    folded: np.ndarray = 1 - np.abs(1 - (share - 2 * np.floor(share / 2)))
+    return low + span * folded
+
+
+def _between(rng: np.random.Generator, low: float, high: float) -> float:
+    """Not `rng.uniform`, which some processors compute with one rounding instead of two."""
+    return low + (high - low) * rng.random()
+
+
+def _pick(rng: np.random.Generator, options: int) -> int:
+    return int(rng.random() * options)
+
+
+def _product(value: float, times: int) -> float:
+    """Not `value**times`, which is the C library's."""
+    result = value
+    for _ in range(times - 1):
+        result *= value
+    return result

@@ -1,0 +1,1 @@
+"""Two-stage training on Ray Train."""

@@ -1,0 +1,211 @@
+"""The check of a training set before training: everything that is wrong is found at once and named."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, chain, compress
+
+import numpy as np
+from jaxtyping import Int64
+
+from pipelines.datasets import burst_files, coco, run_lengths, ytvis
+from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, Category, GroundTruth, Mask
+from pipelines.datasets.benchmark_videos import category_ids, find_benchmark_videos
+from pipelines.datasets.burst import BurstGroundTruth
+from pipelines.training.data import TrackTable, TrainingData, TrainingDataConfig, TrainingVideo
+from pipelines.training.still_images import image_size
+from pipelines.video.index import plan_video
+from pipelines.video.plan import Sampling, VideoError, VideoPlan
+
+_NAMED = 10  # problems that an error lists
+_THREADS = 16  # that wait for disks
+_BATCH = 1 << 13  # masks that are read at a time
+
+
+def open_training_data(config: TrainingDataConfig) -> TrainingData:
+    """Reads annotations and checks that everything is there and fits: files, sizes, lengths, masks, categories.
+
+    Videos are not decoded, but for the first frame of an encoded one. Videos without any track are kept: in them
+    there is nothing to be found.
+
+    Raises:
+        ValueError: all that is wrong; the first ten problems by file and id.
+    """
+    problems: list[str] = []
+    truth = _read(config, problems)
+    ids = _vocabulary(truth, config, problems)
+    problems += _track_problems(truth, config)
+    folder = config.videos if config.videos is not None else os.path.dirname(config.annotations)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        checked = list(pool.map(lambda video: _check(video, folder, config), truth.videos))
+    problems += chain.from_iterable(its for _, its in checked)
+    targets = [track for track in truth.tracks if not track.crowd]
+    if not targets and not problems:
+        problems.append(f"{config.annotations}: no annotation of an object; give a file with some")
+    if problems:
+        listed = "".join(f"\n  {problem}" for problem in problems[:_NAMED])
+        more = f", the first {_NAMED}" if len(problems) > _NAMED else ""
+        raise ValueError(f"annotations: {len(problems)} problem{'s'[: len(problems) > 1]}{more}:{listed}")
+    videos = tuple(video for video, _ in checked if video is not None)
+    return TrainingData(
+        config=config,
+        names=tuple(ids),
+        videos=videos,
+        tracks=_table(
+            targets, [video.id for video in videos], {category: row for row, category in enumerate(ids.values())}
+        ),
+        crowds=len(truth.tracks) - len(targets),
+    )
+
+
+def _read(config: TrainingDataConfig, problems: list[str]) -> GroundTruth:
+    match config.format:
+        case "ytvis":
+            return ytvis.read_ground_truth(config.annotations, strict=True, problems=problems)
+        case "coco":
+            return coco.read_ground_truth(config.annotations, problems=problems)
+        case "burst":
+            return _from_burst(burst_files.read_ground_truth(config.annotations, strict=True, problems=problems))
+
+
+def _from_burst(burst: BurstGroundTruth) -> GroundTruth:
+    """Sequences as videos with their frames in order of time; tracks are numbered through all of them, from 1."""
+    videos, tracks = [], list[AnnotatedTrack]()
+    for video, sequence in zip(burst.videos, burst.sequences, strict=True):
+        order = np.argsort(sequence.times, kind="stable")
+        place = np.argsort(order)
+        names = tuple(video.file_names[frame] for frame in order)
+        videos.append(
+            AnnotatedVideo(id=video.id, height=video.height, width=video.width, length=video.length, file_names=names)
+        )
+        objects = sequence.objects
+        for number in np.unique(objects.track_id):
+            rows = np.flatnonzero(objects.track_id == number)
+            masks: list[Mask | None] = [None] * video.length
+            for row in rows:
+                masks[place[objects.frame[row]]] = Mask(video.height, video.width, objects.counts[row])
+            tracks.append(
+                AnnotatedTrack(
+                    id=len(tracks) + 1,
+                    video_id=video.id,
+                    category_id=int(objects.category_id[rows[0]]),
+                    masks=tuple(masks),
+                    areas=(None,) * video.length,
+                )
+            )
+    return GroundTruth(
+        path=burst.path, sha256=burst.sha256, videos=tuple(videos), categories=burst.categories, tracks=tuple(tracks)
+    )
+
+
+def _is_trainable(category: Category, config: TrainingDataConfig) -> bool:
+    return config.categories == "all" or category.partition in (None, 0, 1)
+
+
+def _vocabulary(truth: GroundTruth, config: TrainingDataConfig, problems: list[str]) -> dict[str, int]:
+    """Category ids by the names to be trained on."""
+    try:
+        return category_ids([category for category in truth.categories if _is_trainable(category, config)])
+    except ValueError as error:
+        problems.append(f"{truth.path}: {error}")
+        return {}
+
+
+def _track_problems(truth: GroundTruth, config: TrainingDataConfig) -> Iterator[str]:
+    """Tracks that cannot be trained on: of no or a novel category, or nowhere to be seen."""
+    categories = {category.id: category for category in truth.categories}
+    sequences = {video.id: os.path.dirname(video.file_names[0]) for video in truth.videos if video.file_names}
+    stops = list(accumulate((len(track.masks) for track in truth.tracks), initial=0))
+    areas = _areas([mask for track in truth.tracks for mask in track.masks])
+    for track, start, stop in zip(truth.tracks, stops, stops[1:], strict=False):
+        where = f"{truth.path}: annotation {track.id}"
+        if config.format == "burst":
+            where = f"{truth.path}: sequence {sequences[track.video_id]}, category {track.category_id},"
+        category = categories.get(track.category_id)
+        if category is None:
+            yield f"{where} has category {track.category_id}, which is not in the file; add it"
+        elif not track.crowd and not _is_trainable(category, config):
+            yield (
+                f"{where} is a {category.name!r}, which is novel (partition {category.partition}); "
+                "remove it, or train with categories: all"
+            )
+        if not track.crowd and not areas[start:stop].any():
+            yield f"{where} is empty: no frame has a pixel of it; remove it"
+
+
+def _check(video: AnnotatedVideo, folder: str, config: TrainingDataConfig) -> tuple[TrainingVideo | None, list[str]]:
+    """The video where it lies, or what is wrong with it; with images, what is wrong with each."""
+    where = f"{config.annotations}: {'image' if config.format == 'coco' else 'video'} {video.id}"
+    if config.format != "coco" and video.length < config.frames:
+        return None, [f"{where} has {video.length} frames, fewer than a clip; lower frames ({config.frames})"]
+    try:
+        if video.video is None:
+            return _check_images(video, folder, config, where)
+        (found,) = find_benchmark_videos([video], folder)
+        # PyAV leaves out damaged frames, which is then an error, where decord may repeat others in their place.
+        plan = plan_video(found.uri, Sampling(), 1, reader="pyav")
+    except VideoError as error:
+        return None, [f"{where}, {os.path.join(folder, video.video or '')}: {error}"]
+    except ValueError as error:
+        return None, [f"{where}: {error}"]
+    info = plan.info
+    if (info.frames, info.missing_frames, info.height, info.width) != (video.length, 0, video.height, video.width):
+        cut = f" and lacks {info.missing_frames}" if info.missing_frames else ""
+        return None, [
+            f"{where} is annotated as {video.length} frames of {video.height} x {video.width}, "
+            f"but {found.uri} has {info.frames} of {info.height} x {info.width}{cut}; give the video that was annotated"
+        ]
+    return _found(video, (found.uri,), plan), []
+
+
+def _check_images(
+    video: AnnotatedVideo, folder: str, config: TrainingDataConfig, where: str
+) -> tuple[TrainingVideo | None, list[str]]:
+    if config.format != "coco":
+        find_benchmark_videos([video], folder)
+    files = tuple(os.path.abspath(os.path.join(folder, name)) for name in video.file_names)
+    problems = []
+    for file in files:
+        try:
+            height, width = image_size(file)
+            if (height, width) != (video.height, video.width):
+                annotated = f"is annotated as {video.height} x {video.width}"
+                problems.append(f"{where} {annotated}, but {file} is {height} x {width}; give the one annotated")
+        except VideoError as error:
+            problems.append(f"{where}: {error}; give the folder that has it as videos, or copy it again")
+    return (_found(video, files, None) if not problems else None), problems
+
+
+def _found(video: AnnotatedVideo, files: tuple[str, ...], plan: VideoPlan | None) -> TrainingVideo:
+    return TrainingVideo(
+        id=video.id, height=video.height, width=video.width, length=video.length, files=files, plan=plan
+    )
+
+
+def _areas(masks: Sequence[Mask | None]) -> Int64[np.ndarray, "n"]:
+    """Pixels of masks, 0 for absent ones."""
+    parts = [run_lengths.read(masks[start : start + _BATCH]).areas for start in range(0, len(masks), _BATCH)]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+def _table(tracks: Sequence[AnnotatedTrack], videos: list[int], rows: dict[int, int]) -> TrackTable:
+    """Tracks of these videos, in their order; masks without pixels are absent ones."""
+    order = {video: position for position, video in enumerate(videos)}
+    tracks = sorted(tracks, key=lambda track: order[track.video_id])
+    present = [
+        (number, frame, mask)
+        for number, track in enumerate(tracks)
+        for frame, mask in enumerate(track.masks)
+        if mask is not None
+    ]
+    present = list(compress(present, _areas([mask for _, _, mask in present]) > 0))
+    owners = np.array([number for number, _, _ in present], np.int64)
+    lengths = np.array([len(mask.counts) for _, _, mask in present], np.int64)
+    return TrackTable(
+        first_track=np.searchsorted([order[track.video_id] for track in tracks], np.arange(len(videos) + 1)),
+        categories=np.array([rows[track.category_id] for track in tracks], np.int64),
+        first_mask=np.searchsorted(owners, np.arange(len(tracks) + 1)),
+        frames=np.array([frame for _, frame, _ in present], np.int64),
+        first_character=np.append(0, lengths.cumsum()),
+        text=np.frombuffer(b"".join(mask.counts for _, _, mask in present), np.uint8),
+    )

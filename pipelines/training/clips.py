@@ -1,0 +1,166 @@
+"""Clips to train on, out of annotated videos: which frames, their pixels, and their masks."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+
+import numpy as np
+import ray
+from jaxtyping import Int64, UInt8
+from pycocotools import mask as coco
+
+from openvis_model.training.training_clip import TrainingClip
+from pipelines.training.augmentation import (
+    Window,
+    draw_colour,
+    draw_windows,
+    drop_invisible,
+    recolour,
+    view_frame,
+    view_mask,
+)
+from pipelines.training.data import TrainingData, TrainingVideo
+from pipelines.training.sample_batches import AHEAD_BYTES, Share, batches
+from pipelines.training.still_images import read_image
+from pipelines.video.decode import decode
+from pipelines.video.plan import Segment, VideoError
+
+_EPOCH, _SAMPLE = 0, 1  # what generators are for
+
+
+def training_batches(
+    data: TrainingData, share: Share, *, decoders: int, ahead_bytes: int = AHEAD_BYTES
+) -> Iterator[list[TrainingClip]]:
+    """Yields a worker's clips, a list per step; see `pipelines.sample_batches.batches`.
+
+    Raises:
+        ValueError: as `batches`; while iterating, a file that cannot be read after all, by file and video.
+    """
+    return batches(partial(_open, ray.put(data)), share, decoders=decoders, ahead_bytes=ahead_bytes)
+
+
+def _open(data: "ray.ObjectRef[TrainingData]") -> Callable[[int], TrainingClip]:
+    return partial(sample, ray.get(data))
+
+
+def sample(data: TrainingData, number: int) -> TrainingClip:
+    """Sample `number` of an endless sequence, in which every epoch shows each video once, in another order.
+
+    A clip shows an object in at least one frame, if its video does; a window may still be beside it.
+
+    Raises:
+        ValueError: a file cannot be read; names file and video. Nothing is put in its place.
+    """
+    config = data.config
+    epoch, place = divmod(number, len(data.videos))
+    at = int(_order(len(data.videos), config.seed, epoch)[place])
+    video, still = data.videos[at], config.format == "coco"
+    rng = _generator(config.seed, _SAMPLE, number)
+    frames = (
+        np.zeros(config.frames, np.int64)
+        if still
+        else choose_frames(video.length, data.tracks.shown(at), config.frames, config.max_stride, rng)
+    )
+    try:
+        pixels = _read(video, frames)
+    except VideoError as error:
+        raise ValueError(
+            f"{config.annotations}: video {video.id}, {video.files[0]}: {error}; repair the file or remove the video"
+        ) from error
+    windows = draw_windows(config.frames, (video.height, video.width), config.size, config, rng, still=still)
+    views = [view_frame(image, window, config.size) for image, window in zip(pixels, windows, strict=True)]
+    masks, categories = drop_invisible(*_objects(data, at, frames, windows))
+    return TrainingClip(
+        frames=recolour(np.stack(views), draw_colour(config, rng)),
+        masks=masks,
+        categories=categories,
+        seed=int(rng.integers(1 << 63)),
+    )
+
+
+def choose_frames(
+    length: int, shown: Int64[np.ndarray, "F"], count: int, max_stride: int, rng: np.random.Generator
+) -> Int64[np.ndarray, "T"]:
+    """Draws T frames of a video in their order, with strides from 1 to `max_stride` between them.
+
+    Args:
+        length: frames of the video, at least `count`. In a short one strides are smaller, so that none occurs twice.
+        shown: frames with an object in them; if there are any, one is chosen at least.
+        count: T.
+        max_stride: frames.
+        rng: where randomness comes from.
+    """
+    longest = min(max_stride, (length - 1) // (count - 1)) if count > 1 else 1
+    for limit in range(longest, 0, -1):  # with strides of 1 every frame is in some clip
+        offsets = np.append(0, rng.integers(1, limit + 1, count - 1).cumsum())
+        starts = np.arange(length - offsets[-1])
+        if len(shown):
+            starts = starts[np.isin(starts[:, None] + offsets, shown).any(1)]
+        if len(starts):
+            chosen: np.ndarray = starts[rng.integers(len(starts))] + offsets
+            return chosen
+    raise AssertionError((length, shown, count))
+
+
+def _generator(seed: int, purpose: int, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(purpose, number))))
+
+
+@lru_cache(maxsize=2)
+def _order(videos: int, seed: int, epoch: int) -> Int64[np.ndarray, "V"]:
+    return _generator(seed, _EPOCH, epoch).permutation(videos)
+
+
+def _read(video: TrainingVideo, frames: Int64[np.ndarray, "T"]) -> Sequence[UInt8[np.ndarray, "h w 3"]]:
+    """The pixels of frames.
+
+    Raises:
+        VideoError: they are not what was found when the data set was opened.
+    """
+    if video.plan is None:
+        images = {frame: read_image(video.files[frame]) for frame in set(frames.tolist())}
+        pixels = [images[frame] for frame in frames.tolist()]
+    else:
+        batch = next(
+            decode(video.files[0], video.plan.info, _segment(video, frames), size=None, batch_size=len(frames)), None
+        )
+        found = [] if batch is None else batch.frame.tolist()
+        if found != frames.tolist():
+            raise VideoError(f"of the frames {frames.tolist()} only {found} can be decoded")
+        assert batch is not None, "there are frames"
+        pixels = list(batch.frames)
+    for image in pixels:
+        if image.shape[:2] != (video.height, video.width):
+            raise VideoError(f"is now {image.shape[0]} x {image.shape[1]}, before {video.height} x {video.width}")
+    return pixels
+
+
+def _segment(video: TrainingVideo, frames: Int64[np.ndarray, "T"]) -> Segment:
+    """These frames alone, from the last place before them at which decoding can start."""
+    assert video.plan is not None, "an encoded file"
+    segments = video.plan.segments
+    entry = max(segment.index for segment in segments if segment.frames[0] <= frames[0])
+    times, pts = (np.concatenate([getattr(segment, name) for segment in segments]) for name in ("times_s", "pts"))
+    return Segment(
+        index=0,
+        frames=frames,
+        times_s=times[frames],
+        pts=pts[frames],
+        start_pts=segments[entry].start_pts,
+        seek=segments[entry].seek,
+    )
+
+
+def _objects(
+    data: TrainingData, video: int, frames: Int64[np.ndarray, "T"], windows: list[Window]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is to be seen of the video's N tracks, bool [N, T, H, W], and their categories, [N]."""
+    source = [data.videos[video].height, data.videos[video].width]
+    tracks = data.tracks.tracks(video)
+    masks = np.zeros((len(tracks), len(frames), *data.config.size), bool)
+    for row, track in enumerate(tracks):
+        for t, (frame, window) in enumerate(zip(frames.tolist(), windows, strict=True)):
+            counts = data.tracks.counts(track, frame)
+            if counts is not None:
+                mask = coco.decode({"size": source, "counts": counts})
+                masks[row, t] = view_mask(mask, window, data.config.size)
+    return masks, data.tracks.categories[tracks.start : tracks.stop]

@@ -1,0 +1,63 @@
+"""What a training did, step by step: JSON lines and TensorBoard."""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
+
+from pipelines.training.output import METRICS, TrainingStorage
+
+TENSORBOARD = "tensorboard"
+
+_LOCAL_EVERY_S, _REMOTE_EVERY_S = 2.0, 30.0  # between writings of the whole file
+
+
+class TrainingLog:
+    """The metrics of a training, a line per step; what is in the output is whole at any time, if a bit old.
+
+    Args:
+        storage: the output.
+        text: lines up to the step that training goes on from.
+        step: that step; whatever the output has of later ones is cut off.
+    """
+
+    def __init__(self, storage: TrainingStorage, text: str, step: int) -> None:
+        self.storage = storage
+        self.lines = text.splitlines()
+        if len(self.lines) != step:
+            raise ValueError(
+                f"{METRICS}: expected {step} lines in the checkpoint of step {step}, got {len(self.lines)}"
+            )
+        self.every_s = _LOCAL_EVERY_S if storage.is_local else _REMOTE_EVERY_S
+        self.folder = Path(tempfile.mkdtemp(prefix="openvis-"))
+        self.writer = SummaryWriter(str(self.folder), purge_step=step + 1)
+        self.publish()
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds the line of the next step."""
+        self.lines.append(json.dumps({"step": step, **metrics}))
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+        if time.monotonic() - self.published > self.every_s:
+            self.publish()
+
+    def text(self) -> str:
+        """All lines so far."""
+        return "".join(f"{line}\n" for line in self.lines)
+
+    def publish(self) -> None:
+        """Writes all of it to the output."""
+        self.storage.write(METRICS, self.text().encode())
+        self.writer.flush()
+        self.storage.copy_in(self.folder, TENSORBOARD)
+        self.published = time.monotonic()
+
+    def close(self) -> None:
+        """Writes all of it to the output, and ends."""
+        self.writer.close()  # waits for what is queued, which a flush does not
+        self.publish()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,165 @@
+"""Training on Ray Train: data parallel, going on by itself where a worker or the whole job was killed.
+
+    train → Monitor (an actor), TorchTrainer → work (in each worker): batches → step → metrics, checkpoints
+
+Where to go on is read from the output alone. Ray Train could do it from a snapshot of its own, but writes that in
+place: killed meanwhile, it would refuse to start.
+"""
+
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from pipelines.cluster import check_gpus, connect, reason
+from pipelines.storage.files import Storage
+from pipelines.storage.lease import Lease, hold_lease
+from pipelines.training.config import Stage, TrainingConfig
+from pipelines.training.output import CHECKPOINTS, METRICS, MODEL, TrainingStorage
+from pipelines.training.progress import Monitor, TrainingProgress
+from pipelines.training.worker import VALIDATION, Job, work
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSummary:
+    """What a run did.
+
+    Attributes:
+        steps: of the whole training.
+        first_step: steps that earlier runs had done; all of them if there was nothing left to do.
+        restarts: how often workers had to start again.
+        loss: of the last step.
+        scores: of the last validation.
+        model: checkpoint folder of the result.
+        seconds: duration of the run.
+    """
+
+    steps: int
+    first_step: int
+    restarts: int
+    loss: float
+    scores: dict[str, float]
+    model: str
+    seconds: float
+
+
+def train(
+    config: TrainingConfig, stage: Stage, report: Callable[[TrainingProgress], None] = lambda progress: None
+) -> TrainingSummary:
+    """Trains to the last step, from where an earlier run with the same output was.
+
+    Args:
+        config: the job.
+        stage: what is trained, on what.
+        report: called about once a second with how far it is, from the first step on.
+
+    Raises:
+        ValueError: before anything heavy starts, for an output that cannot be used, is of another training, or that
+            another run is writing to.
+        RuntimeError: the run broke off; its last checkpoint stays.
+    """
+    start = time.monotonic()
+    check_gpus("gpus_per_worker", config.gpus_per_worker, "workers", config.workers, torch.cuda.device_count())
+    storage = TrainingStorage.open(config.output)
+    with hold_lease(Storage(config.output)) as lease:
+        finished = storage.begin({**config.identity(), "stage": stage.fingerprint()})
+        first_step = config.steps if finished else max(storage.checkpoints(), default=0)
+        restarts = 0
+        if not finished:
+            connect((os.cpu_count() or 1) + math.ceil(config.workers * config.cpus_per_worker))
+            restarts = _run(config, stage, storage, lease, report)
+            storage.finish(config.steps)
+    last = _last_metrics(storage)
+    return TrainingSummary(
+        steps=config.steps,
+        first_step=first_step,
+        restarts=restarts,
+        loss=last["loss"],
+        scores={name.removeprefix(VALIDATION): value for name, value in last.items() if VALIDATION in name},
+        model=f"{config.output.rstrip('/')}/{MODEL}",
+        seconds=time.monotonic() - start,
+    )
+
+
+def _run(
+    config: TrainingConfig,
+    stage: Stage,
+    storage: TrainingStorage,
+    lease: Lease,
+    report: Callable[[TrainingProgress], None],
+) -> int:
+    """Trains; returns how often workers had to start again."""
+    # Paths of the stage mean the same in workers as here.
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={"job": Job(config=config, stage=stage, storage=storage, monitor=monitor)},
+        scaling_config=ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=config.gpus_per_worker > 0,
+            resources_per_worker={"CPU": config.cpus_per_worker}
+            | ({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {}),
+        ),
+        run_config=RunConfig(
+            name=CHECKPOINTS,
+            storage_path=storage.root,
+            storage_filesystem=storage.filesystem,
+            failure_config=FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=CheckpointConfig(),  # the first worker removes old ones, those of earlier runs too
+        ),
+    )
+    fitting = _Fitting(trainer)
+    try:
+        while fitting.is_alive():
+            fitting.join(timeout=1)
+            lease.check()
+            _tell(monitor, report)
+        failure = ray.get(monitor.failure.remote())
+        progress: TrainingProgress | None = ray.get(monitor.progress.remote())
+    finally:
+        ray.kill(monitor)
+    if failure or fitting.error:
+        raise RuntimeError(
+            f"the run broke off: {failure or reason(fitting.error)}; its last checkpoint stays, run it again to go on"
+        ) from fitting.error
+    return progress.restarts if progress else 0
+
+
+class _Fitting(threading.Thread):
+    """Waits for Ray Train in a thread of its own: in the main one it would take Ctrl-C for itself, and exit with 0."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        super().__init__(daemon=True)
+        self.trainer = trainer
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Called in the thread."""
+        try:
+            self.trainer.fit()
+        except Exception as error:
+            self.error = error
+
+
+def _tell(monitor: Any, report: Callable[[TrainingProgress], None]) -> None:
+    progress: TrainingProgress | None = ray.get(monitor.progress.remote())
+    if progress:
+        report(progress)
+
+
+def _last_metrics(storage: TrainingStorage) -> dict[str, Any]:
+    """The last line of the metrics."""
+    lines = (storage.read(METRICS) or b"").decode().splitlines()
+    last: dict[str, Any] = json.loads(lines[-1])
+    return last

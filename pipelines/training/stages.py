@@ -1,0 +1,212 @@
+"""What can be trained: a miniature CLIP, then proposals with InstCLIP (stage 1), then the rollout tracker (stage 2)."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip import CLIP
+
+from openvis_model.clip import TextEncoder, build_clip, build_tokenizer
+from openvis_model.config import InstFormerConfig, mini
+from openvis_model.inst_former import InstFormer
+from openvis_model.training.captioned_image import CaptionedImage
+from openvis_model.training.contrastive import ContrastiveObjective, fit_text_tower
+from openvis_model.training.objectives import (
+    InstanceObjective,
+    InstanceObjectiveConfig,
+    TrackingObjective,
+    TrackingObjectiveConfig,
+)
+from openvis_model.training.start import StartConfig, start_model
+from openvis_model.training.training_clip import TrainingClip
+from openvis_model.vocabulary import prompt_words
+from openvis_model.weights.checkpoint import load_checkpoint
+from openvis_model.weights.pretrained import load_clip
+from pipelines.shapes.categories import CATEGORIES
+from pipelines.shapes.images import FRAME_SIZE, ShapesImagesConfig, captioned_image
+from pipelines.training.checks import open_training_data
+from pipelines.training.clips import training_batches
+from pipelines.training.data import TrainingDataConfig
+from pipelines.training.sample_batches import Share, batches
+from pipelines.training.validation import Validation, ValidationConfig
+
+SHAPES_NAMES = tuple(category.name for category in CATEGORIES)
+
+_VALIDATION_IMAGES = 400
+_VALIDATION_SEED = 1_000_003  # of pictures that no training sees
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingConfig:
+    """Image-text pre-training of the miniature CLIP on all 1,000 categories of Shapes.
+
+    Attributes:
+        start: checkpoint folder to go on from; a CLIP with random weights, and a text tower fitted to words, if not
+            given.
+        images: what it sees.
+        decoders: processes of each worker that render.
+        seed: of random weights.
+    """
+
+    start: str | None = None
+    images: ShapesImagesConfig = field(default_factory=ShapesImagesConfig)
+    decoders: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipStageConfig:
+    """What both stages of the paper have.
+
+    Attributes:
+        start: the model before.
+        data: what it is trained on.
+        validation: video AP along the way; none if not given.
+        decoders: processes of each worker that make clips.
+    """
+
+    start: StartConfig
+    data: TrainingDataConfig
+    validation: ValidationConfig | None = None
+    decoders: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceStageConfig(ClipStageConfig):
+    """Stage 1: proposals and InstCLIP.
+
+    Attributes:
+        objective: the losses.
+    """
+
+    objective: InstanceObjectiveConfig = field(default_factory=InstanceObjectiveConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingStageConfig(ClipStageConfig):
+    """Stage 2: the rollout tracker.
+
+    Attributes:
+        objective: the loss.
+    """
+
+    objective: TrackingObjectiveConfig = field(default_factory=TrackingObjectiveConfig)
+
+
+class Pretraining:
+    """The miniature CLIP, as a `Stage`."""
+
+    def __init__(self, config: PretrainingConfig) -> None:
+        self.config = config
+
+    def build(self, checkpoint: Path | None) -> ContrastiveObjective:
+        """From the start, or from a folder that the objective saved."""
+        folder = checkpoint or self.config.start
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            if folder is not None:
+                model = load_checkpoint(folder).config
+                clip = load_clip(model.clip, Path(folder) / "clip.safetensors")
+            else:
+                model = mini(prompt_words(SHAPES_NAMES))
+                clip = _fitted(model, self.config.seed)
+            return ContrastiveObjective(model, clip, SHAPES_NAMES, FRAME_SIZE).train()
+
+    def batches(self, share: Share) -> Iterator[list[CaptionedImage]]:
+        """Pictures, rendered as they are needed."""
+        return batches(partial(_renderer, self.config.images), share, decoders=self.config.decoders)
+
+    def validate(self, objective: ContrastiveObjective, rank: int, world_size: int) -> dict[str, float]:
+        """How often the nearest of all names is the caption, for pictures that training does not see."""
+        held_out = replace(self.config.images, seed=self.config.images.seed + _VALIDATION_SEED)
+        images = [captioned_image(held_out, number) for number in range(_VALIDATION_IMAGES)]
+        return {"top-1": objective.top1(images)} if rank == 0 else {}
+
+    def fingerprint(self) -> str:
+        """Of the settings, and of the weights to start from."""
+        return _fingerprint(asdict(replace(self.config, decoders=0)), self.config.start)
+
+
+class _ClipStage:
+    """What both stages of the paper do.
+
+    Raises:
+        ValueError: for data that cannot be trained or validated on.
+    """
+
+    def __init__(self, config: ClipStageConfig) -> None:
+        self.common = config
+        self.data = open_training_data(config.data)
+        self.validation = Validation(config.validation) if config.validation else None
+
+    def batches(self, share: Share) -> Iterator[list[TrainingClip]]:
+        """Clips of the data set."""
+        return training_batches(self.data, share, decoders=self.common.decoders)
+
+    def validate(
+        self, objective: InstanceObjective | TrackingObjective, rank: int, world_size: int
+    ) -> dict[str, float]:
+        """Video AP."""
+        return self.validation(objective.model, rank=rank, world_size=world_size) if self.validation else {}
+
+    def fingerprint(self) -> str:
+        """Of the settings, the annotations, and the weights to start from.
+
+        How often and on what a run is validated does not change it, nor how many processes make its clips.
+        """
+        values = asdict(replace(self.common, decoders=0, validation=None))
+        values["annotations"] = hashlib.sha256(Path(self.common.data.annotations).read_bytes()).hexdigest()
+        start = self.common.start
+        return _fingerprint(values, start.checkpoint, start.clip, start.mask2former)
+
+    def _model(self, checkpoint: Path | None) -> InstFormer:
+        return load_checkpoint(checkpoint) if checkpoint else start_model(self.common.start, SHAPES_NAMES)
+
+
+class InstanceStage(_ClipStage):
+    """Stage 1, as a `Stage`."""
+
+    def __init__(self, config: InstanceStageConfig) -> None:
+        super().__init__(config)
+        self.config = config
+
+    def build(self, checkpoint: Path | None) -> InstanceObjective:
+        """From the start, or from a folder that the objective saved."""
+        return InstanceObjective(self._model(checkpoint), self.data.names, self.config.objective).train()
+
+
+class TrackingStage(_ClipStage):
+    """Stage 2, as a `Stage`."""
+
+    def __init__(self, config: TrackingStageConfig) -> None:
+        super().__init__(config)
+        self.config = config
+
+    def build(self, checkpoint: Path | None) -> TrackingObjective:
+        """From the start, or from a folder that the objective saved."""
+        return TrackingObjective(self._model(checkpoint), self.config.objective).train()
+
+
+def _renderer(config: ShapesImagesConfig) -> Any:
+    return partial(captioned_image, config)
+
+
+def _fitted(config: InstFormerConfig, seed: int) -> CLIP:
+    clip = build_clip(config.clip)
+    fit_text_tower(TextEncoder(clip, build_tokenizer(config.clip, clip.context_length)), SHAPES_NAMES, seed=seed)
+    return clip
+
+
+def _fingerprint(values: dict[str, Any], *folders: str | None) -> str:
+    """Of settings, and of the checkpoints that they name."""
+    stored = [
+        json.loads(file.read_text())["fingerprint"]
+        for folder in folders
+        if folder and (file := Path(folder) / "config.json").is_file()
+    ]
+    return hashlib.sha256(json.dumps([values, stored], sort_keys=True, default=str).encode()).hexdigest()

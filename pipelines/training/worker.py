@@ -1,0 +1,207 @@
+"""What each training worker does, from the last checkpoint to the last step."""
+
+import json
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train.torch
+import torch
+import torch.distributed as dist
+
+from pipelines.training.config import Stage, TrainingConfig
+from pipelines.training.log import TrainingLog
+from pipelines.training.output import METRICS, STATE, TrainingStorage, checkpoint_name, checkpoint_path, write_state
+from pipelines.training.progress import TrainingProgress
+from pipelines.training.sample_batches import Share
+from pipelines.training.step import TrainingStep
+
+OPTIMIZER = "optimizer.pt"
+
+VALIDATION = "validation/"
+"""What the names of scores begin with among the metrics."""
+
+_TRANSIENT = (RuntimeError, OSError, ray.exceptions.RayError)  # a lost worker, its peers' lost connection, the storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker is handed; all of it can be pickled.
+
+    Attributes:
+        config: of the training.
+        stage: what is trained.
+        storage: the output.
+        monitor: handle of the `Monitor` actor.
+    """
+
+    config: TrainingConfig
+    stage: Stage
+    storage: TrainingStorage
+    monitor: Any
+
+
+def work(settings: dict[str, Job]) -> None:
+    """Ray Train's entry: trains in a worker. Only errors that may go away are raised, which makes Ray start again.
+
+    The others are told to the monitor. A worker that merely returned would leave its peers waiting for it, so it fails
+    too; when the workers have started again, all of them return.
+    """
+    job = settings["job"]
+    if ray.get(job.monitor.failure.remote()) is not None:
+        return
+    try:
+        _Worker(job).run()
+    except _TRANSIENT:
+        raise
+    except Exception as error:
+        text = str(error) if isinstance(error, ValueError | ArithmeticError) else repr(error)
+        ray.get(job.monitor.fail.remote(text))
+        raise
+
+
+class _Worker:
+    """One worker, from its start to its end."""
+
+    def __init__(self, job: Job) -> None:
+        context = ray.train.get_context()
+        self.job = job
+        self.config = job.config
+        self.storage = job.storage
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+        if self.config.threads is not None:
+            torch.set_num_threads(self.config.threads)
+        if self.rank == 0:
+            self.storage.remove_incomplete()
+            ray.get(job.monitor.begin.remote())
+        self.first_step = self._agree(max(self.storage.checkpoints(), default=0))
+        self.step, text = self._restore()
+        self.log = TrainingLog(self.storage, text, self.first_step) if self.rank == 0 else None
+        self.progress = TrainingProgress(
+            step=self.first_step, steps=self.config.steps, first_step=self.first_step, scores=_last_scores(text)
+        )
+
+    def run(self) -> None:
+        """Trains to the last step; a checkpoint of it is the last thing written."""
+        config = self.config
+        share = Share(
+            first_step=self.first_step,
+            last_step=config.steps,
+            batch_size=config.batch_size,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        try:
+            with closing(_closable(self.job.stage.batches(share))) as batches:
+                for step in range(self.first_step, config.steps):
+                    self._advance(step, batches)
+        finally:
+            if self.log:
+                self.log.close()
+
+    def _advance(self, step: int, batches: Iterator[list[Any]]) -> None:
+        """One step, and what is due after it."""
+        config = self.config
+        start = time.monotonic()
+        samples = next(batches, None)
+        if samples is None or len(samples) != config.batch_size // self.world_size:
+            found = "none" if samples is None else len(samples)
+            raise ValueError(f"step {step + 1}: expected {config.batch_size // self.world_size} samples, got {found}")
+        waited = self._longest(time.monotonic() - start)
+        metrics = self.step(step, samples) | {"data_seconds": waited}
+        metrics["seconds"] += waited
+        done = step + 1
+        if done == config.steps or (config.validate_every and done % config.validate_every == 0):
+            with torch.no_grad():
+                scores = self.job.stage.validate(self.step.objective, self.rank, self.world_size)
+            metrics |= {f"{VALIDATION}{name}": float(value) for name, value in scores.items()}
+        if self.log:
+            self.log.add(done, metrics)
+            self._tell(done, metrics)
+        if done == config.steps or done % config.checkpoint_every == 0:
+            self._save(done)
+
+    def _restore(self) -> tuple[TrainingStep, str]:
+        """The state after `first_step`, and the metrics up to it."""
+        stage, ranks = self.job.stage, {"rank": self.rank, "world_size": self.world_size}
+        device = ray.train.torch.get_device() if self.config.gpus_per_worker else torch.device("cpu")
+        torch.manual_seed(self.config.seed)
+        if not self.first_step:
+            return TrainingStep(_on(stage.build(None), device), self.config, **ranks), ""
+        with tempfile.TemporaryDirectory(prefix="openvis-") as name:
+            folder = Path(name)
+            self.storage.copy_out(checkpoint_path(self.first_step), folder)
+            step = TrainingStep(_on(stage.build(folder / "model"), device), self.config, **ranks)
+            step.load_state(torch.load(folder / OPTIMIZER, map_location=device, weights_only=True))
+            assert json.loads((folder / STATE).read_bytes())["step"] == self.first_step
+            return step, (folder / METRICS).read_text(encoding="utf-8")
+
+    def _save(self, done: int) -> None:
+        """Hands a checkpoint to Ray Train, which uploads it."""
+        name = checkpoint_name(done)
+        if self.log is None:
+            ray.train.report({}, checkpoint_dir_name=name)
+            return
+        with tempfile.TemporaryDirectory(prefix="openvis-") as folder:
+            self.step.objective.save(Path(folder, "model"))
+            torch.save(self.step.state(), Path(folder, OPTIMIZER))
+            Path(folder, METRICS).write_text(self.log.text(), encoding="utf-8")
+            write_state(Path(folder), {"step": done, "stage": self.job.stage.fingerprint(), **self.config.identity()})
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report({"step": done}, checkpoint=checkpoint, checkpoint_dir_name=name)
+        self.storage.keep_last(self.config.keep_checkpoints)
+        self.log.publish()
+
+    def _tell(self, done: int, metrics: dict[str, float]) -> None:
+        """Tells the driver how far training is; nobody waits for it."""
+        scores = {name.removeprefix(VALIDATION): value for name, value in metrics.items() if VALIDATION in name}
+        self.progress = replace(
+            self.progress,
+            step=done,
+            loss=metrics["loss"],
+            scores=scores or self.progress.scores,
+            seconds=self.progress.seconds + metrics["seconds"],
+            data_seconds=self.progress.data_seconds + metrics["data_seconds"],
+        )
+        self.job.monitor.update.remote(self.progress)
+
+    def _agree(self, step: int) -> int:
+        """What the first worker says."""
+        said = [step]
+        if self.world_size > 1:
+            dist.broadcast_object_list(said, src=0)
+        return said[0]
+
+    def _longest(self, seconds: float) -> float:
+        """The longest time of all workers, for which the others wait."""
+        if self.world_size == 1:
+            return seconds
+        longest = torch.tensor([seconds], device=self.step.device)
+        dist.all_reduce(longest, op=dist.ReduceOp.MAX)
+        return float(longest)
+
+
+def _on(objective: Any, device: torch.device) -> Any:
+    return objective.to(device)
+
+
+def _closable(batches: Iterator[list[Any]]) -> Generator[list[Any], None, None]:
+    """A generator, whose end is that of the iterator too."""
+    yield from batches
+
+
+def _last_scores(text: str) -> dict[str, float]:
+    """Of the last validation in the metrics."""
+    for line in reversed(text.splitlines()):
+        scores = {
+            name.removeprefix(VALIDATION): value for name, value in json.loads(line).items() if VALIDATION in name
+        }
+        if scores:
+            return scores
+    return {}

@@ -1,0 +1,1 @@
+"""Videos and their frames: finding, indexing, decoding."""

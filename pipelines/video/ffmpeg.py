@@ -1,0 +1,113 @@
+"""FFmpeg through PyAV: opening, demuxing, decoding, turning upright."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from pipelines.video.plan import VideoError
+
+if TYPE_CHECKING:
+    VideoPacket = Packet[VideoStream]
+else:
+    VideoPacket = Packet  # generic in the stubs only
+
+
+MAX_PIXELS = 1 << 26  # of one frame: twice 8K
+
+
+# FFmpeg goes by content, not by name: a playlist named .mp4 would make it open whatever the playlist says.
+_ONLY_VIDEOS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "3g2,3gp,asf,av1,avi,dv,flv,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,mxf,"
+    "nut,obu,ogg,webm,yuv4mpegpipe",
+}
+
+
+_ONLY_IMAGES = {"format_whitelist": "jpeg_pipe,png_pipe"}
+
+
+@contextmanager
+def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Opens a file and its video stream, with one decoding thread: the parallel unit is the segment."""
+    try:
+        size = os.stat(path).st_size
+        if size == 0:
+            raise VideoError("empty file (0 bytes)")
+        container = av.open(path, "r", options=_ONLY_VIDEOS)
+    except FileNotFoundError as error:
+        raise VideoError("file not found") from error
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoError(_why_not(path, error)) from error
+    with container:
+        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not streams:
+            sound = " (audio only)" if container.streams.audio else ""
+            raise VideoError(f"no video stream{sound}")
+        stream = streams[0]
+        context = stream.codec_context
+        if context is None:
+            raise VideoError("no decoder for its codec")
+        if not 0 < context.width * context.height <= MAX_PIXELS:
+            limit = f"limit {MAX_PIXELS} pixels"
+            reason = "frame size 0x0" if not context.width * context.height else "frame size too large"
+            raise VideoError(f"{reason} ({context.width}x{context.height}, {limit})")
+        context.thread_count = 1
+        yield container, stream
+
+
+def demux(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
+    """Yields the stream's packets up to the end or to where the file is broken off."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return
+        if packet.size:
+            yield packet
+
+
+def decode_packet(stream: VideoStream, packet: VideoPacket | None) -> list[av.VideoFrame]:
+    """Decodes a packet, or with None what the decoder still holds; damage gives nothing."""
+    try:
+        return stream.codec_context.decode(packet)
+    except av.error.FFmpegError:
+        return []
+
+
+@contextmanager
+def open_image(path: str) -> Iterator[av.VideoFrame]:
+    """Gives the decoded frame of an image file; what fails in it or with it is the image's fault."""
+    try:
+        # By content alone: in a name, a % would be a pattern.
+        with av.open(io.BytesIO(Path(path).read_bytes()), "r", options=_ONLY_IMAGES) as container:
+            yield next(container.decode(video=0))
+    except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
+        raise VideoError(f"{os.path.basename(path)}: not an image that can be read") from error
+
+
+def quarter_turns(frame: av.VideoFrame) -> int:
+    """How often a frame is turned by 90 degrees counter-clockwise to be upright."""
+    return round(frame.rotation / 90) % 4
+
+
+def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """Height and width after rotation."""
+    return (frame.height, frame.width) if quarter_turns(frame) % 2 == 0 else (frame.width, frame.height)
+
+
+def _why_not(path: str, error: Exception) -> str:
+    """Says why a file that is there cannot be opened."""
+    if isinstance(error, av.error.InvalidDataError):
+        with open(path, "rb") as file:
+            cut_off = file.read(8)[4:] == b"ftyp"
+        return "its index (moov) is missing: the file was cut off" if cut_off else "not a video file"
+    return f"cannot be opened ({getattr(error, 'strerror', error)})"

@@ -1,0 +1,41 @@
+"""Which names are those of videos and frames, and in which order frames are."""
+
+import os
+import re
+
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".h264", ".h265", ".hevc", ".ivf", ".m2ts",
+    ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu",
+    ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+})
+# fmt: on
+_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+
+
+def suffix(path: str) -> str:
+    """The extension with its dot, lower case."""
+    return os.path.splitext(path)[1].lower()
+
+
+def is_video(name: str) -> bool:
+    """Whether a file of this name is a video; hidden files are none."""
+    return not name.startswith(".") and suffix(name) in VIDEO_SUFFIXES
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name may be a frame; hidden files are none."""
+    return not name.startswith(".") and suffix(name) in _IMAGE_SUFFIXES
+
+
+def natural_key(name: str) -> tuple[list[int | str], str]:
+    """Sorts names in natural order: frame_9 before frame_10."""
+    # Text and numbers alternate, starting with text.
+    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)], name
+
+
+def list_images(folder: str) -> list[str]:
+    """Names of the images directly in a folder, in natural order: frame_9 before frame_10."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if is_image(entry.name) and entry.is_file()]
+    return sorted(names, key=natural_key)

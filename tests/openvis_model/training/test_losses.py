@@ -1,0 +1,452 @@
+"""The stage 1 losses, against hand-worked numbers and against the Mask2Former of transformers."""
+
+from dataclasses import replace
+from math import inf, log, nan
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import Mask2FormerConfig
+from transformers.models.mask2former.modeling_mask2former import Mask2FormerHungarianMatcher, Mask2FormerLoss
+
+from openvis_model.training.losses import (
+    SetCriterion,
+    SetCriterionConfig,
+    SetLosses,
+    _pairwise_costs,
+    classification_loss,
+    margin_loss,
+)
+
+CONFIG = SetCriterionConfig(num_points=64)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random_batch(layers: int = 2, objects: tuple[int, ...] = (2, 3)) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Mask logits [L, B, 5, 12, 16], objectness logits [L, B, 5] and a frame of 48 x 64 per entry of `objects`."""
+    L, B, N, generator = layers, len(objects), 5, seeded(3)
+    masks = torch.randn(L, B, N, 12, 16, generator=generator) * 3
+    objectness = torch.randn(L, B, N, generator=generator)
+    targets = [torch.rand(M, 48, 64, generator=generator) > 0.6 for M in objects]
+    return masks.requires_grad_(), objectness.requires_grad_(), targets
+
+
+def quadrants(*wanted: int, size: int = 16) -> Tensor:
+    """Masks that each cover one quarter of the frame: 0 and 1 on top, 2 and 3 below."""
+    masks = torch.zeros(4, size, size, dtype=torch.bool)
+    half = size // 2
+    for quarter in range(4):
+        row, column = divmod(quarter, 2)
+        masks[quarter, row * half : (row + 1) * half, column * half : (column + 1) * half] = True
+    return masks[list(wanted)]
+
+
+def confident(masks: Tensor, logit: float = 8.0) -> Tensor:
+    return torch.where(masks, logit, -logit)
+
+
+def total(result: SetLosses) -> Tensor:
+    return torch.stack(list(result.losses.values())).sum()
+
+
+class TestMarginLoss:
+    # cos((1,0), (0,1)) = 0, cos((1,0), (3,4)) = 3/5, cos((0,1), (3,4)) = 4/5.
+    THREE = ((1.0, 0.0), (0.0, 1.0), (3.0, 4.0))
+
+    def test_by_hand(self):
+        # Over margin 0.3: 0, 0.3 and 0.5, each pair in both orders: 2 · 0.8 / 6 = 4/15.
+        assert margin_loss(torch.tensor([self.THREE]), 0.3).item() == pytest.approx(4 / 15)
+        # Over margin -0.5: 0.5, 1.1 and 1.3: 2 · 2.9 / 6.
+        assert margin_loss(torch.tensor([self.THREE]), -0.5).item() == pytest.approx(2.9 / 3)
+
+    def test_mean_over_frames(self):
+        # The second frame's cosines are 0, -1 and 0: no loss, so the mean halves.
+        frames = torch.tensor([self.THREE, ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0))])
+        assert margin_loss(frames, 0.3).item() == pytest.approx(2 / 15)
+
+    def test_ignores_length(self):
+        queries = torch.randn(2, 4, 8, generator=seeded())
+        assert torch.allclose(margin_loss(queries, 0.1), margin_loss(queries * 7, 0.1))
+
+    def test_single_query_has_no_pairs(self):
+        query = torch.randn(2, 1, 4, requires_grad=True)
+        loss = margin_loss(query, -1.0)
+        loss.backward()
+        assert loss.item() == 0
+        assert torch.equal(query.grad, torch.zeros(2, 1, 4))
+
+    @pytest.mark.parametrize("margin", [-0.5, 0.0, 0.3])
+    def test_zero_query_is_safe(self, margin):
+        queries = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]], requires_grad=True)
+        margin_loss(queries, margin).backward()
+        assert torch.equal(queries.grad[0, 0], torch.zeros(2))
+        assert queries.grad.isfinite().all()
+        assert queries.grad[0, 1].abs().sum() > 0
+
+    def test_gradient_pushes_apart(self):
+        queries = torch.tensor([[[1.0, 0.0], [1.0, 0.5]]], requires_grad=True)
+        before = margin_loss(queries, 0.3)
+        before.backward()
+        assert margin_loss(queries.detach() - 0.1 * queries.grad, 0.3) < before
+
+
+class TestClassificationLoss:
+    def test_by_hand(self):
+        # I Eᵀ = (1, 0) and scale ln 3 give odds 3 : 1. Name 0 costs ln(4/3), name 1 costs ln 4, their mean is the loss.
+        tokens, names = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.eye(2)
+        loss = classification_loss(tokens, names, torch.tensor([0, 1]), log(3))
+        assert loss.item() == pytest.approx((log(4 / 3) + log(4)) / 2)
+
+    def test_learnable_scale_gets_a_gradient(self):
+        scale = torch.tensor(1.0, requires_grad=True)
+        classification_loss(torch.tensor([[1.0, 0.0]]), torch.eye(2), torch.tensor([0]), scale).backward()
+        # d/ds of -log softmax = p - 1 with p = e / (e + 1).
+        assert scale.grad.item() == pytest.approx(-1 / (1 + torch.e))
+
+    def test_no_instances_still_carry_a_graph(self):
+        projection = torch.randn(4, 3, requires_grad=True)
+        tokens = torch.zeros(0, 4) @ projection
+        loss = classification_loss(tokens, torch.randn(5, 3), torch.zeros(0, dtype=torch.long), 100.0)
+        loss.backward()
+        assert loss.item() == 0
+        assert torch.equal(projection.grad, torch.zeros(4, 3))
+
+
+class TestConfig:
+    def test_defaults_are_mask2formers(self):
+        ours, theirs = SetCriterionConfig(), Mask2FormerConfig()
+        assert ours.num_points == theirs.train_num_points
+        for name in (
+            "oversample_ratio",
+            "importance_sample_ratio",
+            "class_weight",
+            "mask_weight",
+            "dice_weight",
+            "no_object_weight",
+        ):
+            assert getattr(ours, name) == getattr(theirs, name)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("num_points", 0),
+            ("oversample_ratio", 0.5),
+            ("oversample_ratio", inf),
+            ("importance_sample_ratio", 1.5),
+            ("importance_sample_ratio", -0.1),
+            ("class_weight", -1.0),
+            ("mask_weight", nan),
+            ("dice_weight", inf),
+            ("no_object_weight", 0.0),
+        ],
+    )
+    def test_refuses(self, name, value):
+        with pytest.raises(ValueError, match=f"{name} = {value} is out of range: choose"):
+            replace(CONFIG, **{name: value})
+
+
+class TestPairwiseCosts:
+    def test_by_hand(self):
+        # Two points, targets (1, 0) and (1, 1). sigmoid(ln 3) = 3/4, softplus(ln 3) = ln 4, softplus(-ln 3) = ln 4/3.
+        bce, dice = _pairwise_costs(
+            torch.tensor([[0.0, 0.0], [log(3), log(3)], [log(3), -log(3)]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+        )
+        expected_bce = [
+            [log(2), log(2)],
+            [(log(4 / 3) + log(4)) / 2, log(4 / 3)],  # wrong at one point; right at both
+            [log(4 / 3), (log(4 / 3) + log(4)) / 2],
+        ]
+        expected_dice = [
+            [1 - (2 * 0.5 + 1) / (1 + 1 + 1), 1 - (2 * 1 + 1) / (1 + 2 + 1)],
+            [1 - (2 * 0.75 + 1) / (1.5 + 1 + 1), 1 - (2 * 1.5 + 1) / (1.5 + 2 + 1)],
+            [1 - (2 * 0.75 + 1) / (1 + 1 + 1), 1 - (2 * 1 + 1) / (1 + 2 + 1)],
+        ]
+        assert torch.allclose(bce, torch.tensor(expected_bce))
+        assert torch.allclose(dice, torch.tensor(expected_dice))
+
+
+class TestSetCriterionByHand:
+    # Constant maps make the points irrelevant, but for those in the outermost half pixel, where grid_sample fades to
+    # zero. On a frame this large none of the few seeded points is there.
+    SIZE = 1024
+
+    @pytest.fixture
+    def result(self) -> SetLosses:
+        maps = torch.tensor([-log(3), log(3)])[:, None, None].expand(2, self.SIZE, self.SIZE)
+        criterion = SetCriterion(replace(CONFIG, num_points=4))
+        target = torch.ones(1, self.SIZE, self.SIZE, dtype=torch.bool)
+        objectness = torch.tensor([[[0.0, log(3)]]])
+        return criterion(maps[None, None], objectness, [target], generator=seeded())
+
+    def test_match(self, result):
+        # Query 1 costs 5 · ln(4/3) + 5 · 1/8 - 2 · 3/4, query 0 costs 5 · ln 4 + 5 · 3/6 - 2 · 1/2: query 1 it is.
+        assert [index.tolist() for index in result.matches[0]] == [[1], [0]]
+
+    def test_mask(self, result):
+        # softplus(-ln 3) = ln(4/3) at each point, weight 5.
+        assert result.losses["mask"].item() == pytest.approx(5 * log(4 / 3), rel=1e-5)
+
+    def test_dice(self, result):
+        # p = 3/4 at 4 points, all inside: 1 - (2 · 3 + 1) / (3 + 4 + 1) = 1/8, weight 5.
+        assert result.losses["dice"].item() == pytest.approx(5 / 8, rel=1e-5)
+
+    def test_objectness(self, result):
+        # Query 1 is an object: -ln 3/4, weight 1. Query 0 is none: -ln 1/2, weight 0.1. Normalised by 1.1; weight 2.
+        expected = 2 * (log(4 / 3) + 0.1 * log(2)) / 1.1
+        assert result.losses["objectness"].item() == pytest.approx(expected, rel=1e-5)
+
+    def test_layers_are_summed(self):
+        # With zero logits bce and objectness are ln 2 per layer, at any point and under any matching.
+        masks, objectness, targets = random_batch(layers=3)
+        losses = SetCriterion(CONFIG)(masks * 0, objectness * 0, targets).losses
+        assert losses["mask"].item() == pytest.approx(3 * 5 * log(2), rel=1e-5)
+        assert losses["objectness"].item() == pytest.approx(3 * 2 * log(2), rel=1e-5)
+
+
+class TestAgainstTransformers:
+    """One label stands for "object"; the log-odds x become the logits (x, 0)."""
+
+    @staticmethod
+    def theirs(config: SetCriterionConfig) -> Mask2FormerLoss:
+        hf = Mask2FormerConfig(
+            num_labels=1,
+            train_num_points=config.num_points,
+            oversample_ratio=config.oversample_ratio,
+            importance_sample_ratio=config.importance_sample_ratio,
+            class_weight=config.class_weight,
+            mask_weight=config.mask_weight,
+            dice_weight=config.dice_weight,
+            no_object_weight=config.no_object_weight,
+        )
+        return Mask2FormerLoss(hf, weight_dict={})
+
+    @staticmethod
+    def class_logits(objectness: Tensor) -> Tensor:
+        return torch.stack([objectness, torch.zeros_like(objectness)], dim=-1)
+
+    @pytest.mark.parametrize("importance_sample_ratio", [0.0, 0.75, 1.0])
+    @pytest.mark.parametrize("objects", [(2, 3), (7, 1)])
+    def test_same_losses_and_gradients(self, importance_sample_ratio, objects):
+        config = replace(CONFIG, importance_sample_ratio=importance_sample_ratio)
+        masks, objectness, targets = random_batch(objects=objects)
+        torch.manual_seed(5)  # the order of the draws is the same
+        ours = SetCriterion(config)(masks, objectness, targets).losses
+        gradients = torch.autograd.grad(sum(ours.values()), (masks, objectness))
+
+        torch.manual_seed(5)
+        criterion, labels = self.theirs(config), [torch.zeros(len(target), dtype=torch.long) for target in targets]
+        floats = [target.float() for target in targets]
+        layers = [criterion(m, self.class_logits(o), floats, labels) for m, o in zip(masks, objectness, strict=True)]
+        theirs = {
+            "objectness": sum(config.class_weight * layer["loss_cross_entropy"] for layer in layers),
+            "mask": sum(config.mask_weight * layer["loss_mask"] for layer in layers),
+            "dice": sum(config.dice_weight * layer["loss_dice"] for layer in layers),
+        }
+        for name, loss in theirs.items():
+            assert torch.allclose(ours[name], loss, rtol=1e-5), name
+        expected = torch.autograd.grad(sum(theirs.values()), (masks, objectness))
+        for ours_, theirs_ in zip(gradients, expected, strict=True):
+            assert torch.allclose(ours_, theirs_, atol=1e-6)
+
+    @pytest.mark.parametrize("objects", [(2, 3), (5, 7), (9, 1)])
+    def test_same_matches(self, objects):
+        masks, objectness, targets = random_batch(layers=1, objects=objects)
+        torch.manual_seed(5)
+        ours = SetCriterion(CONFIG)(masks, objectness, targets).matches
+        torch.manual_seed(5)
+        matcher = Mask2FormerHungarianMatcher(2.0, 5.0, 5.0, num_points=CONFIG.num_points)
+        labels = [torch.zeros(len(target), dtype=torch.long) for target in targets]
+        theirs = matcher(masks[0], self.class_logits(objectness[0]), [target.float() for target in targets], labels)
+        for (query, obj), (their_query, their_object) in zip(ours, theirs, strict=True):
+            assert torch.equal(query, their_query)
+            assert torch.equal(obj, their_object)
+
+    def test_same_objectness_with_an_empty_frame(self):
+        masks = confident(quadrants(0, 1, 2, 3))[None, None].expand(1, 2, -1, -1, -1)
+        objectness = torch.randn(1, 2, 4, generator=seeded())
+        targets = [quadrants(2, 1), quadrants()]
+        ours = SetCriterion(CONFIG)(masks, objectness, targets)
+        criterion, labels = self.theirs(CONFIG), [torch.zeros(2, dtype=torch.long), torch.zeros(0, dtype=torch.long)]
+        theirs = criterion(masks[0], self.class_logits(objectness[0]), [t.float() for t in targets], labels)
+        assert ours.losses["objectness"].item() == pytest.approx(2 * theirs["loss_cross_entropy"].item(), rel=1e-5)
+
+
+class TestMatching:
+    def test_clear_cut_masks(self):
+        masks = confident(quadrants(3, 1, 0, 2))[None, None]
+        query, obj = SetCriterion(CONFIG)(masks, torch.zeros(1, 1, 4), [quadrants(0, 3)]).matches[0]
+        assert query.tolist() == [0, 2]
+        assert obj.tolist() == [1, 0]
+        assert query.dtype == obj.dtype == torch.long
+
+    def test_each_layer_has_its_own_and_the_last_is_returned(self):
+        masks = torch.stack([confident(quadrants(0, 1)), confident(quadrants(1, 0))])[:, None]
+        criterion, targets = SetCriterion(CONFIG), [quadrants(0)]
+        good = torch.tensor([[[8.0, -8.0]], [[-8.0, 8.0]]])
+        result = criterion(masks, good, targets, generator=seeded())
+        assert result.matches[0].query_index.tolist() == [1]
+        # The objectness follows the query that fits on each layer: nearly no loss. Swapped, it is wrong everywhere.
+        assert result.losses["objectness"] < 0.01
+        assert criterion(masks, good.flip(0), targets, generator=seeded()).losses["objectness"] > 10
+
+    def test_more_objects_than_queries(self):
+        masks = confident(quadrants(3, 1))[None, None].requires_grad_()
+        result = SetCriterion(CONFIG)(masks, torch.zeros(1, 1, 2), [quadrants(0, 1, 2, 3)])
+        assert result.matches[0].query_index.tolist() == [0, 1]
+        assert result.matches[0].object_index.tolist() == [3, 1]
+        total(result).backward()
+        assert masks.grad.isfinite().all()
+
+    def test_objectness_decides_between_equal_masks(self):
+        masks = confident(quadrants(0, 0, 0))[None, None]
+        result = SetCriterion(CONFIG)(masks, torch.tensor([[[-1.0, 2.0, 0.0]]]), [quadrants(0)])
+        assert result.matches[0].query_index.tolist() == [1]
+
+
+class TestEmptyFrames:
+    @pytest.mark.parametrize("objects", [(0, 3), (2, 0), (0, 0)])
+    def test_finite_with_gradients(self, objects):
+        masks, objectness, targets = random_batch(objects=objects)
+        result = SetCriterion(CONFIG)(masks, objectness, targets)
+        total(result).backward()
+        assert [len(match.query_index) for match in result.matches] == list(objects)
+        assert total(result).isfinite()
+        assert masks.grad.isfinite().all()
+        assert objectness.grad.abs().min() > 0
+        for frame, M in enumerate(objects):
+            assert (masks.grad[:, frame].abs().sum() > 0) == (M > 0)
+
+    def test_a_batch_without_objects_only_has_objectness(self):
+        masks, objectness, targets = random_batch(layers=1, objects=(0, 0))
+        losses = SetCriterion(CONFIG)(masks, torch.zeros_like(objectness), targets).losses
+        assert losses["mask"].item() == losses["dice"].item() == 0
+        # All are "no object" at p = 1/2: the mean is ln 2 whatever no_object_weight is.
+        assert losses["objectness"].item() == pytest.approx(2 * log(2))
+
+
+class TestSampling:
+    def test_generator_reproduces(self):
+        masks, objectness, targets = random_batch()
+        before = torch.random.get_rng_state()
+        one, same, other = (
+            total(SetCriterion(CONFIG)(masks, objectness, targets, generator=seeded(s))) for s in (1, 1, 2)
+        )
+        assert one == same
+        assert one != other
+        assert torch.equal(before, torch.random.get_rng_state())
+
+    def test_points_gather_on_the_outline(self):
+        # A ramp from -8 to 8 whose outline is the middle column. All 64 points are the least certain of 640.
+        ramp = torch.linspace(-8, 8, 64).expand(1, 1, 64, 64)
+        criterion = SetCriterion(replace(CONFIG, oversample_ratio=10.0, importance_sample_ratio=1.0))
+        # Away from the top and bottom edges, where maps fade to 0 as well.
+        x, y = criterion._hard_points(ramp, seeded())[0].unbind(dim=-1)
+        inner = (y > 1 / 64) & (y < 63 / 64)
+        assert inner.sum() > 40
+        assert (x[inner] - 0.5).abs().max() < 0.1
+
+    def test_targets_at_any_resolution_and_type(self):
+        masks = confident(quadrants(0, 1))[None, None].expand(1, 2, -1, -1, -1)
+        criterion, objectness = SetCriterion(CONFIG), torch.zeros(1, 2, 2)
+        plain = [quadrants(1, size=64), quadrants(0, 1, size=32)]
+        as_bytes = [mask.to(torch.uint8) * 255 for mask in plain]
+        one = criterion(masks, objectness, plain, generator=seeded())
+        same = criterion(masks, objectness, as_bytes, generator=seeded())
+        assert one.losses == same.losses
+        assert [match.query_index.tolist() for match in one.matches] == [[1], [0, 1]]
+
+    def test_layers_may_be_a_sequence(self):
+        masks, objectness, targets = random_batch()
+        stacked = SetCriterion(CONFIG)(masks, objectness, targets, generator=seeded())
+        listed = SetCriterion(CONFIG)(list(masks), list(objectness), targets, generator=seeded())
+        assert stacked.losses == listed.losses
+
+
+class TestNormaliser:
+    def test_num_masks(self):
+        masks, objectness, targets = random_batch()
+
+        def losses(num_masks):
+            criterion = SetCriterion(CONFIG)
+            return criterion(masks, objectness, targets, generator=seeded(), num_masks=num_masks).losses
+
+        own, ten, none = losses(None), losses(10.0), losses(0.0)
+        for name in ("mask", "dice"):
+            assert ten[name].item() == pytest.approx(own[name].item() * 5 / 10, rel=1e-5)  # the batch has 2 + 3 masks
+            assert none[name].item() == pytest.approx(own[name].item() * 5, rel=1e-5)  # never below 1
+        assert own["objectness"] == ten["objectness"] == none["objectness"]
+
+
+class TestGradients:
+    def test_masks_of_matched_queries_and_objectness_of_all(self):
+        masks, objectness, targets = random_batch(layers=1)
+        result = SetCriterion(CONFIG)(masks, objectness, targets, generator=seeded())
+        total(result).backward()
+        for frame, match in enumerate(result.matches):
+            learns = masks.grad[0, frame].abs().sum(dim=(1, 2)) > 0
+            assert learns.nonzero()[:, 0].tolist() == match.query_index.tolist()
+            # A step downhill raises matched queries and lowers the others.
+            assert torch.equal(objectness.grad[0, frame] < 0, learns)
+
+    def test_descending_learns_the_masks(self):
+        masks, objectness, targets = torch.zeros(1, 1, 3, 16, 16), torch.zeros(1, 1, 3), [quadrants(0, 3)]
+        masks += 0.1 * torch.randn(masks.shape, generator=seeded())
+        optimiser = torch.optim.Adam([masks.requires_grad_(), objectness.requires_grad_()], lr=0.3)
+        criterion, generator = SetCriterion(CONFIG), seeded()
+        for _ in range(60):
+            optimiser.zero_grad()
+            result = criterion(masks, objectness, targets, generator=generator)
+            total(result).backward()
+            optimiser.step()
+        query, obj = result.matches[0]
+        assert ((masks[0, 0, query] > 0) == targets[0][obj]).float().mean() > 0.95
+        assert (objectness[0, 0] > 0).sum() == 2
+
+    def test_float32_under_autocast(self):
+        masks, objectness, targets = random_batch()
+        queries, names = torch.randn(2, 4, 8, generator=seeded()), torch.randn(3, 8, generator=seeded(1))
+
+        def losses() -> list[Tensor]:
+            proposal = SetCriterion(CONFIG)(masks, objectness, targets, generator=seeded())
+            naming = classification_loss(queries[0], names, torch.tensor([0, 1, 2, 0]), 10.0)
+            return [*proposal.losses.values(), margin_loss(queries, 0.1), naming]
+
+        plain = losses()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert losses() == plain
+            # Both logits are 1 in bfloat16; only float32 sees that the second query fits the full frame better.
+            maps = torch.tensor([1.0, 1.002])[:, None, None].expand(1, 1, 2, 64, 64)
+            full = torch.ones(1, 64, 64, dtype=torch.bool)
+            assert SetCriterion(CONFIG)(maps, torch.zeros(1, 1, 2), [full]).matches[0].query_index.tolist() == [1]
+        halves = SetCriterion(CONFIG)(masks.bfloat16(), objectness.bfloat16(), targets)
+        assert halves.losses["mask"].dtype == torch.float32
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("value", [nan, inf, -inf])
+    @pytest.mark.parametrize("objects", [(2, 3), (0, 0)])
+    def test_bad_objectness(self, value, objects):
+        masks, objectness, targets = random_batch(objects=objects)
+        objectness.data[1, 0, 2] = value
+        with pytest.raises(ValueError, match=r"objectness .* training diverged"):
+            SetCriterion(CONFIG)(masks, objectness, targets)
+
+    @pytest.mark.parametrize("value", [nan, inf, -inf, 3e38])
+    def test_bad_masks(self, value):
+        masks, objectness, targets = random_batch()
+        masks.data[1, 0, 2] = value
+        with pytest.raises(ValueError, match=r"mask cost .* training diverged"):
+            SetCriterion(CONFIG)(masks, objectness, targets)
+
+    def test_layers_disagree(self):
+        masks, objectness, targets = random_batch(layers=2)
+        with pytest.raises(ValueError, match="2 layers of masks but 1 of objectness"):
+            SetCriterion(CONFIG)(list(masks), list(objectness[:1]), targets)
+
+    def test_frames_disagree(self):
+        masks, objectness, targets = random_batch()
+        with pytest.raises(ValueError, match="2 frames but 1 targets"):
+            SetCriterion(CONFIG)(masks, objectness, targets[:1])

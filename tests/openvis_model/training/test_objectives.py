@@ -1,0 +1,187 @@
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from openvis_model.config import mini
+from openvis_model.inst_former import InstFormer
+from openvis_model.training.losses import SetCriterionConfig
+from openvis_model.training.objectives import (
+    InstanceObjective,
+    InstanceObjectiveConfig,
+    TrackingObjective,
+    TrackingObjectiveConfig,
+    predictions,
+    presence,
+    targets,
+)
+from openvis_model.training.training_clip import TrainingClip
+from openvis_model.vocabulary import prompt_words
+from openvis_model.weights.checkpoint import load_checkpoint
+
+NAMES = ("red star", "blue disc", "green ring")
+POINTS = SetCriterionConfig(num_points=64)
+
+
+@pytest.fixture
+def model() -> InstFormer:
+    torch.manual_seed(0)
+    return InstFormer(mini(prompt_words(NAMES)))
+
+
+def clip(seed: int, shown: list[list[int]], frames: int = 3) -> TrainingClip:
+    """`shown` says for each object in which frames it is; objects are squares side by side."""
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((len(shown), frames, 64, 96), dtype=bool)
+    for number, times in enumerate(shown):
+        masks[number, times, 8:40, 30 * number : 30 * number + 24] = True
+    return TrainingClip(
+        frames=rng.integers(0, 256, (frames, 64, 96, 3), dtype=np.uint8),
+        masks=masks,
+        categories=np.arange(len(shown)) % len(NAMES),
+        seed=seed,
+    )
+
+
+CLIPS = [clip(1, [[0, 1, 2], [0, 2]]), clip(2, [[1]]), clip(3, [])]
+
+
+def test_presence_and_targets_of_a_clip() -> None:
+    assert presence(CLIPS[0]).tolist() == [[True, True, True], [True, False, True]]
+    assert [tuple(masks.shape) for masks in targets(CLIPS[0])] == [(2, 64, 96), (1, 64, 96), (2, 64, 96)]
+    assert [len(masks) for masks in targets(CLIPS[2])] == [0, 0, 0]
+
+
+def test_predictions_need_an_object_seen_before() -> None:
+    assert predictions(presence(CLIPS[0])) == 3
+    assert predictions(presence(CLIPS[1])) == 0
+    assert predictions(presence(CLIPS[2])) == 0
+
+
+def test_counts_of_stage_1(model: InstFormer) -> None:
+    objective = InstanceObjective(model, NAMES, InstanceObjectiveConfig())
+    # 5 masks, 1 and none; of 16 queries a frame the unmatched ones weigh 0.1
+    expected = [6, 6 + 0.1 * (9 * 16 - 6), 9, 6]
+    assert objective.counts(CLIPS).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["instances", "tracking"])
+def test_losses_and_gradients_of_parts_add_up(model: InstFormer, kind: str) -> None:
+    model = copy.deepcopy(model)
+    objective = (
+        InstanceObjective(model, NAMES, InstanceObjectiveConfig(criterion=POINTS))
+        if kind == "instances"
+        else TrackingObjective(model, TrackingObjectiveConfig(criterion=POINTS))
+    )
+    objective.eval()  # batch norm of this small backbone would tie the clips of a batch together
+    total = objective.counts(CLIPS)
+    parameters = [parameter for group in objective.parameter_groups().values() for parameter in group]
+    whole = objective(CLIPS, total)
+    gradients = torch.autograd.grad(sum(whole.values()), parameters)
+    parts = [objective([one], total) for one in CLIPS]
+    summed = [
+        sum(gradient)
+        for gradient in zip(*(torch.autograd.grad(sum(part.values()), parameters) for part in parts), strict=True)
+    ]
+    for name, value in whole.items():
+        assert sum(part[name].item() for part in parts) == pytest.approx(value.item(), rel=1e-4, abs=1e-6), name
+    largest = max(float(gradient.abs().max()) for gradient in gradients)
+    for one, other in zip(gradients, summed, strict=True):
+        assert (one - other).abs().max() < 1e-3 * largest
+
+
+def test_stage_1_trains_everything_that_it_says_and_nothing_else(model: InstFormer) -> None:
+    objective = InstanceObjective(model, NAMES, InstanceObjectiveConfig(criterion=POINTS))
+    groups = objective.parameter_groups()
+    assert set(groups) == {"backbone", "proposals", "inst_clip"}
+    grouped = {id(parameter) for group in groups.values() for parameter in group}
+    assert grouped == {id(parameter) for parameter in objective.parameters() if parameter.requires_grad}
+    losses = objective(CLIPS, objective.counts(CLIPS))
+    assert set(losses) == {"objectness", "mask", "dice", "margin", "classification"}
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None for group in groups.values() for parameter in group)
+
+
+def test_classification_does_not_reach_the_proposals(model: InstFormer) -> None:
+    objective = InstanceObjective(model, NAMES, InstanceObjectiveConfig(criterion=POINTS))
+    objective(CLIPS[:1], objective.counts(CLIPS[:1]))["classification"].backward()
+    assert all(parameter.grad is None for parameter in model.mask_proposal.parameters())
+    assert model.classifier.instance_tokens.grad is not None
+
+
+def test_weights_of_zero_leave_losses_out(model: InstFormer) -> None:
+    config = InstanceObjectiveConfig(criterion=POINTS, margin_weight=0, classification_weight=0)
+    objective = InstanceObjective(model, NAMES, config)
+    assert set(objective(CLIPS, objective.counts(CLIPS))) == {"objectness", "mask", "dice"}
+    assert set(objective.parameter_groups()) == {"backbone", "proposals"}
+    assert not any(parameter.requires_grad for parameter in model.classifier.parameters())
+
+
+def test_each_matched_query_learns_its_objects_name(model: InstFormer) -> None:
+    """The loss of the last decoder layer's matches, worked out one instance at a time."""
+    objective = InstanceObjective(model, NAMES, InstanceObjectiveConfig(criterion=POINTS, classification_weight=1))
+    objective.eval()
+    one = CLIPS[0]
+    loss = objective([one], objective.counts([one]))["classification"].item()
+    frames = torch.from_numpy(one.frames)
+    layers = model.mask_proposal.layers(frames)
+    found = objective.criterion(
+        [layer.mask_logits for layer in layers],
+        [layer.objectness_logits for layer in layers],
+        targets(one),
+        generator=torch.Generator().manual_seed(one.seed),
+    )
+    expected, count = 0.0, 0
+    for t, match in enumerate(found.matches):
+        present = np.flatnonzero(presence(one)[:, t])
+        for query, number in zip(match.query_index, match.object_index, strict=True):
+            masks = layers[-1].mask_logits[t : t + 1, query : query + 1]
+            token = model.classifier(frames[t : t + 1], masks, query.view(1, 1))[0, 0]
+            logits = objective.logit_scale * objective.embeddings @ token
+            expected -= logits.log_softmax(0)[one.categories[present[number]]].item()
+            count += 1
+    assert count == 5
+    assert loss == pytest.approx(expected / count, rel=1e-4)
+
+
+def test_tracking_tokens_are_those_of_the_matched_queries(model: InstFormer) -> None:
+    objective = TrackingObjective(model, TrackingObjectiveConfig(criterion=POINTS))
+    tokens, present = objective.aligned_tokens(CLIPS)
+    assert tokens.shape == (3, 3, 2, model.rollout_tracker.width)
+    assert present[0].T.tolist() == presence(CLIPS[0]).tolist()
+    assert not present[2].any()
+    every = model(torch.from_numpy(CLIPS[0].frames))
+    for t, instances in enumerate(every):
+        candidates = instances.tracking_tokens("instance_query")
+        for token, here in zip(tokens[0, t], present[0, t], strict=True):
+            nearest = (candidates - token).abs().amax(1).min()
+            assert not here or nearest < 1e-4
+
+
+def test_stage_2_trains_the_tracker_alone(model: InstFormer) -> None:
+    objective = TrackingObjective(model, TrackingObjectiveConfig(criterion=POINTS))
+    objective(CLIPS, objective.counts(CLIPS))["tracking"].backward()
+    with_gradient = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert with_gradient
+    assert all(name.startswith("rollout_tracker.") for name in with_gradient)
+
+
+def test_saved_objectives_are_checkpoints(model: InstFormer, tmp_path: Path) -> None:
+    InstanceObjective(model, NAMES, InstanceObjectiveConfig()).save(tmp_path / "one")
+    TrackingObjective(load_checkpoint(tmp_path / "one"), TrackingObjectiveConfig()).save(tmp_path / "two")
+    assert (tmp_path / "two" / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("margin", 1.5), ("margin_weight", -1.0), ("classification_weight", -2.0)]
+)
+def test_bad_weights_are_named(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"{field}.*{value}"):
+        InstanceObjectiveConfig(**{field: value})
+
+
+def test_a_temperature_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="temperature: expected more than 0, got 0"):
+        TrackingObjectiveConfig(temperature=0)

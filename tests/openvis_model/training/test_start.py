@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from openvis_model.config import mini
+from openvis_model.inst_clip import InstClipConfig
+from openvis_model.inst_former import InstFormer
+from openvis_model.rollout_tracker import RolloutTrackerConfig
+from openvis_model.training.start import StartConfig, start_model
+from openvis_model.vocabulary import prompt_words
+from openvis_model.weights.checkpoint import fingerprint, save_checkpoint
+
+NAMES = ("red star", "blue disc")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    torch.manual_seed(3)
+    save_checkpoint(InstFormer(mini(prompt_words(NAMES))), tmp_path / "checkpoint")
+    return str(tmp_path / "checkpoint")
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    states = one.state_dict(), other.state_dict()
+    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_a_preset_starts_the_same_each_time() -> None:
+    one, again = (start_model(StartConfig(preset="mini"), NAMES) for _ in range(2))
+    other = start_model(StartConfig(preset="mini", seed=1), NAMES)
+    assert fingerprint(one) == fingerprint(again) != fingerprint(other)
+    assert one.config == mini(prompt_words(NAMES))
+
+
+def test_a_start_leaves_the_callers_random_numbers_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    start_model(StartConfig(preset="mini"), NAMES)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_checkpoint_is_taken_as_it_is(checkpoint: str) -> None:
+    torch.manual_seed(3)
+    expected = fingerprint(InstFormer(mini(prompt_words(NAMES))))
+    assert fingerprint(start_model(StartConfig(checkpoint=checkpoint), NAMES)) == expected
+
+
+def test_parts_come_from_checkpoints(checkpoint: str) -> None:
+    source = start_model(StartConfig(checkpoint=checkpoint), NAMES)
+    model = start_model(StartConfig(preset="mini", clip=checkpoint, mask2former=checkpoint), NAMES)
+    assert same(model.text_encoder, source.text_encoder)
+    assert same(model.mask_proposal, source.mask_proposal)
+    assert not same(model.rollout_tracker, source.rollout_tracker)
+    class_token = source.classifier.visual.class_embedding + source.classifier.visual.positional_embedding[0]
+    assert torch.equal(model.classifier.instance_tokens[0], class_token)
+
+
+def test_another_tracker_leaves_the_rest(checkpoint: str) -> None:
+    source = start_model(StartConfig(checkpoint=checkpoint), NAMES)
+    config = RolloutTrackerConfig(kind="gru")
+    model = start_model(StartConfig(checkpoint=checkpoint, rollout_tracker=config), NAMES)
+    assert model.config.rollout_tracker == config
+    assert same(model.classifier, source.classifier)
+    assert same(model.mask_proposal, source.mask_proposal)
+
+
+def test_another_inst_clip_keeps_clip_proposals_and_tracker(checkpoint: str) -> None:
+    source = start_model(StartConfig(checkpoint=checkpoint), NAMES)
+    config = InstClipConfig(register=False)
+    model = start_model(StartConfig(checkpoint=checkpoint, inst_clip=config), NAMES)
+    assert model.config.inst_clip == config
+    assert same(model.mask_proposal, source.mask_proposal)
+    assert same(model.rollout_tracker, source.rollout_tracker)
+    assert torch.equal(model.classifier.visual.proj, source.classifier.visual.proj)
+
+
+def test_another_classifier(checkpoint: str) -> None:
+    model = start_model(StartConfig(checkpoint=checkpoint, classifier="crop_clip"), NAMES)
+    assert model.config.classifier == "crop_clip"
+
+
+@pytest.mark.parametrize("values", [{}, {"checkpoint": "a", "preset": "mini"}])
+def test_one_start_is_needed(values: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="either checkpoint or preset"):
+        StartConfig(**values)
+
+
+@pytest.mark.usefixtures("as_user")
+def test_an_unknown_preset_is_named() -> None:
+    with pytest.raises(ValueError, match="start.preset: unknown value 'tiny'"):
+        StartConfig(preset="tiny")
+
+
+def test_a_checkpoint_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match="nowhere: not a checkpoint folder"):
+        start_model(StartConfig(checkpoint="nowhere"), NAMES)

@@ -1,0 +1,62 @@
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from pipelines.archive.export import ExportSummary
+from pipelines.archive.tables import Results
+from pipelines.storage.files import Storage
+from tests.pipelines.archive.exports import export, put
+from tests.pipelines.archive.labels import part_name
+
+
+def test_cvat_has_a_file_per_video(labels: str, tmp_path: Path) -> None:
+    assert export(labels, tmp_path / "out", "cvat") == ExportSummary(videos=2, tracks=4)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.xml", "b-2.xml"]
+    root = ElementTree.parse(tmp_path / "out/a.xml").getroot()  # noqa: S314 - our own
+    assert root.findtext("version") == "1.1"
+    assert root.findtext("meta/task/size") == "10"
+    assert [label.text for label in root.iterfind("meta/task/labels/label/name")] == ["moon", "ring & disc", "star"]
+    boxes = {
+        track.get("label"): [(int(b.get("frame", "")), b.get("outside"), b.get("xtl"), b.get("ybr")) for b in track]
+        for track in root.iterfind("track")
+    }
+    assert boxes == {
+        "star": [(0, "0", "0", "2"), (3, "0", "1", "2"), (6, "0", "2", "2"), (9, "1", "2", "2")],
+        # Out of sight in frame 6, and seen until the last frame, behind which there is none to say it is outside.
+        "ring & disc": [(3, "0", "1", "3"), (6, "1", "1", "3"), (9, "0", "3", "3")],
+    }
+
+
+@pytest.mark.parametrize(
+    ("fps", "duration_s", "looked_at"),
+    [
+        (24.0, 2.0, (0, 5, 10, 15, 20, 24, 29, 34, 39, 44)),  # 5 a second
+        (29.97, 1.0, (0, 6, 12, 18, 24)),
+        (30.0, 1.0, (0, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24, 26, 27, 28, 29)),
+        (10.0, 1.01, tuple(range(10))),  # each; the file says that it is a little longer
+    ],
+)
+def test_in_cvat_a_track_that_is_always_seen_is_never_outside(
+    fps: float, duration_s: float, looked_at: tuple[int, ...], tmp_path: Path
+) -> None:
+    results = Results(Storage(str(tmp_path / "labels")))
+    gap = looked_at[:3] + looked_at[5:]
+    videos = {"a": {0: ("star", 0.9, looked_at), 1: ("moon", 0.9, gap)}}
+    put(results, part_name(1), videos, fps=fps, duration_s=duration_s, expected_frames=len(looked_at))
+    export(results.storage.root, tmp_path / "out", "cvat")
+    root = ElementTree.parse(tmp_path / "out/a.xml").getroot()  # noqa: S314 - our own
+    always, hidden = (
+        {int(box.get("frame", "")): box.get("outside") for box in track} for track in root.iterfind("track")
+    )
+    assert always == dict.fromkeys(looked_at, "0")
+    (outside,) = [frame for frame, value in hidden.items() if value == "1"]
+    assert looked_at[2] < outside <= looked_at[4]
+    assert hidden.keys() - {outside} == set(gap)
+
+
+def test_files_of_an_earlier_export_do_not_stay(labels: str, tmp_path: Path) -> None:
+    export(labels, tmp_path / "out", "cvat")
+    (tmp_path / "out/notes.xml").write_text("mine")
+    assert export(labels, tmp_path / "out", "cvat", min_score=0.8) == ExportSummary(videos=1, tracks=1)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.xml", "notes.xml"]

@@ -1,0 +1,157 @@
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.archive.compaction import CompactConfig, compact, settle
+from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.storage.files import Storage
+from pipelines.storage.lease import hold_lease
+from tests.pipelines.archive.labels import part_name, put_part
+
+
+@pytest.fixture(params=["folder", "s3"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """Gives a new output each time."""
+    root = str(tmp_path) if request.param == "folder" else request.getfixturevalue("bucket")
+    return lambda name: f"{root}/{name}"
+
+
+def tables(output: str) -> dict[str, list[dict[str, Any]]]:
+    results = Results(Storage(output))
+    keys = {"videos": ["video_id"], "tracks": ["video_id", "track_id"], "masks": ["video_id", "track_id", "frame"]}
+    return {
+        table: results.read(table).sort_by([(key, "ascending") for key in keys[table]]).to_pylist() for table in keys
+    }
+
+
+def files(output: str) -> set[str]:
+    return {path for table in SCHEMAS for path in Storage(output).list(table)}
+
+
+def settled(output: str) -> None:
+    with hold_lease(Storage(output)) as lease:
+        settle(Results(Storage(output)), lease)
+
+
+class Crash(BaseException):
+    """The process dies."""
+
+
+@contextmanager
+def crash_before(operation: int | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Lets everything that changes the tables break off before the nth such operation; yields those that were done."""
+    done: list[str] = []
+
+    def counted(method: Callable[..., Any]) -> Callable[..., Any]:
+        def act(self: Storage, *arguments: Any) -> Any:
+            if len(done) == operation:
+                raise Crash
+            done.append(method.__name__)
+            return method(self, *arguments)
+
+        return act
+
+    with monkeypatch.context() as patch:
+        for name in ("put", "remove"):
+            patch.setattr(Storage, name, counted(getattr(Storage, name)))
+        yield done
+
+
+def next_run(output: str) -> None:
+    """Labels b, which failed, and c anew, and d; what there is already is left."""
+    settled(output)
+    results = Results(Storage(output))
+    there = {each["video_id"]: each for each in results.read("tracks").to_pylist()}
+    todo = [name for name in ("b", "c", "d") if there.get(name, {"category": "old"})["category"] != "new"]
+    if todo:
+        put_part(results, f"{results.next_run()}-{0:012x}", *todo, category="new")
+    settled(output)
+
+
+def test_a_crash_between_any_two_writes_is_never_seen(
+    output: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(name: str) -> str:
+        root = output(name)
+        results = Results(Storage(root))
+        put_part(results, part_name(1), "a", "c", category="old")
+        put_part(results, part_name(1, 1), "b", status="failed", error="cut off", tracks=0)
+        return root
+
+    root = begin("whole")
+    before = tables(root)
+    with crash_before(None, monkeypatch) as operations:
+        next_run(root)
+    after = tables(root)
+    assert [each["category"] for each in after["tracks"]] == ["old", "new", "new", "new"]
+    assert len(files(root)) == 6  # the new part, and what a is merged into
+    assert len(operations) > 10
+
+    for n in range(len(operations)):
+        root = begin(f"crash-{n}")
+        with crash_before(n, monkeypatch), pytest.raises(Crash):
+            next_run(root)
+        found = tables(root)
+        names = [each["video_id"] for each in found["videos"]]
+        assert names in (["a", "b", "c"], ["a", "b", "c", "d"])
+        for table in SCHEMAS:  # each video is as it was or as it becomes, in all tables
+            rows = {name: [row for row in found[table] if row["video_id"] == name] for name in names}
+            for name, its in rows.items():
+                old, new = ([row for row in each[table] if row["video_id"] == name] for each in (before, after))
+                assert its == (new if len(names) == 4 else old), (n, table, name)
+        next_run(root)
+        assert tables(root) == after
+        assert len(files(root)) <= 6
+
+
+def test_what_counts_does_not_change_when_the_rest_is_removed(output: Callable[[str], str]) -> None:
+    root = output("labels")
+    results = Results(Storage(root))
+    put_part(results, part_name(1), "a", "b", "c")
+    put_part(results, part_name(2), "b", category="new")
+    put_part(results, part_name(3), "c", status="failed", tracks=0)
+    put_part(results, part_name(4), "d", status="failed", tracks=0)
+    put_part(results, part_name(5), "e")
+    results.storage.remove(f"videos/{part_name(5)}.parquet")
+    before = tables(root)
+    settled(root)
+    assert tables(root) == before
+    assert sum(videos.num_rows for videos in results.listed(results.parts())) == 4  # each video once
+    names = {path.partition("/")[2] for path in files(root)}
+    assert {f"{part_name(2)}.parquet", f"{part_name(4)}.parquet"} < names
+    assert len(names) == 3
+    left = files(root)
+    settled(root)
+    assert files(root) == left
+
+
+def test_small_parts_become_large_ones(output: Callable[[str], str]) -> None:
+    root = output("labels")
+    results = Results(Storage(root))
+    for i in range(9):
+        put_part(results, part_name(1, i), f"v{i}")
+    before, size = tables(root), sum(size for table in SCHEMAS for _, size in results.storage.sizes(table))
+    summary = compact(CompactConfig(output=root, part_mb=size / 3 / 1e6))
+    assert (summary.parts_before, summary.parts) == (9, 3)
+    assert tables(root) == before
+    assert summary.bytes == sum(size for table in SCHEMAS for _, size in results.storage.sizes(table)) < size
+    summary = compact(CompactConfig(output=root))
+    assert (summary.parts_before, summary.parts) == (3, 1)
+    assert tables(root) == before
+    assert compact(CompactConfig(output=root)).parts == 1
+
+
+def test_what_cannot_be_compacted_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="output: .*absent has no labels; give the output of a labelling run"):
+        compact(CompactConfig(output=str(tmp_path / "absent")))
+    with pytest.raises(ValueError, match="part_mb: expected more than 0, got 0"):
+        CompactConfig(output="x", part_mb=0)
+    with pytest.raises(ValueError, match="output: .* has no labels; give the output of a labelling run"):
+        compact(CompactConfig(output=str(tmp_path)))
+    assert not list(tmp_path.iterdir())
+    put_part(Results(Storage(str(tmp_path))), part_name(1), "a")
+    with hold_lease(Storage(str(tmp_path))), pytest.raises(ValueError, match="is being written by another run"):
+        compact(CompactConfig(output=str(tmp_path)))

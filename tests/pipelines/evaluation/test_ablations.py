@@ -1,0 +1,137 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+
+from openvis_model.association import AssociationConfig
+from openvis_model.config import mini
+from openvis_model.inst_former import InstFormer
+from openvis_model.vocabulary import prompt_words
+from openvis_model.weights.checkpoint import save_checkpoint
+from pipelines.evaluation.ablations import (
+    REPORT,
+    AblationsConfig,
+    ClaimConfig,
+    Finding,
+    ModelConfig,
+    RowConfig,
+    run_ablations,
+)
+from pipelines.evaluation.sweep import BenchmarkConfig
+from pipelines.metrics.intervals import Difference
+from pipelines.shapes.categories import CATEGORIES
+from pipelines.shapes.files import write_split
+from pipelines.shapes.scenes import SceneConfig
+
+HUNGARIAN = AssociationConfig(kind="hungarian", token="query")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def ablations(tmp_path: Path, **changes: Any) -> AblationsConfig:
+    config = AblationsConfig(
+        output=str(tmp_path / "ablations"),
+        models=[ModelConfig(name="a", configs=["a.yaml"]), ModelConfig(name="b", configs=["a.yaml", "b.yaml"])],
+        datasets=[
+            BenchmarkConfig(name="novel", protocol="shapes", ground_truth=str(tmp_path / "novel/instances.json"))
+        ],
+        rows=[
+            RowConfig(table="5", name="first", model="a", dataset="novel", association=HUNGARIAN, paper=1.09),
+            RowConfig(table="5", name="second", model="b", dataset="novel", association=HUNGARIAN),
+            RowConfig(table="6", name="third", model="b", dataset="novel", association=AssociationConfig(kind="iou")),
+            RowConfig(table="6", name="fourth", model="b", dataset="novel", association=HUNGARIAN),
+        ],
+        claims=[ClaimConfig(better="second", worse="first"), ClaimConfig(better="fourth", worse="second")],
+    )
+    return replace(config, **changes)
+
+
+@pytest.mark.slow
+def test_rows_from_training_to_table(tmp_path: Path) -> None:
+    write_split(tmp_path, "novel", 2, 0, SceneConfig(frames=4))
+    asked: list[tuple[str, str]] = []
+
+    def train(model: ModelConfig, output: str) -> None:
+        asked.append((model.name, Path(output).relative_to(tmp_path).as_posix()))
+        if not Path(output).exists():
+            torch.manual_seed(len(asked))
+            Path(output).mkdir(parents=True)
+            save_checkpoint(InstFormer(mini(prompt_words(each.name for each in CATEGORIES))), Path(output, "model"))
+
+    config = ablations(tmp_path)
+    findings = run_ablations(config, train)
+    assert asked == [("a", "ablations/models/a"), ("b", "ablations/models/b")]
+    assert [finding.claim for finding in findings] == config.claims
+    assert findings[1] == Finding(claim=config.claims[1], difference=Difference(0.0, 0.0, 0.0))  # the same cell
+    assert findings[1].verdict == "undecided"
+    cells = sorted(path.parent.name for path in (tmp_path / "ablations").rglob("result.json"))
+    assert cells == ["a,novel,hungarian-query-0.7", "b,novel,hungarian-query-0.7", "b,novel,iou-0.7"]
+    table = (tmp_path / "ablations" / REPORT).read_text()
+    assert table.startswith("### Table 5\n\n| | videos | paper, BURST | AP | micro AP |")
+    assert "| first | novel | 1.09 | 0." in table
+    assert "| fourth > second | +0.0 AP | +0.0 to +0.0 | undecided |" in table
+
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "ablations").rglob("result.json")}
+    run_ablations(config, train)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.01, 0.02, "holds"), (-0.01, 0.02, "undecided"), (-0.02, -0.01, "reversed")]
+)
+def test_verdicts(low: float, high: float, verdict: str) -> None:
+    finding = Finding(claim=ClaimConfig(better="a", worse="b"), difference=Difference((low + high) / 2, low, high))
+    assert finding.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"models": [ModelConfig(name="a", configs=[]), ModelConfig(name="a", configs=[])]},
+            "models: name 'a' is there",
+        ),
+        ({"models": [ModelConfig(name="a", configs=[])]}, "rows: second: model: unknown value 'b'; choose from a"),
+        (
+            {"claims": [ClaimConfig(better="first", worse="x")]},
+            "claims: worse: unknown value 'x'; choose from first, s",
+        ),
+        (
+            {"claims": [ClaimConfig(better="first", worse="second", number="AP95")]},
+            "claims: first: number: unknown value 'AP95'; choose from AP, base/AP",
+        ),
+        (
+            {"datasets": [BenchmarkConfig(name="novel", protocol="uvo", ground_truth="a.json")]},
+            "datasets: novel: protocol: expected shapes, got uvo",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        ablations(tmp_path, **changes)
+
+
+def test_claims_are_about_one_data_set(tmp_path: Path) -> None:
+    config = ablations(tmp_path)
+    datasets = [*config.datasets, BenchmarkConfig(name="hard", protocol="shapes", ground_truth="b.json")]
+    rows = [config.rows[0], replace(config.rows[1], dataset="hard")]
+    with pytest.raises(ValueError, match="claims: second and first are rows of different data sets"):
+        replace(config, datasets=datasets, rows=rows, claims=config.claims[:1])
+
+
+def test_a_row_that_fails_is_named(tmp_path: Path) -> None:
+    write_split(tmp_path, "novel", 1, 0, SceneConfig(frames=2))
+    (tmp_path / "novel/videos" / next((tmp_path / "novel/videos").iterdir()).name).write_bytes(b"junk")
+    model = Path(ablations(tmp_path).model_path("a"), "model")
+    save_checkpoint(InstFormer(mini(prompt_words(each.name for each in CATEGORIES))), model)
+    with pytest.raises(RuntimeError, match="first: 1 of 1 videos have no labels"):
+        run_ablations(ablations(tmp_path), lambda model, output: None)

@@ -1,0 +1,211 @@
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import av
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from openvis_model.association import AssociationConfig
+from pipelines.archive.tables import Results
+from pipelines.datasets import burst_files, ytvis
+from pipelines.datasets.benchmark_videos import category_ids, find_benchmark_videos
+from pipelines.evaluation.predictions import read_predictions
+from pipelines.evaluation.score import Protocol, score_tracks
+from pipelines.evaluation.sweep import TOP_K, AblationConfig, BenchmarkConfig, CheckpointConfig, SweepConfig, run_sweep
+from pipelines.shapes.files import write_split
+from pipelines.shapes.scenes import SceneConfig
+from pipelines.storage.files import Storage
+
+BUILT_IN = CheckpointConfig(name="built-in")
+ASSOCIATIONS = [AblationConfig(name=kind, association=AssociationConfig(kind=kind)) for kind in ("rollout", "iou")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The annotations of two videos of 8 frames."""
+    split = write_split(tmp_path_factory.mktemp("shapes"), "valid", 2, 0, SceneConfig(frames=8)).path
+    return split / "instances.json"
+
+
+def config(truth: Path, output: Path, **options: Any) -> SweepConfig:
+    dataset = BenchmarkConfig(name="shapes", protocol="lvvis", ground_truth=str(truth), top_k=10)
+    options = {"datasets": [dataset], "checkpoints": [BUILT_IN], "ablations": ASSOCIATIONS} | options
+    return SweepConfig(output=str(output), **options)
+
+
+def test_every_protocol_has_its_usual_number_of_predictions() -> None:
+    assert set(TOP_K) == set(get_args(Protocol))
+    assert TOP_K["shapes"] == 10, "fixed before the first result; see docs/evaluation.md"
+
+
+def test_a_sweep_fails_cell_by_cell_and_goes_on_where_it_was(truth: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text("{}")
+    sweep = config(truth, tmp_path / "out", checkpoints=[CheckpointConfig(name="broken", path=str(broken)), BUILT_IN])
+    results = run_sweep(sweep)
+    assert [(each.checkpoint, each.ablation, each.status) for each in results] == [
+        ("broken", "rollout", "failed"),
+        ("broken", "iou", "failed"),
+        ("built-in", "rollout", "ok"),
+        ("built-in", "iou", "ok"),
+    ]
+    assert "broken" in str(results[0].error)
+    page, table = (tmp_path / "out" / name for name in ("index.html", "results.parquet"))
+    assert "built-in" in page.read_text()
+    assert pq.read_table(table).num_rows == 4
+    stored = tmp_path / "out" / "cells" / "built-in,shapes,iou" / "result.json"
+    changed = stored.stat().st_mtime_ns
+    again = run_sweep(sweep)
+    assert stored.stat().st_mtime_ns == changed
+    assert again[2:] == results[2:]
+
+
+def test_a_video_that_failed_is_tried_again(truth: Path, tmp_path: Path) -> None:
+    """Without all videos there is no score; once the file is mended there is one."""
+    shutil.copytree(truth.parent, tmp_path / "shapes")
+    sweep = config(tmp_path / "shapes" / truth.name, tmp_path / "out", ablations=ASSOCIATIONS[:1])
+    video = next((tmp_path / "shapes" / "videos").iterdir())
+    whole = video.read_bytes()
+    video.write_bytes(b"junk" * 99)
+    (result,) = run_sweep(sweep)
+    assert result.status == "failed"
+    assert "1 of 2 videos have no labels, so no score" in str(result.error)
+    video.write_bytes(whole)
+    (result,) = run_sweep(sweep)
+    assert (result.status, result.error) == ("ok", None)
+
+
+def test_the_exported_file_scores_as_the_tables_do(truth: Path, tmp_path: Path) -> None:
+    (result,) = run_sweep(config(truth, tmp_path, ablations=ASSOCIATIONS[:1]))
+    objects = ytvis.read_ground_truth(str(truth), strict=True)
+    results = Results(Storage(str(tmp_path / "cells" / "built-in,shapes,rollout" / "labels")))
+    videos, ids = find_benchmark_videos(objects.videos, str(truth.parent)), category_ids(objects.categories)
+    tracks = list(read_predictions(results, videos, ids, top_k=10))
+    assert len(tracks) == 20
+    numbers, errors = score_tracks("lvvis", objects, tracks)
+    assert numbers == result.numbers
+    assert errors == result.errors
+    assert result.about["ground_truth_sha256"] == objects.sha256
+    assert result.about["model_fingerprint"]
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_keeps_its_finished_cells(truth: Path, tmp_path: Path) -> None:
+    """SIGKILL of the driver while the second cell runs."""
+    file, output = tmp_path / "sweep.yaml", tmp_path / "out"
+    dataset = {"name": "shapes", "protocol": "lvvis", "ground_truth": str(truth), "top_k": 10}
+    ablations = [{"name": kind, "association": {"kind": kind}} for kind in ("rollout", "iou")]
+    document = {"output": str(output), "datasets": [dataset], "checkpoints": [{"name": "built-in"}]}
+    file.write_text(json.dumps(document | {"ablations": ablations}))  # JSON is YAML
+    command = [sys.executable, "-m", "jobs.evaluate", "run", "--config", str(file)]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = output / "cells" / "built-in,shapes,rollout" / "result.json"
+    deadline = time.monotonic() + 120
+    while not first.exists():
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    changed = first.stat().st_mtime_ns
+    assert not (first.parents[1] / "built-in,shapes,iou" / "result.json").exists()
+    results = run_sweep(config(truth, output))
+    assert [each.status for each in results] == ["ok", "ok"]
+    assert first.stat().st_mtime_ns == changed
+
+
+def test_burst_is_handed_in_as_burst(truth: Path, tmp_path: Path) -> None:
+    """Images, ids from 1, and a file that BURST's reader takes strictly."""
+    objects = write_burst(tmp_path, truth)
+    dataset = BenchmarkConfig(
+        name="burst", protocol="burst", ground_truth=str(objects), videos=str(tmp_path / "frames"), top_k=5
+    )
+    (result,) = run_sweep(config(truth, tmp_path / "out", datasets=[dataset], ablations=ASSOCIATIONS[:1]))
+    assert (result.status, result.error) == ("ok", None)
+    assert 0 <= result.numbers["class_guided/HOTA/all"] <= 100
+    read = burst_files.read_ground_truth(str(objects), strict=True)
+    file = tmp_path / "out" / "cells" / "built-in,burst,rollout" / "predictions.json"
+    predicted = burst_files.read_predictions(str(file), read, strict=True)
+    assert {len(set(rows.track_id.tolist())) for rows in predicted.sequences} == {5}
+
+
+def write_burst(folder: Path, truth: Path) -> Path:
+    """The same objects in BURST's format, with the frames of the videos as images."""
+    shapes = ytvis.read_ground_truth(str(truth), strict=True)
+    sequences = []
+    for video in shapes.videos:
+        tracks = [track for track in shapes.tracks if track.video_id == video.id]
+        paths = [f"frame{frame:04}.jpg" for frame in range(video.length)]
+        write_frames(truth.parent / str(video.video), folder / "frames" / "val" / "Shapes" / str(video.id), paths)
+        segmentations = [
+            {str(t.id): {"rle": m.counts.decode()} for t in tracks if (m := t.masks[frame])}
+            for frame in range(video.length)
+        ]
+        sequences.append(
+            {
+                "dataset": "Shapes",
+                "seq_name": str(video.id),
+                "height": video.height,
+                "width": video.width,
+                "annotated_image_paths": paths,
+                "neg_category_ids": [],
+                "not_exhaustive_category_ids": [],
+                "track_category_ids": {str(track.id): track.category_id for track in tracks},
+                "segmentations": segmentations,
+            }
+        )
+    categories = [{"id": each.id, "name": each.name} for each in shapes.categories]
+    path = folder / "all_classes.json"
+    path.write_text(json.dumps({"split": "val", "sequences": sequences, "categories": categories}))
+    return path
+
+
+def write_frames(video: Path, folder: Path, names: list[str]) -> None:
+    folder.mkdir(parents=True)
+    with av.open(str(video)) as container:
+        for name, frame in zip(names, container.decode(video=0), strict=True):
+            frame.to_image().save(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"checkpoints": []}, "checkpoints: is empty"),
+        ({"checkpoints": [CheckpointConfig(name="a"), CheckpointConfig(name="a")]}, "name 'a' must be unique"),
+        ({"checkpoints": [CheckpointConfig(name="../a")]}, "name '../a' must be unique, of letters"),
+        ({"checkpoints": [CheckpointConfig(name="a", path="/absent")]}, "a: /absent is no checkpoint folder"),
+        ({"datasets": [BenchmarkConfig(name="s", protocol="uvo", ground_truth="/absent.json")]}, "s: /absent.json"),
+        ({"output": "/proc/no"}, "output: cannot write"),
+        ({"output": "s3://bucket/sweep"}, "output: s3://bucket/sweep is on S3; give a sweep a local folder"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_before_anything_starts(
+    options: dict[str, Any], message: str, truth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.evaluation.sweep.label_videos", lambda *_: pytest.fail("started"))
+    with pytest.raises(ValueError, match=message):
+        run_sweep(SweepConfig(**vars(config(truth, tmp_path)) | options))
+
+
+def test_data_sets_are_checked() -> None:
+    good = BenchmarkConfig(name="s", protocol="uvo", ground_truth="a.json")
+    with pytest.raises(ValueError, match="s: top_k: expected at least 1, got 0"):
+        replace(good, top_k=0)

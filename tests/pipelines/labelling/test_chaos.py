@@ -1,0 +1,143 @@
+"""A nightly run on spot machines: everything that can die does, at random, and nothing is lost or there twice."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+
+from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.shapes.files import write_split
+from pipelines.shapes.scenes import SceneConfig
+from pipelines.storage import s3
+from pipelines.storage.files import Storage
+
+VIDEOS = 60
+NODE = {"num_cpus": 3, "object_store_memory": 200_000_000}
+SEEDS = [int(seed) for seed in os.environ.get("OPENVIS_CHAOS_SEEDS", "0").split(",")]
+
+KEYS = {"videos": ["video_id"], "tracks": ["video_id", "track_id"], "masks": ["video_id", "track_id", "frame"]}
+TIMES = {"model_s", "tracker_s"}
+
+
+class Machines:
+    """Three machines of a cluster, of which two are on the spot market."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+        self.spot = [self.cluster.add_node(**NODE) for _ in range(2)]
+        self.environment = os.environ | {"RAY_ADDRESS": self.cluster.address, "TMPDIR": str(folder)}
+        self.driver: subprocess.Popen[str] | None = None
+
+    def run(self, command: list[str]) -> subprocess.Popen[str]:
+        self.driver = subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        return self.driver
+
+    def lose(self, what: str, dice: np.random.Generator) -> None:
+        """Takes a driver, a machine or one of its processes away, without a warning."""
+        if what == "driver":
+            assert self.driver is not None
+            self.driver.kill()
+        elif what == "machine":
+            self.cluster.remove_node(self.spot.pop(dice.integers(len(self.spot))), allow_graceful=False)
+            self.spot.append(self.cluster.add_node(**NODE))
+        else:
+            title = {"tracker": "ray::TrackerActor", "model": "ray::MapWorker(MapBatches(Model"}[what]
+            found = [each for each in psutil.process_iter() if _title(each).startswith(title)]
+            if found:
+                found[dice.integers(len(found))].kill()
+
+    def end(self) -> None:
+        if self.driver and self.driver.poll() is None:
+            self.driver.kill()
+        self.cluster.shutdown()
+
+
+def _title(process: psutil.Process) -> str:
+    """Of this test's own processes, not of Ray that other tests have started."""
+    try:
+        mine = process.environ().get("OPENVIS_CHAOS") == os.environ["OPENVIS_CHAOS"]
+        return " ".join(process.cmdline()) if mine else ""
+    except psutil.Error:
+        return ""
+
+
+@pytest.fixture
+def machines(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
+    folder = Path(tempfile.mkdtemp(prefix="ov-"))  # Ray's sockets need a short path
+    for name in ("TMPDIR", "RAY_TMPDIR"):  # the address of the cluster, too, is written there
+        monkeypatch.setenv(name, str(folder))
+    monkeypatch.setenv("OPENVIS_CHAOS", folder.name)
+    machines = Machines(folder)
+    yield machines
+    machines.end()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def tables(output: str) -> dict[str, list[dict[str, Any]]]:
+    """What the files hold, whether it counts or not, in order."""
+    results = Results(Storage(output))
+    found = {}
+    for table, keys in KEYS.items():
+        rows = [
+            row for part in results.parts() for group in results.row_groups(table, part) for row in group.to_pylist()
+        ]
+        found[table] = sorted(rows, key=lambda row, keys=keys: [row[key] for key in keys])
+        for row in found[table]:
+            for name in TIMES & row.keys():
+                del row[name]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_lost_or_there_twice(seed: int, bucket: str, machines: Machines, tmp_path: Path) -> None:
+    split = write_split(tmp_path, "valid", VIDEOS, 0, SceneConfig(frames=4)).path
+    for file in (split / "videos").iterdir():
+        s3.upload(file, f"{bucket}/in/{file.name}")
+
+    def command(output: str) -> list[str]:
+        options = {"input": f"{bucket}/in", "output": f"{bucket}/{output}", "vocabulary": split / "vocabulary.txt"}
+        options |= {"trackers": 2, "model_actors": 2, "part_s": 2, "batch_size": 4, "max_attempts": 10}
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        return [sys.executable, "-m", "jobs.label", *words]
+
+    quiet = machines.run(command("quiet"))
+    printed, _ = quiet.communicate(timeout=300)
+    assert quiet.returncode == 0, printed
+    expected = tables(f"{bucket}/quiet")
+    assert len(expected["videos"]) == VIDEOS
+    assert len(expected["masks"]) > VIDEOS
+
+    dice = np.random.default_rng(seed)
+    losses = dice.permutation(["driver", "machine", "tracker", "model", "tracker", "model"]).tolist()
+    results = Results(Storage(f"{bucket}/out"))
+    deadline = time.monotonic() + 600
+    driver, goal = machines.run(command("out")), 0
+    while losses or driver.poll() is None:
+        assert time.monotonic() < deadline, f"still to be lost: {losses}"
+        if driver.poll() is not None:
+            assert driver.returncode in (-signal.SIGKILL, 1), driver.communicate()[0]
+            driver = machines.run(command("out"))
+        elif losses and sum(map(len, results.counting().values())) >= goal:
+            machines.lose(losses.pop(), dice)
+            goal = sum(map(len, results.counting().values())) + int(dice.integers(1, 6))
+        time.sleep(0.2)
+    assert driver.returncode == 0, driver.communicate()[0]
+    found = tables(f"{bucket}/out")
+    for table in SCHEMAS:
+        assert found[table] == expected[table], table
+    names = {f"{table}/{part}.parquet" for table in SCHEMAS for part in results.parts()}
+    assert {path for table in SCHEMAS for path in results.storage.list(table)} == names

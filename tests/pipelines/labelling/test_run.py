@@ -1,0 +1,322 @@
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from pycocotools import mask as coco
+
+from openvis_model.association import AssociationConfig
+from openvis_model.video_tracker import VideoTrackerConfig
+from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.labelling.config import LabelConfig
+from pipelines.labelling.decode_stage import Decode, Plan
+from pipelines.labelling.run import LabelSummary, label_videos
+from pipelines.shapes.categories import CATEGORIES
+from pipelines.shapes.files import write_split
+from pipelines.shapes.render import render
+from pipelines.shapes.scenes import SceneConfig
+from pipelines.storage.files import Storage
+from pipelines.storage.lease import hold_lease
+from pipelines.video.download_cache import DownloadCache
+from pipelines.video.isolation import Limits
+from pipelines.video.plan import Sampling
+from tests.pipelines.video.clips import H264, write_clip
+
+# No match is refused, as in benchmark runs.
+TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.55, max_gap=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=5, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three videos of 40 frames at 96 × 128 pixels, with a key frame every 8 frames."""
+    root = tmp_path_factory.mktemp("shapes")
+    (root / "videos").mkdir()
+    for index in range(3):
+        clip = render(SceneConfig(frames=40), "novel", 0, index)
+        write_clip(
+            root / "videos" / f"{index}.mp4",
+            frames=40,
+            fps=8,
+            options=H264,
+            draw=lambda number, height, width, frames=clip.frames: frames[number],
+        )
+    (root / "vocabulary.txt").write_text("".join(f"{category.name}\n" for category in CATEGORIES[::5]))
+    return root
+
+
+def label(shapes: Path, output: Path, **options: Any) -> LabelSummary:
+    names = shapes / "vocabulary.txt"
+    options = {"input": str(shapes / "videos"), "vocabulary": str(names), "tracker": TRACKER} | options
+    return label_videos(LabelConfig(output=str(output), **options))
+
+
+def rows(output: Path, table: str, *keys: str) -> list[dict[str, Any]]:
+    return Results(Storage(str(output))).read(table).sort_by([(key, "ascending") for key in keys]).to_pylist()
+
+
+@pytest.fixture(scope="module")
+def labelled(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("labelled")
+    summary = label(shapes, output, batch_size=16)
+    assert (summary.ok, summary.failures, summary.frames) == (3, {}, 120)
+    return output
+
+
+def test_the_tables_agree_with_each_other(labelled: Path) -> None:
+    videos, tracks = rows(labelled, "videos", "video_id"), rows(labelled, "tracks", "video_id", "track_id")
+    masks = rows(labelled, "masks", "video_id", "track_id", "frame")
+    assert [(video["status"], video["frames"], video["width"], video["height"]) for video in videos] == [
+        ("ok", 40, 128, 96)
+    ] * 3
+    assert len({video["model_fingerprint"] for video in videos}) == 1
+    assert sum(video["tracks"] for video in videos) == len(tracks)
+    assert masks
+    for mask in masks:
+        dense = coco.decode(mask["rle"])
+        assert dense.shape == (96, 128)
+        assert dense.sum() == mask["area"] > 0
+        assert coco.toBbox(mask["rle"]).tolist() == [mask["x"], mask["y"], mask["width"], mask["height"]]
+        assert mask["time_s"] == pytest.approx(mask["frame"] / 8)
+    for track in tracks:
+        seen = [m["frame"] for m in masks if (m["video_id"], m["track_id"]) == (track["video_id"], track["track_id"])]
+        assert (min(seen), max(seen), len(seen)) == (track["first_frame"], track["last_frame"], track["frames"])
+        assert track["top"][0] == {"category": track["category"], "score": track["score"]}
+        assert np.linalg.norm(track["embedding"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_run_leaves_a_report(labelled: Path) -> None:
+    (file,) = (labelled / "runs").iterdir()
+    report = json.loads(file.read_text())
+    assert file.stem == report["id"]
+    assert (report["outcome"], report["error"], report["passes"], report["failures"]) == ("done", None, [None], {})
+    assert (report["videos"], report["wanted"], report["ok"], report["frames"]) == (3, 3, 3, 120)
+    assert report["config"]["batch_size"] == 16
+    assert report["model_fingerprint"] == rows(labelled, "videos", "video_id")[0]["model_fingerprint"]
+    assert report["versions"].keys() >= {"openvis", "ray", "torch", "python"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 16, "segment_frames": 32, "trackers": 3},
+        {"batch_size": 4, "segment_frames": 8, "model_actors": 2},
+    ],
+    ids=str,
+)
+def test_batching_is_invisible(labelled: Path, shapes: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    """Sums of other batch sizes and thread counts differ in their last bits, which may turn a pixel that is on an edge
+    to the last bit; nothing else changes, and without such a change of size nothing at all does."""
+    label(shapes, tmp_path, **options)
+    tracks, masks = ("video_id", "track_id"), ("video_id", "track_id", "frame")
+    for a, b in zip(rows(labelled, "tracks", *tracks), rows(tmp_path, "tracks", *tracks), strict=True):
+        assert_close(a, b)
+    turned = 0
+    for a, b in zip(rows(labelled, "masks", *masks), rows(tmp_path, "masks", *masks), strict=True):
+        if a["rle"] != b["rle"]:
+            turned += 1
+            assert (coco.decode(a["rle"]) != coco.decode(b["rle"])).sum() <= 2
+        on_edge = ("rle", "area", "x", "y", "width", "height")
+        assert_close(*({k: v for k, v in row.items() if k not in on_edge} for row in (a, b)))
+    assert turned <= (0 if options["batch_size"] == 16 else 3)
+
+
+def test_the_videos_really_are_cut(shapes: Path) -> None:
+    """The videos of the test above really are cut, or it would compare the same with the same."""
+    counts = []
+    for limit in (8, 32, None):
+        video = {"video_id": "v", "uri": str(shapes / "videos" / "0.mp4"), "version": ""}
+        rows = Plan(Sampling(), limit, DownloadCache(), Limits())(video)
+        counts.append([len(pickle.loads(row["segment"]).frames) for row in rows])
+    assert counts == [[8] * 5, [32, 8], [40]]
+
+
+def test_other_precisions_run(labelled: Path, shapes: Path, tmp_path: Path) -> None:
+    """bfloat16 changes scores a little, not what is in the tables."""
+    label(shapes, tmp_path, precision="bfloat16", stride=8)
+    videos, tracks = rows(tmp_path, "videos", "video_id"), rows(tmp_path, "tracks", "video_id", "track_id")
+    assert [(video["status"], video["frames"]) for video in videos] == [("ok", 5)] * 3
+    assert tracks
+    assert all(np.isfinite(track["score"]) for track in tracks)
+
+
+def assert_close(a: Any, b: Any) -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_close(a[key], b[key])
+    elif isinstance(a, list) and a and isinstance(a[0], float):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    elif isinstance(a, list):
+        for x, y in zip(a, b, strict=True):
+            assert_close(x, y)
+    else:
+        assert b == (pytest.approx(a, abs=1e-5) if isinstance(a, float) else a)
+
+
+def test_what_is_labelled_is_not_labelled_again(labelled: Path, shapes: Path, tmp_path: Path) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(labelled, output)
+    before = {file: file.stat().st_mtime_ns for file in output.rglob("*.parquet")}
+    summary = label(shapes, output)
+    assert (summary.ok, summary.skipped, summary.frames) == (0, 3, 0)
+    assert {file: file.stat().st_mtime_ns for file in output.rglob("*.parquet")} == before
+    with pytest.raises(ValueError, match="another config; choose another output, or --overwrite"):
+        label(shapes, output, stride=4)
+
+
+def test_overwriting_goes_on_where_it_was(
+    labelled: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As also a run does that takes its videos on in several chunks."""
+    output = tmp_path / "copy"
+    monkeypatch.setattr("pipelines.labelling.run.CHUNK", 1)
+    shutil.copytree(labelled, output)
+    summary = label(shapes, output, stride=8, overwrite=True, input=str(shapes / "videos" / "1.mp4"))
+    assert (summary.ok, summary.frames) == (1, 5)
+    assert sorted(video["frames"] for video in rows(output, "videos", "video_id")) == [5, 40, 40]
+    summary = label(shapes, output, stride=8, overwrite=True)
+    assert (summary.ok, summary.skipped, summary.frames) == (2, 1, 10)
+    assert {video["frames"] for video in rows(output, "videos", "video_id")} == {5}
+    assert max(mask["frame"] for mask in rows(output, "masks", "frame")) == 32
+    last = json.loads(max((output / "runs").iterdir()).read_text())
+    assert last["passes"] == [None, None]
+    results = Results(Storage(str(output)))
+    listed = results.listed(results.parts())
+    assert sum(videos.num_rows for videos in listed) == 3  # of what was replaced, nothing is left
+
+
+def test_an_output_that_another_run_writes_to_is_left_alone(shapes: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    config = LabelConfig(
+        input=str(shapes / "videos"), output=str(output), vocabulary=str(shapes / "vocabulary.txt"), tracker=TRACKER
+    )
+    half = output / "masks/half.parquet"  # of the other run
+    half.parent.mkdir(parents=True)
+    half.touch()
+    with hold_lease(Storage(str(output))), pytest.raises(ValueError, match="output: .* being written by another run"):
+        label_videos(config)
+    assert half.exists()
+
+
+def test_a_manifest_names_videos(shapes: Path, tmp_path: Path) -> None:
+    """What failed is tried again if that is wanted; an id that stands for another file is told."""
+    manifest, output = tmp_path / "videos.csv", tmp_path / "out"
+    source = {"input": str(manifest), "stride": 16}
+    shutil.copy(shapes / "videos" / "0.mp4", tmp_path / "a.mp4")
+    manifest.write_text("video_id,uri\na,a.mp4\nb,b.mp4\n")
+    summary = label(shapes, output, **source)
+    assert (summary.ok, summary.failures) == (1, {"b": "file not found"})
+    shutil.copy(shapes / "videos" / "1.mp4", tmp_path / "b.mp4")
+    summary = label(shapes, output, **source)
+    assert (summary.ok, summary.skipped, summary.failures) == (0, 2, {"b": "file not found"})
+    summary = label(shapes, output, retry_failed=True, **source)
+    assert (summary.ok, summary.skipped, summary.failures) == (1, 1, {})
+    manifest.write_text("video_id,uri\na,b.mp4\n")
+    with pytest.raises(ValueError, match="a.mp4 under the id 'a', which is now that of .*b.mp4; choose another output"):
+        label(shapes, output, **source)
+
+
+def test_what_breaks_the_run_is_no_bad_input(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.labelling.pipeline.Decode", Broken)
+    with pytest.raises(
+        RuntimeError, match="the run broke off, ValueError: unforeseen; what is committed stays, run it again"
+    ):
+        label(shapes, tmp_path)
+    (file,) = (tmp_path / "runs").iterdir()
+    report = json.loads(file.read_text())
+    assert (report["outcome"], report["ok"]) == ("broken", 0)
+    assert report["passes"] == [report["error"]]
+    assert "unforeseen" in report["error"]
+
+
+class Broken(Decode):
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        raise ValueError("unforeseen")
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    """The driver is told to end half-way; the next run keeps what was committed and does the rest, once."""
+    split = write_split(tmp_path, "valid", 8, 0, SceneConfig(frames=16)).path
+    output = tmp_path / "labels"
+    temporary = Path(tempfile.mkdtemp(prefix="ov-"))  # Ray's sockets need a short path
+    command = [sys.executable, "-m", "jobs.label", "--input", split / "videos", "--output", output]
+    command += ["--vocabulary", split / "vocabulary.txt", "--part_s", "0"]
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    results = Results(Storage(str(output)))
+    deadline = time.monotonic() + 120
+    while len(results.parts()) < 2:
+        assert driver.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGTERM)
+    _, printed = driver.communicate(timeout=120)
+    assert driver.returncode == os.EX_TEMPFAIL
+    assert printed.splitlines()[-1] == "label: interrupted; what is committed stays, run it again to go on"
+    assert "Traceback" not in printed
+    assert not list(temporary.glob("openvis-rows-*"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    kept = {file: file.stat().st_mtime_ns for file in (output / "videos").glob("[!.]*")}
+    assert 2 <= len(kept) < 8
+
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert "8 videos" in again.stdout
+    assert "were already" in again.stdout
+    assert all(file.stat().st_mtime_ns == changed for file, changed in kept.items())
+    videos = rows(output, "videos", "video_id")
+    assert len(videos) == len({video["video_id"] for video in videos}) == 8
+    assert {video["frames"] for video in videos} == {16}
+    masks = results.read("masks").select(["video_id", "track_id", "frame"])
+    assert masks.group_by(masks.column_names).aggregate([]).num_rows == masks.num_rows
+    files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    parts = {f"{table}/{part}.parquet" for table in SCHEMAS for part in results.parts()}
+    assert {file for file in files if not file.startswith("runs/")} == {*parts, "lease.json"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input": "/absent"}, "absent"),
+        ({"vocabulary": "/absent.txt"}, "absent.txt"),
+        ({"checkpoint": "/absent"}, "not a checkpoint folder"),
+        ({"output": "/proc/no"}, "output: cannot write"),
+        ({"fps": 5.0, "stride": 2}, "stride"),
+        ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"model_gpus": -1.0}, "model_gpus: expected 0 or more, got -1.0"),
+        ({"download_cache_gb": -1.0}, "download_cache_gb: expected 0 or more, got -1.0"),
+        ({"objectness_floor": 0.9}, "objectness_floor.*0.9"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_before_anything_starts(
+    shapes: Path, tmp_path: Path, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.labelling.run.LabelRun", lambda *_: pytest.fail("started"))
+    with pytest.raises(ValueError, match=message):
+        label(shapes, **{"output": tmp_path} | options)
+
+
+def test_words_that_the_model_does_not_know_are_named(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("dog\n")
+    with pytest.raises(ValueError, match="does not know 'dog'"):
+        label(shapes, tmp_path / "out", vocabulary=str(tmp_path / "names.txt"))

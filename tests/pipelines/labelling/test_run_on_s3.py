@@ -1,0 +1,119 @@
+"""The labelling pipeline with everything on S3, through a network that fails now and then."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from openvis_model.association import AssociationConfig
+from openvis_model.video_tracker import VideoTrackerConfig
+from openvis_model.weights.checkpoint import save_checkpoint
+from pipelines.archive.relabel import RelabelConfig, relabel
+from pipelines.archive.search import SearchConfig, search
+from pipelines.archive.tables import read_masks, read_tracks, read_videos
+from pipelines.labelling.config import LabelConfig
+from pipelines.labelling.run import label_videos
+from pipelines.models import load_model
+from pipelines.overlays.pictures import pictures
+from pipelines.shapes.categories import CATEGORIES
+from pipelines.shapes.render import render
+from pipelines.shapes.scenes import SceneConfig
+from pipelines.storage import s3
+from tests.conftest import SECRET
+from tests.pipelines.conftest import Put
+from tests.pipelines.storage.s3_server import Proxy
+from tests.pipelines.video.clips import H264, write_clip
+
+KEYS = ("a b/0%20+é.mp4", "a b/1.mp4", "2?#.mp4")
+TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.55, max_gap=2)
+
+
+@pytest.fixture
+def cluster(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Ray, whose workers have the environment of this moment; returns their folder for temporary files."""
+    folder = Path(tempfile.mkdtemp(prefix="ov-"))  # Ray's sockets need a short path
+    monkeypatch.setenv("TMPDIR", str(folder))
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield folder
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def tables(output: str) -> dict[str, list[dict[str, Any]]]:
+    """What is the same wherever videos and tables are, in the order of the videos' numbers."""
+    videos = sorted(read_videos(output).to_pylist(), key=lambda row: Path(row["uri"]).name)
+    number = {row["video_id"]: i for i, row in enumerate(videos)}
+    found = {"videos": videos}
+    for name, table in (("tracks", read_tracks(output)), ("masks", read_masks(output))):
+        rows = table.to_pylist()
+        found[name] = sorted(rows, key=lambda row: (number[row["video_id"]], row["track_id"], row.get("frame", 0)))
+    for rows in found.values():
+        for row in rows:
+            row["video_id"] = number[row["video_id"]]
+            for own in ("uri", "model_s", "tracker_s"):
+                row.pop(own, None)
+    return found
+
+
+def test_tables_on_s3_are_those_of_local_videos(
+    bucket: str, cluster: Path, proxy: Proxy, put: Put, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number, key in enumerate(KEYS):
+        clip = render(SceneConfig(frames=24), "novel", 0, number)
+        path = tmp_path / "videos" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_clip(path, frames=24, fps=8, options=H264, draw=lambda i, height, width, frames=clip.frames: frames[i])
+        s3.upload(path, f"{bucket}/in/{key}")
+    (tmp_path / "videos" / "junk.mp4").write_bytes(b"no video at all" * 100)
+    put(f"{bucket}/in/junk.mp4", b"no video at all" * 100)
+    save_checkpoint(load_model(None), tmp_path / "checkpoint")
+    for file in (tmp_path / "checkpoint").rglob("*.*"):
+        s3.upload(file, f"{bucket}/model/{file.relative_to(tmp_path / 'checkpoint')}")
+    (tmp_path / "names.txt").write_text("".join(f"{category.name}\n" for category in CATEGORIES[::5]))
+
+    options: dict[str, Any] = {"vocabulary": str(tmp_path / "names.txt"), "tracker": TRACKER, "segment_frames": 8}
+    local = LabelConfig(
+        input=str(tmp_path / "videos"), output=str(tmp_path / "out"), checkpoint=str(tmp_path / "checkpoint"), **options
+    )
+    remote = LabelConfig(input=f"{bucket}/in", output=f"{bucket}/out", checkpoint=f"{bucket}/model", **options)
+    label_videos(local)
+    assert tables(local.output)["masks"]
+
+    proxy.share = dict.fromkeys(("500", "503", "reset", "cut"), 0.03)
+    proxy.requests.clear()
+    summary = label_videos(remote)
+    assert (summary.ok, list(summary.failures.values())) == (3, ["not a video file"])
+    proxy.share = {}
+    assert proxy.spoiled
+    assert tables(remote.output) == tables(local.output)
+    uris = {row["uri"] for row in read_videos(remote.output).to_pylist()}
+    assert uris == {f"{bucket}/in/{key}" for key in (*KEYS, "junk.mp4")}
+    written = [found.uri.removeprefix(f"{bucket}/out/").partition("/")[0] for found in s3.list_objects(f"{bucket}/out")]
+    assert sorted(written) == sorted(["lease.json", "runs", *(["videos", "tracks", "masks"] * 2)])
+    (cache,) = cluster.glob("openvis-downloads-*")
+    assert len([entry for entry in cache.iterdir() if entry.is_dir()]) == 4
+    assert not [name for name in cluster.iterdir() if name.name.startswith(("openvis-rows", "openvis-upload"))]
+
+    before = len(list(s3.list_objects(f"{bucket}/out")))
+    proxy.requests.clear()
+    again = label_videos(remote)
+    assert (again.ok, again.skipped, again.frames) == (0, 4, 0)
+    assert proxy.count("GET", "/in/") == 0
+    assert len(list(s3.list_objects(f"{bucket}/out"))) == before
+    for row in read_videos(remote.output).to_pylist():
+        assert SECRET not in str(row)
+    assert SECRET not in "".join(capfd.readouterr())
+
+    names = "".join(f"{category.name}\n" for category in CATEGORIES[1::5]).encode()
+    (tmp_path / "new.txt").write_bytes(names)
+    here, there = str(tmp_path / "new"), f"{bucket}/new"
+    relabel(RelabelConfig(labels=local.output, output=here, vocabulary=str(tmp_path / "new.txt")))
+    new_names = put(f"{bucket}/new.txt", names)
+    relabel(RelabelConfig(labels=remote.output, output=there, vocabulary=new_names, checkpoint=remote.checkpoint))
+    assert tables(there) == tables(here) != tables(local.output)
+    hits = search(SearchConfig(labels=there, text="red striped star", top=1)).hits
+    assert [tile.video for tile in pictures(hits)[0]] == [Path(hits[0].uri).name]

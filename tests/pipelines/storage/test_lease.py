@@ -1,0 +1,108 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.storage import lease as module
+from pipelines.storage.files import Storage
+from pipelines.storage.lease import LEASE, hold_lease
+
+HOLDER = """
+import sys, time
+from pipelines.lease import hold_lease
+from pipelines.storage import Storage
+with hold_lease(Storage(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(params=["folder", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    monkeypatch.setattr(module, "RENEW_S", 0.1)
+    monkeypatch.setattr(module, "EXPIRE_S", 1.0)
+    monkeypatch.setattr(module, "_POLL_S", 0.05)
+    return Storage(request.getfixturevalue("bucket") if request.param == "s3" else str(tmp_path))
+
+
+def content(storage: Storage) -> dict[str, Any]:
+    found = storage.read_tagged(LEASE)
+    assert found is not None
+    lease: dict[str, Any] = json.loads(found[0])
+    return lease
+
+
+def write(storage: Storage, **values: Any) -> None:
+    found = storage.read_tagged(LEASE)
+    there = {"id": "x", "host": "elsewhere", "processes": "others", "pid": 1, "renewals": 0, "released": False}
+    data = json.dumps(there | values).encode()
+    assert storage.replace_tagged(LEASE, data, found and found[1])
+
+
+def test_a_second_run_is_refused_and_the_first_one_goes_on(storage: Storage) -> None:
+    told = rf"being written by another run \(process {os.getpid()} on "
+    with hold_lease(storage) as first:
+        with pytest.raises(ValueError, match=told), hold_lease(storage):
+            pass
+        before = content(storage)["renewals"]
+        time.sleep(0.8)
+        assert content(storage)["renewals"] > before
+        first.check()
+    with hold_lease(storage) as second:  # given back, it is free at once
+        second.check()
+
+
+def test_a_run_that_was_killed_is_followed_at_once(storage: Storage) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(storage.root)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert content(storage)["pid"] == holder.pid
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with hold_lease(storage) as lease:
+        lease.check()
+        assert content(storage)["pid"] == os.getpid()
+
+
+def test_a_run_that_died_elsewhere_is_followed_after_a_while(storage: Storage) -> None:
+    write(storage, host=socket.gethostname(), pid=2**22)  # as of a container of this very machine
+    start = time.monotonic()
+    with hold_lease(storage):
+        assert time.monotonic() - start >= 1.0
+
+
+def test_what_is_no_lease_keeps_nobody_out(storage: Storage) -> None:
+    with storage.write(LEASE) as file:
+        file.write(b'{"cut o')
+    with hold_lease(storage) as lease:
+        lease.check()
+
+
+def test_who_lost_the_lease_is_told(storage: Storage) -> None:
+    with hold_lease(storage) as lease:
+        write(storage)
+        time.sleep(0.4)
+        with pytest.raises(RuntimeError, match="another run took over"):
+            lease.check()
+    assert content(storage)["host"] == "elsewhere"  # not given back
+
+
+def test_who_cannot_renew_is_told(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise OSError("no connection")
+
+    with hold_lease(storage) as lease:
+        monkeypatch.setattr(Storage, "replace_tagged", fail)
+        monkeypatch.setattr(module, "EXPIRE_S", 60.0)
+        time.sleep(0.5)
+        lease.check()  # it may come back
+        monkeypatch.setattr(module, "EXPIRE_S", 0.4)
+        with pytest.raises(RuntimeError, match="could not be renewed for 0.4 s"):
+            lease.check()

@@ -1,0 +1,56 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.training.config import Objective, Stage, TrainingConfig
+from pipelines.training.optimizer import OptimizerConfig
+from tests.pipelines.training.points import Points, PointsStage, settings
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every: expected at least 1"),
+        ({"threads": 0}, "threads: expected at least 1"),
+        ({"validate_every": -1}, "validate_every: expected 0 or more"),
+        ({"cpus_per_worker": 0.0}, "cpus_per_worker: expected more than 0"),
+        ({"precision": "half"}, "precision: unknown value 'half'; choose one of float32, bfloat16, float16"),
+        ({"precision": "float16"}, "precision: float16 needs a GPU"),
+        ({"workers": 2, "accumulate": 3}, "batch_size: expected a multiple of workers x accumulate .2 x 3., got 8"),
+    ],
+)
+def test_bad_settings(tmp_path: Path, options: dict[str, Any], message: str, as_user: None) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(tmp_path, **options)
+
+
+def test_identity_is_what_weights_depend_on(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    same: list[dict[str, Any]] = [
+        {"output": "elsewhere"},
+        {"accumulate": 4},
+        {"workers": 2},
+        {"threads": 2},
+        {"checkpoint_every": 7},
+        {"keep_checkpoints": 7},
+        {"validate_every": 7},
+        {"max_failures": 7},
+    ]
+    assert all(replace(config, **options).identity() == config.identity() for options in same)
+    other: list[dict[str, Any]] = [
+        {"steps": 9},
+        {"batch_size": 16},
+        {"precision": "bfloat16"},
+        {"seed": 1},
+        {"optimizer": OptimizerConfig(gamma=0.5)},
+    ]
+    assert all(replace(config, **options).identity() != config.identity() for options in other)
+
+
+def test_protocols() -> None:
+    assert isinstance(PointsStage(), Stage)
+    assert isinstance(Points(), Objective)
+    assert not isinstance(TrainingConfig(output="a", steps=1, batch_size=1), Stage)

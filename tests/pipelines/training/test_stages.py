@@ -1,0 +1,202 @@
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+from torch import nn
+
+from openvis_model.config import mini
+from openvis_model.inst_former import InstFormer
+from openvis_model.training.losses import SetCriterionConfig
+from openvis_model.training.objectives import InstanceObjectiveConfig
+from openvis_model.training.start import StartConfig
+from openvis_model.vocabulary import prompt_words
+from openvis_model.weights.checkpoint import save_checkpoint
+from pipelines.shapes.files import write_split
+from pipelines.shapes.images import ShapesImagesConfig
+from pipelines.shapes.scenes import SceneConfig
+from pipelines.training.config import Objective, Stage, TrainingConfig
+from pipelines.training.data import TrainingDataConfig
+from pipelines.training.optimizer import OptimizerConfig
+from pipelines.training.run import train
+from pipelines.training.sample_batches import Share
+from pipelines.training.stages import (
+    SHAPES_NAMES,
+    InstanceStage,
+    InstanceStageConfig,
+    Pretraining,
+    PretrainingConfig,
+    TrackingStage,
+    TrackingStageConfig,
+)
+from pipelines.training.validation import ValidationConfig
+
+SHARE = Share(first_step=0, last_step=2, batch_size=2, rank=0, world_size=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=5, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_split(tmp_path_factory.mktemp("shapes"), "train", 4, 0, SceneConfig(frames=6)).path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An untrained model whose batch norm is frozen, as that of pretrained backbones is."""
+    torch.manual_seed(0)
+    config = mini(prompt_words(SHAPES_NAMES))
+    config = replace(config, mask_proposal=replace(config.mask_proposal, freeze_batch_norm=True))
+    folder = tmp_path_factory.mktemp("start") / "model"
+    save_checkpoint(InstFormer(config), folder)
+    return str(folder)
+
+
+def instance_config(split: Path, checkpoint: str) -> InstanceStageConfig:
+    return InstanceStageConfig(
+        start=StartConfig(checkpoint=checkpoint),
+        data=TrainingDataConfig(
+            annotations=str(split / "instances.json"), frames=2, height=96, width=128, max_stride=2
+        ),
+        objective=InstanceObjectiveConfig(criterion=SetCriterionConfig(num_points=256)),
+    )
+
+
+def tracking_config(split: Path, checkpoint: str) -> TrackingStageConfig:
+    config = instance_config(split, checkpoint)
+    return TrackingStageConfig(start=config.start, data=replace(config.data, frames=4, max_stride=1))
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name, tensor in a.items():
+        torch.testing.assert_close(b[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["instances", "tracking"])
+def test_the_stages_of_the_paper(kind: str, split: Path, checkpoint: str, tmp_path: Path) -> None:
+    stage: InstanceStage | TrackingStage = InstanceStage(instance_config(split, checkpoint))
+    if kind == "tracking":
+        stage = TrackingStage(tracking_config(split, checkpoint))
+    assert isinstance(stage, Stage)
+    objective = stage.build(None)
+    assert isinstance(objective, Objective)
+    assert objective.training
+    assert stage.validate(objective, 0, 1) == {}
+    batches = list(stage.batches(SHARE))
+    assert [[len(clip.frames) for clip in batch] for batch in batches] == [[2 if kind == "instances" else 4] * 2] * 2
+    losses = objective(batches[0], objective.counts(batches[0]))
+    sum(losses.values(), torch.zeros(())).backward()
+    assert all(p.grad is not None for group in objective.parameter_groups().values() for p in group)
+
+    with torch.no_grad():
+        for group in objective.parameter_groups().values():
+            for parameter in group:
+                parameter.add_(0.01)
+    objective.save(tmp_path / "saved")
+    again = stage.build(tmp_path / "saved")
+    again.eval()
+    objective.eval()
+    assert_same(weights(objective.model), weights(again.model))
+
+
+def test_what_a_fingerprint_is_of(split: Path, checkpoint: str, tmp_path: Path) -> None:
+    config = instance_config(split, checkpoint)
+    before = InstanceStage(config).fingerprint()
+    validation = ValidationConfig(annotations=config.data.annotations, most_videos=1)
+    assert InstanceStage(replace(config, decoders=3, validation=validation)).fingerprint() == before
+    others = [
+        replace(config, data=replace(config.data, flip=0.25)),
+        replace(config, objective=replace(config.objective, margin_weight=0.0)),
+        replace(config, start=replace(config.start, seed=5)),
+    ]
+    annotations = json.loads(Path(config.data.annotations).read_text())
+    annotations["annotations"].pop()
+    (tmp_path / "instances.json").write_text(json.dumps(annotations))
+    moved = replace(config.data, annotations=str(tmp_path / "instances.json"), videos=str(split))
+    others.append(replace(config, data=moved))
+    torch.manual_seed(1)
+    save_checkpoint(InstFormer(mini(prompt_words(SHAPES_NAMES))), tmp_path / "other")
+    found = {InstanceStage(other).fingerprint() for other in others}
+    found.add(InstanceStage(replace(config, start=replace(config.start, clip=str(tmp_path / "other")))).fingerprint())
+    assert len(found | {before}) == 6
+
+
+def test_bad_data_is_found_before_anything_runs(split: Path, checkpoint: str) -> None:
+    config = instance_config(split, checkpoint)
+    absent = replace(config, data=replace(config.data, annotations="absent.json"))
+    with pytest.raises(ValueError, match=r"absent\.json"):
+        InstanceStage(absent)
+    with pytest.raises(ValueError, match=r"absent\.json"):
+        InstanceStage(replace(config, validation=ValidationConfig(annotations="absent.json")))
+
+
+def test_validation_is_video_ap(split: Path, checkpoint: str) -> None:
+    config = instance_config(split, checkpoint)
+    stage = InstanceStage(
+        replace(config, validation=ValidationConfig(annotations=config.data.annotations, most_videos=1))
+    )
+    objective = stage.build(None)
+    assert stage.validate(objective, 0, 1).keys() == {"AP", "AP50", "AR10"}
+    assert objective.training
+
+
+@pytest.mark.slow
+def test_two_workers_train_as_one_does(split: Path, checkpoint: str, tmp_path: Path) -> None:
+    """Over five steps, float32: losses to 1e-4, relative."""
+    stage = InstanceStage(instance_config(split, checkpoint))
+    curves = []
+    for workers in (1, 2):
+        output = tmp_path / str(workers)
+        config = TrainingConfig(
+            output=str(output),
+            steps=5,
+            batch_size=4,
+            workers=workers,
+            threads=1,
+            optimizer=OptimizerConfig(learning_rate=3e-4, clip_norm=1.0),
+        )
+        train(config, stage)
+        curves.append([json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()])
+    for one, two in zip(*curves, strict=True):
+        losses = {name: value for name, value in one.items() if name.startswith("loss") or name == "gradient_norm"}
+        assert len(losses) == 7
+        assert {name: two[name] for name in losses} == pytest.approx(losses, rel=1e-4)
+    assert curves[0][-1]["loss"] < curves[0][0]["loss"]
+
+
+@pytest.fixture(scope="module")
+def pretraining() -> Pretraining:
+    return Pretraining(PretrainingConfig(images=ShapesImagesConfig(objects=(1, 1))))
+
+
+def test_pretraining(pretraining: Pretraining, tmp_path: Path) -> None:
+    assert isinstance(pretraining, Stage)
+    objective = pretraining.build(None)
+    assert isinstance(objective, Objective)
+    batches = list(pretraining.batches(SHARE))
+    losses = objective(batches[0], objective.counts(batches[0]))
+    sum(losses.values(), torch.zeros(())).backward()
+    assert all(p.grad is not None for group in objective.parameter_groups().values() for p in group)
+    assert 0 <= pretraining.validate(objective, 0, 1)["top-1"] < 0.1  # of 1,000 names
+    assert pretraining.validate(objective, 1, 2) == {}
+
+    objective.save(tmp_path / "clip")
+    again = pretraining.build(tmp_path / "clip")
+    assert_same(weights(objective.clip), weights(again.clip))
+    later = Pretraining(replace(pretraining.config, start=str(tmp_path / "clip")))
+    assert_same(weights(objective.clip), weights(later.build(None).clip))
+    assert later.fingerprint() != pretraining.fingerprint()
+    assert Pretraining(replace(pretraining.config, decoders=2)).fingerprint() == pretraining.fingerprint()

@@ -1,0 +1,195 @@
+"""One worker alone, with Ray's part played by a few lines; `test_training` has the real one."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+import ray.train
+
+from pipelines.training.config import TrainingConfig
+from pipelines.training.output import TrainingStorage
+from pipelines.training.progress import Monitor, TrainingProgress
+from pipelines.training.sample_batches import Share
+from pipelines.training.worker import Job, work
+from tests.pipelines.training.points import PointsStage, Sample, settings
+
+
+class Handle:
+    """Calls an object as one calls an actor."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=getattr(self.actor, name))
+
+
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    storage = TrainingStorage.open(str(tmp_path / "output"))
+
+    def report(metrics: dict[str, Any], checkpoint: Any, checkpoint_dir_name: str) -> None:
+        storage.copy_in(Path(checkpoint.path), f"checkpoints/{checkpoint_dir_name}")
+
+    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    monkeypatch.setattr(ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(ray.train, "report", report)
+    monkeypatch.setattr(ray, "get", lambda value: value)
+
+
+class StopError(RuntimeError):
+    """A worker's end that Ray Train would answer with a new start."""
+
+
+class Ending(PointsStage):
+    """Ends the worker after a number of batches."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self.left = batches
+        self.closed = False
+
+    def batches(self, share: Share) -> Iterator[list[Sample]]:
+        try:
+            for batch in super().batches(share):
+                if not self.left:
+                    raise StopError
+                self.left -= 1
+                yield batch
+        finally:
+            self.closed = True
+
+
+def run(tmp_path: Path, stage: PointsStage, **options: Any) -> Monitor:
+    config: TrainingConfig = settings(tmp_path / "output", validate_every=2, **options)
+    storage, monitor = TrainingStorage.open(config.output), Monitor()
+    work({"job": Job(config=config, stage=stage, storage=storage, monitor=Handle(monitor))})
+    return monitor
+
+
+def curve(tmp_path: Path) -> list[dict[str, float]]:
+    """All but times."""
+    lines = [json.loads(line) for line in (tmp_path / "output/metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if "seconds" not in name} for line in lines]
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path, without_ray: None) -> list[dict[str, float]]:
+    run(tmp_path, PointsStage())
+    found = curve(tmp_path)
+    TrainingStorage.open(str(tmp_path)).remove("output")
+    return found
+
+
+@pytest.mark.parametrize("every", [1, 3, 8])
+def test_ending_anywhere_changes_nothing(undisturbed: list[dict[str, float]], tmp_path: Path, every: int) -> None:
+    """Worker after worker gets some steps further than its last checkpoint and ends."""
+    for _ in range(20):
+        stage = Ending(every + 1)
+        try:
+            monitor = run(tmp_path, stage, checkpoint_every=every)
+        except StopError:
+            assert stage.closed
+        else:
+            break
+    assert curve(tmp_path) == undisturbed
+    progress = monitor.progress()
+    assert progress is not None
+    assert (progress.step, progress.loss) == (8, undisturbed[-1]["loss"])
+    assert progress.scores == {"error": undisturbed[-1]["validation/error"]}
+    assert progress.seconds > progress.data_seconds > 0
+
+
+def test_scores_of_before_are_shown(tmp_path: Path) -> None:
+    with pytest.raises(StopError):
+        run(tmp_path, Ending(4))
+    seen: list[TrainingProgress] = []
+    monitor = Monitor()
+    config = settings(tmp_path / "output")
+    storage = TrainingStorage.open(config.output)
+    handle = Handle(
+        SimpleNamespace(begin=monitor.begin, failure=monitor.failure, update=seen.append, fail=monitor.fail)
+    )
+    work({"job": Job(config=config, stage=PointsStage(), storage=storage, monitor=handle)})
+    assert [progress.step for progress in seen] == [4, 5, 6, 7, 8]
+    assert seen[0].scores.keys() == {"error"}
+
+
+def test_the_last_checkpoint_is_that_of_the_end(tmp_path: Path) -> None:
+    run(tmp_path, PointsStage(), checkpoint_every=3, keep_checkpoints=1)
+    assert TrainingStorage.open(str(tmp_path / "output")).checkpoints() == [8]
+    state = json.loads((tmp_path / "output/checkpoints/step-00000008/state.json").read_text())
+    assert state["files"].keys() == {"model/network.pt", "optimizer.pt", "metrics.jsonl"}
+    assert (state["step"], state["stage"], state["batch_size"]) == (8, "points", 8)
+
+
+def test_nothing_is_left_of_the_metrics_of_steps_that_will_be_repeated(tmp_path: Path) -> None:
+    with pytest.raises(StopError):
+        run(tmp_path, Ending(5))
+    assert [line["step"] for line in curve(tmp_path)] == [1, 2, 3, 4, 5]
+    with pytest.raises(StopError):
+        run(tmp_path, Ending(0))
+    assert [line["step"] for line in curve(tmp_path)] == [1, 2, 3]
+
+
+def test_what_may_go_away_is_not_told(tmp_path: Path) -> None:
+    monitor = Monitor()
+    config = settings(tmp_path / "output")
+    job = Job(config=config, stage=Ending(2), storage=TrainingStorage.open(config.output), monitor=Handle(monitor))
+    with pytest.raises(StopError):
+        work({"job": job})
+    assert monitor.failure() is None
+
+
+class Slow(PointsStage):
+    def batches(self, share: Share) -> Iterator[list[Sample]]:
+        for batch in super().batches(share):
+            time.sleep(0.1)
+            yield batch
+
+
+def test_waiting_for_data_is_told(tmp_path: Path) -> None:
+    run(tmp_path, Slow(), steps=2)
+    for line in (tmp_path / "output/metrics.jsonl").read_text().splitlines():
+        assert json.loads(line)["seconds"] > json.loads(line)["data_seconds"] >= 0.1
+
+
+class Short(PointsStage):
+    def batches(self, share: Share) -> Iterator[list[Sample]]:
+        for step, batch in enumerate(super().batches(share)):
+            if step == 3:
+                return
+            yield batch[: 7 if step == 2 and self.name == "short" else 8]
+
+
+@pytest.mark.parametrize(
+    ("stage", "reason"),
+    [
+        (PointsStage(broken=2), "step 3: loss fit is nan, loss head is nan; lower learning_rate"),
+        (PointsStage(bad=(0, 2)), "a.json: video 3, b.mp4: cannot be read"),
+        (Short("short"), "step 3: expected 8 samples, got 7"),
+        (Short("ended"), "step 4: expected 8 samples, got none"),
+    ],
+)
+def test_what_cannot_go_away_is_told(tmp_path: Path, stage: PointsStage, reason: str) -> None:
+    monitor = Monitor()
+    config = settings(tmp_path / "output")
+    job = Job(config=config, stage=stage, storage=TrainingStorage.open(config.output), monitor=Handle(monitor))
+    with pytest.raises((ValueError, FloatingPointError)):
+        work({"job": job})
+    assert str(monitor.failure()).startswith(reason)
+    before = (tmp_path / "output/metrics.jsonl").read_bytes()
+    work({"job": job})  # as a new start does, which comes of it: it returns
+    assert (tmp_path / "output/metrics.jsonl").read_bytes() == before
+
+
+def test_metrics_are_written_when_a_worker_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.training.log._LOCAL_EVERY_S", 1e9)
+    with pytest.raises(StopError):
+        run(tmp_path, Ending(2))
+    assert [line["step"] for line in curve(tmp_path)] == [1, 2]

@@ -1,0 +1,122 @@
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from pipelines.video.isolation import Limits, isolated
+from pipelines.video.plan import VideoError
+
+LIMITS = Limits(silence_s=2.0, memory_bytes=500 * 10**6)
+
+
+def count(last: int) -> Iterator[tuple[int, int]]:
+    for number in range(last):
+        yield number, os.getpid()
+
+
+def crash(how: int) -> Iterator[int]:
+    yield 1
+    os.kill(os.getpid(), how)
+    time.sleep(60)
+
+
+def hang() -> Iterator[int]:
+    yield 1
+    time.sleep(60)
+
+
+def trickle(pause_s: float) -> Iterator[int]:
+    for number in range(1, 1000):
+        yield number
+        time.sleep(pause_s)
+
+
+def bloat(size: int) -> Iterator[int]:
+    yield int(np.ones(size, np.uint8).sum())
+
+
+def refuse(error: type[Exception]) -> Iterator[int]:
+    yield 1
+    raise error("no good")
+
+
+def process_id() -> int:
+    with isolated(LIMITS) as process:
+        ((_, pid),) = process.run(count, 1)
+    return pid
+
+
+def test_values_come_in_order_from_one_other_process() -> None:
+    with isolated(LIMITS) as process:
+        values = list(process.run(count, 100))
+    assert [number for number, _ in values] == list(range(100))
+    assert {pid for _, pid in values} == {process_id()} != {os.getpid()}
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "message"),
+    [
+        (crash, signal.SIGSEGV, r"^its decoder crashed \(SIGSEGV\)$"),
+        (crash, signal.SIGKILL, "^its decoder was killed, as happens where memory runs out$"),
+        (hang, None, "^its decoder stood still for 2 s$"),
+    ],
+)
+def test_what_breaks_the_process_is_an_error_of_the_video(function: object, argument: object, message: str) -> None:
+    before = process_id()
+    values = []
+    with pytest.raises(VideoError, match=message), isolated(LIMITS) as process:
+        values.extend(process.run(function, *([] if argument is None else [argument])))  # type: ignore[arg-type]
+    assert values == [1]
+    assert process_id() != before
+    with pytest.raises(ProcessLookupError):
+        os.kill(before, 0)
+
+
+def test_what_never_stands_still_ends_too() -> None:
+    limits = Limits(silence_s=2.0, total_s=1.0, memory_bytes=500 * 10**6)
+    with pytest.raises(VideoError, match="^its decoder took more than 1 s$"), isolated(limits) as process:
+        for _ in process.run(trickle, 0.1):
+            pass
+
+
+def test_the_time_of_whoever_takes_the_values_is_not_the_decoders() -> None:
+    limits = Limits(silence_s=2.0, total_s=1.0, memory_bytes=500 * 10**6)
+    with isolated(limits) as process:
+        numbers = process.run(count, 4)
+        next(numbers)
+        time.sleep(1.5)
+        assert [number for number, _ in numbers] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "message"),
+    [
+        (bloat, 10**9, "^needs more than 0.5 GB to decode$"),
+        (refuse, VideoError, "^no good$"),
+        (refuse, KeyError, r"^decoding failed: KeyError\('no good'\)$"),
+    ],
+)
+def test_errors_leave_the_process_as_it_is(function: object, argument: object, message: str) -> None:
+    before = process_id()
+    with pytest.raises(VideoError, match=message), isolated(LIMITS) as process:
+        list(process.run(function, argument))  # type: ignore[arg-type]
+    assert process_id() == before
+    with isolated(LIMITS) as process:
+        assert list(process.run(bloat, 10**8)) == [10**8]
+
+
+def test_a_generator_that_is_left_ends_its_process() -> None:
+    before = process_id()
+    with isolated(LIMITS) as process:
+        assert next(process.run(count, 10**6)) == (0, before)
+    assert process_id() != before
+
+
+def test_a_process_that_died_idle_is_replaced() -> None:
+    before = process_id()
+    os.kill(before, signal.SIGKILL)
+    time.sleep(0.1)
+    assert process_id() != before

@@ -1,0 +1,47 @@
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.video.plan import Sampling
+
+
+def test_sampling_by_hand() -> None:
+    times = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 1.5, 1.6, 2.0])
+    assert Sampling().select(times, 1e-6).tolist() == list(range(8))
+    assert Sampling(stride=3).select(times, 1e-6).tolist() == [0, 3, 6]
+    assert Sampling(fps=5).select(times, 1e-6).tolist() == [0, 2, 4, 5, 6, 7]
+    assert Sampling(fps=1).select(times, 1e-6).tolist() == [0, 5, 7]
+    assert Sampling(fps=1000).select(times, 1e-6).tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("fps", [1, 5, 7.5, 12, 24, 30, 60])
+def test_sampling_is_the_first_frame_at_or_after_each_tick(fps: float) -> None:
+    exact = [Fraction(i, 24) for i in range(100)]
+    wanted = {
+        next(i for i, time in enumerate(exact) if time >= k / Fraction(fps))
+        for k in range(300)
+        if k / Fraction(fps) <= exact[-1]
+    }
+    times = np.array(exact, dtype=float)
+    assert Sampling(fps=fps).select(times, 1e-4).tolist() == sorted(wanted)
+    rounded = times.round(3)  # Matroska
+    if 24 % fps == 0 or fps > 24:
+        assert Sampling(fps=fps).select(rounded, 1e-3).tolist() == sorted(wanted)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fps": 0.0}, "fps: is 0.0"),
+        ({"fps": -1.0}, "fps: is -1.0"),
+        ({"fps": float("nan")}, "fps: is nan"),
+        ({"fps": float("inf")}, "fps: is inf"),
+        ({"stride": 0}, "stride: is 0"),
+        ({"fps": 5.0, "stride": 2}, "fps and stride: are 5.0 and 2"),
+    ],
+)
+def test_bad_sampling(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sampling(**options)
