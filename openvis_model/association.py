@@ -1,7 +1,7 @@
-"""Which instance of this frame continues which track: the paper's rollout association and four others.
+"""Which instance of a frame continues which track: the paper's rollout association and four others.
 
-An association keeps a memory with one row per track. `VideoTracker` matches, adds and drops rows; an association only
-says what a row holds, how it moves from frame to frame, and how like an instance is to it.
+An association keeps a memory with one row per track. `VideoTracker` matches, adds and drops rows; an association
+defines what a row holds, how it changes from frame to frame, and how similar an instance is to it.
 """
 
 import copy
@@ -28,10 +28,10 @@ MIN_SIMILARITY: dict[AssociationKind, float] = {
     "sort": 0.3,
     "iou": 0.3,
 }
-"""Default gates: for boxes SORT's intersection over union, for tokens a cosine that unrelated objects do not reach."""
+"""Default gates: SORT's intersection over union for boxes, a cosine above that of unrelated objects for tokens."""
 
 Memory = tuple[Tensor, ...]
-"""Tensors with one row per track; what they hold is the association's own affair."""
+"""Tensors with one row per track; their content is private to the association."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +42,16 @@ class AssociationConfig:
         kind: `rollout` (the paper's), `hungarian` (previous frame's tokens: MinVIS, Huang et al. 2022), `momentum`
             (running tokens: OV2Seg, Wang et al. 2023), `sort` (Kalman box and IoU: Bewley et al. 2016), `iou`
             (previous box: Bochinski et al. 2017).
-        token: tracking token of the token associations; None is the rollout tracker's own for `rollout` and
-            `instance_query` for the others.
-        momentum: weight of the new token in the running one, in (0, 1]; OV2Seg uses 0.7.
-        min_similarity: matches below are refused, a gate that keeps an unrelated object from taking over the track of
-            one that has left; a cosine for tokens, an intersection over union for boxes. None is the kind's own,
-            `MIN_SIMILARITY`; -1 refuses none, as MinVIS and benchmark runs do, and suits an untrained tracker.
+        token: which tracking token `rollout`, `hungarian` and `momentum` compare. Null takes the one that the rollout
+            tracker was trained with for `rollout`, and `instance_query` for the others.
+        momentum: weight of the new token in the running token of `momentum`, in (0, 1]; OV2Seg uses 0.7.
+        min_similarity: smallest similarity of a match: a cosine for tokens, an intersection over union for boxes. It
+            keeps an unrelated object from taking over the track of one that has left. Null takes the default of the
+            kind, 0.2 for tokens and 0.3 for boxes. -1 accepts every match, as MinVIS and benchmark runs do; use it with
+            an untrained tracker.
 
     Raises:
-        ValueError: for a value out of range.
+        ValueError: for an unknown kind or token, or a number out of range.
     """
 
     kind: AssociationKind = "rollout"
@@ -79,44 +80,44 @@ class AssociationConfig:
 
 
 class Association(ABC):
-    """One way to link instances to tracks. Letters: M tracks, n instances of the frame, F observed values of each."""
+    """One way to link instances to tracks. Letters: M tracks, n instances in the frame, F observed values of each."""
 
     @abstractmethod
     def observe(self, instances: Instances) -> Float[Tensor, "n F"]:
-        """What the association looks at: a tracking token or a box."""
+        """Returns what the association compares: a tracking token or a box of each instance."""
 
     @abstractmethod
     def start(self, observed: Float[Tensor, "n F"]) -> Memory:
-        """Rows of tracks that begin with these instances."""
+        """Makes the rows of tracks that begin with these instances."""
 
     @abstractmethod
     def similarity(self, memory: Memory, observed: Float[Tensor, "n F"]) -> Float[Tensor, "M n"]:
-        """How well each instance continues each track, in [-1, 1]."""
+        """Measures how well each instance continues each track, in [-1, 1]."""
 
     @abstractmethod
     def update(self, memory: Memory, observed: Float[Tensor, "M F"]) -> Memory:
-        """Rows after each track was continued by the instance of the same row."""
+        """Updates the rows; row i of `observed` is the instance that continues track i."""
 
     def advance(self, memory: Memory) -> Memory:
-        """Rows one frame later, before anything is seen."""
+        """Predicts the rows one frame later, before anything is observed."""
         return memory
 
 
 class Rollout(Association):
-    """Universal rollout association (Eq. 5): a row holds the rollout token and the hidden state.
+    """Universal rollout association (OpenVIS, Eq. 5): a row holds the rollout token and the hidden state.
 
     Args:
-        tracker: the trained tracker; a copy of it runs on the CPU, where instances are.
+        tracker: the trained tracker; a copy runs on the CPU, where instances are.
     """
 
     def __init__(self, tracker: RolloutTracker) -> None:
         self.tracker = copy.deepcopy(tracker).cpu().eval()
 
     def observe(self, instances: Instances) -> Float[Tensor, "n F"]:
-        """Tracking tokens T_t.
+        """Returns the tracking tokens T_t.
 
         Raises:
-            ValueError: if the tracker was made for tokens of another width.
+            ValueError: for tokens whose width is not the tracker's.
         """
         tokens = instances.tracking_tokens(self.tracker.config.token)
         if tokens.shape[1] != self.tracker.width:
@@ -127,61 +128,61 @@ class Rollout(Association):
         return tokens
 
     def start(self, observed: Float[Tensor, "n F"]) -> Memory:
-        """Predictions without history."""
+        """Predicts the next frame's tokens from a zero hidden state."""
         rollout_tokens, hidden = self.tracker(observed, self.tracker.initial_state(len(observed)))
         return rollout_tokens, hidden
 
     def similarity(self, memory: Memory, observed: Float[Tensor, "n F"]) -> Float[Tensor, "M n"]:
-        """S_ij = cos(T^A_i, T_j)."""
+        """Returns S_ij = cos(T^A_i, T_j), rollout token i and tracking token j."""
         return cosine(memory[0], observed)
 
     def update(self, memory: Memory, observed: Float[Tensor, "M F"]) -> Memory:
-        """The hidden state takes in the aligned tokens and predicts those of the next frame."""
+        """Feeds the matched tokens to the tracker, which predicts those of the next frame."""
         rollout_tokens, hidden = self.tracker(observed, memory[1])
         return rollout_tokens, hidden
 
 
 class RunningToken(Association):
-    """A row holds a running tracking token; with momentum 1 it is the last frame's token."""
+    """A row holds a running tracking token (OV2Seg, Wang et al. 2023); momentum 1 keeps the last (MinVIS)."""
 
     def __init__(self, token: TokenKind, momentum: float) -> None:
         self.token = token
         self.momentum = momentum
 
     def observe(self, instances: Instances) -> Float[Tensor, "n F"]:
-        """Tracking tokens T_t."""
+        """Returns the tracking tokens T_t."""
         return instances.tracking_tokens(self.token)
 
     def start(self, observed: Float[Tensor, "n F"]) -> Memory:
-        """The first token."""
+        """Keeps the first token."""
         return (observed,)
 
     def similarity(self, memory: Memory, observed: Float[Tensor, "n F"]) -> Float[Tensor, "M n"]:
-        """Cosine of running and new tokens."""
+        """Returns the cosine of running and new tokens."""
         return cosine(memory[0], observed)
 
     def update(self, memory: Memory, observed: Float[Tensor, "M F"]) -> Memory:
-        """The new token weighs `momentum`, the running one the rest."""
+        """Averages the tokens: the new one has the weight `momentum`, the running one the rest."""
         return (torch.lerp(memory[0], observed, self.momentum),)
 
 
 class BoxIou(Association):
-    """A row holds the last box."""
+    """IoU tracking (Bochinski et al. 2017): a row holds the last box."""
 
     def observe(self, instances: Instances) -> Float[Tensor, "n F"]:
-        """Boxes."""
+        """Returns the boxes (x, y, width, height), pixels."""
         return instances.boxes
 
     def start(self, observed: Float[Tensor, "n F"]) -> Memory:
-        """The first box."""
+        """Keeps the first box."""
         return (observed,)
 
     def similarity(self, memory: Memory, observed: Float[Tensor, "n F"]) -> Float[Tensor, "M n"]:
-        """Intersection over union of boxes."""
+        """Returns the intersection over union of last and observed boxes."""
         return xywh_iou(memory[0], observed)
 
     def update(self, memory: Memory, observed: Float[Tensor, "M F"]) -> Memory:
-        """The new box."""
+        """Replaces the boxes."""
         del memory
         return (observed,)
 
@@ -189,8 +190,8 @@ class BoxIou(Association):
 class Sort(Association):
     """SORT (Bewley et al. 2016): a row holds mean and covariance of a constant-velocity Kalman filter.
 
-    The state is (centre x, centre y, area, aspect, and the velocities of the first three), in pixels and frames; noise
-    as in the paper's published settings.
+    The state is (centre x, centre y, area, aspect, and the velocities of the first three), in pixels and frames. The
+    noise is that of the authors' released code.
     """
 
     TRANSITION = torch.eye(7) + torch.diag(torch.ones(3), 4)
@@ -200,29 +201,29 @@ class Sort(Association):
     OBSERVATION_NOISE = torch.diag(torch.tensor([1.0, 1, 10, 10]))
 
     def observe(self, instances: Instances) -> Float[Tensor, "n F"]:
-        """Boxes."""
+        """Returns the boxes (x, y, width, height), pixels."""
         return instances.boxes
 
     def start(self, observed: Float[Tensor, "n F"]) -> Memory:
-        """At rest at the first box, velocities unknown."""
+        """Starts at the first box with zero velocity and a large velocity variance."""
         return F.pad(centre_area_aspect(observed), (0, 3)), self.INITIAL_COVARIANCE.repeat(len(observed), 1, 1)
 
     def advance(self, memory: Memory) -> Memory:
-        """Kalman prediction; an area that would turn negative stops shrinking."""
+        """Does the Kalman prediction; an area that would turn negative stops shrinking."""
         mean, covariance = memory
         stop = mean[:, 2] + mean[:, 6] <= 0
         mean = torch.cat([mean[:, :6], mean[:, 6:].masked_fill(stop[:, None], 0)], dim=1)
         return mean @ self.TRANSITION.mT, self.TRANSITION @ covariance @ self.TRANSITION.mT + self.PROCESS_NOISE
 
     def similarity(self, memory: Memory, observed: Float[Tensor, "n F"]) -> Float[Tensor, "M n"]:
-        """Intersection over union of predicted and seen boxes."""
+        """Returns the intersection over union of predicted and observed boxes."""
         x, y, area, aspect = memory[0][:, :4].unbind(1)
         width = (area * aspect).clamp(min=0).sqrt()
         height = area.clamp(min=0) / width.clamp(min=1e-6)
         return xywh_iou(torch.stack([x - width / 2, y - height / 2, width, height], dim=1), observed)
 
     def update(self, memory: Memory, observed: Float[Tensor, "M F"]) -> Memory:
-        """Kalman correction with the seen boxes."""
+        """Does the Kalman correction with the observed boxes."""
         mean, covariance = memory
         residual = centre_area_aspect(observed) - mean @ self.OBSERVATION.mT
         cross = covariance @ self.OBSERVATION.mT
@@ -231,7 +232,7 @@ class Sort(Association):
 
 
 def build_association(config: AssociationConfig, tracker: RolloutTracker | None) -> Association:
-    """The association that a config names.
+    """Builds the association that a config describes.
 
     Raises:
         ValueError: for `rollout` without a rollout tracker, or with one made for another tracking token.
@@ -258,10 +259,13 @@ def build_association(config: AssociationConfig, tracker: RolloutTracker | None)
 
 
 def assign(similarity: Float[Tensor, "M n"], min_similarity: float) -> tuple[np.ndarray, np.ndarray]:
-    """Hungarian matching of largest total similarity; returns (track rows, instances) of the matches kept.
+    """Matches tracks and instances one to one, with the largest total similarity (Hungarian algorithm).
+
+    Returns:
+        Track rows and instances of the matches whose similarity is at least `min_similarity`.
 
     Raises:
-        ValueError: for a similarity that is NaN.
+        ValueError: for a NaN similarity.
     """
     scores = similarity.numpy()
     if np.isnan(scores).any():
@@ -275,19 +279,19 @@ def assign(similarity: Float[Tensor, "M n"], min_similarity: float) -> tuple[np.
 
 
 def cosine(a: Float[Tensor, "M E"], b: Float[Tensor, "n E"]) -> Float[Tensor, "M n"]:
-    """Cosine of every row of a with every row of b."""
+    """Returns the cosine of every row of a with every row of b."""
     return F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).mT
 
 
 def xywh_iou(a: Float[Tensor, "M 4"], b: Float[Tensor, "n 4"]) -> Float[Tensor, "M n"]:
-    """Intersection over union of (x, y, width, height) boxes; 0 where both are empty."""
-    near = torch.maximum(a[:, None, :2], b[:, :2])
-    far = torch.minimum((a[:, :2] + a[:, 2:])[:, None], b[:, :2] + b[:, 2:])
-    shared = (far - near).clamp(min=0).prod(-1)
-    return (shared / (a[:, None, 2:].prod(-1) + b[:, 2:].prod(-1) - shared)).nan_to_num(0.0)
+    """Returns the intersection over union of (x, y, width, height) boxes; 0 where both are empty."""
+    top_left = torch.maximum(a[:, None, :2], b[:, :2])
+    bottom_right = torch.minimum((a[:, :2] + a[:, 2:])[:, None], b[:, :2] + b[:, 2:])
+    intersection = (bottom_right - top_left).clamp(min=0).prod(-1)
+    return (intersection / (a[:, None, 2:].prod(-1) + b[:, 2:].prod(-1) - intersection)).nan_to_num(0.0)
 
 
 def centre_area_aspect(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    """(x, y, width, height) boxes as SORT observes them: centre x, centre y, area, width / height."""
+    """Converts (x, y, width, height) boxes to what SORT observes: centre x, centre y, area, width / height."""
     x, y, width, height = boxes.unbind(1)
     return torch.stack([x + width / 2, y + height / 2, width * height, width / height.clamp(min=1)], dim=1)

@@ -1,4 +1,4 @@
-"""CLIP from `open_clip`: what it is built from, and its text tower."""
+"""CLIP from `open_clip`: its config, its text tower and its tokenizers."""
 
 import difflib
 from collections.abc import Collection, Sequence
@@ -18,24 +18,25 @@ from openvis_model.vocabulary import split_words
 Stem = Literal["patches", "convolutional"]
 
 ARCHITECTURE = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale")
-"""What describes a plain CLIP; `open_clip` has models with more."""
+"""Fields that describe a plain CLIP; some models of `open_clip` have more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """Which CLIP stands under InstCLIP.
+    """The CLIP that InstCLIP is built on.
 
     Attributes:
-        model: name of an `open_clip` model. Weights by OpenAI need the `-quickgelu` variant.
-        architecture: `open_clip`'s description of a model that has no name there (embed_dim, vision_cfg, text_cfg, …).
-        stem: what makes tokens of pixels: CLIP's one projection of each patch, or convolutions (see
-            `ConvolutionalStem`), with which a small CLIP learns from few images.
-        words: the words that a CLIP with a vocabulary of its own was trained with; empty for CLIP's byte-pair encoding.
-        pixel_mean: mean of RGB values in [0, 1] that the weights were trained with.
-        pixel_std: standard deviation of the same.
+        model: name of an `open_clip` model. OpenAI's weights need the `-quickgelu` variant.
+        architecture: description of a model that `open_clip` has no name for (embed_dim, vision_cfg, text_cfg, …).
+        stem: how pixels become tokens: `patches` is CLIP's linear projection of each patch; `convolutional` is a small
+            residual network, which lets a small CLIP learn from few images.
+        words: words that a CLIP with its own tokenizer was trained with; empty for CLIP's byte-pair encoding.
+        pixel_mean: mean RGB, in [0, 1], that the weights were trained with.
+        pixel_std: standard deviation of RGB, in [0, 1], that the weights were trained with.
 
     Raises:
-        ValueError: for a model or a field of the architecture that `open_clip` does not have, or words that do not fit.
+        ValueError: for a model or a field of the architecture that `open_clip` does not have, or words whose number
+            does not match the size of the embedding table.
     """
 
     model: str = ""
@@ -73,7 +74,7 @@ def check_names(values: Any, known: Collection[str], name: str) -> None:
     """Checks that values are fields with known names.
 
     Raises:
-        ValueError: names the first that is not known, and the known name nearest to it.
+        ValueError: names the first unknown field and the known name nearest to it.
     """
     if not isinstance(values, dict):
         raise ValueError(f"{name}: expected fields, got {values!r}")
@@ -85,10 +86,10 @@ def check_names(values: Any, known: Collection[str], name: str) -> None:
 
 
 def build_clip(config: ClipConfig) -> open_clip.CLIP:
-    """A CLIP with random weights.
+    """Builds a CLIP with random weights.
 
     Raises:
-        ValueError: if the model is not of CLIP's own kind (it has, say, a text tower from elsewhere).
+        ValueError: if the model is not a plain CLIP, for example because its text tower comes from another library.
     """
     architecture = config.architecture or open_clip.get_model_config(config.model)
     if extra := sorted(set(architecture) - set(ARCHITECTURE)):
@@ -104,17 +105,17 @@ def build_clip(config: ClipConfig) -> open_clip.CLIP:
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What `TextEncoder` needs of a tokenizer."""
+    """The tokenizer interface that `TextEncoder` uses."""
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without start and end of text."""
+        """Returns the token ids of a text, without start and end of text."""
 
     def __call__(self, texts: Sequence[str]) -> Int[Tensor, "n length"]:
-        """Token ids of texts with start and end, padded with 0; the end has the largest id of all."""
+        """Returns the token ids of texts with start and end, padded with 0; the end token has the largest id."""
 
 
 class WordTokenizer:
-    """One id per word, for a CLIP that was trained with few words: its embedding table stays small.
+    """A tokenizer with one id per word; it keeps the embedding table of a CLIP trained with few words small.
 
     Args:
         words: every known word, lower case.
@@ -128,18 +129,18 @@ class WordTokenizer:
 
     @staticmethod
     def vocabulary_size(words: Sequence[str]) -> int:
-        """Rows of the embedding table: padding, start, the words, end."""
+        """Returns the number of rows of the embedding table: padding, start, the words, end."""
         return len(words) + 3
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the words of a text; punctuation is skipped.
+        """Returns the ids of a text's words; punctuation is skipped.
 
         Raises:
-            ValueError: lists the words that the model does not know, or the text has no word at all.
+            ValueError: for a text without words, or with words that the model does not know; lists them.
         """
         words = split_words(text)
         if not words:
-            raise ValueError(f"vocabulary: {text!r} has no word that the model's CLIP can read; write it in letters")
+            raise ValueError(f"vocabulary: {text!r} has no word that the model's CLIP can read; use letters")
         unknown = [word for word in words if word not in self.ids]
         if unknown:
             raise ValueError(
@@ -150,7 +151,7 @@ class WordTokenizer:
         return [self.ids[word] for word in words]
 
     def __call__(self, texts: Sequence[str]) -> Int[Tensor, "n length"]:
-        """Ids with start and end of text, padded with 0 to the context length."""
+        """Returns ids with start and end of text, padded with 0 to the context length."""
         ids = torch.zeros(len(texts), self.context_length, dtype=torch.long)
         for row, text in zip(ids, texts, strict=True):
             encoded = [self.start, *self.encode(text), self.end]
@@ -162,8 +163,11 @@ class TextEncoder(nn.Module):
     """CLIP's text tower: texts in, unit-norm embeddings out.
 
     Args:
-        clip: an `open_clip` model; its text tower and logit scale are used, its vision tower is not.
-        tokenizer: ids of texts, of the kind the tower was trained with.
+        clip: an `open_clip` model; only its text tower and logit scale are used.
+        tokenizer: the tokenizer that the tower was trained with.
+
+    Raises:
+        ValueError: for a text tower without causal attention, or with another pooling than CLIP's.
     """
 
     def __init__(self, clip: open_clip.CLIP, tokenizer: Tokenizer) -> None:
@@ -186,7 +190,7 @@ class TextEncoder(nn.Module):
 
     @property
     def identity(self) -> dict[str, object]:
-        """What decides the embeddings of texts beside the weights."""
+        """Everything beside the weights that determines the embeddings of texts."""
         block = self.transformer.resblocks[0]
         return {
             "activation": type(block.mlp.gelu).__name__,
@@ -199,8 +203,8 @@ class TextEncoder(nn.Module):
     def forward(self, texts: Sequence[str]) -> Float[Tensor, "n D"]:
         """Embeds texts.
 
-        Attention is causal and the embedding is read at the end of text, so positions beyond the longest text of the
-        batch are left out: the same numbers as with the full context, several times faster for names.
+        Attention is causal and the embedding is read at the end of text. Positions beyond the longest text of the batch
+        are therefore left out, which gives the same numbers as the full context and is several times faster for names.
 
         Raises:
             ValueError: for a text that is longer than the context, or has words that the tokenizer does not know.
@@ -222,7 +226,7 @@ class TextEncoder(nn.Module):
 
 
 def build_tokenizer(config: ClipConfig, context_length: int) -> Tokenizer:
-    """The tokenizer that belongs to a CLIP."""
+    """Builds the tokenizer of a CLIP."""
     if config.words:
         return WordTokenizer(config.words, context_length)
     tokenizer: Tokenizer = open_clip.SimpleTokenizer(context_length=context_length)

@@ -1,4 +1,4 @@
-"""What an InstFormer is built from, its presets, and its form as JSON."""
+"""The config of an InstFormer, its presets, and its JSON form."""
 
 import dataclasses
 import math
@@ -40,19 +40,19 @@ BACKBONES: dict[str, dict[str, Any]] = {
 class InstFormerConfig:
     """The whole model.
 
-    Every row of the paper's Tables 4, 5 and 6 is a value in here, of `AssociationConfig`, or of `SetCriterionConfig`
-    (the weight of the margin loss).
+    Every row of the paper's Tables 4, 5 and 6 is a value of this config, of `AssociationConfig`, or of
+    `InstanceObjectiveConfig` (the weight of the margin loss).
 
     Attributes:
-        short_side: working size of the frames in pixels, for both networks.
+        short_side: shorter side of the frames as both networks see them, pixels.
         mask_proposal: the mask proposal network.
-        clip: the CLIP under the classifier.
+        clip: the CLIP that the classifier uses.
         classifier: `inst_clip` (the paper's) or `crop_clip` (N masked crops through CLIP).
-        inst_clip: InstCLIP's variants.
-        rollout_tracker: the tracker's variants.
+        inst_clip: variants of InstCLIP.
+        rollout_tracker: variants of the rollout tracker.
 
     Raises:
-        ValueError: for a value that is out of range, or that `transformers` does not know or take for a Mask2Former.
+        ValueError: for a value out of range, or one that `transformers` refuses for a Mask2Former.
     """
 
     short_side: int
@@ -70,30 +70,31 @@ class InstFormerConfig:
         _check_mask2former(self.mask_proposal)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Converts the config to plain values, for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "InstFormerConfig":
-        """The inverse of `to_dict`.
+        """Builds a config from what `to_dict` returned.
 
         Raises:
-            ValueError: for a field that does not exist or is missing, or a value of another type or out of range.
+            ValueError: for an unknown or missing field, or a value of another type or out of range.
         """
         config: InstFormerConfig = _build(cls, values, "config")
         return config
 
 
 def paper(backbone: str = "resnet50") -> InstFormerConfig:
-    """The paper's model: Mask2Former with 100 queries of width 256, ViT-B/32 with OpenAI's weights.
+    """Returns the paper's model: Mask2Former with 100 queries of width 256, and OpenAI's ViT-B/32.
 
-    The sizes are those of the released Mask2Former checkpoints; that of `swin_large` has 200 queries.
+    Sizes are those of the released Mask2Former checkpoints (Cheng et al. 2022); the one with `swin_large` has 200
+    queries.
 
     Args:
         backbone: `resnet50` (the paper's), or a Swin transformer: `swin_tiny`, `swin_small`, `swin_base`, `swin_large`.
 
     Raises:
-        ValueError: for another backbone.
+        ValueError: for an unknown backbone.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"backbone: unknown value {backbone!r}; choose from {tuple(BACKBONES)}")
@@ -119,10 +120,10 @@ def paper(backbone: str = "resnet50") -> InstFormerConfig:
 
 
 def mini(words: Sequence[str]) -> InstFormerConfig:
-    """A real but small model, for laptops and tests: 96-pixel frames, 16 queries, a CLIP of 2.4 M parameters.
+    """Returns a small but complete model for laptops and tests: 96-pixel frames, 16 queries, CLIP of 2.4 M parameters.
 
     Args:
-        words: every word that its CLIP knows, those of the prompts included.
+        words: every word that its CLIP shall know, including the words of the prompts.
 
     Raises:
         ValueError: without words.
@@ -174,7 +175,7 @@ def mini(words: Sequence[str]) -> InstFormerConfig:
 
 
 def _check_mask2former(config: MaskProposalConfig) -> None:
-    """Checks the plain values for `transformers`, which itself takes unknown fields without a word."""
+    """Checks the plain values for `transformers`, which silently accepts unknown fields."""
     values, name = config.mask2former, "mask_proposal.mask2former"
     check_names(values, _field_names(Mask2FormerConfig), name)
     backbone = values.get("backbone_config", {"model_type": "swin"})
@@ -193,13 +194,13 @@ def _check_mask2former(config: MaskProposalConfig) -> None:
 
 
 def _field_names(kind: type[PretrainedConfig]) -> set[str]:
-    """What a configuration of `transformers` takes, its synonyms and what `to_dict` writes included."""
+    """Returns the fields that a `transformers` config accepts, including synonyms and what `to_dict` writes."""
     config = kind()
     return {*vars(config), *config.to_dict(), *config.attribute_map, "num_labels"}
 
 
 def _build(kind: Any, value: Any, name: str) -> Any:
-    """A value of a type hint from plain values: dataclasses from dicts, nested ones included, tuples from lists."""
+    """Builds a value of a type hint from plain values: dataclasses from dicts, also nested ones, tuples from lists."""
     if dataclasses.is_dataclass(kind):
         assert isinstance(kind, type)
         hints = typing.get_type_hints(kind)
@@ -210,7 +211,7 @@ def _build(kind: Any, value: Any, name: str) -> Any:
         return kind(**{key: _build(hints[key], item, f"{name}.{key}") for key, item in value.items()})
     plain = typing.get_origin(kind) or kind
     if plain is Literal:
-        return value  # its owner knows the choices
+        return value  # the dataclass that owns the field checks it
     if plain is tuple:
         return _build_tuple(get_args(kind), value, name)
     accepted = (int, float) if plain is float else (plain,)

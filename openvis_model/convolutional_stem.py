@@ -1,4 +1,4 @@
-"""Convolutions in place of a vision transformer's patch projection (Xiao et al. 2021)."""
+"""A convolutional replacement for a vision transformer's patch projection (Xiao et al. 2021)."""
 
 import math
 
@@ -8,17 +8,17 @@ from torch import Tensor, nn
 
 
 class ConvolutionalStem(nn.Module):
-    """Pixels to patch tokens through a small residual network, which sees what lies around a patch too.
+    """A small residual network from pixels to patch tokens; a token also sees the surroundings of its patch.
 
-    The last but two halvings of the resolution have one residual block, the last one has two. A frozen stem keeps its
-    batch statistics, also in training mode.
+    Each step halves the resolution. The last but one is followed by one residual block, the last by two. A frozen stem
+    keeps its batch statistics even in training mode.
 
     Args:
         width: channels of a patch token.
         patch_size: pixels, a power of 2 of at least 8.
 
     Raises:
-        ValueError: for another patch size.
+        ValueError: for a patch size that is not such a power of 2.
     """
 
     def __init__(self, width: int, patch_size: int) -> None:
@@ -36,12 +36,12 @@ class ConvolutionalStem(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels, width, 1))
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Patch tokens on their grid."""
+        """Returns the patch tokens on their grid, one per patch."""
         tokens: Tensor = self.layers(pixels)
         return tokens
 
     def train(self, mode: bool = True) -> "ConvolutionalStem":
-        """Switches to training, where a frozen stem keeps its batch statistics."""
+        """Switches to training or evaluation; a frozen stem stays in evaluation mode."""
         super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
         return self
 
@@ -54,7 +54,7 @@ class ResidualBlock(nn.Module):
         self.first, self.second = (_convolution(channels, channels, stride=1) for _ in range(2))
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        """The same shape."""
+        """Returns relu(x + convolutions of x), of the same shape."""
         return F.relu(x + self.second(F.relu(self.first(x))))
 
 

@@ -10,18 +10,21 @@ from torchvision.ops import roi_align
 from openvis_model.frames import to_pixels
 from openvis_model.inst_clip import check_vision_transformer, pixel_statistics
 
-CROPS_PER_PASS = 16
-"""Crops that go through CLIP together; bounds memory, and more are not faster."""
+CROPS_PER_BATCH = 16
+"""Crops per forward pass of CLIP; bounds memory, and more are not faster."""
 
 
 class CropClip(nn.Module):
-    """Embeds instances like `InstClip`, by cutting each one out and running CLIP on the crop.
+    """A drop-in for `InstClip` that cuts out each instance and runs CLIP on the crop.
 
-    A crop is the square around the mask's box; everything outside of the mask is CLIP's mean colour.
+    A crop is the square around the mask's box. Everything outside of the mask is CLIP's mean colour.
 
     Args:
         visual: the vision transformer of an `open_clip` model.
-        short_side: working size of the frames that are cropped, in pixels.
+        short_side: working size of the frames before cropping, pixels.
+
+    Raises:
+        ValueError: if `visual` is not a plain CLIP vision transformer.
     """
 
     def __init__(self, visual: nn.Module, *, short_side: int) -> None:
@@ -42,14 +45,14 @@ class CropClip(nn.Module):
     def forward(
         self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"], query_index: Int[Tensor, "B N"]
     ) -> Float[Tensor, "B N D"]:
-        """One unit-norm embedding for each mask of frames uint8 [B, H, W, 3]; `query_index` plays no part here."""
+        """Returns one unit-norm embedding per mask of frames uint8 [B, H, W, 3]; `query_index` is ignored."""
         del query_index
         count = mask_logits.shape[1]
-        # Crops are made as they are embedded: all of them at once would not fit for many frames.
+        # Crops are cut batch by batch: for many frames, all of them would not fit into memory.
         embeddings = [
-            self.visual(self.crops(frames[t : t + 1], mask_logits[t : t + 1, i : i + CROPS_PER_PASS]))
+            self.visual(self.crops(frames[t : t + 1], mask_logits[t : t + 1, i : i + CROPS_PER_BATCH]))
             for t in range(len(frames))
-            for i in range(0, count, CROPS_PER_PASS)
+            for i in range(0, count, CROPS_PER_BATCH)
         ]
         if not embeddings:
             return mask_logits.new_zeros(len(frames), 0, self.embedding_width)
@@ -57,11 +60,11 @@ class CropClip(nn.Module):
         return tokens
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """None: CLIP's weights stay as they are."""
+        """Returns no parameters: CLIP stays frozen."""
         return []
 
     def crops(self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B*N 3 size size"]:
-        """Normalised crops at CLIP's input size, zero (the mean colour) outside of the mask."""
+        """Returns normalised crops at CLIP's input size, zero (the mean colour) outside of the mask."""
         pixels = (to_pixels(frames, short_side=self.short_side, divisor=1) - self.mean) / self.std
         masks = F.interpolate(mask_logits.float(), size=pixels.shape[-2:], mode="bilinear") > 0
         frame_index = torch.arange(len(frames), device=pixels.device).repeat_interleave(masks.shape[1])
@@ -76,7 +79,10 @@ class CropClip(nn.Module):
 
 
 def square_boxes(masks: Bool[Tensor, "n H W"]) -> Float[Tensor, "n 4"]:
-    """Smallest centred square (x0, y0, x1, y1) in pixels around each mask; the whole frame for an empty one."""
+    """Returns the smallest square (x0, y0, x1, y1) around each mask, centred on its box, pixels.
+
+    An empty mask gives a square around the whole frame.
+    """
     edges = []
     for axis_used in (masks.any(1), masks.any(2)):  # columns, then rows
         length = axis_used.shape[1]

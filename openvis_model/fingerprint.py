@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def tensor_fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, independent of the order of the names."""
+    """Returns the SHA-256 over names, dtypes, shapes and bytes, whatever the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -1,8 +1,8 @@
-"""Video frames on their way into the networks: checked, resized, scaled to [0, 1].
+"""Prepares video frames for the networks: checks, resizes and scales them to [0, 1].
 
 A network sees the whole frame at a working size whose sides are multiples of what it needs: 32 pixels for Mask2Former,
-a patch for CLIP (32 too for ViT-B/32). The frame is stretched by a few per cent to that size instead of being padded,
-so mask logits, guidance and masks cover exactly the frame and no pixel or patch stands for padding.
+a patch for CLIP (also 32 pixels in ViT-B/32). The frame is stretched to that size by a few per cent instead of padded,
+so mask logits, guidance and masks cover exactly the frame, and no pixel or patch is padding.
 """
 
 import torch
@@ -17,22 +17,22 @@ def check_frames(frames: object) -> None:
     """Checks that frames are a non-empty uint8 [T, H, W, 3] tensor.
 
     Raises:
-        ValueError: names what was expected, what came, and the remedy.
+        ValueError: names what was expected, what was given, and the remedy.
     """
     if not isinstance(frames, Tensor):
         raise ValueError(f"frames: expected a torch tensor, got {type(frames).__name__}; use torch.from_numpy")
     if frames.ndim != 4 or frames.shape[-1] != 3:
         raise ValueError(f"frames: expected shape [T, H, W, 3], got {list(frames.shape)}; permute or stack them")
     if frames.dtype != torch.uint8:
-        raise ValueError(f"frames: expected uint8 values 0-255, got {frames.dtype}; hand over frames as decoded")
+        raise ValueError(f"frames: expected uint8 values 0-255, got {frames.dtype}; pass frames as decoded")
     if 0 in frames.shape:
-        raise ValueError(f"frames: shape {list(frames.shape)} has no pixels; skip empty batches before the model")
+        raise ValueError(f"frames: shape {list(frames.shape)} has no pixels; skip empty batches")
 
 
 def to_pixels(frames: Tensor, *, short_side: int, divisor: int) -> Float[Tensor, "T 3 h w"]:
-    """Turns uint8 frames [T, H, W, 3] into floats in [0, 1] at their `working_size`.
+    """Converts uint8 frames [T, H, W, 3] to floats in [0, 1] at their `working_size`.
 
-    Resampling is bilinear with antialiasing; frames that have the size already are not resampled.
+    Resampling is bilinear with antialiasing; frames that already have that size are not resampled.
 
     Raises:
         ValueError: for frames that `check_frames` refuses.

@@ -1,4 +1,4 @@
-"""Instance guidance: mask proposals become rows of an attention mask (OpenVIS, Fig. 3a)."""
+"""Instance guidance: turns mask proposals into rows of an attention mask (OpenVIS, Fig. 3a)."""
 
 from typing import Literal, get_args
 
@@ -10,7 +10,7 @@ Guidance = Literal["logits", "binary", "none"]
 Resampling = Literal["log_mean_probability", "logit_mean_probability", "mean_logit", "max_logit"]
 
 FLOOR = 1e-30
-"""Smallest mean mask probability of a patch; its logarithm (-69) already means no attention in float32."""
+"""Smallest mean mask probability of a patch; its logarithm (-69) already suppresses all attention in float32."""
 
 
 def instance_guidance(
@@ -20,17 +20,23 @@ def instance_guidance(
     guidance: Guidance,
     resampling: Resampling,
 ) -> Float[Tensor, "B N P"]:
-    """Additive attention of each instance token to each patch of a grid (rows, columns), P = rows · columns.
+    """Computes what is added to the attention scores of each instance token on each patch (OpenVIS, Eq. 3).
 
     `none` is zero everywhere. `binary` is zero on every patch that the mask touches and -inf elsewhere. `logits` grades
-    the attention by the mask logits, brought to the grid by one of four resamplings:
+    the attention by the mask logits, resampled to the patch grid in one of four ways:
 
     - `log_mean_probability` (default): log of the mean mask probability over the patch, at most 0;
-    - `logit_mean_probability`: logit of the same mean;
-    - `mean_logit`: mean of the logits; the far negative background drowns objects smaller than a patch;
+    - `logit_mean_probability`: logit of that mean;
+    - `mean_logit`: mean of the logits; strongly negative background drowns objects smaller than a patch;
     - `max_logit`: largest logit of the patch.
 
-    Computed in float32 whatever the autocast dtype is, since logarithms of small means leave the range of half floats.
+    The result is float32 whatever the autocast dtype, since logarithms of small means exceed the range of half floats.
+
+    Args:
+        mask_logits: N mask proposals per frame, at any resolution, covering the frame.
+        grid: rows and columns of the patch grid; P = rows · columns.
+        guidance: kind of guidance.
+        resampling: how `logits` reach the grid.
 
     Raises:
         ValueError: for an unknown guidance or resampling.

@@ -1,4 +1,4 @@
-"""What the model says about one frame, and the tracking tokens made of it."""
+"""The model's output for one frame, and the tracking tokens made from it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -21,8 +21,8 @@ class Instances:
         objectness: probability that the proposal is an object.
         instance_tokens: I_t, unit-norm embeddings in CLIP's space.
         queries: Q_t, instance queries of the mask proposal network.
-        query_index: which of the N queries each instance is.
-        masks: masks, boxes and areas at the size of the video's frames.
+        query_index: which of the N queries each instance comes from.
+        masks: masks, boxes and areas at the size of the video's frames, pixels.
     """
 
     objectness: Float[Tensor, " n"]
@@ -35,7 +35,7 @@ class Instances:
         return len(self.objectness)
 
     def tracking_tokens(self, kind: TokenKind) -> Float[Tensor, "n E"]:
-        """Tracking tokens of these instances, see `tracking_tokens`."""
+        """Returns the tracking tokens of these instances, made by the function `tracking_tokens`."""
         return tracking_tokens(self.instance_tokens, self.queries, kind)
 
     @property
@@ -47,7 +47,10 @@ class Instances:
 def tracking_tokens(
     instance_tokens: Float[Tensor, "*n D"], queries: Float[Tensor, "*n C"], kind: TokenKind
 ) -> Float[Tensor, "*n E"]:
-    """T_t = concat(I_t, Q_t), each part with unit norm so that neither width dominates; `query` leaves I_t out."""
+    """Returns T_t = concat(I_t, Q_t) (OpenVIS, Universal Rollout Association); `query` leaves I_t out.
+
+    Each half has unit norm, so that neither width dominates. E is D + C, or C for `query`.
+    """
     unit_queries = F.normalize(queries, dim=-1)
     if kind == "query":
         return unit_queries

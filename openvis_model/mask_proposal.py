@@ -11,7 +11,7 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from openvis_model.frames import to_pixels
 
-# Its one message here says that a ResNet backbone "may not be compatible"; our tests show that it is.
+# This logger's only message says that a ResNet backbone "may not be compatible"; our tests show that it is.
 logging.getLogger("transformers.models.mask2former.configuration_mask2former").setLevel(logging.ERROR)
 
 SIZE_DIVISOR = 32
@@ -23,21 +23,21 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class MaskProposalConfig:
-    """What the mask proposal network is built from.
+    """Architecture of the mask proposal network.
 
     Attributes:
         mask2former: a `transformers` Mask2FormerConfig as plain values, backbone included.
-        freeze_batch_norm: whether batch norm keeps the pretrained statistics and scales, as Mask2Former's ResNet does.
+        freeze_batch_norm: whether batch norm keeps its pretrained statistics and scales, as Mask2Former's ResNet does.
     """
 
     mask2former: dict[str, Any] = field(default_factory=dict)
     freeze_batch_norm: bool = True
 
     def build(self) -> Mask2FormerConfig:
-        """The `transformers` configuration.
+        """Returns the `transformers` config.
 
         Raises:
-            ValueError: if dropout is on: Mask2Former's decoder would also skip whole layers.
+            ValueError: if dropout is not 0: Mask2Former's decoder would also skip whole layers.
         """
         config = Mask2FormerConfig.from_dict(self.mask2former)
         if config.dropout:
@@ -71,13 +71,13 @@ class Proposals:
 
 
 class MaskProposalNetwork(nn.Module):
-    """M_t, Q_t = Ψ(Φ(F_t), Q_0): every frame on its own, N proposals each (Eq. 1).
+    """M_t, Q_t = Ψ(Φ(F_t), Q_0): N proposals for every frame, independently of other frames (OpenVIS, Eq. 1).
 
-    A closed-set checkpoint works as it is: its class logits are collapsed to object against no object.
+    Closed-set checkpoints work unchanged: class logits are collapsed to object against no object.
 
     Args:
-        config: what to build.
-        short_side: working size of the frames, in pixels.
+        config: the architecture.
+        short_side: working size of the frames, pixels.
         mask2former: a network to use instead of one with random weights.
     """
 
@@ -98,7 +98,7 @@ class MaskProposalNetwork(nn.Module):
         self.std: Tensor
 
     def forward(self, frames: Tensor) -> Proposals:
-        """Proposals of the last decoder layer for frames uint8 [T, H, W, 3].
+        """Returns the proposals of the last decoder layer for frames uint8 [T, H, W, 3].
 
         Raises:
             ValueError: for frames that `check_frames` refuses.
@@ -106,7 +106,11 @@ class MaskProposalNetwork(nn.Module):
         return self.layers(frames)[-1]
 
     def layers(self, frames: Tensor) -> list[Proposals]:
-        """Proposals after every decoder layer, the initial queries first, for deep supervision."""
+        """Returns the proposals after every decoder layer, the initial queries first, for deep supervision.
+
+        Raises:
+            ValueError: for frames that `check_frames` refuses.
+        """
         pixels = (to_pixels(frames, short_side=self.short_side, divisor=SIZE_DIVISOR) - self.mean) / self.std
         output = self.mask2former.model(pixels, output_hidden_states=True)
         queries = [state.transpose(0, 1) for state in output.transformer_decoder_intermediate_states]
@@ -116,14 +120,14 @@ class MaskProposalNetwork(nn.Module):
         ]
 
     def train(self, mode: bool = True) -> "MaskProposalNetwork":
-        """Switches to training, where frozen batch norms keep their statistics."""
+        """Switches to training or evaluation; frozen batch norms always keep their statistics."""
         super().train(mode)
         for norm in self._frozen_batch_norms():
             norm.eval()
         return self
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Everything but frozen batch norms, and Swin's last norm, which feature maps do not pass through."""
+        """Returns all parameters except frozen batch norms and Swin's last norm, which feature maps bypass."""
         frozen = {parameter for norm in self._frozen_batch_norms() for parameter in norm.parameters()}
         frozen |= {parameter for name, parameter in self.named_parameters() if ".encoder.swin.layernorm." in name}
         return [parameter for parameter in self.parameters() if parameter not in frozen]
@@ -133,6 +137,9 @@ class MaskProposalNetwork(nn.Module):
 
 
 def collapse(class_logits: Float[Tensor, "*n classes"]) -> Float[Tensor, "*n"]:
-    """Log-odds of object: logsumexp over the classes minus the logit of "no object", which stands last."""
-    class_logits = class_logits.float()  # half floats would move objectness by 0.003, across thresholds
+    """Returns the log-odds of object: logsumexp over the classes minus the logit of "no object", the last one.
+
+    Its sigmoid is exactly 1 - p(no object) of the softmax over all classes.
+    """
+    class_logits = class_logits.float()  # half floats would change objectness by 0.003, across thresholds
     return class_logits[..., :-1].logsumexp(dim=-1) - class_logits[..., -1]
