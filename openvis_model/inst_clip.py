@@ -1,8 +1,8 @@
-"""InstCLIP: one CLIP pass that embeds every instance of a frame (OpenVIS, Fig. 2b, Eq. 3).
+"""InstCLIP: embeds every instance of a frame in one forward pass of CLIP (OpenVIS, Fig. 2b, Eq. 3).
 
-The token sequence of a frame is [P patches, register, N instance tokens]. Attention never flows from instances to
-patches or register, so Eq. 3 is computed as two exact streams instead of one dense (1+N+P)² mask: patches and register
-attend among themselves as in plain CLIP, and each instance token attends to the guided patches and to itself.
+The token sequence of a frame is [P patches, register, N instance tokens]. Patches and register never attend to instance
+tokens, so Eq. 3 is computed as two exact streams instead of one dense (1+N+P)² mask: patches and register attend to
+each other as in plain CLIP, and each instance token attends to the guided patches and to itself.
 """
 
 from dataclasses import dataclass
@@ -26,14 +26,19 @@ QUICK_GELU = 1.702
 
 @dataclass(frozen=True, kw_only=True)
 class InstClipConfig:
-    """What the paper's Table 5 ablates, and the adapters.
+    """Variants of InstCLIP (the paper's Table 5), and its adapters.
 
     Attributes:
-        guidance: how a mask proposal steers its instance token (see `instance_guidance`).
-        resampling: how mask logits reach the patch grid.
-        register: whether a register token collects what no instance should (Darcet et al. 2023).
+        guidance: how a mask proposal steers the attention of its instance token: by the mask's `logits` (the paper's),
+            `binary`, or `none`.
+        resampling: how mask logits are resampled to the patch grid: log or logit of the mean mask probability, mean or
+            maximum of the logits.
+        register: whether a register token collects information that belongs to no instance (Darcet et al. 2023).
         lora_rank: rank of the LoRA adapters on the query and value projections (Hu et al. 2021).
         lora_alpha: LoRA scale; the adapter's output is multiplied by lora_alpha / lora_rank.
+
+    Raises:
+        ValueError: for an unknown guidance or resampling, or a rank or scale below 1.
     """
 
     guidance: Guidance = "logits"
@@ -55,9 +60,9 @@ class InstClipConfig:
 
 
 class InstanceGuidanceAttention(nn.Module):
-    """Multi-head attention in two streams, with the weights of one of CLIP's attention layers (Eq. 3).
+    """Multi-head attention in two streams, with the weights of one of CLIP's attention layers (OpenVIS, Eq. 3).
 
-    Query, key and value have projections of their own (CLIP fuses them), so that adapters reach query and value alone.
+    Query, key and value have separate projections, which CLIP fuses, so that adapters apply to query and value only.
     """
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
@@ -75,7 +80,7 @@ class InstanceGuidanceAttention(nn.Module):
         self.out_proj.load_state_dict(attention.out_proj.state_dict())
 
     def fused(self) -> dict[str, Tensor]:
-        """The state dict of CLIP's attention again, without adapters."""
+        """Returns the state dict of CLIP's fused attention layer, without adapters."""
         projections = [
             projection.get_base_layer() if isinstance(projection, LoraLayer) else projection
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -90,7 +95,13 @@ class InstanceGuidanceAttention(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "B S W"], guidance: Float[Tensor, "B N P"], skip: int
     ) -> Float[Tensor, "B S-{skip} W"]:
-        """Attends from all tokens but the first `skip` (patches whose output nobody needs) to the whole sequence."""
+        """Attends from all tokens but the first `skip` (patches whose output is unused) to the whole sequence.
+
+        Args:
+            tokens: S = P + R + N tokens: patches, R registers (0 or 1), instances.
+            guidance: added to the attention scores of instance tokens on patches.
+            skip: number of leading tokens without output, at most P.
+        """
         instances, patches = guidance.shape[1:]
         first_instance = tokens.shape[1] - instances
         q = self._heads(self.q_proj(tokens[:, skip:]))
@@ -102,8 +113,8 @@ class InstanceGuidanceAttention(nn.Module):
         v_image, v_instance = v.split([first_instance, instances], dim=2)
         image = F.scaled_dot_product_attention(q_image, k_image, v_image)
 
-        # An instance sees all patches and itself. Its own key takes the column that the register has among the image's
-        # keys, which spares a copy of all keys and values; without a register that column is added.
+        # An instance attends to all patches and itself. Its own key reuses the register's column among the image keys,
+        # which saves a copy of all keys and values; without a register, that column is added.
         if first_instance == patches:
             k_image, v_image = (F.pad(x, (0, 0, 0, 1)) for x in (k_image, v_image))
         q_instance = q_instance * q.shape[-1] ** -0.5
@@ -124,14 +135,14 @@ class InstanceGuidanceAttention(nn.Module):
 class InstClip(nn.Module):
     """CLIP's vision transformer with instance tokens, a register and LoRA adapters.
 
-    Instance tokens and register start as copies of CLIP's class token. With the adapters at their zero start, the
-    register's embedding is CLIP's image embedding, and so is that of an instance token with zero guidance.
+    Instance tokens and register are initialised as copies of CLIP's class token, and adapters as zero. Then the
+    register's embedding equals CLIP's image embedding, and so does that of an instance token with zero guidance.
 
     Args:
         config: guidance, register, adapters.
-        visual: the vision transformer of an `open_clip` model; it is rebuilt in place and must not be used elsewhere.
+        visual: the vision transformer of an `open_clip` model; it is modified in place and must not be used elsewhere.
         num_queries: N, one instance token per instance query of the mask proposal network.
-        short_side: working size of the frames, in pixels.
+        short_side: working size of the frames, pixels.
 
     Raises:
         ValueError: if `visual` is not a plain CLIP vision transformer.
@@ -167,11 +178,12 @@ class InstClip(nn.Module):
     ) -> Float[Tensor, "B N D"]:
         """Embeds instances: one unit-norm instance token for each mask.
 
+        Instance tokens do not attend to each other, so a result does not depend on the other masks.
+
         Args:
             frames: uint8 [B, H, W, 3].
             mask_logits: the masks to embed, at any resolution, covering the frame.
-            query_index: which of the learnable instance tokens each mask takes, that of its instance query. Instances
-                do not see each other: the result does not depend on which others are embedded with them.
+            query_index: the instance query of each mask, which selects its learnable instance token.
 
         Raises:
             ValueError: for frames that `check_frames` refuses.
@@ -181,7 +193,10 @@ class InstClip(nn.Module):
     def encode(
         self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"], query_index: Int[Tensor, "B N"]
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B R D"]]:
-        """Instance tokens and register in CLIP's space before normalisation; R is 1 with a register and 0 without."""
+        """Returns instance tokens and register in CLIP's space, before normalisation.
+
+        R is 1 with a register and 0 without.
+        """
         pixels = (to_pixels(frames, short_side=self.short_side, divisor=self.patch_size) - self.mean) / self.std
         grid = (pixels.shape[2] // self.patch_size, pixels.shape[3] // self.patch_size)
         guidance = instance_guidance(
@@ -192,7 +207,7 @@ class InstClip(nn.Module):
         tokens = self.visual.ln_pre(tokens)
         blocks = self.visual.transformer.resblocks
         for block in blocks:
-            # Nobody reads the patches after the last attention, so the last block does not compute them.
+            # The patches' output of the last block is unused, so it is not computed.
             skip = grid[0] * grid[1] if block is blocks[-1] else 0
             tokens = tokens[:, skip:] + block.attn(block.ln_1(tokens), guidance, skip)
             tokens = tokens + block.mlp(block.ln_2(tokens))
@@ -202,15 +217,15 @@ class InstClip(nn.Module):
         return instances, register
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """LoRA adapters, instance tokens and register; CLIP's own weights stay as they are."""
+        """Returns LoRA adapters, instance tokens and register; CLIP's own weights stay frozen."""
         tokens = [self.instance_tokens] if self.register_token is None else [self.instance_tokens, self.register_token]
         return tokens + [parameter for name, parameter in self.visual.named_parameters() if "lora_" in name]
 
     def fold_for_inference(self) -> "InstClip":
-        """Folds into the linear layers, in place, what only training needs apart; returns itself.
+        """Folds adapters and activation factors into the linear layers, in place; returns itself.
 
-        LoRA adapters go into the projections. QuickGELU, x · sigmoid(1.702 x) = silu(1.702 x) / 1.702, becomes one
-        in-place SiLU between layers that carry the factor.
+        LoRA adapters are merged into the projections. QuickGELU, x · sigmoid(1.702 x) = silu(1.702 x) / 1.702, becomes
+        one in-place SiLU between layers that absorb the factor. A folded model cannot be trained or saved.
         """
         for block in self.visual.transformer.resblocks:
             for name, projection in list(block.attn.named_children()):
@@ -237,10 +252,10 @@ class InstClip(nn.Module):
 
 
 def check_vision_transformer(visual: nn.Module) -> VisionTransformer:
-    """Checks that `visual` is the plain vision transformer that CLIP's ViT models use.
+    """Checks that `visual` is the plain vision transformer of CLIP's ViT models, and returns it.
 
     Raises:
-        ValueError: names what differs; another `open_clip` model is the remedy.
+        ValueError: names what differs, and a model to use instead.
     """
     if not isinstance(visual, VisionTransformer):
         raise ValueError(f"clip: expected open_clip's vision transformer, got {type(visual).__name__}; use a ViT model")
@@ -259,7 +274,7 @@ def check_vision_transformer(visual: nn.Module) -> VisionTransformer:
 
 
 def pixel_statistics(visual: nn.Module) -> tuple[Float[Tensor, "3 1 1"], Float[Tensor, "3 1 1"]]:
-    """Mean and standard deviation of RGB values in [0, 1] that a CLIP vision transformer was trained with."""
+    """Returns mean and standard deviation of RGB, in [0, 1], that a CLIP vision transformer was trained with."""
     mean = getattr(visual, "image_mean", None) or OPENAI_DATASET_MEAN
     std = getattr(visual, "image_std", None) or OPENAI_DATASET_STD
     return torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)

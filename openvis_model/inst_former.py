@@ -1,4 +1,4 @@
-"""InstFormer: mask proposals, one instance token each, and a rollout tracker (OpenVIS, Fig. 2)."""
+"""InstFormer: mask proposals, an instance token for each, and a rollout tracker (OpenVIS, Fig. 2)."""
 
 from typing import Literal
 
@@ -22,15 +22,17 @@ Stage = Literal[1, 2]
 
 
 class InstFormer(nn.Module):
-    """Frames in, instances out; `VideoTracker` links them with this model's rollout tracker. It starts in eval mode.
+    """Frames in, instances out; `VideoTracker` links them with this model's rollout tracker.
+
+    A new model is in eval mode.
 
     Args:
-        config: what to build.
-        clip: CLIP to build on instead of one with random weights; it is rebuilt in place.
+        config: the architecture.
+        clip: CLIP to use instead of one with random weights; it is modified in place.
         mask2former: proposal network to use instead of one with random weights.
 
     Raises:
-        ValueError: for parts that are not those of the config.
+        ValueError: for a CLIP or proposal network that differs from the config.
     """
 
     def __init__(
@@ -77,16 +79,16 @@ class InstFormer(nn.Module):
         """Finds, segments and embeds the instances of each frame.
 
         Args:
-            frames: uint8 [T, H, W, 3] on any device; each frame is looked at on its own.
-            objectness_floor: proposals below are not embedded; 0 keeps all N, as benchmark runs do.
-            frame_size: (height, width) in pixels of the masks, where frames were resized on decoding.
+            frames: uint8 [T, H, W, 3] on any device; each frame is processed on its own.
+            objectness_floor: drops proposals with a lower objectness; 0 keeps all N, as benchmark runs do.
+            frame_size: (height, width) of the masks, pixels, if decoding has resized the frames.
 
         Returns:
             One `Instances` per frame, in the order of the queries; a frame without objects gives an empty one.
 
         Raises:
-            ValueError: for frames that `check_frames` refuses, a floor that is no probability, a size that is none, a
-                model in training mode, or a model that computes NaN.
+            ValueError: for frames that `check_frames` refuses, a floor that is not a probability, an invalid size, a
+                model in training mode, or NaN in the output.
         """
         check_frames(frames)
         size = frame_size or (frames.shape[1], frames.shape[2])
@@ -95,7 +97,7 @@ class InstFormer(nn.Module):
         if not 0 <= objectness_floor <= 1:
             raise ValueError(f"objectness_floor: expected a probability, got {objectness_floor}")
         if self.training:
-            raise ValueError("model: in training mode, where results are random; call eval() first")
+            raise ValueError("model: is in training mode, where results are random; call eval() first")
         frames = frames.to(self.mask_proposal.mean.device)
         proposals = self.mask_proposal(frames)
         kept = proposals.objectness >= objectness_floor
@@ -105,59 +107,62 @@ class InstFormer(nn.Module):
         instance_tokens = self.classifier(frames, mask_logits, query_index)
         for name, values in (("objectness", proposals.objectness), ("instance tokens", instance_tokens)):
             if not values.isfinite().all():
-                raise ValueError(f"model: its {name} are NaN; its weights are, or do not bear this precision")
+                raise ValueError(
+                    f"model: its {name} are NaN: the weights contain NaN, or overflow in this precision; use another "
+                    "checkpoint, or float32"
+                )
 
         masks = encode_logits(mask_logits[valid], size)
         counts = kept.sum(1).tolist()
         columns = (proposals.objectness[kept], instance_tokens[valid], proposals.queries[kept], query_index[valid])
-        # Clones, or every frame would be pickled with the memory of the whole batch.
+        # Clones: a view would be pickled with the memory of the whole batch.
         split = [[part.clone() for part in column.cpu().split(counts)] for column in columns]
         objectness, tokens, queries = ([part.float() for part in parts] for parts in split[:3])
         return [Instances(*row) for row in zip(objectness, tokens, queries, split[3], masks.split(counts), strict=True)]
 
     def fold_for_inference(self) -> "InstFormer":
-        """Folds what only training needs apart into the linear layers, in place (see `InstClip`); returns itself."""
+        """Folds InstCLIP's adapters and activation factors into its linear layers, in place; returns itself."""
         if isinstance(self.classifier, InstClip):
             self.classifier.fold_for_inference()
             self.folded = True
         return self
 
     def train(self, mode: bool = True) -> "InstFormer":
-        """Switches to training; only the parts that the stage trains leave eval mode."""
+        """Switches to training or evaluation; modules that the training stage freezes stay in eval mode."""
         super().train(mode)
         if self.stage is not None:
-            for part in (self.mask_proposal, self.classifier, self.text_encoder, self.rollout_tracker):
-                part.train(mode and part in self._parts(self.stage))
+            for module in (self.mask_proposal, self.classifier, self.text_encoder, self.rollout_tracker):
+                module.train(mode and module in self._trained(self.stage))
         return self
 
     def train_only(self, stage: Stage) -> list[str]:
-        """Makes exactly the parameters of a training stage trainable and returns their names.
+        """Makes exactly the parameters of a training stage trainable, and returns their names.
 
-        Stage 1 trains the mask proposal network (not its frozen batch norms) and InstCLIP's adapters, instance tokens
-        and register; stage 2 the rollout tracker alone. CLIP's weights never change.
+        Stage 1 trains the mask proposal network (except frozen batch norms) and InstCLIP's adapters, instance tokens
+        and register. Stage 2 trains the rollout tracker alone. CLIP's own weights never change.
 
         Raises:
-            ValueError: for another stage, or a model that was folded for inference.
+            ValueError: for an unknown stage, or a model that was folded for inference.
         """
         if stage not in (1, 2):
             raise ValueError(f"stage: expected 1 (proposals and InstCLIP) or 2 (rollout tracker), got {stage!r}")
         if self.folded:
-            raise ValueError("model: was folded for inference and cannot be trained; load the checkpoint again")
+            raise ValueError("model: is folded for inference and cannot be trained; load the checkpoint again")
         self.stage = stage
         self.requires_grad_(False)
-        for parameter in (parameter for part in self._parts(stage) for parameter in part.trainable_parameters()):
+        for parameter in (each for module in self._trained(stage) for each in module.trainable_parameters()):
             parameter.requires_grad_(True)
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
-    def _parts(self, stage: Stage) -> tuple[MaskProposalNetwork | InstClip | CropClip | RolloutTracker, ...]:
+    def _trained(self, stage: Stage) -> tuple[MaskProposalNetwork | InstClip | CropClip | RolloutTracker, ...]:
         return (self.mask_proposal, self.classifier) if stage == 1 else (self.rollout_tracker,)
 
 
 def check_mask2former(mask2former: Mask2FormerForUniversalSegmentation, config: InstFormerConfig) -> None:
-    """Checks that a proposal network is the one of the config.
+    """Checks that a proposal network matches the config.
 
     Raises:
-        ValueError: names the first weights that differ, with both shapes.
+        ValueError: names the first weight that differs, with both shapes.
     """
     with torch.device("meta"):
         expected = Mask2FormerForUniversalSegmentation(config.mask_proposal.build())
@@ -165,10 +170,10 @@ def check_mask2former(mask2former: Mask2FormerForUniversalSegmentation, config: 
 
 
 def check_clip(clip: CLIP, config: InstFormerConfig) -> None:
-    """Checks that a CLIP is the one of the config.
+    """Checks that a CLIP matches the config.
 
     Raises:
-        ValueError: names what differs: weights with both shapes, the activation, or the pixel statistics.
+        ValueError: names what differs: a weight with both shapes, the activation, the heads or the pixel statistics.
     """
     with torch.device("meta"):
         expected = build_clip(config.clip)
@@ -187,17 +192,18 @@ def check_clip(clip: CLIP, config: InstFormerConfig) -> None:
 def _check_shapes(name: str, given: nn.Module, expected: nn.Module) -> None:
     shapes = [{key: list(value.shape) for key, value in model.state_dict().items()} for model in (given, expected)]
     for key in sorted(set(shapes[0]) | set(shapes[1])):
-        one, other = (found.get(key, "none") for found in shapes)
-        if one != other:
+        given_shape, expected_shape = (by_name.get(key, "missing") for by_name in shapes)
+        if given_shape != expected_shape:
             raise ValueError(
-                f"{name}: {key} is {one}, the config wants {other}; use the {name} that the config describes"
+                f"{name}: {key} is {given_shape}, the config wants {expected_shape}; use the {name} that the config "
+                "describes"
             )
 
 
 def compact(kept: Bool[Tensor, "T N"]) -> tuple[Int[Tensor, "T n"], Bool[Tensor, "T n"]]:
-    """Indices of the kept entries of each row, moved to the front in their order, and which of them are no filling.
+    """Returns the indices of the kept entries of each row, moved to the front in order, and which are not padding.
 
-    n is the largest number kept in a row.
+    n is the largest number of entries kept in a row.
     """
     most = int(kept.sum(1).max())
     order = (~kept).byte().argsort(dim=1, stable=True)[:, :most]

@@ -1,7 +1,7 @@
-"""COCO run-length encoding straight from mask logits: no mask is ever dense at frame size.
+"""COCO run-length encoding directly from mask logits, without a dense mask at frame size.
 
 Bilinear upsampling is linear along an output column between two neighbouring rows of logits ("knots"). A column's runs
-therefore follow from the few places where neighbouring knots differ in sign; no other pixel is ever computed.
+therefore follow from the few places where neighbouring knots differ in sign; no other pixel is computed.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-# Bounds the memory of pure noise, which changes sign everywhere, to about 0.5 GB; ordinary masks need a tenth of it.
+# Limits memory to about 0.5 GB for pure noise, which changes sign everywhere; ordinary masks need a tenth of it.
 _MAX_KNOT_PAIRS = 1 << 23
 
 
 class CocoRle(TypedDict):
-    """One mask as `pycocotools` takes it: `size` is [height, width] in pixels, `counts` the compressed runs."""
+    """One mask as input for `pycocotools`: `size` is [height, width] in pixels, `counts` the compressed runs."""
 
     size: list[int]
     counts: bytes
@@ -28,12 +28,12 @@ class CocoRle(TypedDict):
 
 @dataclass(frozen=True)
 class RleMasks:
-    """N masks of one frame size; equal if size and counts are, from which the rest follows.
+    """N masks of one frame size; equal if size and counts are equal, which determine areas and boxes.
 
     Attributes:
-        size: Height and width of the frame, pixels.
+        size: height and width of the frame, pixels.
         counts: COCO compressed counts of each mask, byte for byte those of `pycocotools.mask.encode`.
-        areas: Foreground pixels.
+        areas: foreground pixels of each mask.
         boxes: x, y, width, height in pixels, as `pycocotools.mask.toBbox`; zeros for an empty mask.
     """
 
@@ -46,7 +46,7 @@ class RleMasks:
         return len(self.counts)
 
     def split(self, counts: Sequence[int]) -> list["RleMasks"]:
-        """Return the masks in groups of these sizes, as for the frames that were encoded in one call."""
+        """Returns the masks in groups of these sizes, for example per frame if several were encoded together."""
         stops = list(accumulate(counts))
         return [
             RleMasks(self.size, self.counts[i:j], self.areas[i:j], self.boxes[i:j])
@@ -54,39 +54,40 @@ class RleMasks:
         ]
 
     def to_coco(self) -> list[CocoRle]:
-        """Return the N masks as `pycocotools` takes them."""
+        """Returns the N masks in the form that `pycocotools` takes."""
         return [{"size": list(self.size), "counts": counts} for counts in self.counts]
 
 
 def encode_logits(mask_logits: Float[Tensor, "N h w"], size: tuple[int, int]) -> RleMasks:
-    """Encode the masks `interpolate(mask_logits, size, mode="bilinear", align_corners=False) > 0`.
+    """Encodes the masks `interpolate(mask_logits, size, mode="bilinear", align_corners=False) > 0`.
 
     Masks of several frames can be encoded in one call, as [frames * N, h, w]. Values are interpolated in float64,
     whatever the type of the logits; infinite ones count as the largest finite float32.
 
     Args:
-        mask_logits: Of any float type, on any device, in any ratio to `size`.
-        size: Height and width of the frame, pixels.
+        mask_logits: of any float type, on any device, in any ratio to `size`.
+        size: height and width of the frame, pixels.
 
     Raises:
-        ValueError: `mask_logits` is not a float [N, h, w], has no pixels or has NaN; `size` is not positive.
+        ValueError: for mask logits that are not float [N, h, w], have no pixels or contain NaN, or a size that is not
+            positive.
     """
     _check("mask_logits", mask_logits, size, "floating point", mask_logits.is_floating_point())
     logits = mask_logits.detach()
-    # A minimum is NaN if anything is; unlike isnan().any() it needs no temporary.
+    # The minimum is NaN if any value is; unlike isnan().any(), it needs no temporary tensor.
     if len(logits) and logits.amin().isnan():
         raise ValueError("mask_logits has NaN")
     step = max(1, _MAX_KNOT_PAIRS // (size[1] * (logits.shape[1] + 1)))
-    parts = [_pack(_sign_changes(chunk, size), len(chunk), size) for chunk in torch.split(logits, step)]
-    areas, boxes = np.concatenate([part.areas for part in parts]), np.concatenate([part.boxes for part in parts])
-    return RleMasks(size, tuple(counts for part in parts for counts in part.counts), areas, boxes)
+    chunks = [_pack(_sign_changes(chunk, size), len(chunk), size) for chunk in torch.split(logits, step)]
+    areas, boxes = (np.concatenate(arrays) for arrays in zip(*((c.areas, c.boxes) for c in chunks), strict=True))
+    return RleMasks(size, tuple(counts for chunk in chunks for counts in chunk.counts), areas, boxes)
 
 
 def encode(masks: Bool[Tensor, "N H W"]) -> RleMasks:
-    """Encode dense masks, on their device.
+    """Encodes dense masks, on their device.
 
     Raises:
-        ValueError: `masks` is not a bool [N, H, W] or has no pixels.
+        ValueError: for masks that are not bool [N, H, W] or have no pixels.
     """
     _check("masks", masks, (1, 1), "bool", masks.dtype == torch.bool)
     pixels = F.pad(masks.transpose(1, 2).flatten(1), (1, 1))
@@ -95,10 +96,14 @@ def encode(masks: Bool[Tensor, "N H W"]) -> RleMasks:
 
 
 def run_lengths(size: tuple[int, int], counts: bytes) -> Int64[np.ndarray, "R"]:
-    """Return the lengths of a mask's runs in pixels: background, foreground, ...; the area is the sum of `[1::2]`.
+    """Returns the lengths of a mask's runs in pixels: background, foreground, …; the area is the sum of `[1::2]`.
+
+    Args:
+        size: height and width of the frame, pixels.
+        counts: COCO compressed counts.
 
     Raises:
-        ValueError: `counts` are not COCO compressed counts of a frame of this height and width.
+        ValueError: for counts that are not COCO compressed counts of a frame of this size.
     """
     chars = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
     if chars.size == 0 or chars.min() < 0 or chars.max() > 63:
@@ -108,11 +113,11 @@ def run_lengths(size: tuple[int, int], counts: bytes) -> Int64[np.ndarray, "R"]:
         raise ValueError(f"counts are truncated, they end within a number: {counts[-40:]!r}")
     first = np.append(0, last[:-1] + 1)
     width = last - first + 1
-    if width.max() > 7:  # 34 bits and a sign; far longer ones would overflow
+    if width.max() > 7:  # 34 bits and a sign; much longer numbers would overflow
         raise ValueError(f"counts have a number of {width.max()} characters, more than the 7 that any frame needs")
     place = np.arange(chars.size) - np.repeat(first, width)
     runs = np.add.reduceat((chars & 31) << 5 * place, first) - np.where(chars[last] & 16, 1 << 5 * width, 0)
-    for parity in (1, 2):  # from its fourth on, a run is stored as its difference to the one two before
+    for parity in (1, 2):  # from the fourth on, a run is stored as its difference to the run two before
         runs[parity::2] = runs[parity::2].cumsum()
     if runs.min() < 0 or runs.sum() != size[0] * size[1]:
         raise ValueError(f"counts must be runs with the sum {size[0]} * {size[1]}, got {runs.sum()} from {runs[:8]}...")
@@ -120,10 +125,10 @@ def run_lengths(size: tuple[int, int], counts: bytes) -> Int64[np.ndarray, "R"]:
 
 
 def decode(size: tuple[int, int], counts: bytes) -> Bool[np.ndarray, "H W"]:
-    """Return the dense mask of COCO compressed counts for a frame of this height and width.
+    """Decodes COCO compressed counts to the dense mask of a frame of this height and width, pixels.
 
     Raises:
-        ValueError: As `run_lengths`.
+        ValueError: for counts that are not COCO compressed counts of a frame of this size.
     """
     runs = run_lengths(size, counts)
     return np.repeat(np.arange(runs.size) % 2 == 1, runs).reshape(size[1], size[0]).T
@@ -137,9 +142,9 @@ def _check(name: str, masks: Tensor, size: tuple[int, int], kind: str, is_kind: 
 
 
 def _sign_changes(logits: Float[Tensor, "N h w"], size: tuple[int, int]) -> Int64[Tensor, "M"]:
-    """Return where each mask's sign changes, as ascending keys: mask * (H * W + 1) + column-major pixel."""
+    """Returns where each mask's sign changes, as ascending keys: mask * (H * W + 1) + column-major pixel."""
     (n, h, w), (H, W), device = logits.shape, size, logits.device
-    line, segment = _mixed_cells(logits)
+    line, interval = _mixed_cells(logits)
 
     # Every output column visits the cells of its source column; in this order the keys come out ascending.
     x = ((torch.arange(W, device=device, dtype=torch.float64) + 0.5) * w / W - 0.5).clamp(0, w - 1)
@@ -148,23 +153,23 @@ def _sign_changes(logits: Float[Tensor, "N h w"], size: tuple[int, int]) -> Int6
     visits = cells.view(n, w)[:, x.long()].flatten()
     column = torch.arange(n * W, device=device).repeat_interleave(visits)
     cell = torch.arange(len(column), device=device) + (first_cell - visits.cumsum(0) + visits).take(column)
-    upper, lower = _knots(logits, line, segment, cell, x.frac().repeat(n).take(column))
+    upper, lower = _knots(logits, line, interval, cell, x.frac().repeat(n).take(column))
 
     change = ((upper > 0) != (lower > 0)).nonzero().squeeze(1)
-    segment, column = segment.take(cell.take(change)), column.take(change)
-    row = _rows(upper.take(change), lower.take(change), segment, h, H)
-    # Where the mask goes on from one column to the next, or several knots lie between two rows, changes coincide and
-    # cancel in pairs. A frame has a key more than pixels, lest its end cancel with the start of the next mask.
+    interval, column = interval.take(cell.take(change)), column.take(change)
+    row = _rows(upper.take(change), lower.take(change), interval, h, H)
+    # If the mask continues from one column to the next, or several knots lie between two rows, changes coincide and
+    # cancel in pairs. A mask has one key more than pixels, so that its end does not cancel the start of the next mask.
     keys: Tensor
     keys, times = torch.unique_consecutive(column * H + row + column // W, return_counts=True)
     return keys.take((times % 2).nonzero().squeeze(1))
 
 
 def _mixed_cells(logits: Float[Tensor, "N h w"]) -> tuple[Int64[Tensor, "A"], Int64[Tensor, "A"]]:
-    """Return line (mask * w + column) and segment of all cells with both signs, the only ones that a change can lie in.
+    """Returns line (mask * w + column) and interval of all cells with both signs; a change can lie in no other.
 
-    A cell is what lies between column and column + 1, and knots segment - 1 and segment. Background above and below the
-    frame makes every column start and end as background, so that columns are independent of each other.
+    A cell spans column to column + 1, and knot interval - 1 to interval. Background above and below the frame makes
+    every column start and end as background, so that columns are independent of each other.
     """
     n, h, w = logits.shape
     positive = torch.zeros(n, w, h + 2, dtype=torch.bool, device=logits.device)
@@ -179,15 +184,15 @@ def _mixed_cells(logits: Float[Tensor, "N h w"]) -> tuple[Int64[Tensor, "A"], In
 def _knots(
     logits: Float[Tensor, "N h w"],
     line: Int64[Tensor, "A"],
-    segment: Int64[Tensor, "A"],
+    interval: Int64[Tensor, "A"],
     cell: Int64[Tensor, "V"],
     share: Float[Tensor, "V"],
 ) -> tuple[Float[Tensor, "V"], Float[Tensor, "V"]]:
-    """Return the values of visited cells at their upper and lower knot, `share` of the way to the right column."""
+    """Returns the values of visited cells at their upper and lower knot, `share` of the way to the right column."""
     _, h, w = logits.shape
     limit = torch.finfo(torch.float32).max
     values = []
-    for knot in (segment - 1, segment):
+    for knot in (interval - 1, interval):
         left = (line // w * h + knot.clamp(0, h - 1)) * w + line % w
         right = left + (line % w < w - 1)
         outside = (knot < 0) | (knot == h)
@@ -197,22 +202,22 @@ def _knots(
 
 
 def _rows(
-    upper: Float[Tensor, "M"], lower: Float[Tensor, "M"], segment: Int64[Tensor, "M"], knots: int, rows: int
+    upper: Float[Tensor, "M"], lower: Float[Tensor, "M"], interval: Int64[Tensor, "M"], knots: int, rows: int
 ) -> Int64[Tensor, "M"]:
-    """Return the first row after each change. Row y lies at knot coordinate (y + 0.5) * knots / rows - 0.5."""
-    y = (segment - 0.5 + upper / (upper - lower)) * rows / knots - 0.5
-    # A value of exactly 0 is background: that row is the first one outside, or the last one before the mask.
+    """Returns the first row after each change. Row y lies at knot coordinate (y + 0.5) * knots / rows - 0.5."""
+    y = (interval - 0.5 + upper / (upper - lower)) * rows / knots - 0.5
+    # A value of exactly 0 is background: the row is the first after the mask, or the last before it.
     row = torch.where(upper > 0, y.ceil(), y.floor() + 1).long()
-    # Rounding must not carry a change past its knots; those lie at y = numerator / (2 * knots) exactly.
-    numerator = (2 * torch.arange(knots, device=segment.device) + 1) * rows - knots
+    # Rounding must not move a change past its knots, which lie exactly at y = numerator / (2 * knots).
+    numerator = (2 * torch.arange(knots, device=interval.device) + 1) * rows - knots
     lowest = F.pad(numerator // (2 * knots) + 1, (1, 0))
     highest = F.pad(-(-numerator // (2 * knots)), (0, 1), value=rows)
     lowest[-1], highest[0] = rows, 0  # the background outside begins and ends with the frame
-    return row.clamp(lowest.take(segment), highest.take(segment))
+    return row.clamp(lowest.take(interval), highest.take(interval))
 
 
 def _pack(keys: Int64[Tensor, "M"], n: int, size: tuple[int, int]) -> RleMasks:
-    """Turn ascending keys of sign changes (see `_sign_changes`) into counts, areas and boxes of n masks."""
+    """Turns ascending keys from `_sign_changes` into counts, areas and boxes of n masks."""
     (H, W), device = size, keys.device
     masks = torch.arange(n, device=device)
     ends = torch.unique(torch.cat([keys, (masks + 1) * (H * W + 1) - 1]))  # every mask's last run ends with the frame
@@ -227,7 +232,7 @@ def _pack(keys: Int64[Tensor, "M"], n: int, size: tuple[int, int]) -> RleMasks:
     owner, first, final = owner.take(on), start.take(on), stop.take(on) - 1
     areas = torch.zeros_like(masks).index_add(0, owner, final - first + 1)
     left, right = first // H, final // H
-    same = left == right  # a run over several columns touches the top and the bottom row
+    same = left == right  # a run over several columns touches the top and bottom rows
     top, bottom = torch.where(same, first % H, 0), torch.where(same, final % H, H - 1)
     sides = torch.stack([left, top, -right - 1, -bottom - 1], 1)
     box = torch.zeros(n, 4, dtype=torch.int64, device=device)
@@ -241,10 +246,10 @@ def _pack(keys: Int64[Tensor, "M"], n: int, size: tuple[int, int]) -> RleMasks:
 
 
 def _compress(lengths: Int64[Tensor, "R"], order: Int64[Tensor, "R"], pixels: int) -> tuple[Tensor, Tensor]:
-    """Return COCO's characters of all runs as one string, uint8 [L], and how many characters each run takes, [R].
+    """Returns COCO's characters of all runs as one string, uint8 [L], and the number of characters of each run, [R].
 
-    From its mask's fourth on, a run is stored as its difference to the one two before. A number is written from its
-    lowest 5 bits up, until what is left is the sign alone; bit 6 says that more follow.
+    From the fourth run of a mask on, a run is stored as its difference to the run two before. A number is written from
+    its lowest 5 bits up, until only the sign remains; bit 6 marks that more characters follow.
     """
     delta = lengths - torch.where(order > 2, lengths.roll(2), 0)
     groups = pixels.bit_length() // 5 + 1  # with one bit more than the longest run, for the sign

@@ -15,11 +15,14 @@ TrackerKind = Literal["rnn", "gru", "linear", "mlp"]
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutTrackerConfig:
-    """What the paper's Table 6 ablates.
+    """Variants of the rollout tracker (the paper's Table 6).
 
     Attributes:
-        kind: the predictor: `rnn` (the paper's), `gru`, or without memory `linear` and `mlp` (two layers).
-        token: what a tracking token is made of.
+        kind: the predictor: `rnn` (the paper's) or `gru`; `linear` and `mlp` (two layers) have no memory.
+        token: content of a tracking token: instance token and query (`instance_query`, the paper's), or `query` alone.
+
+    Raises:
+        ValueError: for an unknown kind or token.
     """
 
     kind: TrackerKind = "rnn"
@@ -33,10 +36,10 @@ class RolloutTrackerConfig:
 
 
 class RolloutTracker(nn.Module):
-    """T^A_t = R(T_{t-1}, h_{t-1}): one recurrent layer over the tokens of each track (Eq. 5).
+    """T^A_t = R(T_{t-1}, h_{t-1}): one recurrent layer over the tokens of each track (OpenVIS, Eq. 5).
 
     Args:
-        config: which predictor.
+        config: kind of predictor.
         width: E, the width of a tracking token.
     """
 
@@ -57,21 +60,21 @@ class RolloutTracker(nn.Module):
 
     @property
     def hidden_width(self) -> int:
-        """Width of the hidden state: 0 for a predictor without memory."""
+        """H, the width of the hidden state: 0 for a predictor without memory."""
         return self.width if isinstance(self.predictor, nn.RNNCellBase) else 0
 
     def initial_state(self, tracks: int) -> Float[Tensor, "tracks H"]:
-        """Hidden state of tracks that have no history."""
+        """Returns the hidden state, zero, of tracks without history."""
         return next(self.parameters()).new_zeros(tracks, self.hidden_width)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """All of them."""
+        """Returns all parameters."""
         return list(self.parameters())
 
     def forward(
         self, tokens: Float[Tensor, "n E"], hidden: Float[Tensor, "n H"]
     ) -> tuple[Float[Tensor, "n E"], Float[Tensor, "n H"]]:
-        """Takes in the tokens of one frame; returns the rollout tokens of the next frame and the new hidden state."""
+        """Returns the rollout tokens of the next frame and the new hidden state, given the tokens of one frame."""
         if self.hidden_width:
             hidden = self.predictor(tokens, hidden)
             return hidden, hidden
@@ -85,22 +88,22 @@ def rollout_loss(
     *,
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Predictive tracking loss (Eq. 6): each rollout token must be nearest to its own object's token.
+    """Computes the predictive tracking loss (OpenVIS, Eq. 6): a rollout token must be closest to its object's token.
 
-    The cross-entropy runs over the cosines of a rollout token to the tokens of all objects present in the frame,
-    divided by the temperature. Objects that are absent, and padding, which is never present, are no candidates; while
-    absent, a track keeps its last prediction and hidden state, as in inference. Objects without history predict
-    nothing. The mean is over predictions. All of it is float32, under autocast too.
+    The loss of a prediction is a cross-entropy over the cosines of the rollout token with the tokens of all objects
+    present in the frame, divided by the temperature. Absent objects and padding do not take part. While absent, a
+    track keeps its last prediction and hidden state, as in inference. Objects without history make no prediction.
+    The mean is over predictions. The computation is float32 even under autocast.
 
     Args:
         tracker: the network to train.
-        tokens: tracking tokens of B clips of T frames, aligned: index i is the same object in every frame; absent ones
-            may hold anything, NaN too.
-        present: whether the object is in the frame.
+        tokens: tracking tokens of B clips of T frames, aligned: index i is the same object in every frame. Tokens of
+            absent objects may hold anything, even NaN.
+        present: whether the object is in the frame; False for padding.
         temperature: divides the cosines; greater than 0.
 
     Returns:
-        The loss; zero, with a graph, where no object is ever seen twice.
+        The mean loss; zero, with a graph, if no object appears twice.
 
     Raises:
         ValueError: for a temperature that is not positive.
@@ -115,18 +118,18 @@ def rollout_loss(
         seen = torch.zeros_like(present[:, 0])
         total, count = tokens.new_zeros(()), tokens.new_zeros(())
         for t in range(frames):
-            here = present[:, t]
+            visible = present[:, t]
             if t:
                 rollout = F.normalize(prediction.view(clips, objects, -1), dim=-1)
                 cosine = rollout @ F.normalize(tokens[:, t], dim=-1).mT
-                candidates = (cosine / temperature).masked_fill(~here[:, None], torch.finfo(cosine.dtype).min)
-                predicted = here & seen
+                candidates = (cosine / temperature).masked_fill(~visible[:, None], torch.finfo(cosine.dtype).min)
+                predicted = visible & seen
                 log_probability = candidates.log_softmax(-1).diagonal(dim1=1, dim2=2)
                 total = total - log_probability.masked_fill(~predicted, 0).sum()
                 count = count + predicted.sum()
             next_prediction, next_state = tracker(tokens[:, t].flatten(0, 1), state)
-            update = here.flatten()[:, None]
+            update = visible.flatten()[:, None]
             prediction = torch.where(update, next_prediction, prediction)
             state = torch.where(update, next_state, state)
-            seen = seen | here
+            seen = seen | visible
         return total / count.clamp(min=1)

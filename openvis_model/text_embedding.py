@@ -1,4 +1,4 @@
-"""Embeddings of a vocabulary by CLIP's text tower (OpenVIS, Eq. 4)."""
+"""Embeds a vocabulary with CLIP's text tower (OpenVIS, Eq. 4)."""
 
 import hashlib
 import json
@@ -22,14 +22,16 @@ from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding
 def embed_vocabulary(
     vocabulary: Vocabulary, encoder: TextEncoder, *, batch_size: int = 512, cache: str | Path | None = None
 ) -> VocabularyEmbedding:
-    """Embeds every name with every prompt; prompts, then synonyms, are averaged and normalised again.
+    """Embeds every name with every prompt of `PROMPTS`.
+
+    Averages over prompts, normalises, averages over the synonyms of a category, and normalises again.
 
     Args:
-        vocabulary: the categories.
+        vocabulary: the K categories.
         encoder: CLIP's text tower.
         batch_size: texts per forward pass.
-        cache: folder that keeps embeddings between runs, keyed by the content of text tower, prompts and names; a file
-            in it that cannot be read is made again.
+        cache: folder that keeps embeddings between runs, keyed by the content of text tower, prompts and names. A
+            damaged file is replaced.
 
     Raises:
         ValueError: for a name that the text tower cannot read (too long, without words, or with unknown ones).
@@ -51,14 +53,14 @@ def _read_embeddings(file: Path) -> Float[Tensor, "K D"] | None:
         with safe_open(file, framework="pt") as stored:
             embeddings: Tensor = stored.get_tensor("embeddings")
             return embeddings
-    except (OSError, SafetensorError):  # absent or damaged: a cache may be both
+    except (OSError, SafetensorError):  # missing or damaged
         return None
 
 
 def _embed(vocabulary: Vocabulary, encoder: TextEncoder, batch_size: int) -> Float[Tensor, "K D"]:
     names = list(chain.from_iterable(vocabulary.categories))
     for name in names:
-        encoder.tokenizer.encode(name)  # refuses a name without words, which the words of a prompt would hide
+        encoder.tokenizer.encode(name)  # refuses a name without words; within a prompt it would go unnoticed
     texts = [prompt.format(name) for name in names for prompt in PROMPTS]
     embedded = torch.cat([encoder(texts[i : i + batch_size]).cpu() for i in range(0, len(texts), batch_size)])
     per_name = F.normalize(embedded.unflatten(0, (len(names), len(PROMPTS))).mean(1), dim=-1)

@@ -1,6 +1,6 @@
-"""Names chosen at run time, and what is made of their embeddings (OpenVIS, Eq. 4).
+"""Vocabularies chosen at run time, and class probabilities from their embeddings (OpenVIS, Eq. 4).
 
-Without CLIP: whoever has the embeddings of a vocabulary, as a tracker does, starts without loading `open_clip`.
+This module does not import `open_clip`, so processes that only use embeddings, such as trackers, start quickly.
 """
 
 import re
@@ -32,13 +32,16 @@ PROMPTS = (
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Categories to look for, each with one or more names; the first name is the one shown.
+    """Categories to look for, each with one or more names; the first name is displayed.
 
-    Names are kept with single spaces and none around them; names that differ in case alone are the same.
+    White space in names is collapsed to single spaces. Names that differ only in case are the same.
+
+    Attributes:
+        categories: the names of each category.
 
     Raises:
-        ValueError: without categories, with an empty name, with a name that stands twice, or with text where a sequence
-            of names is meant.
+        ValueError: if there are no categories, a name is empty or occurs twice, or a text is given instead of a
+            sequence of names.
     """
 
     categories: tuple[tuple[str, ...], ...]
@@ -68,12 +71,12 @@ class Vocabulary:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The shown name of each category."""
+        """The displayed name of each category."""
         return tuple(names[0] for names in self.categories)
 
     @classmethod
     def from_lines(cls, lines: Iterable[str]) -> "Vocabulary":
-        """One category per line, synonyms separated by commas; blank lines and lines that start with # are skipped.
+        """Reads one category per line, synonyms separated by commas; skips blank lines and lines that start with #.
 
         Raises:
             ValueError: for one text instead of several lines, or names that `Vocabulary` refuses.
@@ -85,10 +88,10 @@ class Vocabulary:
 
     @classmethod
     def read(cls, path: str | Path) -> "Vocabulary":
-        """Reads a UTF-8 text file of the form that `from_lines` takes.
+        """Reads a UTF-8 text file with one category per line, synonyms separated by commas.
 
         Raises:
-            ValueError: names the file and what is wrong with it.
+            ValueError: for a file that cannot be read or has invalid names; names the file and the problem.
         """
         try:
             return cls.from_lines(Path(path).read_text(encoding="utf-8-sig").splitlines())
@@ -101,12 +104,12 @@ class Vocabulary:
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
+    """Splits a text into words, in lower case and without punctuation."""
     return re.findall(r"[^\W_]+", text.lower())
 
 
 def prompt_words(names: Iterable[str]) -> tuple[str, ...]:
-    """Every word that the prompts of these names are made of, for a CLIP with a vocabulary of its own."""
+    """Returns every word in the prompts of these names, sorted, for a CLIP with its own tokenizer."""
     return tuple(sorted({word for text in (*PROMPTS, *names) for word in split_words(text)}))
 
 
@@ -115,7 +118,7 @@ class VocabularyEmbedding:
     """A vocabulary in CLIP's embedding space.
 
     Attributes:
-        names: the shown name of each category.
+        names: the displayed name of each category.
         embeddings: E, one unit-norm row per category.
         logit_scale: CLIP's learned inverse temperature.
     """
@@ -125,5 +128,5 @@ class VocabularyEmbedding:
     logit_scale: float
 
     def probabilities(self, instance_tokens: Float[Tensor, "*n D"]) -> Float[Tensor, "*n K"]:
-        """Class probabilities softmax(logit_scale · I Eᵀ) of unit-norm instance tokens (Eq. 4)."""
+        """Returns the class probabilities softmax(logit_scale · I Eᵀ) of unit-norm instance tokens (OpenVIS, Eq. 4)."""
         return (self.logit_scale * instance_tokens @ self.embeddings.mT).softmax(dim=-1)

@@ -1,1 +1,1 @@
-"""Losses, objectives and starting points: what training needs beside the method."""
+"""Losses, objectives and starting points for training the method."""

@@ -1,4 +1,4 @@
-"""What image-text pre-training looks at."""
+"""The sample of image-text pre-training."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,16 @@ from jaxtyping import UInt8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CaptionedImage:
-    """A picture, taken as a window of a frame, and its captions.
+    """A window of a frame, and its captions.
 
     Attributes:
-        pixels: RGB; as large as the frame or smaller, a multiple of CLIP's patches.
-        top: of the window in the frame, pixels, a multiple of CLIP's patches.
-        left: likewise.
-        captions: names of what is in it; without any, the picture teaches nothing.
+        pixels: RGB of the window; its sides are multiples of CLIP's patch size.
+        top: top edge of the window in the frame, pixels, a multiple of the patch size.
+        left: left edge of the window in the frame, pixels, a multiple of the patch size.
+        captions: names of the objects in the window; a window without captions does not contribute to the loss.
 
     Raises:
-        ValueError: for pixels of another type or shape, or a place outside of every frame.
+        ValueError: for pixels of another type or shape, or a negative position.
     """
 
     pixels: UInt8[np.ndarray, "H W 3"]

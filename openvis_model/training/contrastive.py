@@ -1,11 +1,12 @@
-"""How a miniature CLIP comes to know a vocabulary: images and captions, contrasted (after Radford et al. 2021).
+"""Contrastive pre-training of a miniature CLIP on images and captions (after Radford et al. 2021).
 
-Two things differ from CLIP, both because images are few:
+It differs from CLIP in two ways, both because there are few images:
 
-- The text tower is fitted to how many words texts share, then locked (as Zhai et al. 2022 lock the image tower). If
-  both are trained from scratch, texts whose difference the image tower cannot see yet collapse into one.
-- An image is contrasted with all captions there are, not with those of its batch: small batches then do, and what is
-  learnt does not depend on how many workers share one.
+- The text tower is fitted so that the similarity of texts is their share of common words, then locked (as Zhai et al.
+  2022 lock the image tower). If both towers are trained from scratch, texts that the image tower cannot yet tell apart
+  collapse into one embedding.
+- An image is contrasted with all captions of the data set instead of those in its batch. Small batches then suffice,
+  and the result does not depend on how many workers share a batch.
 """
 
 import math
@@ -33,15 +34,15 @@ FITTING_RATE = 1e-3
 
 
 class ContrastiveObjective(nn.Module):
-    """Image-text pre-training of a CLIP with a vocabulary of its own.
+    """Image-text pre-training of a CLIP with its own tokenizer.
 
-    A second loss of the same kind on the largest values of the stem's features speeds the stem up; its projection is
-    training's alone.
+    A second contrastive loss, on the max-pooled features of the stem, makes the stem learn faster. Its projection is
+    used in training only.
 
     Args:
-        config: of the model that the CLIP is for.
-        clip: CLIP with a text tower that is fitted already.
-        names: K captions that images may have, none twice.
+        config: config of the model that will contain the CLIP.
+        clip: CLIP with a fitted text tower.
+        names: K different captions that images may have.
         frame_size: (height, width) of whole frames, pixels.
     """
 
@@ -67,49 +68,50 @@ class ContrastiveObjective(nn.Module):
         self.embeddings: Tensor
 
     def counts(self, images: Sequence[CaptionedImage]) -> Float[Tensor, "1"]:
-        """Captions."""
+        """Counts the captions of these images."""
         return torch.tensor([float(sum(len(set(image.captions)) for image in images))])
 
     def forward(self, images: Sequence[CaptionedImage], normalisers: Float[Tensor, "1"]) -> dict[str, Tensor]:
-        """Losses "image" and "stem", as a sum over captions.
+        """Computes the losses "image" and "stem": sums over the captions of these images, divided by `normalisers`.
 
         Args:
-            images: all of one size.
+            images: B images of one size.
             normalisers: `counts` of all images that the gradient is averaged over.
         """
         captions = torch.zeros(len(images), len(self.row), dtype=torch.bool)
         for present, image in zip(captions, images, strict=True):
             present[[self.row[caption] for caption in image.captions]] = True
         captions = captions.to(self.mean.device)
-        embeddings = self._embed(images)
+        embeddings = dict(zip(("image", "stem"), self._embed(images), strict=True))
         scale = self.clip.logit_scale.exp().clamp(max=100)
         return {
-            name: caption_loss(scale * F.normalize(its.float(), dim=-1) @ self.embeddings.T, captions)
+            name: caption_loss(scale * F.normalize(embedding.float(), dim=-1) @ self.embeddings.T, captions)
             / normalisers.clamp(min=1e-6)[0]
-            for name, its in zip(("image", "stem"), embeddings, strict=True)
+            for name, embedding in embeddings.items()
         }
 
     @torch.no_grad()
     def top1(self, images: Sequence[CaptionedImage]) -> float:
-        """How often the nearest caption is one of the image's, a fraction."""
+        """Returns the fraction of images whose nearest caption is one of their own."""
         training = self.training
         self.eval()
         nearest = (self._embed(images)[0].float() @ self.embeddings.T).argmax(1).tolist()
         self.train(training)
-        return sum(row in map(self.row.get, it.captions) for row, it in zip(nearest, images, strict=True)) / len(images)
+        hits = (row in map(self.row.get, image.captions) for row, image in zip(nearest, images, strict=True))
+        return sum(hits) / len(images)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters: the vision tower's, the logit scale, and the projection of the stem's features."""
+        """Returns the trainable parameters: the vision tower, the logit scale, the projection of stem features."""
         return {"clip": [parameter for parameter in self.parameters() if parameter.requires_grad]}
 
     def save(self, folder: Path) -> None:
-        """Writes a checkpoint folder; all of it but CLIP has random weights."""
+        """Writes a checkpoint folder; everything in it except CLIP has random weights."""
         clip = build_clip(self.config.clip)
         clip.load_state_dict(self.clip.state_dict())
         save_checkpoint(InstFormer(self.config, clip=clip), folder)
 
     def _embed(self, images: Sequence[CaptionedImage]) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
-        """Embeddings of images by CLIP, and by the projection of the stem's features."""
+        """Embeds images with CLIP, and with the projection of the stem's features."""
         visual, P = self.clip.visual, self.patch_size
         frames = torch.stack([torch.from_numpy(image.pixels) for image in images]).to(self.mean.device)
         patches = visual.conv1((frames.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
@@ -129,23 +131,23 @@ class ContrastiveObjective(nn.Module):
 
 
 def caption_loss(logits: Float[Tensor, "B K"], captions: Bool[Tensor, "B K"]) -> Float[Tensor, ""]:
-    """Cross-entropy of each caption of each image against all captions that the image does not have, summed."""
+    """Sums the cross-entropies of each caption of each image against all captions that the image does not have."""
     others = logits.masked_fill(captions, -torch.inf).logsumexp(dim=1, keepdim=True)
     return (torch.logaddexp(logits, others) - logits).masked_select(captions).sum()
 
 
 def fit_text_tower(encoder: TextEncoder, names: Sequence[str], *, seed: int) -> float:
-    """Trains a text tower until the cosine of two texts is how many words of theirs they share.
+    """Trains a text tower until the cosine of two embeddings is that of the texts' bags of words.
 
-    The cosine of bags of words, cos(a, b) = |a ∩ b| / √(|a| |b|); the words of the prompts around names do not count.
+    The target is cos(a, b) = |a ∩ b| / √(|a| |b|) over the words of two names; the words of prompts do not count.
 
     Args:
-        encoder: with random weights.
-        names: to be told apart, and each of their words on its own.
-        seed: of the names and prompts that are drawn.
+        encoder: a text tower with random weights; trained in place.
+        names: names to fit; each of their words is fitted on its own too.
+        seed: seed for drawing names and prompts.
 
     Returns:
-        The mean squared difference of the last step.
+        The mean squared difference between cosines and targets in the last step.
     """
     texts = list(dict.fromkeys([*names, *(word for name in names for word in split_words(name))]))
     words = [set(split_words(text)) for text in texts]

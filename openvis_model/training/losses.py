@@ -1,6 +1,6 @@
 """Losses of training stage 1: proposal set loss, query margin loss and instance classification.
 
-All of it is float32, under autocast too: costs and hinges are small differences of large sums.
+Everything is computed in float32, even under autocast: costs and hinges are small differences of large sums.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from torch import Generator, Tensor
 
 
 def margin_loss(queries: Float[Tensor, "B N C"], margin: float) -> Float[Tensor, ""]:
-    """Contrastive instance margin loss (OpenVIS, Eq. 2): keeps the instance queries of one frame apart.
+    """Computes the contrastive instance margin loss (OpenVIS, Eq. 2), which keeps the queries of a frame apart.
 
-    Mean over frames and ordered pairs i≠j of max(0, cos(Q^i, Q^j) - margin); 0 where there is no pair (N = 1).
-    A zero query has no direction: its cosines count as 0 and it gets no gradient.
+    It is the mean over frames and ordered pairs i≠j of max(0, cos(Q^i, Q^j) - margin); 0 if there is no pair (N = 1).
+    A zero query has no direction: its cosines count as 0, and it gets no gradient.
     """
     B, N, _ = queries.shape
     with torch.autocast(queries.device.type, enabled=False):
         queries = queries.float()
         length = queries.norm(dim=-1, keepdim=True)
-        # Dividing by inf, not by a small epsilon, which would multiply the gradient of a zero query by 1/epsilon.
+        # Division by inf: a small epsilon would multiply the gradient of a zero query by 1/epsilon.
         directions = queries / length.masked_fill(length < 1e-6, inf)
         excess = F.relu(directions @ directions.mT - margin)
-        return excess.triu(diagonal=1).sum() / max(B * N * (N - 1) / 2, 1)  # symmetric: i<j stands for i≠j
+        return excess.triu(diagonal=1).sum() / max(B * N * (N - 1) / 2, 1)  # symmetric: sums i<j only
 
 
 def classification_loss(
@@ -37,16 +37,17 @@ def classification_loss(
     categories: Int[Tensor, "M"],
     logit_scale: float | Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of softmax(logit_scale · I Eᵀ), the class probabilities of InstCLIP, mean over instances.
+    """Computes the mean cross-entropy of InstCLIP's class probabilities softmax(logit_scale · I Eᵀ) (OpenVIS, Eq. 4).
 
     Args:
         instance_tokens: I, unit norm, one row per matched instance.
         vocabulary: E, unit norm, one row per name.
-        categories: row of E that names each instance.
+        categories: row of E of each instance's category.
         logit_scale: inverse temperature of CLIP (a factor, not its logarithm).
 
     Returns:
-        The loss; without instances a 0 that still carries the graph, so that gradients are zeros, not None (for DDP).
+        The loss. Without instances it is 0 and still carries the graph, so that gradients are zeros instead of None,
+        as DDP requires.
     """
     with torch.autocast(instance_tokens.device.type, enabled=False):
         logits = logit_scale * (instance_tokens.float() @ vocabulary.float().T)
@@ -55,10 +56,19 @@ def classification_loss(
 
 @dataclass(frozen=True, kw_only=True)
 class SetCriterionConfig:
-    """Point sampling and weights of the stage 1 losses; where not said otherwise Mask2Former's (Cheng et al. 2022).
+    """Point sampling and weights of Mask2Former's set loss; defaults are those of Cheng et al. 2022.
+
+    Attributes:
+        num_points: points of a mask at which its loss is computed.
+        oversample_ratio: candidates per point from which the most uncertain ones are chosen.
+        importance_sample_ratio: fraction of the points that are chosen for uncertainty; the others are uniform.
+        class_weight: weight of the objectness loss.
+        mask_weight: weight of the binary cross-entropy of masks.
+        dice_weight: weight of the dice loss of masks.
+        no_object_weight: weight of unmatched queries in the objectness loss.
 
     Raises:
-        ValueError: a field is out of range.
+        ValueError: for a value out of range.
     """
 
     num_points: int = 12544
@@ -79,7 +89,7 @@ class SetCriterionConfig:
 
 
 class Match(NamedTuple):
-    """The pairs of one frame, ordered by query: min(N, M) queries and the object that each one stands for."""
+    """The pairs of one frame, ordered by query: min(N, M) queries and the object matched to each."""
 
     query_index: Int[Tensor, "m"]
     object_index: Int[Tensor, "m"]
@@ -108,20 +118,22 @@ class SetCriterion:
         num_masks: float | None = None,
         presence_weight: float | None = None,
     ) -> SetLosses:
-        """Match queries to objects on each layer, then score the pairs.
+        """Matches queries to objects on each layer, then computes the losses of the pairs.
 
         Args:
-            mask_logits: per decoder layer, the last one last.
-            objectness_logits: log-odds of object against no object: their sigmoid is 1 - p(no object).
-            targets: per frame its objects' masks [M, H, W], M ≥ 0, any resolution; objects beyond N stay unmatched.
-            generator: source of the sampled points, on any device; None is torch's global one.
-            num_masks: normaliser of "mask" and "dice", taken as 1 if less: ground-truth masks of a batch, averaged over
-                data-parallel workers. None counts this batch alone.
-            presence_weight: normaliser of "objectness", the sum of `presence_weight` over the same frames. None is that
-                of this batch alone.
+            mask_logits: logits of each decoder layer, the last layer last.
+            objectness_logits: log-odds of object against no object; their sigmoid is 1 - p(no object).
+            targets: per frame, the masks of its objects [M, H, W], M ≥ 0, at any resolution. Of more than N objects,
+                M - N stay unmatched.
+            generator: source of the sampled points, on any device; None uses torch's global generator.
+            num_masks: normaliser of "mask" and "dice", at least 1: the ground-truth masks that the loss is averaged
+                over. None counts those in `targets`.
+            presence_weight: normaliser of "objectness": the sum of the method `presence_weight` over the frames that
+                the loss is averaged over. None sums over the frames in `targets`.
 
         Raises:
-            ValueError: layers or frames differ in number, or training diverged (NaN or infinite logits or costs).
+            ValueError: if numbers of layers or frames differ, or training has diverged (NaN or infinite logits or
+                costs).
         """
         counts = len(mask_logits), len(objectness_logits), len(mask_logits[0]), len(targets)
         if counts[0] != counts[1] or counts[2] != counts[3]:
@@ -141,7 +153,7 @@ class SetCriterion:
         return SetLosses({"objectness": objectness_loss, "mask": mask_loss, "dice": dice_loss}, matches)
 
     def presence_weight(self, objects: int, queries: int) -> float:
-        """Sum of the weights in the objectness loss of a frame."""
+        """Returns the sum of the objectness weights of a frame with this many objects and queries."""
         matched = min(objects, queries)
         return matched + (queries - matched) * self.config.no_object_weight
 
@@ -153,7 +165,11 @@ class SetCriterion:
         targets: Float[Tensor, "M H W"],
         generator: Generator | None,
     ) -> Match:
-        """Cheapest assignment of queries to the objects of one frame, on points that all pairs share."""
+        """Finds the cheapest assignment of queries to the objects of one frame, on points that all pairs share.
+
+        Raises:
+            ValueError: if training has diverged (NaN or infinite logits or costs).
+        """
         cfg, device = self.config, mask_logits.device
         if not objectness_logits.isfinite().all():
             raise ValueError("objectness logits are NaN or infinite: training diverged, lower the learning rate")
@@ -162,14 +178,14 @@ class SetCriterion:
         points = _random_points(1, cfg.num_points, device, generator)
         bce, dice = _pairwise_costs(_sample(mask_logits[None], points)[0], _sample(targets[None], points)[0])
         cost = cfg.mask_weight * bce + cfg.dice_weight * dice - cfg.class_weight * objectness_logits.sigmoid()[:, None]
-        if not cost.isfinite().all():  # not objectness, which was checked above; any bad mask logit spoils bce
+        if not cost.isfinite().all():  # objectness is finite here, so a mask logit is to blame
             raise ValueError("mask cost is NaN or infinite: training diverged, lower the learning rate")
         return Match(*(torch.as_tensor(index, device=device) for index in linear_sum_assignment(cost.cpu())))
 
     def _objectness_loss(
         self, logits: Float[Tensor, "B N"], matches: Sequence[Match], total_weight: float | None
     ) -> Float[Tensor, ""]:
-        """Cross-entropy over {object, no object}, normalised by the sum of the targets' weights as Mask2Former's is."""
+        """Computes the cross-entropy over {object, no object}, divided by the sum of weights as in Mask2Former."""
         is_object = torch.zeros_like(logits)
         for row, match in zip(is_object, matches, strict=True):
             row[match.query_index] = 1
@@ -185,7 +201,7 @@ class SetCriterion:
         matches: Sequence[Match],
         generator: Generator | None,
     ) -> Float[Tensor, "2"]:
-        """Binary cross-entropy and dice of the matched pairs, summed over pairs. Each pair has its own points."""
+        """Sums binary cross-entropy and dice over the matched pairs; each pair has its own points."""
         maps = torch.cat([frame[match.query_index, None] for frame, match in zip(mask_logits, matches, strict=True)])
         points = self._hard_points(maps.detach(), generator)
         # Frames may differ in resolution, so each samples its own targets.
@@ -198,7 +214,7 @@ class SetCriterion:
         return torch.stack([bce.sum(), dice.sum()])
 
     def _hard_points(self, logits: Float[Tensor, "R 1 h w"], generator: Generator | None) -> Float[Tensor, "R P 2"]:
-        """Importance sampling (PointRend, Kirillov et al. 2020, Sec. 3.1): mostly where the logits are nearest to 0."""
+        """Samples points mostly where logits are near 0 (PointRend, Kirillov et al. 2020, Sec. 3.1)."""
         cfg, R = self.config, len(logits)
         candidates = _random_points(R, int(cfg.num_points * cfg.oversample_ratio), logits.device, generator)
         num_uncertain = int(cfg.num_points * cfg.importance_sample_ratio)
@@ -209,8 +225,8 @@ class SetCriterion:
 
 
 def _pairwise_costs(logits: Float[Tensor, "N P"], targets: Float[Tensor, "M P"]) -> Float[Tensor, "2 N M"]:
-    """Binary cross-entropy (mean over the P points) and dice loss of every query with every object."""
-    # BCE(x, t) = softplus(x) - x·t: one product for all pairs, where the usual two-sided form takes two.
+    """Computes binary cross-entropy (mean over the P points) and dice loss of every query with every object."""
+    # BCE(x, t) = softplus(x) - x·t needs one matrix product for all pairs; the usual two-sided form needs two.
     bce = F.softplus(logits).mean(dim=1)[:, None] - logits @ targets.T / logits.shape[1]
     inside = logits.sigmoid()
     dice = 1 - (2 * inside @ targets.T + 1) / (inside.sum(dim=1)[:, None] + targets.sum(dim=1) + 1)
@@ -218,10 +234,10 @@ def _pairwise_costs(logits: Float[Tensor, "N P"], targets: Float[Tensor, "M P"])
 
 
 def _sample(maps: Float[Tensor, "R maps h w"], points: Float[Tensor, "R P 2"]) -> Float[Tensor, "R maps P"]:
-    """Bilinear values at points (x, y) in [0, 1]²; as in Mask2Former they fade to 0 over the outermost half pixel."""
+    """Samples bilinearly at points (x, y) in [0, 1]²; values fade to 0 over the outermost half pixel (Mask2Former)."""
     return F.grid_sample(maps, 2 * points[:, :, None] - 1, align_corners=False)[..., 0]
 
 
 def _random_points(sets: int, count: int, device: torch.device, generator: Generator | None) -> Float[Tensor, "R P 2"]:
-    """Uniform points (x, y) in [0, 1]²; drawn where the generator lives, so a seed means the same on any device."""
+    """Draws uniform points (x, y) in [0, 1]², on the generator's device: the points do not depend on `device`."""
     return torch.rand(sets, count, 2, generator=generator, device=generator.device if generator else device).to(device)

@@ -1,4 +1,4 @@
-"""What the two training stages minimise (OpenVIS, "Training"): clips in, weighted losses out."""
+"""The objectives of the two training stages (OpenVIS, "Training"): clips in, weighted losses out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,13 +24,16 @@ from openvis_model.weights.checkpoint import save_checkpoint
 class InstanceObjectiveConfig:
     """Losses of stage 1.
 
-    The paper gives no number for the alpha of Eq. 2, nor for the weights of its two additions to Mask2Former's losses.
+    The paper specifies neither the alpha of Eq. 2 nor the weights of the two losses that it adds to Mask2Former's.
 
     Attributes:
-        criterion: the set loss.
-        margin: alpha of Eq. 2.
-        margin_weight: of the margin loss; 0 leaves it out (Table 4).
-        classification_weight: of the classification loss; 0 trains proposals alone and does not run InstCLIP.
+        criterion: Mask2Former's set loss.
+        margin: alpha of the margin loss (Eq. 2), a cosine.
+        margin_weight: weight of the margin loss; 0 omits it (Table 4).
+        classification_weight: weight of the classification loss; 0 trains the proposals alone and skips InstCLIP.
+
+    Raises:
+        ValueError: for a margin that is not a cosine, or a negative weight.
     """
 
     criterion: SetCriterionConfig = field(default_factory=SetCriterionConfig)
@@ -51,10 +54,10 @@ class InstanceObjectiveConfig:
 class InstanceObjective(nn.Module):
     """Stage 1: proposals and InstCLIP.
 
-    The classification loss does not reach the masks that guide InstCLIP: proposals stay class-agnostic.
+    The classification loss has no gradient through the masks that guide InstCLIP, so proposals stay class-agnostic.
 
     Args:
-        model: what to train; its InstCLIP and proposals are made trainable.
+        model: the model to train; InstCLIP and the proposal network become trainable.
         names: the training vocabulary.
         config: the losses.
 
@@ -77,18 +80,23 @@ class InstanceObjective(nn.Module):
         self.logit_scale = vocabulary.logit_scale
 
     def counts(self, clips: Sequence[TrainingClip]) -> Float[Tensor, "4"]:
-        """Masks, weights of the objectness loss, frames, and matched queries."""
+        """Counts masks, weights of the objectness loss, frames, and matched queries of these clips."""
         queries = self.model.config.mask_proposal.num_queries
         objects = [int(count) for clip in clips for count in presence(clip).sum(0)]
         weight = sum(self.criterion.presence_weight(count, queries) for count in objects)
         return torch.tensor([sum(objects), weight, len(objects), sum(min(count, queries) for count in objects)])
 
     def forward(self, clips: Sequence[TrainingClip], normalisers: Float[Tensor, "4"]) -> dict[str, Tensor]:
-        """Losses "objectness", "mask", "dice", "margin" and "classification", summed over B clips of T frames.
+        """Computes the losses "objectness", "mask", "dice", "margin" and "classification" of B clips of T frames.
+
+        Each is a weighted sum over these clips, divided by its normaliser.
 
         Args:
-            clips: all of one size and length.
+            clips: clips of one size and length.
             normalisers: `counts` of all clips that the gradient is averaged over.
+
+        Raises:
+            ValueError: if training has diverged.
         """
         num_masks, presence_weight, num_frames, num_matched = normalisers.clamp(min=1e-6).tolist()
         frames = stack_frames(clips, self.embeddings.device)
@@ -97,17 +105,17 @@ class InstanceObjective(nn.Module):
         matches: list[Match] = []
         length = len(clips[0].frames)
         for index, clip in enumerate(clips):
-            part = slice(index * length, (index + 1) * length)
-            found = self.criterion(
-                [layer.mask_logits[part] for layer in layers],
-                [layer.objectness_logits[part] for layer in layers],
+            own = slice(index * length, (index + 1) * length)
+            result = self.criterion(
+                [layer.mask_logits[own] for layer in layers],
+                [layer.objectness_logits[own] for layer in layers],
                 targets(clip),
                 generator=torch.Generator().manual_seed(clip.seed),
                 num_masks=num_masks,
                 presence_weight=presence_weight,
             )
-            matches += found.matches
-            for name, value in found.losses.items():
+            matches += result.matches
+            for name, value in result.losses.items():
                 losses[name] = losses.get(name, value.new_zeros(())) + value
         last = layers[-1]
         if self.config.margin_weight:
@@ -120,7 +128,7 @@ class InstanceObjective(nn.Module):
         return losses
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters: of the backbone, the rest of the proposal network, and InstCLIP."""
+        """Returns the trainable parameters of the backbone, the rest of the proposal network, and InstCLIP."""
         proposal, classifier = self.model.mask_proposal, self.model.classifier
         backbone = set(proposal.mask2former.model.pixel_level_module.encoder.parameters())
         groups = {
@@ -137,17 +145,20 @@ class InstanceObjective(nn.Module):
     def _instance_tokens(
         self, frames: Tensor, proposals: Proposals, matches: Sequence[Match], clips: Sequence[TrainingClip]
     ) -> tuple[Float[Tensor, "M D"], Int[Tensor, "M"]]:
-        """Instance tokens of the matched queries alone, since tokens do not see each other, and their categories."""
+        """Embeds the matched queries, and returns their instance tokens and categories.
+
+        Instance tokens do not attend to each other, so the unmatched queries need not be embedded.
+        """
         device = frames.device
         most = max(len(match.query_index) for match in matches)
         query_index = torch.zeros(len(matches), most, dtype=torch.long, device=device)
         valid = torch.zeros(len(matches), most, dtype=torch.bool, device=device)
         categories = []
         frame_categories = [clip.categories[shown] for clip in clips for shown in presence(clip).T]
-        for row, (match, its) in enumerate(zip(matches, frame_categories, strict=True)):
+        for row, (match, present) in enumerate(zip(matches, frame_categories, strict=True)):
             query_index[row, : len(match.query_index)] = match.query_index
             valid[row, : len(match.query_index)] = True
-            categories.append(torch.from_numpy(its).to(device)[match.object_index])
+            categories.append(torch.from_numpy(present).to(device)[match.object_index])
         frame_index = torch.arange(len(frames), device=device)[:, None]
         mask_logits = proposals.mask_logits[frame_index, query_index].detach()
         tokens = self.model.classifier(frames, mask_logits, query_index)
@@ -159,8 +170,11 @@ class TrackingObjectiveConfig:
     """Loss of stage 2.
 
     Attributes:
-        temperature: that the cosines of Eq. 6 are divided by; the paper gives none.
-        criterion: how queries are matched with annotated objects.
+        temperature: divisor of the cosines of Eq. 6, greater than 0; the paper does not specify it.
+        criterion: weights for matching queries with annotated objects.
+
+    Raises:
+        ValueError: for a temperature that is not positive.
     """
 
     temperature: float = 0.1
@@ -175,7 +189,7 @@ class TrackingObjective(nn.Module):
     """Stage 2: the rollout tracker alone, on tokens of the frozen model (Eq. 6).
 
     Args:
-        model: what to train; its rollout tracker is made trainable.
+        model: the model to train; its rollout tracker becomes trainable.
         config: the loss.
     """
 
@@ -187,24 +201,27 @@ class TrackingObjective(nn.Module):
         model.train_only(2)
 
     def counts(self, clips: Sequence[TrainingClip]) -> Float[Tensor, "1"]:
-        """Predictions: objects that are present, and were before."""
+        """Counts the predictions: appearances of an object after its first."""
         return torch.tensor([float(sum(predictions(presence(clip)) for clip in clips))])
 
     def forward(self, clips: Sequence[TrainingClip], normalisers: Float[Tensor, "1"]) -> dict[str, Tensor]:
-        """The loss "tracking" of B clips of T frames, as a sum over them.
+        """Computes the loss "tracking" of B clips of T frames: the sum over predictions, divided by `normalisers`.
 
         Args:
-            clips: all of one size and length.
+            clips: clips of one size and length.
             normalisers: `counts` of all clips that the gradient is averaged over.
         """
         tokens, present = self.aligned_tokens(clips)
         loss = rollout_loss(self.model.rollout_tracker, tokens, present, temperature=self.config.temperature)
-        count = sum(predictions(its.T.cpu().numpy()) for its in present)
+        count = sum(predictions(shown.T.cpu().numpy()) for shown in present)
         return {"tracking": loss * count / normalisers.clamp(min=1e-6)[0]}
 
     @torch.no_grad()
     def aligned_tokens(self, clips: Sequence[TrainingClip]) -> tuple[Float[Tensor, "B T O E"], Bool[Tensor, "B T O"]]:
-        """Tracking tokens of the queries that stand for each annotated object, and where it is present."""
+        """Returns the tracking token of the query matched to each annotated object, and in which frames it is matched.
+
+        O is the largest number of objects in a clip, at least 1; tokens of absent objects are meaningless.
+        """
         device = next(self.model.parameters()).device
         frames = stack_frames(clips, device)
         proposals = self.model.mask_proposal(frames)
@@ -216,15 +233,15 @@ class TrackingObjective(nn.Module):
         for b, clip in enumerate(clips):
             generator = torch.Generator().manual_seed(clip.seed)
             for t, (masks, shown) in enumerate(zip(targets(clip), presence(clip).T, strict=True)):
-                at = b * length + t
+                frame = b * length + t
                 match = self.criterion.match(
-                    proposals.mask_logits[at].float(),
-                    proposals.objectness_logits[at].float(),
+                    proposals.mask_logits[frame].float(),
+                    proposals.objectness_logits[frame].float(),
                     masks.to(device).float(),
                     generator,
                 )
                 objects = torch.from_numpy(np.flatnonzero(shown)).to(device)[match.object_index]
-                query_index[at, objects] = match.query_index
+                query_index[frame, objects] = match.query_index
                 present[b, t, objects] = True
         frame_index = torch.arange(len(frames), device=device)[:, None]
         mask_logits = proposals.mask_logits[frame_index, query_index]
@@ -235,7 +252,7 @@ class TrackingObjective(nn.Module):
         return tokens, present
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters."""
+        """Returns the trainable parameters."""
         return {"rollout_tracker": self.model.rollout_tracker.trainable_parameters()}
 
     def save(self, folder: Path) -> None:
@@ -244,21 +261,21 @@ class TrackingObjective(nn.Module):
 
 
 def stack_frames(clips: Sequence[TrainingClip], device: torch.device) -> Tensor:
-    """The frames of all clips, uint8 [B·T, H, W, 3]."""
+    """Concatenates the frames of all clips, uint8 [B·T, H, W, 3]."""
     return torch.from_numpy(np.concatenate([clip.frames for clip in clips])).to(device)
 
 
 def presence(clip: TrainingClip) -> Bool[np.ndarray, "O T"]:
-    """Whether an object is in a frame."""
+    """Returns whether each object is in each frame."""
     shown: np.ndarray = np.any(clip.masks, axis=(2, 3))
     return shown
 
 
 def targets(clip: TrainingClip) -> list[Bool[Tensor, "M H W"]]:
-    """The masks of each frame, of the objects that are in it."""
+    """Returns, per frame, the masks of the objects that are in it."""
     return [torch.from_numpy(clip.masks[shown, t]) for t, shown in enumerate(presence(clip).T)]
 
 
 def predictions(shown: Bool[np.ndarray, "O T"]) -> int:
-    """How often an object is in a frame that was in an earlier one too."""
+    """Counts the appearances of objects after their first, each of which the tracker predicts."""
     return int((shown.sum(1) - 1).clip(0).sum())

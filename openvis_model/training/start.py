@@ -1,4 +1,4 @@
-"""What a training starts from: a preset with pretrained weights, or a checkpoint, with ablations of either."""
+"""Where a training starts: from a preset with pretrained weights or from a checkpoint, with ablations of either."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,19 +23,19 @@ class StartConfig:
     """Where a training starts.
 
     Attributes:
-        checkpoint: folder of a checkpoint; instead of a preset.
-        preset: `paper`, or `mini` for the words of a vocabulary.
-        backbone: of the preset `paper`.
-        clip: weights of CLIP: a tag of `open_clip` (`openai`), a file, or a checkpoint folder; random if not given.
+        checkpoint: folder of a checkpoint to start from, instead of a preset.
+        preset: `paper`, or `mini`, whose CLIP knows only the words of the training vocabulary.
+        backbone: backbone of the preset `paper`.
+        clip: weights of CLIP: an `open_clip` tag (such as `openai`), a file or a checkpoint folder; random by default.
         mask2former: weights of the proposal network: a detectron2 `.pkl` file, a folder of `transformers`, or a
-            checkpoint folder; random if not given.
-        classifier: another one than that of the preset or checkpoint.
-        inst_clip: another InstCLIP; its tokens and adapters start anew.
-        rollout_tracker: another rollout tracker; it starts anew.
-        seed: of what starts at random.
+            checkpoint folder; random by default.
+        classifier: replaces the classifier of the preset or checkpoint.
+        inst_clip: replaces the InstCLIP of the preset or checkpoint; its tokens and adapters are initialised again.
+        rollout_tracker: replaces the rollout tracker of the preset or checkpoint; it is initialised again.
+        seed: seed of random weights.
 
     Raises:
-        ValueError: both or neither of checkpoint and preset.
+        ValueError: if both or neither of checkpoint and preset are given, or the preset is unknown.
     """
 
     checkpoint: str | None = None
@@ -59,14 +59,14 @@ class StartConfig:
 
 
 def start_model(config: StartConfig, names: Sequence[str]) -> InstFormer:
-    """The model to train, in eval mode; the same each time.
+    """Builds the model to train, in eval mode; the same config gives the same weights.
 
     Args:
         config: where to start.
-        names: the vocabulary whose words the CLIP of the preset `mini` knows.
+        names: the training vocabulary; the CLIP of the preset `mini` knows only its words.
 
     Raises:
-        ValueError: weights that are missing, damaged, or of another model.
+        ValueError: for weights that are missing, damaged, or of another model.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -82,18 +82,18 @@ def start_model(config: StartConfig, names: Sequence[str]) -> InstFormer:
             clip=config.clip or config.checkpoint,
             mask2former=config.mask2former or config.checkpoint,
         )
-        other = _build(ablated, start)
+        variant = _build(ablated, start)
         same_classifier = (ablated.classifier, ablated.inst_clip) == (model.config.classifier, model.config.inst_clip)
         if same_classifier and config.clip is None:
-            other.classifier.load_state_dict(model.classifier.state_dict())
+            variant.classifier.load_state_dict(model.classifier.state_dict())
         if ablated.rollout_tracker == model.config.rollout_tracker:
-            other.rollout_tracker.load_state_dict(model.rollout_tracker.state_dict())
-        return other
+            variant.rollout_tracker.load_state_dict(model.rollout_tracker.state_dict())
+        return variant
 
 
 def _ablated(base: InstFormerConfig, config: StartConfig) -> InstFormerConfig:
-    parts = {name: getattr(config, name) for name in ("classifier", "inst_clip", "rollout_tracker")}
-    return replace(base, **{name: value for name, value in parts.items() if value is not None})
+    fields = {name: getattr(config, name) for name in ("classifier", "inst_clip", "rollout_tracker")}
+    return replace(base, **{name: value for name, value in fields.items() if value is not None})
 
 
 def _build(config: InstFormerConfig, start: StartConfig) -> InstFormer:

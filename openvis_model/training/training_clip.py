@@ -1,4 +1,4 @@
-"""What training looks at: T frames of a video and the objects in them."""
+"""The sample of both training stages: T frames of a video and the objects in them."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ class TrainingClip:
 
     Attributes:
         frames: RGB.
-        masks: visible pixels of each object, empty where it is absent; every object is in at least one frame.
-        categories: of the objects, rows of the training vocabulary.
-        seed: of everything random about the clip, sampled points too.
+        masks: visible pixels of each object, empty in frames without it; every object is in at least one frame.
+        categories: category of each object, as a row of the training vocabulary.
+        seed: seed of everything random about the clip, including sampled points.
 
     Raises:
-        ValueError: shapes or types that do not fit each other, an object without pixels, a negative category or seed.
+        ValueError: for shapes or types that do not match, an object without pixels, or a negative category or seed.
     """
 
     frames: UInt8[np.ndarray, "T H W 3"]
@@ -40,7 +40,7 @@ class TrainingClip:
             )
         if categories.min(initial=0) < 0:
             raise ValueError(f"categories: expected rows of a vocabulary, from 0, got {categories.min()}")
-        empty = [number for number, its in enumerate(masks) if not its.any()]
+        empty = [index for index, mask in enumerate(masks) if not mask.any()]
         if empty:
             raise ValueError(f"masks: object {empty[0]} has no pixel in any frame; leave it out")
         if not 0 <= self.seed < 1 << 63:

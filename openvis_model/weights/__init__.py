@@ -1,1 +1,1 @@
-"""Checkpoints, and pretrained weights in the formats of others."""
+"""Checkpoints, and pretrained weights in the formats of other libraries."""

@@ -1,6 +1,6 @@
-"""Checkpoints: saving and loading whole models.
+"""Saves and loads whole models.
 
-A checkpoint is a folder that needs nothing else, and holds no pickle:
+A checkpoint is a self-contained folder without pickles:
 
     config.json                 the InstFormerConfig and the fingerprint of all weights
     clip.safetensors            CLIP under open_clip's names; training never changes it
@@ -32,32 +32,32 @@ from openvis_model.inst_former import InstFormer
 from openvis_model.weights.state_dicts import check_finite, contiguous, load_strictly
 
 BUILT_IN = Path(__file__).parents[1] / "built_in_model"
-"""Checkpoint folder of the built-in model: the mini preset, trained on Shapes, whose words alone it knows."""
+"""Checkpoint folder of the built-in model: the mini preset, trained on Shapes; it knows only the words of Shapes."""
 
 PEFT_PREFIX = "base_model.model."
-"""What peft puts before the names of adapted modules."""
+"""Prefix that peft adds to the names of adapted modules."""
 
 
 def save_checkpoint(model: InstFormer, folder: str | Path) -> str:
     """Writes a checkpoint folder and returns its fingerprint; the folder appears whole or not at all.
 
     Raises:
-        ValueError: if the folder exists, a weight is NaN or infinite, or the model was folded for inference.
+        ValueError: if the folder exists, a weight is NaN or infinite, or the model is folded for inference.
     """
     folder = Path(folder)
     if folder.exists():
         raise ValueError(f"{folder}: exists already; choose another folder or remove it")
-    parts = {name: contiguous(state) for name, state in _parts(model).items()}
-    for name, state in parts.items():
+    states = {name: contiguous(state) for name, state in _states(model).items()}
+    for name, state in states.items():
         check_finite(state, source=f"{folder}: {name}")
     config = model.config.to_dict()
-    identity = _fingerprint(config, parts)
+    identity = _fingerprint(config, states)
     content = {"config": config, "fingerprint": identity}
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     partial.mkdir()
     try:
-        for name, state in parts.items():
+        for name, state in states.items():
             file = partial / f"{name}.safetensors"
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(serialize(state))
@@ -73,20 +73,20 @@ def save_checkpoint(model: InstFormer, folder: str | Path) -> str:
 
 
 def fingerprint(model: InstFormer) -> str:
-    """Hash of the config and all weights; models with the same one give the same results."""
-    return _fingerprint(model.config.to_dict(), _parts(model))
+    """Returns a hash of the config and all weights; models with the same fingerprint give the same results."""
+    return _fingerprint(model.config.to_dict(), _states(model))
 
 
 def load_checkpoint(folder: str | Path, *, classifier: Classifier | None = None) -> InstFormer:
-    """The model of a checkpoint folder, in eval mode.
+    """Loads the model of a checkpoint folder, in eval mode.
 
     Args:
-        folder: written by `save_checkpoint`.
-        classifier: another classifier than the checkpoint's; `crop_clip` needs nothing that a checkpoint lacks.
+        folder: a folder written by `save_checkpoint`.
+        classifier: replaces the checkpoint's classifier; every checkpoint has the weights for `crop_clip`.
 
     Raises:
-        ValueError: names the file and what is wrong: a missing file, names or shapes that differ from the config, NaN,
-            or weights that are not those of the fingerprint.
+        ValueError: for a missing or damaged file, names or shapes that differ from the config, NaN, or weights that
+            do not match the fingerprint; names the file and the problem.
     """
     folder = Path(folder)
     try:
@@ -101,22 +101,23 @@ def load_checkpoint(folder: str | Path, *, classifier: Classifier | None = None)
     except ValueError as error:
         raise ValueError(f"{folder}/config.json: {error}") from error
     names = part_names(config)
-    parts = {name: _read(folder / f"{name}.safetensors") for name in names}
-    _check_num_queries(config, parts, folder)
+    states = {name: _read(folder / f"{name}.safetensors") for name in names}
+    _check_num_queries(config, states, folder)
     if classifier and classifier != config.classifier:
         config = dataclasses.replace(config, classifier=classifier)
         if missing := set(part_names(config)) - set(names):
             raise ValueError(f"{folder}: classifier {classifier!r} needs {sorted(missing)}, which it lacks")
 
     clip = build_clip(config.clip)
-    load_strictly(clip, parts["clip"], source=f"{folder}/clip.safetensors")
+    load_strictly(clip, states["clip"], source=f"{folder}/clip.safetensors")
     model = InstFormer(config, clip=clip)
-    load_strictly(model.mask_proposal.mask2former, parts["mask_proposal"], source=f"{folder}/mask_proposal.safetensors")
-    load_strictly(model.rollout_tracker, parts["rollout_tracker"], source=f"{folder}/rollout_tracker.safetensors")
+    mask2former = model.mask_proposal.mask2former
+    load_strictly(mask2former, states["mask_proposal"], source=f"{folder}/mask_proposal.safetensors")
+    load_strictly(model.rollout_tracker, states["rollout_tracker"], source=f"{folder}/rollout_tracker.safetensors")
     if isinstance(model.classifier, InstClip):
-        _load_inst_clip(model.classifier, parts, folder)
-    # Last, because the checks above say what differs.
-    if _fingerprint(values, parts) != expected:
+        _load_inst_clip(model.classifier, states, folder)
+    # Last, because the checks above name what differs.
+    if _fingerprint(values, states) != expected:
         raise ValueError(
             f"{folder}: config.json and weights are not those that were saved together "
             f"(fingerprint {expected[:12]}…); copy the whole folder again"
@@ -125,25 +126,25 @@ def load_checkpoint(folder: str | Path, *, classifier: Classifier | None = None)
 
 
 def part_names(config: InstFormerConfig) -> tuple[str, ...]:
-    """The weight files of a checkpoint, without their ending."""
+    """Returns the names of a checkpoint's weight files, without extension."""
     common = ("clip", "mask_proposal", "rollout_tracker")
     return (*common, "inst_clip", "adapter/adapter_model") if config.classifier == "inst_clip" else common
 
 
-def _parts(model: InstFormer) -> dict[str, dict[str, Tensor]]:
-    """All weights by file."""
-    parts = {
+def _states(model: InstFormer) -> dict[str, dict[str, Tensor]]:
+    """Returns the state dict of each weight file."""
+    states = {
         "clip": _clip_state(model),
         "mask_proposal": model.mask_proposal.mask2former.state_dict(),
         "rollout_tracker": model.rollout_tracker.state_dict(),
     }
     if isinstance(model.classifier, InstClip):
         if not any("lora_" in name for name, _ in model.classifier.visual.named_parameters()):
-            raise ValueError("checkpoint: the model was folded for inference; save it before fold_for_inference")
-        parts["inst_clip"] = _tokens(model.classifier)
+            raise ValueError("checkpoint: the model is folded for inference; save it before fold_for_inference")
+        states["inst_clip"] = _tokens(model.classifier)
         adapter = get_peft_model_state_dict(model.classifier.visual)
-        parts["adapter/adapter_model"] = {PEFT_PREFIX + name: tensor for name, tensor in adapter.items()}
-    return parts
+        states["adapter/adapter_model"] = {PEFT_PREFIX + name: tensor for name, tensor in adapter.items()}
+    return states
 
 
 def _tokens(classifier: InstClip) -> dict[str, Tensor]:
@@ -151,7 +152,7 @@ def _tokens(classifier: InstClip) -> dict[str, Tensor]:
 
 
 def _clip_state(model: InstFormer) -> dict[str, Tensor]:
-    """CLIP under open_clip's names: adapters left out, query, key and value fused again."""
+    """Returns CLIP's weights under open_clip's names: without adapters, with query, key and value fused."""
     state = model.text_encoder.state_dict()
     visual = model.classifier.visual
     split = {name: module for name, module in visual.named_modules() if isinstance(module, InstanceGuidanceAttention)}
@@ -164,18 +165,21 @@ def _clip_state(model: InstFormer) -> dict[str, Tensor]:
     return state
 
 
-def _load_inst_clip(classifier: InstClip, parts: Mapping[str, dict[str, Tensor]], folder: Path) -> None:
+def _load_inst_clip(classifier: InstClip, states: Mapping[str, dict[str, Tensor]], folder: Path) -> None:
     state = {f"visual.{name}": tensor for name, tensor in classifier.visual.state_dict().items()}
-    load_strictly(classifier, state | parts["inst_clip"], source=f"{folder}/inst_clip.safetensors")
+    load_strictly(classifier, state | states["inst_clip"], source=f"{folder}/inst_clip.safetensors")
     expected = get_peft_model_state_dict(classifier.visual)
-    adapter = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in parts["adapter/adapter_model"].items()}
+    adapter = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in states["adapter/adapter_model"].items()}
     differing = sorted(
         name
         for name in set(adapter) | set(expected)
         if name not in adapter or name not in expected or adapter[name].shape != expected[name].shape
     )
     if differing:
-        raise ValueError(f"{folder}/adapter: names or shapes that do not fit the config: {', '.join(differing)}")
+        raise ValueError(
+            f"{folder}/adapter: names or shapes differ from the config: {', '.join(differing)}; "
+            "copy the whole folder again"
+        )
     check_finite(adapter, source=f"{folder}/adapter")
     _check_adapter_config(classifier.visual.peft_config["default"], folder / "adapter/adapter_config.json")
     set_peft_model_state_dict(classifier.visual, adapter)
@@ -184,30 +188,30 @@ def _load_inst_clip(classifier: InstClip, parts: Mapping[str, dict[str, Tensor]]
 def _check_adapter_config(lora: LoraConfig, file: Path) -> None:
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
-        found = {name: stored[name] for name in ("r", "lora_alpha")} | {
+        given = {name: stored[name] for name in ("r", "lora_alpha")} | {
             "target_modules": sorted(stored["target_modules"])
         }
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: cannot be read as peft's config ({error!r}); copy the whole folder again") from error
     expected = {"r": lora.r, "lora_alpha": lora.lora_alpha, "target_modules": sorted(lora.target_modules)}
     for name, value in expected.items():
-        if found[name] != value:
+        if given[name] != value:
             raise ValueError(
-                f"{file}: {name}: {found[name]!r} disagrees with {value!r} of config.json; copy the whole folder again"
+                f"{file}: {name}: {given[name]!r} disagrees with {value!r} of config.json; copy the whole folder again"
             )
 
 
-def _check_num_queries(config: InstFormerConfig, parts: Mapping[str, Mapping[str, Tensor]], folder: Path) -> None:
-    """Says in words what a list of misshapen weights would hide."""
+def _check_num_queries(config: InstFormerConfig, states: Mapping[str, Mapping[str, Tensor]], folder: Path) -> None:
+    """Checks N first, because a list of misshapen weights would hide the cause."""
     expected = config.mask_proposal.num_queries
-    for part, name in (
+    for file, name in (
         ("mask_proposal", "model.transformer_module.queries_features.weight"),
         ("inst_clip", "instance_tokens"),
     ):
-        tensor = parts.get(part, {}).get(name)
+        tensor = states.get(file, {}).get(name)
         if tensor is not None and tensor.ndim and len(tensor) != expected:
             raise ValueError(
-                f"{folder}: num_queries: config.json says N = {expected}, {part}.safetensors holds {len(tensor)} of "
+                f"{folder}: num_queries: config.json says N = {expected}, {file}.safetensors holds {len(tensor)} of "
                 f"{name}; copy the whole folder again"
             )
 
@@ -219,6 +223,6 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file}: cannot be read as safetensors ({error})") from error
 
 
-def _fingerprint(config: Mapping[str, object], parts: Mapping[str, Mapping[str, Tensor]]) -> str:
-    content = json.dumps([config, {name: tensor_fingerprint(parts[name]) for name in sorted(parts)}], sort_keys=True)
+def _fingerprint(config: Mapping[str, object], states: Mapping[str, Mapping[str, Tensor]]) -> str:
+    content = json.dumps([config, {name: tensor_fingerprint(states[name]) for name in sorted(states)}], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

@@ -1,12 +1,12 @@
-"""Original Mask2Former checkpoints (detectron2 `.pkl`, Cheng et al. 2022) for the Mask2Former of transformers.
+"""Converts original Mask2Former checkpoints (detectron2 `.pkl`, Cheng et al. 2022) for transformers' Mask2Former.
 
     weights = read_pickle(path)
     model = Mask2FormerForUniversalSegmentation(config := config_from_weights(weights))
     model.load_state_dict(to_transformers(weights, config))
 
-What the weights do not tell, and the models released for COCO instances share: images are RGB, minus
-(123.675, 116.28, 103.53), over (58.395, 57.12, 57.375) on the 0-255 scale, padded to multiples of 32 pixels; ResNets
-stride in their 3x3 convolutions and were trained with frozen batch norm, which transformers does not freeze by itself.
+The weights do not contain the following, which the models released for COCO instances have in common. Images are RGB on
+the 0-255 scale, minus (123.675, 116.28, 103.53), divided by (58.395, 57.12, 57.375), padded to multiples of 32 pixels.
+ResNets stride in their 3x3 convolutions and were trained with frozen batch norm, which transformers does not freeze.
 """
 
 import pickle
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig, SwinConfig
 
-# Names below a prefix are rewritten by its rules, one after the other; `*` stands for the q, k and v that a fused
-# projection holds one after the other.
+# The rules of a prefix rewrite the names below it, one rule after the other; `*` stands for q, k and v, which a fused
+# projection holds in this order.
 _BACKBONE = (
     # ResNet
     (r"(conv\d|shortcut)\.weight$", r"\1.convolution.weight"),
@@ -72,7 +72,7 @@ _PREFIXES = (
     ("sem_seg_head.predictor.class_embed.", "class_predictor.", ()),
     ("sem_seg_head.predictor.", "model.transformer_module.", _PREDICTOR),
     ("sem_seg_head.pixel_decoder.", "model.pixel_level_module.decoder.", _PIXEL_DECODER),
-    ("sem_seg_head.", "model.pixel_level_module.decoder.", _PIXEL_DECODER),  # as it was before version 2 of the head
+    ("sem_seg_head.", "model.pixel_level_module.decoder.", _PIXEL_DECODER),  # before version 2 of the head
     ("criterion.", "criterion.", ()),
 )
 _STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -81,38 +81,38 @@ _SAMPLES = 3 * 4
 
 
 def read_pickle(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the arrays of a detectron2 checkpoint, {"model": {name: array}, ...}, without running anything in it.
+    """Reads the arrays of a detectron2 checkpoint, {"model": {name: array}, ...}, without running any code in it.
 
     Only arrays of numbers, plain containers and `OrderedDict` are rebuilt; entries beside "model" are dropped.
 
     Raises:
-        ValueError: The file is not a whole pickle, asks for any other class or function, or holds no weights.
+        ValueError: for a truncated file, one that needs any other class or function, or one without weights.
     """
     with path.open("rb") as file:
         try:
             content = _ArrayUnpickler(file).load()
         except _RefusedError as refused:
             raise ValueError(
-                f"{path} is refused, nothing in it was run: it wants {refused}, where checkpoints need no more than "
+                f"{path} is refused, and nothing in it was run: it needs {refused}; checkpoints need only "
                 'arrays of numbers. If you trust its source, save it again as {"model": {name: numpy array}}.'
             ) from None
         except Exception as error:  # garbage makes an unpickler raise anything
-            raise ValueError(f"{path} cannot be read, is its download complete? ({error!r})") from error
+            raise ValueError(f"{path} cannot be read ({error!r}); is its download complete?") from error
     weights = content["model"] if isinstance(content, dict) and "model" in content else None
     if not isinstance(weights, dict) or not weights:
         raise ValueError(f'{path} holds no weights: expected a checkpoint {{"model": {{name: array}}}}.')
     if strays := sorted(str(name) for name in weights if not isinstance(weights[name], _Array)):
-        raise ValueError(f"{path} holds weights that are no arrays: {', '.join(strays)}.")
+        raise ValueError(f"{path} holds weights that are not arrays: {', '.join(strays)}.")
     return {str(name): weights[name].array for name in weights}
 
 
 def config_from_weights(weights: Mapping[str, NDArray[Any]]) -> Mask2FormerConfig:
-    """Infer the architecture from names and shapes: Mask2Former with any bottleneck ResNet or Swin.
+    """Infers the architecture from names and shapes: Mask2Former with any bottleneck ResNet or Swin.
 
-    Left at what all released models have: norms after attention, and drop path 0.3 in the training of Swin.
+    Norms after attention, and a drop path of 0.3 in training Swin, are assumed; all released models have both.
 
     Raises:
-        ValueError: A weight that tells the architecture is not there.
+        ValueError: if a weight that determines the architecture is missing.
     """
     shapes = {_translate(name): array.shape for name, array in weights.items()}
     pixels, module = "model.pixel_level_module.decoder", "model.transformer_module"
@@ -135,19 +135,19 @@ def config_from_weights(weights: Mapping[str, NDArray[Any]]) -> Mask2FormerConfi
             "enforce_input_projection": f"{module}.input_projections.0.weight" in shapes,
         }
     except KeyError as missing:
-        raise ValueError(f"no Mask2Former with a bottleneck ResNet or Swin: nothing becomes {missing}.") from None
+        raise ValueError(f"not a Mask2Former with a bottleneck ResNet or Swin: no weight becomes {missing}.") from None
     return Mask2FormerConfig(**fields)
 
 
 def to_transformers(weights: Mapping[str, NDArray[Any]], config: Mask2FormerConfig) -> dict[str, Tensor]:
-    """Return the whole state dict of `Mask2FormerForUniversalSegmentation(config)`; it may share the arrays' memory.
+    """Returns the whole state dict of `Mask2FormerForUniversalSegmentation(config)`; it may share the arrays' memory.
 
-    Every weight must have its place and every place its weight. Only `relative_position_index` is passed over, which
-    transformers computes; only what no prediction depends on is made up: the counters of batch norm, a norm after Swin
-    that its feature maps do not pass and, if the file has none, `criterion.empty_weight`.
+    Weights and parameters must correspond one to one. `relative_position_index` is skipped, because transformers
+    computes it. Tensors that no prediction depends on are filled in: batch norm's counters, a norm after Swin that
+    feature maps bypass, and `criterion.empty_weight` if the file lacks it.
 
     Raises:
-        ValueError: Names are missing, unexpected or of another shape; the message lists them all.
+        ValueError: if names are missing, unexpected or of another shape; lists all of them.
     """
     with torch.device("meta"):
         expected: dict[str, Tensor] = Mask2FormerForUniversalSegmentation(config).state_dict()
@@ -167,41 +167,39 @@ def to_transformers(weights: Mapping[str, NDArray[Any]], config: Mask2FormerConf
         else:
             misshapen.append(f"{name} {array.shape} for {len(targets)} x {tuple(like.shape)}")
         state |= zip(targets, pieces, strict=True)
-    state = _made_up(expected, config) | state
+    state = _defaults(expected, config) | state
     problems = {"missing": expected.keys() - state.keys(), "unexpected": unexpected, "of another shape": misshapen}
     if lists := [f"{problem}: {', '.join(sorted(names))}" for problem, names in problems.items() if names]:
-        raise ValueError(
-            f"weights do not fit the model, is its config theirs (config_from_weights)? {'; '.join(lists)}"
-        )
+        raise ValueError(f"weights do not fit the model; is its config that of config_from_weights? {'; '.join(lists)}")
     return state
 
 
 def _translate(name: str) -> str:
-    """Return the name in transformers, with a `*` if it is three; empty if the original has no such part."""
-    for theirs, ours, rules in _PREFIXES:
-        if name.startswith(theirs):
-            rest = name.removeprefix(theirs)
+    """Returns the name in transformers, with a `*` if it stands for three; empty for an unknown prefix."""
+    for original, translated, rules in _PREFIXES:
+        if name.startswith(original):
+            rest = name.removeprefix(original)
             for pattern, replacement in rules:
                 rest = re.sub(pattern, replacement, rest)
-            return ours + rest
+            return translated + rest
     return ""
 
 
-def _made_up(expected: Mapping[str, Tensor], config: Mask2FormerConfig) -> dict[str, Tensor]:
-    """Return the tensors that a file may lack, because no prediction depends on them."""
+def _defaults(expected: Mapping[str, Tensor], config: Mask2FormerConfig) -> dict[str, Tensor]:
+    """Returns tensors that a file may lack, because no prediction depends on them."""
     empty_weight = torch.ones(config.num_labels + 1)
     empty_weight[-1] = config.no_object_weight
-    made_up = {"criterion.empty_weight": empty_weight}
+    defaults = {"criterion.empty_weight": empty_weight}
     for name, like in expected.items():
         if name.endswith(".num_batches_tracked"):
-            made_up[name] = torch.zeros((), dtype=like.dtype)
+            defaults[name] = torch.zeros((), dtype=like.dtype)
         elif ".encoder.swin.layernorm." in name:
-            made_up[name] = torch.full(like.shape, float(name.endswith(".weight")))
-    return made_up
+            defaults[name] = torch.full(like.shape, float(name.endswith(".weight")))
+    return defaults
 
 
 def _backbone_config(shapes: Mapping[str, tuple[int, ...]], encoder: str) -> ResNetConfig | SwinConfig:
-    """Infer the backbone from the shapes of translated names; KeyError if it is neither."""
+    """Infers the backbone from the shapes of translated names; KeyError if it is neither ResNet nor Swin."""
     if stem := shapes.get(f"{encoder}.embedder.embedder.convolution.weight"):
         stages = [f"{encoder}.encoder.stages.{stage}.layers." for stage in range(4)]
         return ResNetConfig(
@@ -227,17 +225,17 @@ def _backbone_config(shapes: Mapping[str, tuple[int, ...]], encoder: str) -> Res
 
 
 def _count(names: Iterable[str], prefix: str) -> int:
-    """Count the numbered modules right below `prefix`."""
+    """Counts the numbered modules directly below `prefix`."""
     return len({name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)})
 
 
 class _RefusedError(Exception):
-    """Says what a pickle wants that an array of numbers does not need."""
+    """Names what a pickle needs beyond arrays of numbers."""
 
 
-# The parts of these two are typed as loosely as a hostile file may fill them.
+# A hostile file may pass anything to these two classes, so their arguments are typed as Any.
 class _NumberType:
-    """Stands in for `numpy.dtype`, and takes numbers only: no objects, no records."""
+    """Stands in for `numpy.dtype`; accepts numbers only, no objects or records."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         if code not in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"):
@@ -252,7 +250,7 @@ class _NumberType:
 class _Array:
     """Stands in for `numpy.ndarray` and the functions that rebuild one.
 
-    NumPy's own trust the pickle: wrong sizes in the state of a type make it read beyond its memory.
+    NumPy trusts the pickle: wrong sizes in a type's state make it read out of bounds.
     """
 
     def __init__(self, *_: Any) -> None:
@@ -276,9 +274,9 @@ class _Array:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Finds nothing but what checkpoints are made of; since NumPy 2, files say `numpy._core` for `numpy.core`."""
+    """Resolves only the globals that checkpoints need; since NumPy 2, files say `numpy._core` for `numpy.core`."""
 
-    FOUND: ClassVar = {
+    STAND_INS: ClassVar = {
         ("collections", "OrderedDict"): OrderedDict,
         ("_codecs", "encode"): str.encode,  # makes the bytes of an array, in protocols 0 to 2
         ("numpy", "dtype"): _NumberType,
@@ -289,8 +287,8 @@ class _ArrayUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the harmless stand-in for a global, or raise."""
-        found = self.FOUND.get((module.replace("numpy._core", "numpy.core"), name))
-        if found is None:
+        """Returns the harmless stand-in for a global, or raises."""
+        stand_in = self.STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
+        if stand_in is None:
             raise _RefusedError(f"`{module}.{name}`")
-        return found
+        return stand_in

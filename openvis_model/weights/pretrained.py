@@ -1,4 +1,4 @@
-"""Pretrained weights: CLIP from open_clip, Mask2Former from detectron2 or transformers."""
+"""Loads pretrained weights: CLIP from open_clip, Mask2Former from detectron2 or transformers."""
 
 import json
 import zipfile
@@ -18,15 +18,15 @@ from openvis_model.weights.state_dicts import check_finite, load_strictly
 
 
 def load_clip(config: ClipConfig, weights: str | Path) -> CLIP:
-    """CLIP with pretrained weights.
+    """Builds a CLIP with pretrained weights.
 
     Args:
-        config: which CLIP; its name says whether it has QuickGELU, which weights by OpenAI need.
-        weights: a local file (safetensors, or a `torch.save`d state dict), or one of `open_clip`'s tags for the model,
-            which is downloaded to its cache.
+        config: the CLIP to build; OpenAI's weights need a model name that ends with `-quickgelu`.
+        weights: a local file (safetensors, or a state dict saved with `torch.save`), or a tag of `open_clip` for the
+            model, which is downloaded to open_clip's cache.
 
     Raises:
-        ValueError: for a tag that does not exist or does not fit the model, a file that holds no plain state dict, or
+        ValueError: for a tag that does not exist or does not fit the model, a file that is not a plain state dict, or
             names or shapes that differ.
     """
     clip = build_clip(config)
@@ -35,7 +35,10 @@ def load_clip(config: ClipConfig, weights: str | Path) -> CLIP:
         tag = open_clip.get_pretrained_cfg(config.model, weights) if config.model else {}
         if not tag:
             known = open_clip.list_pretrained_tags_by_model(config.model) if config.model else []
-            raise ValueError(f"clip weights: {weights!r} is no file and no tag of {config.model!r}; tags: {known}")
+            raise ValueError(
+                f"clip weights: {weights!r} is neither a file nor a tag of {config.model!r}; "
+                f"choose from its tags {known}"
+            )
         quick_gelu = bool((open_clip.get_model_config(config.model) or {}).get("quick_gelu"))
         if bool(tag.get("quick_gelu")) != quick_gelu:
             other = config.model.removesuffix("-quickgelu") if quick_gelu else f"{config.model}-quickgelu"
@@ -54,7 +57,7 @@ def load_clip(config: ClipConfig, weights: str | Path) -> CLIP:
     try:
         state = load_state_dict(file, weights_only=True)
     except Exception as error:
-        # torch's own message would suggest to run what is in the file.
+        # torch's own message would suggest running the code in the file.
         raise ValueError(
             f"clip weights {weights}: {file} holds no plain state dict ({type(error).__name__}); is its download "
             "complete? Use safetensors, or a state dict of tensors saved with torch.save"
@@ -66,11 +69,11 @@ def load_clip(config: ClipConfig, weights: str | Path) -> CLIP:
 
 
 def load_mask2former(path: str | Path) -> Mask2FormerForUniversalSegmentation:
-    """Mask2Former from a `transformers` folder, or from an original detectron2 `.pkl` file (R50 or Swin).
+    """Loads Mask2Former from a `transformers` folder, or from an original detectron2 `.pkl` file (ResNet or Swin).
 
     Raises:
-        ValueError: names the path; it is neither, a file is damaged or of another model, a pickle holds more than
-            arrays, or names or shapes differ.
+        ValueError: for a path that is neither, a file that is damaged or of another model, a pickle with more than
+            arrays, or names or shapes that differ; names the path.
     """
     path = Path(path)
     if path.suffix == ".pkl":
@@ -87,7 +90,7 @@ def load_mask2former(path: str | Path) -> Mask2FormerForUniversalSegmentation:
         )
     for file in sorted(path.glob("*.safetensors")):
         _check_readable(file)
-    # transformers knows the names of its earlier versions; what it then still misses or cannot place is an error.
+    # transformers translates the names of its earlier versions; any name still missing or unexpected is an error.
     try:
         network, info = Mask2FormerForUniversalSegmentation.from_pretrained(
             path, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True

@@ -1,4 +1,4 @@
-"""State dicts that must fit a module exactly."""
+"""Loads and checks state dicts that must fit a module exactly."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, source: str
     """Loads a state dict that must fit exactly.
 
     Raises:
-        ValueError: lists every missing, unexpected or misshapen name, or those that are not finite.
+        ValueError: lists every name that is missing, unexpected, of another shape, or not finite.
     """
     own = module.state_dict()
     problems = {
@@ -33,12 +33,12 @@ def check_finite(state: Mapping[str, Tensor], *, source: str) -> None:
     """Checks that no weight is NaN or infinite.
 
     Raises:
-        ValueError: lists the names of those that are.
+        ValueError: lists the names of weights that are.
     """
     if names := [name for name, tensor in sorted(state.items()) if not torch.isfinite(tensor).all()]:
         raise ValueError(f"{source}: NaN or infinite numbers in {', '.join(names)}; use an earlier checkpoint")
 
 
 def contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict as safetensors takes it: on the CPU, contiguous, nothing shared."""
+    """Copies a state dict into the form that safetensors takes: on the CPU, contiguous, without shared memory."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}

@@ -121,5 +121,5 @@ def test_mask2former_files_that_cannot_be_read_are_named(mini_config: InstFormer
     with pytest.raises(ValueError, match=r"absent\.pkl: cannot be read"):
         load_mask2former(tmp_path / "absent.pkl")
     (tmp_path / "other.pkl").write_bytes(pickle.dumps({"model": {"a": np.zeros(1)}}))
-    with pytest.raises(ValueError, match=r"other\.pkl: no Mask2Former"):
+    with pytest.raises(ValueError, match=r"other\.pkl: not a Mask2Former"):
         load_mask2former(tmp_path / "other.pkl")
