@@ -100,12 +100,12 @@ def load_checkpoint(folder: str | Path, *, classifier: Classifier | None = None)
         config = InstFormerConfig.from_dict(values)
     except ValueError as error:
         raise ValueError(f"{folder}/config.json: {error}") from error
-    names = part_names(config)
+    names = weight_files(config)
     states = {name: _read(folder / f"{name}.safetensors") for name in names}
     _check_num_queries(config, states, folder)
     if classifier and classifier != config.classifier:
         config = dataclasses.replace(config, classifier=classifier)
-        if missing := set(part_names(config)) - set(names):
+        if missing := set(weight_files(config)) - set(names):
             raise ValueError(f"{folder}: classifier {classifier!r} needs {sorted(missing)}, which it lacks")
 
     clip = build_clip(config.clip)
@@ -125,7 +125,7 @@ def load_checkpoint(folder: str | Path, *, classifier: Classifier | None = None)
     return model.eval()
 
 
-def part_names(config: InstFormerConfig) -> tuple[str, ...]:
+def weight_files(config: InstFormerConfig) -> tuple[str, ...]:
     """Returns the names of a checkpoint's weight files, without extension."""
     common = ("clip", "mask_proposal", "rollout_tracker")
     return (*common, "inst_clip", "adapter/adapter_model") if config.classifier == "inst_clip" else common

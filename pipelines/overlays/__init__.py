@@ -1,1 +1,1 @@
-"""Pictures for people: masks drawn over frames, contact sheets."""
+"""Overlay videos and contact sheets for visual inspection."""

@@ -1,4 +1,4 @@
-"""Crops of frames in which a track is seen."""
+"""Pictures of search results: the frame where a track is seen best."""
 
 import os
 from collections.abc import Sequence
@@ -13,7 +13,11 @@ from pipelines.video.download_cache import DownloadCache
 
 
 def pictures(hits: Sequence[Hit]) -> tuple[list[Tile], dict[str, str]]:
-    """A picture of each track, where it is seen best, and video and reason of those whose video cannot be read."""
+    """Renders each hit in the frame where its track is seen best.
+
+    Returns:
+        The pictures, and the reason for each video (by URI) that cannot be read.
+    """
     tiles, failures = [], dict[str, str]()
     cache = DownloadCache()
     for hit in hits:

@@ -1,4 +1,4 @@
-"""Overlays: a labelled video to look at, every object with its mask, contour and name in the colour of its track."""
+"""Renders overlays: a labelled video in which every object has a mask, contour and name in its track's colour."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +21,10 @@ from pipelines.video.decode import decode
 from pipelines.video.index import plan_video
 from pipelines.video.plan import Sampling, VideoError
 
-_LEAST_HEIGHT = 360  # pixels; lower frames are enlarged, or their labels would not be readable
+_MIN_HEIGHT = 360  # pixels; lower frames are enlarged to keep labels readable
 _TILE = 480  # longer side of a contact sheet's pictures, pixels
-_HOLD = 1.5  # periods of the labelling that masks stay if no labelled frame follows; a period may vary by a frame
-_TAGS = {  # what players need to know to show the same colours
+_HOLD = 1.5  # sampling periods for which masks stay if no labelled frame follows; periods may vary by a frame
+_TAGS = {  # make players show the same colours
     "colorspace": Colorspace.ITU709,
     "color_range": ColorRange.MPEG,
     "color_primaries": ColorPrimaries.BT709,
@@ -38,10 +38,10 @@ class Rendered:
 
     Attributes:
         frames: number of frames.
-        height: of the file's frames, pixels.
-        width: of the file's frames, pixels.
-        tiles: as many as asked for, evenly spaced in time; fewer if the video has fewer frames.
-        error: what of the video could not be decoded; None if all could.
+        height: height of the written frames, pixels.
+        width: width of the written frames, pixels.
+        tiles: the requested number of overlays, evenly spaced in time; fewer if the video has fewer frames.
+        error: how many frames could not be decoded; None if all could.
     """
 
     frames: int
@@ -63,26 +63,26 @@ def render_video(
     name: str | None = None,
     progress: Callable[[int, int], None] = lambda done, expected: None,
 ) -> Rendered:
-    """Writes a labelled video with its objects drawn in: H.264, 4:2:0, at the speed of the original, without sound.
+    """Writes a labelled video with its objects drawn in: H.264, 4:2:0, at the original speed, without sound.
 
-    A frame that the labelling did not sample shows the masks of the latest one that it did. Frames lower than 360
-    pixels are enlarged by a whole number; odd sizes get a line more, which repeats the last. Only one frame is in
-    memory at a time. `output` appears once it is complete, and replaces what was there.
+    A frame without labels of its own shows the masks of the latest labelled frame. Frames lower than 360 pixels are
+    enlarged by a whole factor. Odd sizes repeat the last row or column. Only one frame is in memory at a time. `output`
+    appears once it is complete, and replaces an existing file.
 
     Args:
         video: the file, or a folder of frame images.
         tracks: rows of the `tracks` table for this video.
         masks: rows of the `masks` table for this video.
-        output: an .mp4 file, local or s3://; its folder is made if missing.
-        min_score: leaves out tracks with a lower score.
-        most: number of objects that a frame shows, those with the best tracks; None for all.
+        output: an .mp4 file, local or s3://; its folder is created if missing.
+        min_score: omits tracks with a lower score.
+        most: largest number of objects per frame, those with the best tracks; None shows all.
         tiles: number of overlays to return for `contact_sheet`.
-        name: what the video is called there; if not given, as its file.
-        progress: called with the number of finished frames and that of all frames, as far as it is known.
+        name: name of the video on the contact sheet; by default that of the file.
+        progress: called with the number of finished frames and the expected total.
 
     Raises:
-        ValueError: the video cannot be decoded; masks have another size than its frames; `output` is the video itself,
-            does not end with .mp4 or cannot be written.
+        ValueError: if the video cannot be decoded, masks differ in size from its frames, or `output` is the video
+            itself, does not end with .mp4 or cannot be written.
     """
     local = str(output).removeprefix("file://")
     if os.path.exists(local) and video.exists() and os.path.samefile(local, video):
@@ -95,7 +95,7 @@ def render_video(
     info, done = plan.info, 0
     size, tile_size = (
         _scaled(info.height, info.width, scale)
-        for scale in (-(-_LEAST_HEIGHT // info.height), _TILE / max(info.height, info.width))
+        for scale in (-(-_MIN_HEIGHT // info.height), _TILE / max(info.height, info.width))
     )
     sheet = {info.frames * (2 * number + 1) // (2 * tiles) for number in range(tiles)}
     shown = []
@@ -125,25 +125,25 @@ def render_video(
 
 
 def render_frame(video: Path, frame: int, objects: Sequence[DrawnObject]) -> UInt8[np.ndarray, "h w 3"]:
-    """One frame of a video with objects drawn in, the longer side 480 pixels; decodes from the key frame before it.
+    """Renders one frame of a video, the longer side 480 pixels; decodes from the key frame before it.
 
     Args:
         video: the file, or a folder of frame images.
         frame: its index in the video.
-        objects: what to draw, with masks of the frame's size.
+        objects: the objects to draw, with masks of the frame's size.
 
     Raises:
-        ValueError: the video cannot be decoded or has no such frame; a mask has another size than the frame.
+        ValueError: if the video cannot be decoded or has no such frame, or a mask differs in size from the frame.
     """
     try:
         plan = plan_video(str(video), Sampling(), segment_frames=1)
         for segment in plan.segments:
-            here = segment.frames == frame
-            if here.any():
-                only = replace(
-                    segment, frames=segment.frames[here], times_s=segment.times_s[here], pts=segment.pts[here]
+            match = segment.frames == frame
+            if match.any():
+                single = replace(
+                    segment, frames=segment.frames[match], times_s=segment.times_s[match], pts=segment.pts[match]
                 )
-                for batch in decode(str(video), plan.info, only, size=None, batch_size=1):
+                for batch in decode(str(video), plan.info, single, size=None, batch_size=1):
                     height, width = batch.frames.shape[1:3]
                     size = _scaled(height, width, _TILE / max(height, width))
                     return draw_scaled(batch.frames[0], objects, size)
@@ -157,7 +157,7 @@ def _scaled(height: int, width: int, scale: float) -> tuple[int, int]:
 
 
 class _Labels:
-    """What to draw in each frame of a video; asked for the frames in their order."""
+    """The objects to draw in each frame of a video; frames must be requested in order."""
 
     def __init__(self, tracks: pa.Table, masks: pa.Table, min_score: float, most: int | None) -> None:
         best = sorted(tracks.select(["track_id", "category", "score"]).to_pylist(), key=lambda row: -row["score"])
@@ -171,7 +171,10 @@ class _Labels:
         self._objects: list[DrawnObject] = []
 
     def at(self, frame: int, time_s: float) -> list[DrawnObject]:
-        """Objects of the latest labelled frame, unless another one would have followed by now if it had objects."""
+        """Returns the objects of the latest labelled frame, for at most 1.5 sampling periods.
+
+        Sampled frames without objects have no rows, so later frames show nothing.
+        """
         latest = int(np.searchsorted(self._frames, frame, side="right")) - 1
         if latest != self._shown:
             self._shown, self._since, self._objects = latest, time_s, self._decode(latest)
@@ -195,8 +198,8 @@ class _Labels:
 def _encoder(
     path: Path, rate: Fraction, size: tuple[int, int]
 ) -> Iterator[Callable[[UInt8[np.ndarray, "H W 3"], float], None]]:
-    """Gives a function that encodes a frame, which is to be shown at a time in seconds."""
-    ticks, last = rate.numerator * -(-10_000 // rate.numerator), -1  # per second: whole numbers at a constant rate
+    """Provides a function that encodes a frame, to be shown at a time in seconds."""
+    ticks, last = rate.numerator * -(-10_000 // rate.numerator), -1  # per second; integers at a constant frame rate
     padding = ((0, size[0] % 2), (0, size[1] % 2), (0, 0))
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
@@ -212,7 +215,7 @@ def _encoder(
                 format="yuv420p",
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_range=ColorRange.MPEG,
-                interpolation=Interpolation.AREA,  # colour at half the resolution stays nearest to the original
+                interpolation=Interpolation.AREA,  # keeps half-resolution colour closest to the original
             )
             last = max(last + 1, round(time_s * ticks))
             frame.pts, frame.time_base = last, Fraction(1, ticks)

@@ -1,6 +1,6 @@
-"""Segments of a planned video to pixels.
+"""Decodes segments of a planned video to pixels.
 
-`decode` yields one segment's frames. Neither segments nor batches change which frames come out, or their pixels.
+Neither the segments nor the batch size change which frames come out, or their pixels.
 """
 
 import itertools
@@ -26,8 +26,8 @@ class FrameBatch:
 
     Attributes:
         frames: RGB, upright.
-        frame: Position of each in the video.
-        time_s: Seconds since the video's first frame.
+        frame: position of each frame in the video.
+        time_s: seconds since the video's first frame.
     """
 
     frames: UInt8[np.ndarray, "B h w 3"]
@@ -40,30 +40,31 @@ def decode(
 ) -> Iterator[FrameBatch]:
     """Decodes one segment of a planned video.
 
-    Damage in a file is passed over: what cannot be decoded is left out, so that fewer frames than `segment.frames` may
-    come, even none; the caller compares the counts. Sound and cut-off files give the same pixels whatever the segments.
-    Where bytes inside a file are damaged only `pyav` does; decord may repeat a frame, or fail a little sooner or later.
+    Frames that cannot be decoded are skipped, so there may be fewer frames than in `segment.frames`, even none; the
+    caller compares the counts. Intact and cut-off files give the same pixels whatever the segments. If bytes inside a
+    file are damaged, that holds for `pyav` only: decord may repeat a frame, or fail slightly earlier or later.
 
     Args:
-        path: What was planned.
-        info: The plan's.
-        segment: One of the plan's.
-        size: Height and width to resize to, pixels, after rotation; None is the video's own.
-        batch_size: Frames per batch; the last batch may have fewer.
+        path: the planned file or folder of images.
+        info: description of the video from its plan.
+        segment: a segment from the plan.
+        size: height and width to resize to, pixels, after rotation; None keeps the video's size.
+        batch_size: frames per batch; the last batch may have fewer.
 
     Yields:
         Batches in order of presentation.
 
     Raises:
-        VideoError: if the file is gone or, in a folder of images, an image is broken or of another size than the first.
+        VideoError: if the file is missing or, in a folder of images, an image is broken or differs in size from the
+            first.
     """
     size = size or (info.height, info.width)
     read = {"decord": _read_decord, "pyav": _read_pyav, "images": _read_images}[info.reader]
     images = read(path, info, segment, size)
     while batch := list(itertools.islice(images, batch_size)):
-        at = np.array([position for position, _ in batch])
+        positions = np.array([position for position, _ in batch])
         pixels = np.stack([image for _, image in batch])
-        yield FrameBatch(frames=pixels, frame=segment.frames[at], time_s=segment.times_s[at])
+        yield FrameBatch(frames=pixels, frame=segment.frames[positions], time_s=segment.times_s[positions])
 
 
 def _read_decord(
@@ -111,7 +112,7 @@ def _read_images(
 
 
 def _to_rgb(frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReformatter) -> UInt8[np.ndarray, "h w 3"]:
-    """Resizes, which as decord does averages over all pixels that a smaller one covers, and turns upright."""
+    """Resizes and turns upright; downscaling averages over all covered pixels, as decord's does."""
     turns = quarter_turns(frame)
     height, width = size if turns % 2 == 0 else size[::-1]
     rgb = scaler.reformat(
@@ -121,7 +122,7 @@ def _to_rgb(frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReformatte
 
 
 def _frames(path: str, segment: Segment) -> Generator[av.VideoFrame]:
-    """Yields decoded frames from the segment's key frame on; if seeking does not lead there, from the file's start."""
+    """Yields decoded frames from the segment's key frame on; reads from the start if seeking misses the key frame."""
     for seek in (segment.seek, None) if segment.start_pts is not None else (None,):
         with open_video(path) as (container, stream):
             if seek is not None:
@@ -130,10 +131,10 @@ def _frames(path: str, segment: Segment) -> Generator[av.VideoFrame]:
             packets = demux(container, stream)
             if segment.start_pts is not None:
                 packets = itertools.dropwhile(lambda packet: packet.pts != segment.start_pts, packets)
-            found = False
+            reached = False
             for packet in packets:
-                found = True
+                reached = True
                 yield from decode_packet(stream, packet)
-            if found:
+            if reached:
                 yield from decode_packet(stream, None)
                 return

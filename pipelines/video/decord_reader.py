@@ -1,4 +1,4 @@
-"""Frames by decord, which is faster than PyAV where it is exact; the one file that knows decord."""
+"""Reads frames with decord, which is faster than PyAV, for files where it is exact."""
 
 from collections.abc import Iterator
 
@@ -9,30 +9,30 @@ try:
     import decord
 
     decord.logging.set_level(decord.logging.QUIET)
-except ImportError:  # not built for every platform; PyAV reads whatever decord does
+except ImportError:  # not available on every platform; PyAV reads every file that decord does
     decord = None
 
-_MAX_FRAMES = 10_000  # it reads the index of the whole file each time that it opens one
+_MAX_FRAMES = 10_000  # decord reads the whole index each time it opens a file
 
 
 def decord_agrees(path: str, times_s: Float64[np.ndarray, "F"]) -> bool:
-    """Whether decord can open the file and finds the same frames in it."""
+    """Checks that decord can open the file and finds frames at the same times."""
     if decord is None or len(times_s) > _MAX_FRAMES:
         return False
     try:
         reader = decord.VideoReader(path, num_threads=1)
         if len(reader) != len(times_s):
             return False
-        theirs = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+        decord_times_s = reader.get_frame_timestamp(range(len(reader)))[:, 0]
     except (decord.DECORDError, RuntimeError):
         return False
-    return bool(np.allclose(theirs - theirs[0], times_s, rtol=1e-5, atol=1e-3))
+    return bool(np.allclose(decord_times_s - decord_times_s[0], times_s, rtol=1e-5, atol=1e-3))
 
 
 def decord_frames(
     path: str, frames: Int64[np.ndarray, "F"], size: tuple[int, int]
 ) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """Yields the frames at these positions, resized to height and width; ends early where decord fails."""
+    """Yields the frames at these positions, resized to `size` (height, width), pixels; stops where decord fails."""
     try:
         reader = decord.VideoReader(path, height=size[0], width=size[1], num_threads=1)
         for frame in frames.tolist():

@@ -1,4 +1,4 @@
-"""FFmpeg through PyAV: opening, demuxing, decoding, turning upright."""
+"""Opens, demuxes and decodes files with FFmpeg through PyAV."""
 
 import io
 import os
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 else:
     VideoPacket = Packet  # generic in the stubs only
 
-
 MAX_PIXELS = 1 << 26  # of one frame: twice 8K
 
-
-# FFmpeg goes by content, not by name: a playlist named .mp4 would make it open whatever the playlist says.
+# FFmpeg looks at the content, not the name: without a whitelist, a playlist named .mp4 could make it open any URL.
 _ONLY_VIDEOS = {
     "protocol_whitelist": "file",
     "format_whitelist": "3g2,3gp,asf,av1,avi,dv,flv,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,mxf,"
     "nut,obu,ogg,webm,yuv4mpegpipe",
 }
-
-
 _ONLY_IMAGES = {"format_whitelist": "jpeg_pipe,png_pipe"}
 
 
 @contextmanager
 def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Opens a file and its video stream, with one decoding thread: the parallel unit is the segment."""
+    """Opens a file and its video stream, with one decoding thread, since segments are decoded in parallel.
+
+    Raises:
+        VideoError: if the file is missing, empty, not a video, without a video stream, or its frames are too large.
+    """
     try:
         size = os.stat(path).st_size
         if size == 0:
@@ -64,7 +64,7 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def demux(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
-    """Yields the stream's packets up to the end or to where the file is broken off."""
+    """Yields the stream's packets up to the end, or to the point where the file is cut off."""
     packets = container.demux(stream)
     while True:
         try:
@@ -76,7 +76,7 @@ def demux(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacke
 
 
 def decode_packet(stream: VideoStream, packet: VideoPacket | None) -> list[av.VideoFrame]:
-    """Decodes a packet, or with None what the decoder still holds; damage gives nothing."""
+    """Decodes a packet; None flushes the decoder. A damaged packet gives no frames."""
     try:
         return stream.codec_context.decode(packet)
     except av.error.FFmpegError:
@@ -85,9 +85,13 @@ def decode_packet(stream: VideoStream, packet: VideoPacket | None) -> list[av.Vi
 
 @contextmanager
 def open_image(path: str) -> Iterator[av.VideoFrame]:
-    """Gives the decoded frame of an image file; what fails in it or with it is the image's fault."""
+    """Provides the decoded frame of an image file.
+
+    Raises:
+        VideoError: if the image cannot be read or processed, also in the body of the `with` statement.
+    """
     try:
-        # By content alone: in a name, a % would be a pattern.
+        # Passes the content: FFmpeg would read a % in the name as a pattern.
         with av.open(io.BytesIO(Path(path).read_bytes()), "r", options=_ONLY_IMAGES) as container:
             yield next(container.decode(video=0))
     except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
@@ -95,17 +99,17 @@ def open_image(path: str) -> Iterator[av.VideoFrame]:
 
 
 def quarter_turns(frame: av.VideoFrame) -> int:
-    """How often a frame is turned by 90 degrees counter-clockwise to be upright."""
+    """Returns how many times a frame must be turned 90 degrees counter-clockwise to be upright."""
     return round(frame.rotation / 90) % 4
 
 
 def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
-    """Height and width after rotation."""
+    """Returns height and width after rotation, pixels."""
     return (frame.height, frame.width) if quarter_turns(frame) % 2 == 0 else (frame.width, frame.height)
 
 
 def _why_not(path: str, error: Exception) -> str:
-    """Says why a file that is there cannot be opened."""
+    """Explains why an existing file cannot be opened."""
     if isinstance(error, av.error.InvalidDataError):
         with open(path, "rb") as file:
             cut_off = file.read(8)[4:] == b"ftyp"

@@ -1,7 +1,7 @@
-"""What a video holds, and which of its frames are wanted: decided once per video, without decoding it.
+"""Plans a video once, without decoding it.
 
-`plan_video` reads a file's timestamps, picks the frames to keep, and cuts the list at key frames into segments, which
-`pipelines.decode` reads on their own.
+`plan_video` reads a file's timestamps, picks the frames to keep, and cuts them at key frames into segments, which
+`pipelines.video.decode` decodes independently.
 """
 
 import bisect
@@ -30,18 +30,18 @@ from pipelines.video.ffmpeg import (
 from pipelines.video.names import list_images
 from pipelines.video.plan import Sampling, Segment, VideoError, VideoInfo, VideoPlan
 
-# decord gives PyAV's frames, at native size to the bit, for these. Elsewhere it was seen to return wrong frames
-# (MPEG-TS), other pixels after seeking (open GOPs, HEVC, MPEG-4), and frames not turned upright (Matroska). It also
-# replaces damaged frames by copies of others, so files that are visibly cut off are not for it either.
+# For these, decord gives PyAV's frames, bit for bit at native size. For others we have seen wrong frames (MPEG-TS),
+# different pixels after seeking (open GOPs, HEVC, MPEG-4), and frames not turned upright (Matroska). It also replaces
+# damaged frames by copies of others, so it does not read files that are visibly cut off.
 _DECORD_CODECS = ("h264", "vp9")
 _DECORD_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 
-_COUNTED_FORMATS = ("avi",)  # has no presentation timestamps, and those made up from its decoding order are wrong
+_COUNTED_FORMATS = ("avi",)  # no presentation timestamps; those that FFmpeg derives from the decoding order are wrong
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Key:
-    """A key frame: its timestamps to be recognised and found by, and whether decoding is exact from it on."""
+    """A key frame: the timestamp that identifies it, the one to seek to, and whether decoding is exact from it on."""
 
     pts: int
     seek: int
@@ -54,14 +54,15 @@ def plan_video(
     """Reads a video's index and decides which frames to keep and how to cut them into segments.
 
     Args:
-        path: A file, or a folder of images, whose frame rate is `sampling.fps`, or 1.
-        sampling: Which frames to keep.
-        segment_frames: Frames kept per segment, at most, unless key frames are farther apart; None is one segment.
-        reader: `auto` is decord where it is known to be exact, and PyAV elsewhere; `pyav` is PyAV everywhere, whose
-            pixels differ from decord's by rounding when resized.
+        path: a file, or a folder of images, whose frame rate is `sampling.fps`, or 1.
+        sampling: which frames to keep.
+        segment_frames: largest number of kept frames per segment, exceeded only where key frames are farther apart;
+            None makes one segment.
+        reader: `auto` uses decord for files where it is exact and PyAV for others; `pyav` uses PyAV for all. Resized
+            pixels of the two differ by rounding.
 
     Raises:
-        VideoError: if there is nothing to decode, with the reason.
+        VideoError: if there is nothing to decode; gives the reason.
         ValueError: for a segment length below 1.
     """
     if segment_frames is not None and segment_frames < 1:
@@ -70,18 +71,18 @@ def plan_video(
         return _plan_images(path, sampling, segment_frames)
     info, pts, tick, keys = _read_index(path, reader)
     times = (pts - pts[0]) * tick
-    # Matroska rounds to milliseconds: 33 ms is meant to be frame 1 at 30 per second.
+    # Matroska rounds timestamps to milliseconds: at 30 frames/s, 33 ms stands for frame 1.
     kept = sampling.select(times, tolerance_s=min(tick, 1e-3))
     segments: list[Segment] = []
     for start, stop in itertools.pairwise(_cuts(pts[kept], keys, segment_frames)):
-        here = kept[start:stop]
-        key = _entry(int(pts[here[0]]), keys) if start else None
+        frames = kept[start:stop]
+        key = _entry(int(pts[frames[0]]), keys) if start else None
         segments.append(
             Segment(
                 index=len(segments),
-                frames=here,
-                times_s=times[here],
-                pts=pts[here],
+                frames=frames,
+                times_s=times[frames],
+                pts=pts[frames],
                 start_pts=key.pts if key else None,
                 seek=key.seek if key else 0,
             )
@@ -96,7 +97,7 @@ def _read_index(path: str, reader: str) -> tuple[VideoInfo, Int64[np.ndarray, "F
         rate = float(stream.average_rate or stream.guessed_rate or 1)
         timestamps = container.format.name not in _COUNTED_FORMATS and _are_ordered(packets)
         if timestamps:
-            # Frames shown before the first key frame refer to frames that are not there.
+            # Frames shown before the first key frame refer to missing frames.
             from_key = keys[0].pts if keys else -math.inf
             pts = np.array(sorted({t for _, t in packets if t is not None and t >= from_key}), dtype=np.int64)
             tick = float(stream.time_base or 1)
@@ -135,12 +136,12 @@ def _read_index(path: str, reader: str) -> tuple[VideoInfo, Int64[np.ndarray, "F
 def _scan(
     stream: VideoStream, demuxed: Iterator[VideoPacket]
 ) -> tuple[av.VideoFrame, list[tuple[int | None, int | None]], list[_Key], int]:
-    """Returns the first frame, the only one decoded, dts and pts of all, key frames, and the number of packets."""
+    """Returns the first frame (no other is decoded), dts and pts of all packets, key frames, and the packet count."""
     first, packets, keys, total = None, [], [], 0
     for packet in demuxed:
         first = first or next(iter(decode_packet(stream, packet)), None)
         total += 1
-        if packet.is_discard:  # cut away by an edit list
+        if packet.is_discard:  # removed by an edit list
             continue
         packets.append((packet.dts, packet.pts))
         if packet.is_keyframe and packet.pts is not None:
@@ -170,58 +171,58 @@ def _plan_images(folder: str, sampling: Sampling, segment_frames: int | None) ->
         codec="images",
         reader="images",
     )
-    parts = [kept[start : start + step] for start in range(0, len(kept), step)]
-    segments = (Segment(index=i, frames=part, times_s=part / fps, pts=part) for i, part in enumerate(parts))
+    cuts = (kept[start : start + step] for start in range(0, len(kept), step))
+    segments = (Segment(index=i, frames=frames, times_s=frames / fps, pts=frames) for i, frames in enumerate(cuts))
     return VideoPlan(info=info, segments=tuple(segments))
 
 
 def _cuts(kept_pts: Int64[np.ndarray, "K"], keys: list[_Key], limit: int | None) -> list[int]:
-    """Returns where segments begin and end among the kept frames: as long as the limit lets them be, at key frames."""
+    """Returns segment boundaries among the kept frames: at key frames, each segment as long as `limit` allows."""
     cuts, candidate = [0], 0
     at_keys = np.searchsorted(kept_pts, [key.pts for key in keys]).tolist() if limit else []
-    for here in [*at_keys, len(kept_pts)]:
-        if limit and here - cuts[-1] > limit and candidate > cuts[-1]:
+    for boundary in [*at_keys, len(kept_pts)]:
+        if limit and boundary - cuts[-1] > limit and candidate > cuts[-1]:
             cuts.append(candidate)
-        candidate = here
+        candidate = boundary
     return [*cuts, len(kept_pts)]
 
 
 def _entry(pts: int, keys: list[_Key]) -> _Key | None:
-    """Returns the key frame from which the frame at `pts` and all after it decode as from the start; None is the start.
+    """Returns the key frame from which the frame at `pts` and all later ones decode exactly; None is the file's start.
 
-    Frames shown before a key frame but coded after it (an open GOP) belong to the segment before, which reads on until
-    it has them. H.264 also has key frames at which the picture only begins to be rebuilt (periodic intra refresh); from
-    one key frame earlier on it is whole.
+    Frames shown before a key frame but coded after it (an open GOP) belong to the previous segment, which keeps reading
+    until it has them. At some H.264 key frames the picture only begins to be rebuilt (periodic intra refresh); decoding
+    then starts one key frame earlier.
     """
-    at = bisect.bisect_right(keys, pts, key=lambda key: key.pts) - 1
-    if not keys[at].exact:
-        at -= 1
-    return keys[at] if at >= 0 else None
+    index = bisect.bisect_right(keys, pts, key=lambda key: key.pts) - 1
+    if not keys[index].exact:
+        index -= 1
+    return keys[index] if index >= 0 else None
 
 
 def _is_exact(stream: VideoStream, packet: VideoPacket) -> bool:
-    """Whether decoding can start at a key frame's packet: in H.264 only an IDR picture (NAL unit type 5) is sure."""
+    """Checks that decoding can start at a key frame's packet; in H.264, only at an IDR picture (NAL unit type 5)."""
     if stream.codec_context.name != "h264":
         return True
     data, extra = bytes(packet), stream.codec_context.extradata or b""
     if extra[:1] != b"\x01":  # start codes
         return any(unit[:1] and unit[0] & 31 == 5 for unit in data.split(b"\0\0\1")[1:])
-    length_bytes, at = (extra[4] & 3) + 1, 0
-    while at + length_bytes < len(data):
-        if data[at + length_bytes] & 31 == 5:
+    length_bytes, offset = (extra[4] & 3) + 1, 0
+    while offset + length_bytes < len(data):
+        if data[offset + length_bytes] & 31 == 5:
             return True
-        at += length_bytes + int.from_bytes(data[at : at + length_bytes])
+        offset += length_bytes + int.from_bytes(data[offset : offset + length_bytes])
     return False
 
 
 def _are_ordered(packets: list[tuple[int | None, int | None]]) -> bool:
-    """Whether all packets have a presentation time, and time never jumps back, as where recordings were joined."""
+    """Checks that all packets have a presentation time, and decoding times never decrease, as in joined recordings."""
     decoding = [dts for dts, _ in packets if dts is not None]
     return all(pts is not None for _, pts in packets) and all(a <= b for a, b in itertools.pairwise(decoding))
 
 
 def _missing(stream: VideoStream, frames: int, end_s: float, fps: float) -> int:
-    """Frames that the header promises beyond those there are; it states a number (MP4) or a duration (Matroska)."""
+    """Returns how many frames are missing by the header, which states their number (MP4) or a duration (Matroska)."""
     if stream.frames:
         return max(0, stream.frames - frames)
     hours, minutes, seconds = stream.metadata.get("DURATION", "0:0:0").split(":")

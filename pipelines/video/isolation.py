@@ -1,6 +1,6 @@
-"""Work in a process of its own, with limits: a video that crashes, hangs or bloats its decoder fails alone.
+"""Runs decoders in child processes with limits: a video that crashes, hangs or bloats its decoder fails alone.
 
-What opens files of strangers is native code. In a worker of the cluster its crash would be that of every video there.
+Native code opens untrusted files. Inside a Ray worker, its crash would take down every video of that worker.
 """
 
 import os
@@ -21,17 +21,17 @@ from pipelines.video.plan import VideoError
 
 T = TypeVar("T")
 
-_START_S = 60.0  # Python and the libraries, on a machine that is busy
+_START_S = 60.0  # for Python and the libraries to load on a busy machine
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a video may ask for.
+    """What the decoder of a video may use.
 
     Attributes:
-        silence_s: time that its index, or its next batch of frames, may take, seconds.
-        total_s: time for which its index, or a segment of it, may be waited for in all, seconds.
-        memory_bytes: that its decoder may take, on Linux.
+        silence_s: longest wait for the index or the next batch of frames, seconds.
+        total_s: longest total wait for the index or for one segment, seconds.
+        memory_bytes: memory of the decoding process, on Linux.
     """
 
     silence_s: float = 120.0
@@ -40,27 +40,27 @@ class Limits:
 
 
 class IsolatedProcess:
-    """A process that runs generators, one after the other.
+    """A child process that runs generators, one after the other.
 
     Args:
-        limits: of each.
+        limits: limits of each generator.
 
     Raises:
-        RuntimeError: it does not start.
+        RuntimeError: if the process does not start.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.free = True
-        self._connection, theirs = Pipe()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - ourselves
-                [sys.executable, "-m", "pipelines.video.isolation", str(theirs.fileno()), str(limits.memory_bytes)],
-                pass_fds=[theirs.fileno()],
+        self._connection, child_end = Pipe()
+        with child_end:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-m", "pipelines.video.isolation", str(child_end.fileno()), str(limits.memory_bytes)],
+                pass_fds=[child_end.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # a terminal's Ctrl-C is for whoever waits for this process
+                start_new_session=True,  # Ctrl-C in a terminal reaches the parent only
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"},
             )
         if not self._connection.poll(_START_S):
@@ -68,14 +68,14 @@ class IsolatedProcess:
             raise RuntimeError(f"a process for decoding did not start within {_START_S:g} s")
 
     def run(self, function: Callable[..., Iterator[T]], *arguments: object) -> Iterator[T]:
-        """Yields what a generator yields over there; function, arguments and values are pickled.
+        """Runs a generator in the child and yields its values; function, arguments and values are pickled.
 
         Raises:
-            VideoError: the one that the generator raised; any other error of it; a limit or the process broke.
+            VideoError: if the generator raises, exceeds a limit, or the process dies.
         """
         self.free = False
         try:
-            self._connection.recv()  # it is ready
+            self._connection.recv()  # "ready"
             self._connection.send((function, arguments))
             left = self.limits.total_s
             while True:
@@ -93,15 +93,15 @@ class IsolatedProcess:
                 if kind == "error":
                     raise VideoError(value)
                 return
-        except (EOFError, OSError):  # the other end is gone
+        except (EOFError, OSError):  # the child is dead
             raise VideoError(self._obituary()) from None
 
     def is_alive(self) -> bool:
-        """Whether it can run anything."""
+        """Checks that the process is running."""
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """Ends the process, whatever it does."""
+        """Kills the process, even in the middle of a generator."""
         self._process.kill()
         self._process.wait()
         self._connection.close()
@@ -118,9 +118,9 @@ _idle: list[IsolatedProcess] = []
 
 @contextmanager
 def isolated(limits: Limits) -> Iterator[IsolatedProcess]:
-    """Lends a process and keeps it for who comes next; one that is left in the middle of a generator is ended."""
-    _idle[:] = [each for each in _idle if each.is_alive()]
-    process = next((each for each in _idle if each.limits == limits), None)
+    """Borrows a pooled process; kills it if it is abandoned in the middle of a generator."""
+    _idle[:] = [process for process in _idle if process.is_alive()]
+    process = next((process for process in _idle if process.limits == limits), None)
     if process:
         _idle.remove(process)
     else:
@@ -149,7 +149,7 @@ def _serve(connection: Connection) -> None:
             answer = ("error", str(error))
         except MemoryError:
             answer = ("error", f"needs more than {resource.getrlimit(resource.RLIMIT_DATA)[0] / 1e9:g} GB to decode")
-        except Exception as error:  # a failure of one video never stops the others
+        except Exception as error:  # one video's failure must not stop the others
             answer = ("error", f"decoding failed: {error!r}")
         connection.send(answer)
 
@@ -159,8 +159,8 @@ def _limit_memory(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def _end_with(parent: int) -> None:
-    """Ends this process when the one that made it is gone."""
+def _exit_with(parent: int) -> None:
+    """Ends this process when its parent is gone."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -168,5 +168,5 @@ def _end_with(parent: int) -> None:
 
 if __name__ == "__main__":
     _limit_memory(int(sys.argv[2]))
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
     _serve(Connection(int(sys.argv[1])))

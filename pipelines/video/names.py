@@ -1,4 +1,4 @@
-"""Which names are those of videos and frames, and in which order frames are."""
+"""Recognises videos and images by name, and orders frames."""
 
 import os
 import re
@@ -14,28 +14,28 @@ _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 def suffix(path: str) -> str:
-    """The extension with its dot, lower case."""
+    """Returns the extension with its dot, in lower case."""
     return os.path.splitext(path)[1].lower()
 
 
 def is_video(name: str) -> bool:
-    """Whether a file of this name is a video; hidden files are none."""
+    """Checks that a name is that of a video; hidden files are not."""
     return not name.startswith(".") and suffix(name) in VIDEO_SUFFIXES
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name may be a frame; hidden files are none."""
+    """Checks that a name is that of an image; hidden files are not."""
     return not name.startswith(".") and suffix(name) in _IMAGE_SUFFIXES
 
 
 def natural_key(name: str) -> tuple[list[int | str], str]:
-    """Sorts names in natural order: frame_9 before frame_10."""
-    # Text and numbers alternate, starting with text.
+    """Returns a sort key for natural order: frame_9 before frame_10."""
+    # Text and numbers alternate, starting with text, so that any two keys can be compared.
     return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)], name
 
 
 def list_images(folder: str) -> list[str]:
-    """Names of the images directly in a folder, in natural order: frame_9 before frame_10."""
+    """Lists the names of the images directly in a folder, in natural order: frame_9 before frame_10."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if is_image(entry.name) and entry.is_file()]
     return sorted(names, key=natural_key)

@@ -1,4 +1,4 @@
-"""What is known of a video before it is decoded, and which of its frames are kept."""
+"""What is known about a video before it is decoded, and which of its frames are kept."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int64
 
 
 class VideoError(ValueError):
-    """A video that cannot be read; the message is a reason for people, to stand in a table beside the video's name."""
+    """A video that cannot be read; the message is the reason, to be shown beside the video's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,11 @@ class Sampling:
     """Which frames of a video to keep: all, every `stride`-th, or `fps` a second.
 
     Attributes:
-        fps: Frames per second: for each k the first frame at or after k / fps seconds, once. None is all.
-        stride: Keeps frames 0, stride, 2 · stride, …
+        fps: frames per second: keeps, for each k, the first frame at or after k / fps seconds. Null keeps all.
+        stride: keeps frames 0, stride, 2 · stride, …
+
+    Raises:
+        ValueError: for a value out of range, or if both fps and stride are given.
     """
 
     fps: float | None = None
@@ -33,7 +36,12 @@ class Sampling:
             raise ValueError(f"fps and stride: are {self.fps} and {self.stride}; give one of the two")
 
     def select(self, times_s: Float64[np.ndarray, "F"], tolerance_s: float) -> Int64[np.ndarray, "K"]:
-        """Returns the positions to keep among frames at increasing times; times are exact to the tolerance."""
+        """Returns the positions of the frames to keep.
+
+        Args:
+            times_s: time of each frame, increasing, seconds.
+            tolerance_s: rounding error of the times, seconds.
+        """
         if self.fps is None:
             return np.arange(0, len(times_s), self.stride)
         ticks = np.floor((times_s + tolerance_s) * self.fps)
@@ -42,19 +50,19 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What a video is.
+    """Description of a video.
 
     Attributes:
-        frames: Frames that the file holds.
-        missing_frames: Further frames that its header promises; above 0 if it was cut off. Estimated in Matroska.
-        fps: Average frames per second.
-        width: Pixels, after rotation.
-        height: Pixels, after rotation.
-        duration_s: Seconds from the first frame's start to the last one's end.
-        rotation: Degrees counter-clockwise by which frames are turned to be upright: 0, 90, 180, 270.
+        frames: number of frames in the file.
+        missing_frames: further frames according to the header; above 0 if the file is cut off. Estimated for Matroska.
+        fps: average frames per second.
+        width: pixels, after rotation.
+        height: pixels, after rotation.
+        duration_s: seconds from the start of the first frame to the end of the last.
+        rotation: degrees counter-clockwise by which frames must be turned to be upright: 0, 90, 180 or 270.
         codec: FFmpeg's name of the codec; `images` for a folder.
-        reader: Who decodes it.
-        timestamps: Whether frames are found by timestamp; otherwise by counting from the start of the file.
+        reader: the library that decodes it.
+        timestamps: whether frames are identified by timestamp; otherwise by counting from the start of the file.
     """
 
     frames: int
@@ -71,15 +79,15 @@ class VideoInfo:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Segment:
-    """Frames to keep of one stretch of a video, which can be decoded without the stretches before it.
+    """The kept frames of one stretch of a video, which can be decoded without the stretches before it.
 
     Attributes:
-        index: Position among the video's segments.
-        frames: Positions in the video, in order of presentation.
-        times_s: Seconds since the video's first frame.
-        pts: Their presentation timestamps in the file, in ticks.
-        start_pts: Timestamp of the key frame where decoding starts; None is the start of the file.
-        seek: Timestamp that leads there.
+        index: position among the video's segments.
+        frames: positions in the video, in order of presentation.
+        times_s: seconds since the video's first frame.
+        pts: presentation timestamps in the file, in ticks.
+        start_pts: timestamp of the key frame where decoding starts; None is the start of the file.
+        seek: timestamp to seek to in order to reach that key frame.
     """
 
     index: int

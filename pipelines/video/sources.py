@@ -1,4 +1,4 @@
-"""Sources: from what a user points at to one `Video` after the other."""
+"""Lists the videos of a source: a folder, glob, file or manifest, local or on S3."""
 
 import glob
 import hashlib
@@ -24,7 +24,7 @@ from pipelines.video.s3_sources import find_in_prefix, frame_folder, list_frames
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet"})
 
-_LOOK_UPS = 32  # at a time
+_LOOK_UPS = 32  # concurrent requests to S3
 _COLUMNS = pa.schema([("uri", pa.string()), ("video_id", pa.string())])
 _VIDEO_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
@@ -34,10 +34,11 @@ class Video:
     """One video of a source: a file, or a folder of frames.
 
     Attributes:
-        video_id: Its name in all tables, unique within a source. Made from the whole URI and the content's size and
-            time, or on S3 its ETag, so that equal base names never collide and a file that changed is another video.
-        uri: Absolute path, or URI of S3, which ends at a slash if it is a folder of frames.
-        version: ETag that the content on S3 must have, if it is known; empty for a local path.
+        video_id: name in all tables, unique within a source. It is made from the whole URI and the content's size and
+            modification time (on S3, its ETag), so that equal base names never collide and a changed file is another
+            video.
+        uri: absolute path, or S3 URI, which ends with a slash for a folder of frames.
+        version: ETag that the content on S3 must have; empty if unknown or local.
     """
 
     video_id: str
@@ -46,22 +47,22 @@ class Video:
 
 
 def find_videos(source: str) -> Iterator[Video]:
-    """Finds the videos of a source, one after the other and always in the same order.
+    """Finds the videos of a source, one at a time and always in the same order.
 
-    A file is a video by its extension alone: junk named .mp4 is one, and fails later, where it can be seen. Hidden
-    files and files of other extensions are left out.
+    The extension alone makes a file a video: junk named .mp4 counts, and fails visibly when it is read. Hidden files
+    and files with other extensions are skipped.
 
     Args:
-        source: A folder, searched recursively; a glob; one file; or a manifest (.csv, .jsonl, .parquet) with a column
-            `uri`, relative to the manifest, and perhaps `video_id`; each local or s3://. A folder with images and no
-            video files directly in it is one video. What a manifest names need not exist; it fails later as well.
+        source: a folder, searched recursively; a glob; one file; or a manifest (.csv, .jsonl, .parquet) with a column
+            `uri`, relative to the manifest, and optionally `video_id`; each local or s3://. A folder that directly
+            contains images and no video files is one video. A manifest may name missing files; they fail when read.
 
     Yields:
-        Videos with different ids and different URIs.
+        Videos with unique ids and unique URIs.
 
     Raises:
-        ValueError: if there is nothing to read, no video, or one twice, or S3 refuses; names the place, the value and
-            the remedy.
+        ValueError: if the source is missing or has no videos, a video occurs twice, or S3 denies access; names the
+            place, the value and the remedy.
     """
     ids, uris = set[int](), set[int]()  # hashes, since there may be millions
     for place, video in _candidates(source):
@@ -77,7 +78,7 @@ def find_videos(source: str) -> Iterator[Video]:
 
 
 def _candidates(source: str) -> Iterator[tuple[str, Video]]:
-    """Yields every video with the place that names it, for errors."""
+    """Yields every video with the place that names it, for error messages."""
     if s3.is_s3(source):
         try:
             yield from _on_s3(source)
@@ -101,14 +102,14 @@ def _candidates(source: str) -> Iterator[tuple[str, Video]]:
 
 
 def _on_s3(source: str) -> Iterator[tuple[str, Video]]:
-    found = _head(source)
-    if found is None:
-        yield from (("input", _s3_video(each)) for each in find_in_prefix(source))
+    entry = _head(source)
+    if entry is None:
+        yield from (("input", _s3_video(video)) for video in find_in_prefix(source))
     elif suffix(source) in MANIFEST_SUFFIXES:
         yield from _in_manifest(source)
     else:
         _check_suffix(source)
-        yield "input", _s3_video(found)
+        yield "input", _s3_video(entry)
 
 
 def _check_suffix(source: str) -> None:
@@ -117,7 +118,7 @@ def _check_suffix(source: str) -> None:
 
 
 def _in_folder(folder: str, above: tuple[str, ...] = ()) -> Iterator[Video]:
-    """Yields the videos below a folder; holds one listing per level. Links are followed, but not in circles."""
+    """Yields the videos below a folder, holding one listing per level; follows links, except in a cycle."""
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -134,13 +135,13 @@ def _in_folder(folder: str, above: tuple[str, ...] = ()) -> Iterator[Video]:
 def _in_manifest(manifest: str) -> Iterator[tuple[str, Video]]:
     """Yields the videos of a manifest, each with its row, counted from 1 without the header."""
     rows = _checked_rows(manifest)
-    with ThreadPoolExecutor(_LOOK_UPS) as pool:  # those on S3 without an id of their own are asked for
-        while some := list(itertools.islice(rows, 8 * _LOOK_UPS)):
-            yield from pool.map(_manifest_video, some)
+    with ThreadPoolExecutor(_LOOK_UPS) as pool:  # videos on S3 without an id take a request each
+        while chunk := list(itertools.islice(rows, 8 * _LOOK_UPS)):
+            yield from pool.map(_manifest_video, chunk)
 
 
 def _checked_rows(manifest: str) -> Iterator[tuple[str, str, str | None]]:
-    """Yields place, whole path or URI, and id."""
+    """Yields the place of each row, its absolute path or URI, and its id, if any."""
     for number, row in enumerate(_rows(manifest), start=1):
         place = f"{manifest} row {number}"
         uri, video_id = row["uri"], row.get("video_id")
@@ -150,11 +151,11 @@ def _checked_rows(manifest: str) -> Iterator[tuple[str, str, str | None]]:
             raise ValueError(
                 f"{place}: video_id is {video_id!r}; use 1 to 128 of A-Z a-z 0-9 . _ - and no dot at the start"
             )
-        yield place, _whole(str(uri), manifest, place), None if video_id is None else str(video_id)
+        yield place, _absolute(str(uri), manifest, place), None if video_id is None else str(video_id)
 
 
-def _whole(uri: str, manifest: str, place: str) -> str:
-    """A URI of a manifest, relative to it."""
+def _absolute(uri: str, manifest: str, place: str) -> str:
+    """Resolves a URI relative to its manifest."""
     if not s3.is_s3(uri):
         uri = _local(uri, place)
         if os.path.isabs(uri) or not s3.is_s3(manifest):
@@ -174,12 +175,12 @@ def _manifest_video(row: tuple[str, str, str | None]) -> tuple[str, Video]:
     if video_id is not None:
         return place, Video(video_id=video_id, uri=uri)
     images = list_frames(uri) if uri.endswith("/") else []
-    found = frame_folder(uri, images) if images else _head(uri)
-    return place, _s3_video(found or s3.S3Object(uri=uri, size=0, etag=""))
+    entry = frame_folder(uri, images) if images else _head(uri)
+    return place, _s3_video(entry or s3.S3Object(uri=uri, size=0, etag=""))
 
 
 def _rows(manifest: str) -> Iterator[dict[str, Any]]:
-    """Yields `uri` and, if there is one, `video_id` of a manifest's rows; reads one batch at a time."""
+    """Yields `uri` and, if present, `video_id` of a manifest's rows; reads one batch at a time."""
     with s3.local_copy(manifest) if s3.is_s3(manifest) else nullcontext(Path(manifest)) as file:
         try:
             for batch in _batches(file, suffix(manifest)):
@@ -190,14 +191,14 @@ def _rows(manifest: str) -> Iterator[dict[str, Any]]:
                     )
                 yield from batch.select([name for name in _COLUMNS.names if name in names]).to_pylist()
         except pa.ArrowException as error:
-            if file.stat().st_size:  # an empty file is no more than a source without videos
+            if file.stat().st_size:  # an empty file is a source without videos
                 raise ValueError(
                     f"{manifest}: cannot be read ({error}); check that it is what its name says"
                 ) from error
 
 
 def _batches(file: Path, kind: str) -> Iterator[Any]:
-    """Reads a manifest by its extension, as Arrow record batches; text columns stay text (an id 007 is not 7)."""
+    """Reads a manifest, in the format of its extension, as Arrow record batches; text stays text (id 007 is not 7)."""
     match kind:
         case ".csv":
             types = pa.csv.ConvertOptions(column_types=_COLUMNS, strings_can_be_null=True)
@@ -210,7 +211,7 @@ def _batches(file: Path, kind: str) -> Iterator[Any]:
 
 
 def _video(path: str, video_id: str | None = None) -> Video:
-    """Names a file, a frame folder, or something that isn't there, which is identified by its path alone."""
+    """Makes the `Video` of a file or frame folder; a missing one is identified by its path alone."""
     uri = os.path.abspath(path)
     if video_id is None:
         digest = hashlib.sha256(os.fsencode(uri))
@@ -222,10 +223,10 @@ def _video(path: str, video_id: str | None = None) -> Video:
     return Video(video_id=video_id, uri=uri)
 
 
-def _s3_video(found: s3.S3Object) -> Video:
-    """Names an object or a frame folder of S3, or something that isn't there, which has no ETag."""
-    digest = hashlib.sha256(f"{found.uri}\0{found.size}\0{found.etag}".encode())
-    return Video(video_id=_made_id(found.uri.rstrip("/"), digest), uri=found.uri, version=found.etag)
+def _s3_video(source: s3.S3Object) -> Video:
+    """Makes the `Video` of an object or frame folder on S3; a missing one has no ETag."""
+    digest = hashlib.sha256(f"{source.uri}\0{source.size}\0{source.etag}".encode())
+    return Video(video_id=_made_id(source.uri.rstrip("/"), digest), uri=source.uri, version=source.etag)
 
 
 def _made_id(uri: str, digest: "hashlib._Hash") -> str:
@@ -234,7 +235,7 @@ def _made_id(uri: str, digest: "hashlib._Hash") -> str:
 
 
 def _head(uri: str) -> s3.S3Object | None:
-    """The object of this very URI, if there is one."""
+    """Returns the object with exactly this URI, or None."""
     if uri.endswith("/") or not s3.split(uri)[1]:
         return None
     try:
@@ -250,7 +251,7 @@ def _local(path: str, place: str) -> str:
 
 
 def _is_frame_folder(path: str) -> bool:
-    """Whether the images in a folder are a video's frames, not for example the thumbnails of videos beside them."""
+    """Checks that the images in a folder are frames of a video, not for example thumbnails of videos beside them."""
     if not os.path.isdir(path):
         return False
     names = os.listdir(path)
