@@ -67,8 +67,8 @@ def test_other_clip_files_are_refused_with_a_safe_remedy(tmp_path: Path, content
     ("model", "weights", "message"),
     [
         ("ViT-B-32", "openai", "with QuickGELU.*use model 'ViT-B-32-quickgelu'"),
-        ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", "no file and no tag"),
-        ("ViT-B-32", "nowhere", "no file and no tag of 'ViT-B-32'; tags:.*openai"),
+        ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", "neither a file nor a tag"),
+        ("ViT-B-32", "nowhere", "neither a file nor a tag of 'ViT-B-32'; choose from its tags .*openai"),
     ],
 )
 def test_tags_that_do_not_fit_are_refused_before_any_download(

@@ -220,8 +220,9 @@ def test_nothing_is_printed(tmp_path: Path, clip: Clip) -> None:
     (tmp_path / "junk.mp4").write_bytes(b"junk" * 1000)
     script = """if True:
         import sys
-        from pipelines.decode import decode
-        from pipelines.video_index import Sampling, VideoError, plan_video
+        from pipelines.video.decode import decode
+        from pipelines.video.index import plan_video
+        from pipelines.video.plan import Sampling, VideoError
         for path in sys.argv[1:]:
             try:
                 plan = plan_video(path, Sampling(), 8)
