@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipelines.labelling.prometheus import LabelMetrics
+from pipelines.labelling.prometheus import TrackerMetrics
 
 DASHBOARD = Path(__file__).parents[3] / "infra/monitoring/labelling.json"
 
@@ -27,12 +27,14 @@ def exported() -> dict[str, float]:
         lines = answer.read().decode().splitlines()
     found = [re.match(r"ray_openvis_label_(\w+){(.*)} (\S+)$", line) for line in lines]
     return {
-        "/".join([each[1], *re.findall(r'(?:status|stage)="(\w+)"', each[2])]): float(each[3]) for each in found if each
+        "/".join([each[1], *re.findall(r'(?:status|operator)="(\w+)"', each[2])]): float(each[3])
+        for each in found
+        if each
     }
 
 
 def test_prometheus_sees_what_was_done(cluster: None) -> None:
-    metrics = LabelMetrics("actor")
+    metrics = TrackerMetrics("actor")
     metrics.set_open(2)
     metrics.add(frames=8, tracks=0, model_s=0.5, tracker_s=0.25)
     metrics.add(frames=4, tracks=3, model_s=0.5, tracker_s=0.25)
@@ -55,7 +57,7 @@ def test_the_dashboard_shows_every_metric() -> None:
         for target in panel["targets"]
         for name in re.findall(r"ray_(openvis_\w+)", target["expr"])
     }
-    metrics = LabelMetrics("actor")
+    metrics = TrackerMetrics("actor")
     counters = (metrics.frames, metrics.tracks, metrics.seconds, metrics.videos)
     assert shown == {f"{each.info['name']}_total" for each in counters} | {metrics.open_videos.info["name"]}
     places = [(panel["id"], panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in dashboard["panels"]]

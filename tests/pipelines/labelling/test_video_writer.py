@@ -1,10 +1,10 @@
-import pickle
 from dataclasses import replace
 from itertools import count, permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -15,7 +15,8 @@ from openvis_model.video_tracker import VideoTracker, VideoTrackerConfig
 from openvis_model.vocabulary import VocabularyEmbedding
 from pipelines.archive.parts import PartWriter
 from pipelines.archive.tables import Fingerprints, Results
-from pipelines.labelling.batch import LabelledBatch
+from pipelines.labelling.instance_bytes import encode_instances
+from pipelines.labelling.rows import LabelledRow
 from pipelines.labelling.track_sink import TrackerActor
 from pipelines.labelling.video_writer import VideoWriter, VideoWriters, mask_rows
 from pipelines.storage.files import Storage
@@ -37,10 +38,10 @@ def instances(*columns: int) -> Instances:
     return Instances(torch.full((len(columns),), 0.8), tokens, tokens, index, encode(masks))
 
 
-def batches(video_id: str = "v") -> list[LabelledBatch]:
+def batches(video_id: str = "v") -> list[LabelledRow]:
     """Six frames in two segments of two and one batches; the second object comes in frame 2."""
     seen = [instances(0), instances(1), instances(0, 4), instances(4, 0), instances(5), instances(4, 1)]
-    head = LabelledBatch(video_id=video_id, uri=f"/{video_id}.mp4", segments=2, expected_frames=6, info=INFO)
+    head = LabelledRow(video_id=video_id, uri=f"/{video_id}.mp4", segments=2, expected_frames=6, info=INFO)
     places = [(0, 0, False), (0, 1, True), (1, 0, True)]
     return [
         replace(
@@ -48,13 +49,17 @@ def batches(video_id: str = "v") -> list[LabelledBatch]:
             segment=segment,
             batch=batch,
             last_batch=last,
-            frame=(2 * i, 2 * i + 1),
-            time_s=(i / 2, i / 2 + 0.25),
-            instances=pickle.dumps(tuple(seen[2 * i : 2 * i + 2])),
+            frame=np.array([2 * i, 2 * i + 1]),
+            time_s=np.array([i / 2, i / 2 + 0.25]),
+            instances=encode_instances(seen[2 * i : 2 * i + 2]),
             model_s=0.5,
         )
         for i, (segment, batch, last) in enumerate(places)
     ]
+
+
+def table(*rows: LabelledRow) -> pa.Table:
+    return pa.concat_tables(row.to_table() for row in rows)
 
 
 RUNS = count(1)
@@ -65,7 +70,7 @@ class OneVideo(VideoWriter):
 
     to: VideoWriters
 
-    def add(self, batch: LabelledBatch) -> str | None:
+    def add(self, batch: LabelledRow) -> str | None:
         if status := super().add(batch):
             self.to.take(self, status)
             self.to.commit()
@@ -119,7 +124,7 @@ def test_batches_in_any_order_give_the_same_tables(tmp_path: Path) -> None:
     assert seen == [(0, 0, 0), (0, 1, 1), (0, 2, 0), (1, 2, 4), (0, 3, 0), (1, 3, 4), (1, 4, 5), (0, 5, 1), (1, 5, 4)]
 
 
-def test_batches_that_come_early_wait_on_the_disk(tmp_path: Path) -> None:
+def test_batches_that_arrive_early_wait_on_disk(tmp_path: Path) -> None:
     each = writer(tmp_path)
     first, second, third = batches()
     each.add(third)
@@ -148,24 +153,24 @@ def test_an_error_makes_the_video_fail_and_leaves_its_tracks_out(tmp_path: Path)
 
 
 def test_a_failure_never_replaces_labels(tmp_path: Path) -> None:
-    """A disk that is away while its videos are labelled anew must not cost what is there."""
+    """A disk that is offline while its videos are labelled again must not cost their earlier labels."""
     first = writer(tmp_path)
     assert [first.add(batch) for batch in batches()][-1] == "ok"
     before = tables(tmp_path)
     again = writer(tmp_path)
-    assert again.add(LabelledBatch(video_id="v", uri="/v.mp4", error="file not found")) == "failed"
+    assert again.add(LabelledRow(video_id="v", uri="/v.mp4", error="file not found")) == "failed"
     assert tables(tmp_path) == before
 
 
 def test_what_is_unfinished_leaves_nothing_behind(tmp_path: Path) -> None:
     actor = TrackerActor(writers(tmp_path))
-    actor.add([pickle.dumps(batches()[2])])
+    actor.add(table(batches()[2]))
     (unfinished,) = actor.writers.values()
     assert isinstance(unfinished, VideoWriter)
     folder = unfinished.rows.folder
     assert folder.exists()
     actor.close()
-    actor.add([pickle.dumps(batches()[2])])  # still on its way
+    actor.add(table(batches()[2]))  # was in flight
     assert not actor.writers
     assert not folder.exists()
     assert not list(tmp_path.iterdir())
@@ -173,10 +178,10 @@ def test_what_is_unfinished_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_an_actor_that_drains_finishes_what_is_begun_and_begins_nothing(tmp_path: Path) -> None:
     actor = TrackerActor(writers(tmp_path))
-    first, *others = [pickle.dumps(batch) for batch in batches("a")]
-    actor.add([first])
+    first, *others = batches("a")
+    actor.add(table(first))
     assert actor.drain() == 1
-    actor.add([pickle.dumps(batch) for batch in batches("b")] + others)
+    actor.add(table(*batches("b"), *others))
     assert actor.drain() == 0
     assert [video["video_id"] for video in tables(tmp_path)["videos"]] == ["a"]
 
@@ -184,37 +189,39 @@ def test_an_actor_that_drains_finishes_what_is_begun_and_begins_nothing(tmp_path
 def test_finished_videos_count_once_they_are_committed(tmp_path: Path) -> None:
     actor = TrackerActor(writers(tmp_path, part_s=600.0))
     for name in ("a", "b"):
-        actor.add([pickle.dumps(batch) for batch in batches(name)])
+        actor.add(table(*batches(name)))
     actor.commit(due=True)
     assert (actor.progress()[1].ok, tables(tmp_path)["videos"]) == (2, [])
     actor.commit()
     assert [video["video_id"] for video in tables(tmp_path)["videos"]] == ["a", "b"]
     assert len(list((tmp_path / "masks").iterdir())) == 1
-    actor.add([pickle.dumps(batch) for batch in batches("c")])
+    actor.add(table(*batches("c")))
     actor.close()
     actor.commit()
     assert len(tables(tmp_path)["videos"]) == 2
 
 
-def test_missing_frames_are_told(tmp_path: Path) -> None:
+def test_missing_frames_are_reported(tmp_path: Path) -> None:
     each = writer(tmp_path)
     cut = [replace(batch, expected_frames=9, info=replace(INFO, missing_frames=30)) for batch in batches()]
     assert [each.add(batch) for batch in cut][-1] == "ok"
     error = tables(tmp_path)["videos"][0]["error"]
-    assert "about 30 frames that its header promises are not there; 3 of 9 frames could not be decoded" in error
+    assert "about 30 frames that its header promises are missing; 3 of 9 frames could not be decoded" in error
 
 
 def test_a_video_without_frames_fails(tmp_path: Path) -> None:
-    empty = LabelledBatch(video_id="v", uri="/v.mp4", expected_frames=4, info=INFO)
+    empty = LabelledRow(video_id="v", uri="/v.mp4", expected_frames=4, info=INFO)
     assert writer(tmp_path).add(empty) == "failed"
     assert tables(tmp_path)["videos"][0]["error"] == "4 of 4 frames could not be decoded"
 
 
 def test_a_failure_in_tracking_stops_no_other_video(tmp_path: Path) -> None:
     actor = TrackerActor(writers(tmp_path))
-    broken = [replace(batch, video_id="b", frame=(0, 0)) for batch in batches("b")]  # frames must come in order
+    broken = [
+        replace(batch, video_id="b", frame=np.array([0, 0])) for batch in batches("b")
+    ]  # frames must come in order
     for pair in zip(batches("a"), broken, strict=True):
-        actor.add([pickle.dumps(batch) for batch in pair])
+        actor.add(table(*pair))
     status = {video["video_id"]: video for video in tables(tmp_path)["videos"]}
     assert status["a"]["status"] == "ok"
     assert status["b"]["status"] == "failed"
