@@ -76,9 +76,9 @@ class LabelConfig:
     part_mb: float = PART_MB
     part_s: float = 60.0
     max_attempts: int = 3
-    decoder_silence_s: float = 120.0
-    decoder_total_s: float = 3600.0
-    decoder_memory_gb: float = 4.0
+    decoder_silence_s: float = Limits.silence_s
+    decoder_total_s: float = Limits.total_s
+    decoder_memory_gb: float = Limits.memory_bytes / 1e9
     stall_s: float = 1800.0
     grace_s: float = 20.0
     max_failed: float = 0.0

@@ -29,7 +29,7 @@ INFO = VideoInfo(frames=6, fps=4.0, width=8, height=6, duration_s=1.5, codec="h2
 
 
 def instances(*columns: int) -> Instances:
-    """Squares of 2 × 2 pixels that start in these columns of a 6 × 8 frame, each with a token of its own."""
+    """Squares of 2 × 2 pixels that start in these columns of a 6 × 8 frame, writer with a token of its own."""
     masks = torch.zeros(len(columns), 6, 8, dtype=torch.bool)
     for mask, column in zip(masks, columns, strict=True):
         mask[1:3, column : column + 2] = True
@@ -82,10 +82,10 @@ def writers(output: Path, part_s: float = 0.0) -> VideoWriters:
     return VideoWriters(VideoTracker(CONFIG, VOCABULARY), parts, PRINTS)
 
 
-def writer(output: Path) -> VideoWriter:
-    each = OneVideo("v", "/v.mp4", VideoTracker(CONFIG, VOCABULARY), PRINTS)
-    each.to = writers(output)
-    return each
+def new_writer(output: Path) -> VideoWriter:
+    writer = OneVideo("v", "/v.mp4", VideoTracker(CONFIG, VOCABULARY), PRINTS)
+    writer.to = writers(output)
+    return writer
 
 
 def tables(output: Path) -> dict[str, list[dict[str, Any]]]:
@@ -98,20 +98,20 @@ def without_times(video: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_batches_in_any_order_give_the_same_tables(tmp_path: Path) -> None:
-    found = []
+    labelled = []
     for i, order in enumerate(permutations(batches())):
-        each = writer(tmp_path / str(i))
-        assert [each.add(batch) for batch in order] == [None, None, "ok"]
-        found.append(tables(tmp_path / str(i)))
-    for other in found:
-        assert other["tracks"] == found[0]["tracks"]
-        assert other["masks"] == found[0]["masks"]
-        assert without_times(other["videos"][0]) == without_times(found[0]["videos"][0])
+        writer = new_writer(tmp_path / str(i))
+        assert [writer.add(batch) for batch in order] == [None, None, "ok"]
+        labelled.append(tables(tmp_path / str(i)))
+    for other in labelled:
+        assert other["tracks"] == labelled[0]["tracks"]
+        assert other["masks"] == labelled[0]["masks"]
+        assert without_times(other["videos"][0]) == without_times(labelled[0]["videos"][0])
 
-    video = found[0]["videos"][0]
+    video = labelled[0]["videos"][0]
     assert (video["status"], video["error"], video["frames"], video["tracks"]) == ("ok", None, 6, 2)
     assert (video["model_s"], video["model_fingerprint"], video["width"]) == (1.5, "m", 8)
-    tracks = {track["track_id"]: track for track in found[0]["tracks"]}
+    tracks = {track["track_id"]: track for track in labelled[0]["tracks"]}
     assert (tracks[0]["category"], tracks[0]["first_frame"], tracks[0]["last_frame"], tracks[0]["frames"]) == (
         "star",
         0,
@@ -120,45 +120,45 @@ def test_batches_in_any_order_give_the_same_tables(tmp_path: Path) -> None:
     )
     assert (tracks[1]["category"], tracks[1]["first_frame"], tracks[1]["frames"]) == ("disc", 2, 4)
     assert tracks[0]["score"] == pytest.approx(0.8 * 0.75)
-    seen = [(mask["track_id"], mask["frame"], mask["x"]) for mask in found[0]["masks"]]
+    seen = [(mask["track_id"], mask["frame"], mask["x"]) for mask in labelled[0]["masks"]]
     assert seen == [(0, 0, 0), (0, 1, 1), (0, 2, 0), (1, 2, 4), (0, 3, 0), (1, 3, 4), (1, 4, 5), (0, 5, 1), (1, 5, 4)]
 
 
 def test_batches_that_arrive_early_wait_on_disk(tmp_path: Path) -> None:
-    each = writer(tmp_path)
+    writer = new_writer(tmp_path)
     first, second, third = batches()
-    each.add(third)
-    each.add(second)
-    waiting = {name for name in each.rows.folder.iterdir() if name.name.startswith("batch-")}
-    assert {name.name for name in waiting} == {"batch-0-1", "batch-1-0"} == {p.name for p in each.waiting.values()}
-    assert each.add(first) == "ok"
-    assert not each.rows.folder.exists()
+    writer.add(third)
+    writer.add(second)
+    waiting = {name for name in writer.rows.folder.iterdir() if name.name.startswith("batch-")}
+    assert {name.name for name in waiting} == {"batch-0-1", "batch-1-0"} == {p.name for p in writer.waiting.values()}
+    assert writer.add(first) == "ok"
+    assert not writer.rows.folder.exists()
 
 
 def test_nothing_is_there_before_the_last_batch(tmp_path: Path) -> None:
-    each = writer(tmp_path)
+    writer = new_writer(tmp_path)
     for batch in batches()[:2]:
-        assert each.add(batch) is None
+        assert writer.add(batch) is None
     assert not list(tmp_path.iterdir())
 
 
 def test_an_error_makes_the_video_fail_and_leaves_its_tracks_out(tmp_path: Path) -> None:
-    each = writer(tmp_path)
+    writer = new_writer(tmp_path)
     first, second, _ = batches()
-    each.add(first)
-    assert each.add(replace(second, error="model failed")) == "failed"
-    found = tables(tmp_path)
-    assert (found["videos"][0]["status"], found["videos"][0]["error"]) == ("failed", "model failed")
-    assert found["tracks"] == found["masks"] == []
+    writer.add(first)
+    assert writer.add(replace(second, error="model failed")) == "failed"
+    labelled = tables(tmp_path)
+    assert (labelled["videos"][0]["status"], labelled["videos"][0]["error"]) == ("failed", "model failed")
+    assert labelled["tracks"] == labelled["masks"] == []
 
 
 def test_a_failure_never_replaces_labels(tmp_path: Path) -> None:
     """A disk that is offline while its videos are labelled again must not cost their earlier labels."""
-    first = writer(tmp_path)
+    first = new_writer(tmp_path)
     assert [first.add(batch) for batch in batches()][-1] == "ok"
     before = tables(tmp_path)
-    again = writer(tmp_path)
-    assert again.add(LabelledRow(video_id="v", uri="/v.mp4", error="file not found")) == "failed"
+    again = new_writer(tmp_path)
+    assert again.add(LabelledRow(video_id="v", uri="/v.mp4", error="file not labelled")) == "failed"
     assert tables(tmp_path) == before
 
 
@@ -202,16 +202,16 @@ def test_finished_videos_count_once_they_are_committed(tmp_path: Path) -> None:
 
 
 def test_missing_frames_are_reported(tmp_path: Path) -> None:
-    each = writer(tmp_path)
+    writer = new_writer(tmp_path)
     cut = [replace(batch, expected_frames=9, info=replace(INFO, missing_frames=30)) for batch in batches()]
-    assert [each.add(batch) for batch in cut][-1] == "ok"
+    assert [writer.add(batch) for batch in cut][-1] == "ok"
     error = tables(tmp_path)["videos"][0]["error"]
     assert "about 30 frames that its header promises are missing; 3 of 9 frames could not be decoded" in error
 
 
 def test_a_video_without_frames_fails(tmp_path: Path) -> None:
     empty = LabelledRow(video_id="v", uri="/v.mp4", expected_frames=4, info=INFO)
-    assert writer(tmp_path).add(empty) == "failed"
+    assert new_writer(tmp_path).add(empty) == "failed"
     assert tables(tmp_path)["videos"][0]["error"] == "4 of 4 frames could not be decoded"
 
 
