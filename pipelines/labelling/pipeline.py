@@ -95,9 +95,8 @@ def start_trackers(writers: Any, count: int) -> list[Any]:
     """
     actor: Any = ray.remote(TrackerActor)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    actor = actor.options(
-        num_cpus=0, max_restarts=RESTARTS, max_task_retries=RESTARTS, scheduling_strategy=here
-    )  # they wait most of the time
+    # 0 CPUs, so that they take no slot from decoders and model actors.
+    actor = actor.options(num_cpus=0, max_restarts=RESTARTS, max_task_retries=RESTARTS, scheduling_strategy=here)
     return [actor.remote(writers) for _ in range(count)]
 
 

@@ -29,7 +29,7 @@ INFO = VideoInfo(frames=6, fps=4.0, width=8, height=6, duration_s=1.5, codec="h2
 
 
 def instances(*columns: int) -> Instances:
-    """Squares of 2 × 2 pixels that start in these columns of a 6 × 8 frame, writer with a token of its own."""
+    """Squares of 2 × 2 pixels that start in these columns of a 6 × 8 frame, each with a different token."""
     masks = torch.zeros(len(columns), 6, 8, dtype=torch.bool)
     for mask, column in zip(masks, columns, strict=True):
         mask[1:3, column : column + 2] = True
@@ -66,7 +66,7 @@ RUNS = count(1)
 
 
 class OneVideo(VideoWriter):
-    """Puts its video in place when it is finished."""
+    """Commits the video once it is finished."""
 
     to: VideoWriters
 
