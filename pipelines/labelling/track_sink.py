@@ -168,6 +168,8 @@ class TrackSink(Datasink[None]):
         """Called by Ray Data in a task for each bundle of blocks, which are tables of `LabelledRow`s."""
         for block in blocks:
             table = BlockAccessor.for_block(block).to_arrow()
+            if not table.num_rows:  # a task without output hands on an empty block, which has no columns
+                continue
             rows: dict[int, list[int]] = {}
             for row, video_id in enumerate(table["video_id"].to_pylist()):
                 rows.setdefault(zlib.crc32(video_id.encode()) % len(self.trackers), []).append(row)

@@ -21,7 +21,7 @@ def test_all_batches_of_a_video_go_to_one_tracker(monkeypatch: pytest.MonkeyPatc
         block = pa.concat_tables(
             LabelledRow(video_id=name, uri="", batch=number, instances=name.encode()).to_table() for name in names
         )
-        sink.write([block], None)
+        sink.write([block, pa.table({})], None)
     assert {table.schema for tables in received for table in tables} == {LabelledRow.schema()}
     rows = [[row for table in tables for row in LabelledRow.from_table(table)] for tables in received]
     owners = [{row.video_id for row in tracker_rows} for tracker_rows in rows]
