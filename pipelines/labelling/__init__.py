@@ -1,1 +1,1 @@
-"""From videos to tables of tracks, on Ray Data."""
+"""Labelling on Ray Data: from videos to tables of tracks."""

@@ -22,36 +22,38 @@ class LabelConfig:
         input: folder, glob, video file, manifest (.csv, .parquet, .jsonl), or folder of frame images; local or s3://.
         output: folder of the tables, local or s3://.
         vocabulary: text file of what to look for, one category per line, synonyms separated by commas; local or s3://.
-        checkpoint: checkpoint folder, local or s3://; the built-in model if none is given.
-        fps: frames looked at per second of video; all of them if not given.
-        stride: look at every n-th frame; cannot be combined with fps.
+        checkpoint: checkpoint folder, local or s3://; null is the built-in model.
+        fps: frames to label per second of video; null labels every frame.
+        stride: label every n-th frame; cannot be combined with fps.
         tracker: when tracks begin and end.
         objectness_floor: proposals below are not embedded; at most the tracker's threshold.
         top: categories listed for a track, the best one included.
         batch_size: frames that go through the model together.
-        segment_frames: frames after which a long video may be cut, so that its parts are decoded in parallel; null
-            cuts none.
+        segment_frames: frames after which a long video may be cut, so that its segments are decoded in parallel; null
+            never cuts.
         precision: `bfloat16` runs the model under autocast.
-        compile: whether the networks are compiled by torch first.
-        download_cache_gb: of videos on S3 that each node keeps on its disk, 10⁹ bytes; those in use may be more.
+        compile: whether torch compiles the model first.
+        download_cache_gb: videos from S3 that each node keeps on its disk, 10⁹ bytes; videos in use may take more.
         model_actors: processes that run the model.
-        model_gpus: GPUs of each; 0 runs on the CPU.
+        model_gpus: GPUs of each model actor; 0 runs it on the CPU.
         trackers: processes that track and write.
-        part_mb: size at which finished videos are put in place together, 10⁶ bytes on the disk; more is fewer files.
-        part_s: time for which a finished video waits for others at most, seconds; it is lost with its tracker.
-        max_attempts: times that a video is tried which takes its process down with it; then it has failed.
-        decoder_silence_s: time that a video's index, or its next frames, may take to decode, seconds; more, and it has
-            failed.
-        decoder_total_s: time for which its index, or a segment of it, may be waited for in all, seconds; more, and it
-            has failed.
-        decoder_memory_gb: that its decoder may take, 10⁹ bytes; more, and it has failed.
-        stall_s: without any progress for so long, seconds, the run ends with an error.
-        grace_s: after an interruption, the time in which videos that are begun are finished, seconds.
-        max_failed: share of the videos that may have failed, now or in earlier runs, for an exit code of 0; 0 to 1.
-        retry_failed: whether videos that failed before are tried again.
-        overwrite: whether videos that were labelled by another model, or with another vocabulary or other settings, are
-            labelled again; each keeps its old tracks until it has new ones. An output with such videos is refused
-            otherwise.
+        part_mb: size at which finished videos are committed together, 10⁶ bytes on disk; a larger one makes fewer
+            files.
+        part_s: longest time that a finished video waits for others before it is committed, seconds; until then it is
+            lost if its tracker dies.
+        max_attempts: how often to try a video that kills its worker; then it has failed.
+        decoder_silence_s: longest time to read a video's index, or to decode its next frames, seconds; a video that
+            takes longer has failed.
+        decoder_total_s: longest time to read a video's index, or to decode a segment, in all, seconds; a video that
+            takes longer has failed.
+        decoder_memory_gb: memory that a video's decoder may take, 10⁹ bytes; a video that needs more has failed.
+        stall_s: time without any progress after which the run ends with an error, seconds.
+        grace_s: time for finishing videos that are begun when the run is interrupted, seconds.
+        max_failed: share of the videos, 0 to 1, that may have failed, in this run or earlier ones, for an exit code
+            of 0.
+        retry_failed: whether to try videos again that failed in earlier runs.
+        overwrite: whether to label videos again that have another model, vocabulary or settings; each keeps its old
+            tracks until it has new ones. Without it, an output with such videos is refused.
     """
 
     input: str
@@ -74,9 +76,9 @@ class LabelConfig:
     part_mb: float = PART_MB
     part_s: float = 60.0
     max_attempts: int = 3
-    decoder_silence_s: float = 120.0
-    decoder_total_s: float = 3600.0
-    decoder_memory_gb: float = 4.0
+    decoder_silence_s: float = Limits.silence_s
+    decoder_total_s: float = Limits.total_s
+    decoder_memory_gb: float = Limits.memory_bytes / 1e9
     stall_s: float = 1800.0
     grace_s: float = 20.0
     max_failed: float = 0.0
@@ -96,7 +98,7 @@ class LabelConfig:
                 raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
         if not 0 <= self.max_failed <= 1:
             raise ValueError(f"max_failed: expected a share from 0 to 1, got {self.max_failed}")
-        if not 0.5 <= self.decoder_memory_gb < math.inf:  # the libraries alone take a fifth of it
+        if not 0.5 <= self.decoder_memory_gb < math.inf:  # the libraries alone take 0.1
             raise ValueError(f"decoder_memory_gb: expected 0.5 or more, got {self.decoder_memory_gb}")
         if not 0 <= self.objectness_floor <= self.tracker.objectness_threshold:
             raise ValueError(
@@ -108,11 +110,11 @@ class LabelConfig:
         self.sampling()  # checks fps and stride
 
     def sampling(self) -> Sampling:
-        """Which frames are looked at."""
+        """Returns which frames are labelled."""
         return Sampling(fps=self.fps, stride=self.stride)
 
     def limits(self) -> Limits:
-        """What the decoder of a video may take."""
+        """Returns what the decoder of a video may take."""
         return Limits(
             silence_s=self.decoder_silence_s,
             total_s=self.decoder_total_s,
@@ -120,7 +122,7 @@ class LabelConfig:
         )
 
     def fingerprint(self) -> str:
-        """Of the settings that the tables depend on but for `top`; batches, segments and actors are not among them."""
+        """Returns a hash of the settings that change the tables, without `top`; batches, segments and actors do not."""
         settings = [
             self.fps and float(self.fps),
             self.stride,

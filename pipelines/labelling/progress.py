@@ -1,11 +1,18 @@
-"""How far a labelling run has come."""
+"""The progress of a labelling run."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far the videos of a tracker actor, or of all, have come."""
+    """What a tracker actor, or all of them, have done so far.
+
+    Attributes:
+        ok: videos that are labelled.
+        failed: videos that have failed.
+        frames: frames that went through the tracker.
+        tracks: tracks that have ended.
+    """
 
     ok: int = 0
     failed: int = 0

@@ -1,6 +1,6 @@
-"""Passes over what is wanted, until all of it is done or known not to work.
+"""Repeats passes over the wanted items until each is done, or has proved impossible.
 
-Whatever a pass loses with a process or a machine is simply still wanted.
+An item that a pass loses with a process or a machine is simply still wanted.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,15 +8,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_IN_WORK = 16
-"""The first ones of what a pass leaves, about as many as were in work when it broke off: maybe one of them broke it."""
+_IN_FLIGHT = 16
+"""Items probably in flight when a pass broke; one of them may be the cause, so they are retried last."""
 
 _HOPELESS = 10
-"""So many that are lost one after the other are not to blame themselves."""
+"""After this many consecutive losses, the items are not the cause."""
 
 
 class PassBrokenError(RuntimeError):
-    """A pass broke off, since a process, a machine or what it held was lost; another pass may do better."""
+    """A pass broke because Ray lost a process, a machine or an object; another pass may succeed."""
 
 
 def reconcile(
@@ -27,20 +27,20 @@ def reconcile(
     attempts: int,
     proven: bool = False,
 ) -> list[tuple[T, str]]:
-    """Runs passes as long as they get anything done; a pass that does not is halved, down to single ones.
+    """Runs passes while they get something done; halves one that does not, down to single items.
 
     Args:
-        wanted: what is to be done.
-        run: a pass; may raise `PassBrokenError`. Any other error ends everything.
-        left: what of it is not done.
-        attempts: passes that a single one gets, at least 1.
-        proven: whether anything was ever done; that what runs works at all.
+        wanted: the items to do.
+        run: executes a pass; may raise `PassBrokenError`. Any other error ends everything.
+        left: returns those of the given items that are not done.
+        attempts: passes that a single item gets, at least 1.
+        proven: whether any item was ever done, so that passes are known to work.
 
     Returns:
-        What was lost each time, also on its own, and why.
+        The items that were lost in each of their own passes, with the reason.
 
     Raises:
-        PassBrokenError: nothing was ever done, or too many in a row were lost on their own: so the fault is not theirs.
+        PassBrokenError: no item was ever done, or too many were lost in a row: the cause lies elsewhere.
     """
     lost: list[tuple[T, str]] = []
     groups, tries, in_a_row = [list(wanted)], 0, 0
@@ -52,7 +52,7 @@ def reconcile(
         rest = left(group)
         if len(rest) < len(group):
             proven, tries, in_a_row = True, 0, 0
-            groups.append([*rest[_IN_WORK:], *rest[:_IN_WORK]])  # others first
+            groups.append([*rest[_IN_FLIGHT:], *rest[:_IN_FLIGHT]])
         elif len(group) > 1:
             half = len(group) // 2
             groups += [group[half:], group[:half]]

@@ -1,4 +1,4 @@
-"""A labelling run: what is found less what is done goes through passes of the pipeline until all of it is done."""
+"""A labelling run: finds the videos that the output lacks, and labels them in passes of the pipeline."""
 
 import itertools
 import os
@@ -20,11 +20,11 @@ from pipelines.archive.parts import PartWriter
 from pipelines.archive.run_report import run_report
 from pipelines.archive.tables import Fingerprints, Results
 from pipelines.cluster import check_gpus, connect
-from pipelines.labelling.batch import LabelledBatch
 from pipelines.labelling.config import LabelConfig
-from pipelines.labelling.pipeline import LabelRun
+from pipelines.labelling.passes import Passes
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.reconcile import reconcile
+from pipelines.labelling.rows import LabelledRow
 from pipelines.labelling.video_writer import VideoWriters
 from pipelines.labelling.worklist import Worklist, undone
 from pipelines.models import load_model, load_vocabulary, vocabulary_fingerprint
@@ -33,20 +33,20 @@ from pipelines.storage.lease import hold_lease
 from pipelines.video.sources import Video, find_videos
 
 CHUNK = 10_000
-"""Videos that a pass begins with: what a run knows of each in memory."""
+"""Videos that a pass begins with at most; a run holds only these in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSummary:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
-        videos: videos wanted.
-        skipped: those that were labelled before.
-        ok: those labelled now.
-        failures: video id and reason of those that failed, now or before.
-        frames: frames labelled now.
-        tracks: tracks found now.
+        videos: videos of the input.
+        skipped: videos that earlier runs had labelled.
+        ok: videos that this run labelled.
+        failures: reasons of the videos that have failed, in this run or an earlier one, by video id.
+        frames: frames that this run labelled.
+        tracks: tracks that this run found.
         seconds: duration of the run.
     """
 
@@ -64,21 +64,21 @@ def label_videos(
 ) -> LabelSummary:
     """Labels every video of the input that the output does not have yet.
 
-    Run again after any interruption, it goes on where it was: a video counts once its row in `videos` is written. What
-    is lost with a process or a machine on the way is done again by itself.
+    A video counts once its row in `videos` is written, so a run that was interrupted resumes when it is started again.
+    What is lost with a process or a machine is repeated within the run.
 
     Args:
         config: the job.
-        report: called about once a second with the progress and the number of videos to do.
+        report: called about once a second with the progress and the number of videos to label.
 
     Raises:
-        ValueError: before anything heavy starts, for input, output, vocabulary or checkpoint that cannot be used, and
-            for an output that another run is writing to.
-        RuntimeError: the run broke off, or came to a standstill; what is committed stays.
+        ValueError: input, output, vocabulary or checkpoint cannot be used, or another run is writing to the output;
+            raised before anything heavy starts.
+        RuntimeError: the run broke off or stalled; what is committed stays.
     """
     start = time.monotonic()
     vocabulary = load_vocabulary(config.vocabulary)
-    found = Worklist(find_videos(config.input))
+    listed = Worklist(find_videos(config.input))
     check_gpus("model_gpus", config.model_gpus, "model_actors", config.model_actors, torch.cuda.device_count())
     results = Results(Storage(config.output))
     results.check_writable()
@@ -93,34 +93,34 @@ def label_videos(
     with hold_lease(results.storage) as lease:
         settle(results, lease)
         todo = Worklist(
-            undone(found, results, fingerprints, retry_failed=config.retry_failed, overwrite=config.overwrite)
+            undone(listed, results, fingerprints, retry_failed=config.retry_failed, overwrite=config.overwrite)
         )
         done, failures = Progress(), dict[str, str]()
         if todo:
-            # A model actor must never keep decoding from finding a CPU: these are slots for work, not cores.
+            # Task slots, not cores: a model actor must never keep decoding from finding a slot.
             connect((os.cpu_count() or 1) + config.model_actors)
             tracker = VideoTracker(config.tracker, embedding, model.rollout_tracker)
             name = results.next_run()
             parts = PartWriter(results.storage, name, config.part_mb * 1e6, config.part_s)
             writers = VideoWriters(tracker, parts, fingerprints)
-            about = {"config": asdict(config), **vars(fingerprints), "videos": len(found), "wanted": len(todo)}
-            with run_report(results.storage, name, about) as told:
-                run = LabelRun(config, writers, model.config.short_side, lease, lambda done: report(done, len(todo)))
-                told["passes"] = run.passes
+            facts = {"config": asdict(config), **vars(fingerprints), "videos": len(listed), "wanted": len(todo)}
+            with run_report(results.storage, name, facts) as entries:
+                passes = Passes(config, writers, model.config.short_side, lease, lambda done: report(done, len(todo)))
+                entries["passes"] = passes.outcomes
                 try:
-                    _label(config, run, results, writers, todo, proven=len(todo) < len(found))
+                    _label(config, passes, results, writers, todo, proven=len(todo) < len(listed))
                 except BaseException:
-                    with suppress(OSError, ValueError):  # what has ended the run says more
-                        told |= _told(*_done(results, name))
+                    with suppress(OSError, ValueError):  # the error that ended the run matters more
+                        entries |= _report(*_committed(results, name))
                     raise
-                done, failures = _done(results, name)
-                told |= _told(done, failures)
+                done, failures = _committed(results, name)
+                entries |= _report(done, failures)
             settle(results, lease)
     return LabelSummary(
-        videos=len(found),
-        skipped=len(found) - len(todo),
+        videos=len(listed),
+        skipped=len(listed) - len(todo),
         ok=done.ok,
-        failures=_failures_among(results, found) | failures,
+        failures=_failures_among(results, listed) | failures,
         frames=done.frames,
         tracks=done.tracks,
         seconds=time.monotonic() - start,
@@ -128,29 +128,29 @@ def label_videos(
 
 
 def _label(
-    config: LabelConfig, run: LabelRun, results: Results, writers: VideoWriters, todo: Worklist, *, proven: bool
+    config: LabelConfig, passes: Passes, results: Results, writers: VideoWriters, todo: Worklist, *, proven: bool
 ) -> None:
-    """Labels videos; what is lost again and again gets a row that says so."""
+    """Labels videos; one that is lost again and again gets a row with its error."""
 
-    def left(wanted: Sequence[Video]) -> list[Video]:
-        its = results.listed(results.of_run(writers.parts.run))
-        done = pa.chunked_array([ids for videos in its for ids in videos["video_id"].chunks], pa.string())
+    def undone_of(wanted: Sequence[Video]) -> list[Video]:
+        tables = results.listed(results.of_run(writers.parts.run))
+        done = pa.chunked_array([ids for videos in tables for ids in videos["video_id"].chunks], pa.string())
         missing = pc.invert(pc.is_in(pa.array([video.video_id for video in wanted], pa.string()), done))
         return list(itertools.compress(wanted, missing.to_pylist()))
 
     for chunk in todo.chunks(CHUNK):
-        for video, reason in reconcile(chunk, run, left, attempts=config.max_attempts, proven=proven):
+        for video, reason in reconcile(chunk, passes.run, undone_of, attempts=config.max_attempts, proven=proven):
             times = "once" if config.max_attempts == 1 else f"{config.max_attempts} times"
             error = f"given up, lost {times}: {reason}"
             writer = writers.new(video.video_id, video.uri)
-            status = writer.add(LabelledBatch(video_id=video.video_id, uri=video.uri, error=error))
+            status = writer.add(LabelledRow(video_id=video.video_id, uri=video.uri, error=error))
             writers.take(writer, str(status))
             writers.commit()
         proven = True
 
 
-def _done(results: Results, run: str) -> tuple[Progress, dict[str, str]]:
-    """What a run has put in place, and ids and reasons of what failed."""
+def _committed(results: Results, run: str) -> tuple[Progress, dict[str, str]]:
+    """Returns what a run has committed, and the reasons of failed videos by id."""
     done, failures = Progress(), dict[str, str]()
     for part in results.of_run(run):
         for videos in results.row_groups("videos", part):
@@ -161,17 +161,17 @@ def _done(results: Results, run: str) -> tuple[Progress, dict[str, str]]:
     return done, failures
 
 
-def _told(done: Progress, failures: dict[str, str]) -> dict[str, Any]:
+def _report(done: Progress, failures: dict[str, str]) -> dict[str, Any]:
     return {**vars(done), "failures": failures}
 
 
 def _failures(tables: Iterable[pa.Table]) -> dict[str, str]:
-    """Ids and reasons of those that failed, of the `videos` table."""
-    found: dict[str, str] = {}
+    """Returns the reasons of failed videos by id, from tables of `videos`."""
+    failures: dict[str, str] = {}
     for videos in tables:
         failed = videos.filter(pc.equal(videos["status"], "failed"))
-        found |= zip(failed["video_id"].to_pylist(), failed["error"].to_pylist(), strict=True)
-    return found
+        failures |= zip(failed["video_id"].to_pylist(), failed["error"].to_pylist(), strict=True)
+    return failures
 
 
 def _failures_among(results: Results, wanted: Worklist) -> dict[str, str]:

@@ -1,70 +1,74 @@
-"""The way from the labelling pipeline to the tracker actors: every batch goes to the one that owns its video.
+"""From the labelling pipeline to the tracker actors: every batch goes to the actor that owns its video.
 
-Without torch, which only comes with an actor's writers: whoever holds a handle of an actor imports its class.
+This module never imports torch, which only comes with an actor's writers: whoever holds a handle of an actor imports
+the actor's class.
 """
 
-import pickle
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
+import pyarrow as pa
 import ray
 from ray.data import Datasink
 from ray.data.block import Block, BlockAccessor
 
-from pipelines.labelling.batch import LabelledBatch
 from pipelines.labelling.progress import Progress
-from pipelines.labelling.prometheus import LabelMetrics
+from pipelines.labelling.prometheus import TrackerMetrics
+from pipelines.labelling.rows import LabelledRow
 
 
 @runtime_checkable
 class Writer(Protocol):
-    """What becomes of one video: its `tracks` that have ended are counted.
+    """Tracks and writes one video.
 
-    `model_s` and `tracker_s` are seconds of work on it so far.
+    Attributes:
+        tracks: tracks that have ended so far.
+        model_s: time that the model took so far, seconds.
+        tracker_s: time that tracking took so far, seconds.
     """
 
     tracks: int
     model_s: float
     tracker_s: float
 
-    def add(self, batch: LabelledBatch) -> str | None:
-        """Takes a batch in, in any order; returns "ok" or "failed" once the video is finished."""
+    def add(self, batch: LabelledRow) -> str | None:
+        """Adds a batch, in any order; returns "ok" or "failed" once the video is finished."""
 
     def discard(self) -> None:
-        """Drops what there is of the video."""
+        """Deletes what was written of the video."""
 
 
 @runtime_checkable
 class Writers(Protocol):
-    """Makes the writers of an actor; videos that are finished count once they are committed."""
+    """Makes the writers of an actor; finished videos count once they are committed."""
 
     def new(self, video_id: str, uri: str) -> Writer:
-        """The writer of a video."""
+        """Returns the writer of a video."""
 
     def sees_output(self) -> bool:
-        """Whether a lease is on the output, as seen from here."""
+        """Whether this process sees the lease on the output."""
 
     def take(self, writer: Any, status: str) -> None:
-        """Takes over a video that is finished."""
+        """Takes over a finished video."""
 
     def commit(self, *, due: bool = False) -> None:
-        """Makes finished videos count; with `due` only where it is time."""
+        """Commits finished videos; with `due` only if their part is large or old enough."""
 
     def discard(self) -> None:
-        """Drops finished videos that do not count yet."""
+        """Drops finished videos that are not committed."""
 
 
 class TrackerActor:
-    """Owns the videos that hash to it.
+    """Owns the videos whose ids hash to it.
 
-    One that Ray starts again after a crash knows nothing of the videos that it was in the middle of, or had not
-    committed: a later pass of the run does them.
+    An actor that Ray restarts after a crash knows nothing of its unfinished and uncommitted videos; a later pass of the
+    run labels them again.
 
     Args:
-        writers: of its own.
+        writers: this actor's own copy.
     """
 
     def __init__(self, writers: Writers) -> None:
@@ -73,26 +77,28 @@ class TrackerActor:
         self.writers: dict[str, Writer] = {}
         self.done: set[str] = set()
         self.count = Progress()
-        self.metrics = LabelMetrics(self.life)
+        self.metrics = TrackerMetrics(self.life)
         self.closed = self.draining = False
 
-    def add(self, batches: list[bytes]) -> None:
-        """Takes in labelled batches in any order; those of a video that is done, or after the end, are left aside.
+    def add(self, batches: pa.Table) -> None:
+        """Adds labelled batches, in any order; ignores those of finished videos, and all of them after `close`.
+
+        Args:
+            batches: rows of `LabelledRow`.
 
         Raises:
             OSError: the output cannot be written to.
         """
-        for data in batches:
-            batch: LabelledBatch = pickle.loads(data)  # noqa: S301 - from our own model actors
-            if not self.closed and (batch.video_id in self.writers or self._is_welcome(batch.video_id)):
+        for batch in LabelledRow.from_table(batches):
+            if not self.closed and (batch.video_id in self.writers or self._may_begin(batch.video_id)):
                 self._add(batch)
         self.commit(due=True)
         self.metrics.set_open(len(self.writers))
 
-    def _is_welcome(self, video_id: str) -> bool:
+    def _may_begin(self, video_id: str) -> bool:
         return video_id not in self.done and not self.draining
 
-    def _add(self, batch: LabelledBatch) -> None:
+    def _add(self, batch: LabelledRow) -> None:
         writer = self.writers.get(batch.video_id)
         if writer is None:
             writer = self.video_writers.new(batch.video_id, batch.uri)
@@ -100,9 +106,9 @@ class TrackerActor:
         tracks, model_s, tracker_s = writer.tracks, writer.model_s, writer.tracker_s
         try:
             status = writer.add(batch)
-        except OSError:  # of this machine's disk: no video is to blame
+        except OSError:  # this machine's disk is the cause, not the video
             raise
-        except Exception as error:  # a failure of one video never stops the others
+        except Exception as error:  # the failure of one video must not stop the others
             status = writer.add(replace(batch, error=f"tracking failed: {error!r}"))
         self.count += Progress(frames=len(batch.frame), tracks=writer.tracks - tracks)
         self.metrics.add(
@@ -122,16 +128,16 @@ class TrackerActor:
         return self.video_writers.sees_output()
 
     def progress(self) -> tuple[str, Progress]:
-        """Counts so far, and which life of the actor they are from."""
+        """Returns the counts so far, and an id of this life of the actor, which a restart changes."""
         return self.life, self.count
 
     def drain(self) -> int:
-        """Begins no further video; returns how many are begun."""
+        """Begins no further video; returns the number of unfinished ones."""
         self.draining = True
         return len(self.writers)
 
     def commit(self, *, due: bool = False) -> None:
-        """Makes finished videos count, as `Writers.commit`.
+        """Commits finished videos, as `Writers.commit`.
 
         Raises:
             OSError: the output cannot be written to.
@@ -140,7 +146,7 @@ class TrackerActor:
             self.video_writers.commit(due=due)
 
     def close(self) -> None:
-        """Drops all that is not committed; batches that still come are left aside."""
+        """Drops everything that is not committed, and ignores batches from now on."""
         self.closed = True
         for writer in self.writers.values():
             writer.discard()
@@ -149,7 +155,7 @@ class TrackerActor:
 
 
 class TrackSink(Datasink[None]):
-    """Hands each row's labelled batch to the tracker actor that owns its video, and waits until it is taken in.
+    """Hands each row to the tracker actor that owns its video, and waits until the actor has added it.
 
     Args:
         trackers: handles of `TrackerActor`s.
@@ -159,11 +165,13 @@ class TrackSink(Datasink[None]):
         self.trackers = trackers
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> None:
-        """Called by Ray Data in a task for each bundle of blocks."""
+        """Called by Ray Data in a task for each bundle of blocks, which are tables of `LabelledRow`s."""
         for block in blocks:
-            rows: list[Mapping[str, Any]] = list(BlockAccessor.for_block(block).iter_rows(public_row_format=True))
-            by_tracker: dict[int, list[bytes]] = {}
-            for row in rows:
-                owner = zlib.crc32(row["video_id"].encode()) % len(self.trackers)
-                by_tracker.setdefault(owner, []).append(row["labelled"])
-            ray.get([self.trackers[owner].add.remote(batches) for owner, batches in by_tracker.items()])
+            table = BlockAccessor.for_block(block).to_arrow()
+            if not table.num_rows:  # a task without output hands on an empty block, which has no columns
+                continue
+            rows: dict[int, list[int]] = {}
+            for row, video_id in enumerate(table["video_id"].to_pylist()):
+                rows.setdefault(zlib.crc32(video_id.encode()) % len(self.trackers), []).append(row)
+            parts = {owner: table if len(rows) == 1 else table.take(indices) for owner, indices in rows.items()}
+            ray.get([self.trackers[owner].add.remote(part) for owner, part in parts.items()])

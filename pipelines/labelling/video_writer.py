@@ -1,31 +1,35 @@
-"""The end of the labelling pipeline: puts the batches of one video back into order, tracks, and writes its rows."""
+"""The end of the labelling pipeline: puts the batches of a video back into order, tracks, and writes the tables."""
 
-import pickle
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from openvis_model.instances import Instances
 from openvis_model.video_tracker import NO_TRACK, Track, TrackerState, VideoTracker
 from pipelines.archive.parts import PartWriter, Rows
 from pipelines.archive.tables import Fingerprints
-from pipelines.labelling.batch import LabelledBatch
+from pipelines.labelling.instance_bytes import decode_instances
+from pipelines.labelling.rows import LabelledRow
 from pipelines.storage.lease import LEASE
 
 
 class VideoWriter:
-    """One video on its way into the output. Batches that come early wait on the disk, so that memory stays flat.
+    """Tracks and writes one video. Batches that arrive early wait on disk, so that memory stays flat.
 
     Args:
         video_id: the video.
-        uri: where it is.
+        uri: local path or S3 URI of the video.
         tracker: shared by all videos.
         fingerprints: recorded with the video.
 
     Attributes:
-        rows: of the video; whole once it is finished.
+        rows: the video's rows of all three tables; complete once the video is finished.
+        tracks: tracks that have ended so far.
+        model_s: time that the model took so far, seconds.
+        tracker_s: time that tracking took so far, seconds.
     """
 
     def __init__(self, video_id: str, uri: str, tracker: VideoTracker, fingerprints: Fingerprints) -> None:
@@ -38,51 +42,53 @@ class VideoWriter:
         self.frames = self.tracks = 0
         self.model_s = self.tracker_s = 0.0
 
-    def add(self, batch: LabelledBatch) -> str | None:
-        """Takes a batch in; returns "ok" or "failed" once the video is finished."""
+    def add(self, batch: LabelledRow) -> str | None:
+        """Adds a batch, in any order; returns "ok" or "failed" once the video is finished."""
         if batch.error:
             return self._finish(batch, "failed", batch.error)
         if (batch.segment, batch.batch) != self.next:
-            self._put_aside(batch)
+            self._store(batch)
             return None
-        ready: LabelledBatch | None = batch
+        ready: LabelledRow | None = batch
         while ready:
             start = time.perf_counter()
             self._track(ready)
             self.tracker_s += time.perf_counter() - start
             self.next = (ready.segment + 1, 0) if ready.last_batch else (ready.segment, ready.batch + 1)
             if self.next[0] == ready.segments:
-                return self._finish(ready, "ok" if self.frames else "failed", self._doubt(ready))
-            ready = self._take_up()
+                return self._finish(ready, "ok" if self.frames else "failed", self._incomplete(ready))
+            ready = self._load_next()
         return None
 
-    def _put_aside(self, batch: LabelledBatch) -> None:
+    def _store(self, batch: LabelledRow) -> None:
         path = self.rows.folder / f"batch-{batch.segment}-{batch.batch}"
-        path.write_bytes(pickle.dumps(batch))
+        with path.open("wb") as file, pa.ipc.new_stream(file, batch.schema()) as stream:
+            stream.write_table(batch.to_table())
         self.waiting[batch.segment, batch.batch] = path
 
-    def _take_up(self) -> LabelledBatch | None:
-        """The next batch, if it has come already."""
+    def _load_next(self) -> LabelledRow | None:
+        """Returns the next batch if it has arrived already."""
         path = self.waiting.pop(self.next, None)
         if path is None:
             return None
-        batch: LabelledBatch = pickle.loads(path.read_bytes())  # noqa: S301 - written by ourselves
+        with path.open("rb") as file, pa.ipc.open_stream(file) as stream:
+            (batch,) = LabelledRow.from_table(stream.read_all())
         path.unlink()
         return batch
 
-    def _doubt(self, batch: LabelledBatch) -> str | None:
-        """What is missing of a video that was read to its end."""
-        doubts = []
+    def _incomplete(self, batch: LabelledRow) -> str | None:
+        """Returns what is missing from a video that was read to its end."""
+        reasons = []
         if batch.info and batch.info.missing_frames:
-            doubts.append(f"cut off: about {batch.info.missing_frames} frames that its header promises are not there")
+            reasons.append(f"cut off: about {batch.info.missing_frames} frames that its header promises are missing")
         if lost := batch.expected_frames - self.frames:
-            doubts.append(f"{lost} of {batch.expected_frames} frames could not be decoded")
-        return "; ".join(doubts) or None
+            reasons.append(f"{lost} of {batch.expected_frames} frames could not be decoded")
+        return "; ".join(reasons) or None
 
-    def _track(self, batch: LabelledBatch) -> None:
-        found: tuple[Instances, ...] = pickle.loads(batch.instances) if batch.frame else ()  # noqa: S301 - from our model
+    def _track(self, batch: LabelledRow) -> None:
         rows: list[dict[str, Any]] = []
-        for frame, time_s, instances in zip(batch.frame, batch.time_s, found, strict=True):
+        frames = zip(batch.frame.tolist(), batch.time_s.tolist(), decode_instances(batch.instances), strict=True)
+        for frame, time_s, instances in frames:
             self.state, tracked = self.tracker.step(self.state, frame, instances)
             rows += mask_rows(self.video_id, frame, time_s, instances, tracked.track_ids)
             self._add_tracks(tracked.ended)
@@ -96,10 +102,10 @@ class VideoWriter:
         self.tracks += len(tracks)
 
     def discard(self) -> None:
-        """Drops what there is of the video."""
+        """Deletes what was written of the video."""
         self.rows.discard()
 
-    def _finish(self, batch: LabelledBatch, status: str, error: str | None) -> str:
+    def _finish(self, batch: LabelledRow, status: str, error: str | None) -> str:
         if status == "failed":
             self.rows.discard()
             self.rows = Rows()
@@ -132,11 +138,11 @@ class VideoWriter:
 
 
 class VideoWriters:
-    """Makes the writers of a tracker actor, or of whoever else has rows to write. Can be pickled before it made any.
+    """Makes the writers of a tracker actor, and commits their videos. Picklable until it has made one.
 
     Args:
         tracker: shared by all videos.
-        parts: where the rows go.
+        parts: writes the rows of finished videos to the output.
         fingerprints: recorded with each video.
     """
 
@@ -144,33 +150,33 @@ class VideoWriters:
         self.tracker, self.parts, self.fingerprints = tracker, parts, fingerprints
 
     def new(self, video_id: str, uri: str) -> VideoWriter:
-        """The writer of a video."""
+        """Returns the writer of a video."""
         return VideoWriter(video_id, uri, self.tracker, self.fingerprints)
 
     def sees_output(self) -> bool:
-        """Whether a lease is on the output, as seen from here."""
+        """Whether this process sees the lease on the output."""
         return self.parts.storage.exists(LEASE)
 
     def take(self, writer: VideoWriter, status: str) -> None:
-        """Takes over the rows of a video that is finished; it counts once it is committed."""
+        """Takes over the rows of a finished video, which counts once it is committed."""
         self.parts.add(writer.rows, status)
 
     def commit(self, *, due: bool = False) -> None:
-        """Makes finished videos count; with `due` only if their part is large or old enough."""
+        """Commits finished videos; with `due` only if their part is large or old enough."""
         if due:
             self.parts.commit_if_due()
         else:
             self.parts.commit()
 
     def discard(self) -> None:
-        """Drops finished videos that do not count yet."""
+        """Drops finished videos that are not committed."""
         self.parts.discard()
 
 
 def mask_rows(
     video_id: str, frame: int, time_s: float, instances: Instances, track_ids: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Rows of the `masks` table for the tracked instances of one frame, in the order of their tracks."""
+    """Returns the rows of the `masks` table for the tracked instances of one frame, sorted by track id."""
     masks = instances.masks
     rows = []
     for i in np.argsort(track_ids, kind="stable"):
@@ -195,7 +201,7 @@ def mask_rows(
 
 
 def track_row(video_id: str, track: Track, names: tuple[str, ...], top: int) -> dict[str, Any]:
-    """The row of the `tracks` table for a finished track."""
+    """Returns the row of the `tracks` table for a finished track."""
     best = [{"category": names[category], "score": score} for category, score in track.top(top)]
     return {
         "video_id": video_id,

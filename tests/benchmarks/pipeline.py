@@ -40,7 +40,7 @@ from pipelines.video.plan import Sampling
 
 KEEP_ALL = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.0)
 DECODER = "pipelines.video.isolation"
-WORKERS = ("ray::MapWorker", "ray::TrackerActor", "ray::FlatMap", "ray::Write", "ray::IDLE")
+WORKERS = ("ray::MapWorker", "ray::TrackerActor", "ray::MapBatches", "ray::Write", "ray::IDLE")
 FPS, MINUTES, SHORT_VIDEOS = 8, 20, 1000
 HEIGHT, WIDTH, BATCH, BARE_FRAMES, FRAMES = 384, 640, 4, 12, 48
 

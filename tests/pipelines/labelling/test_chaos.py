@@ -1,4 +1,4 @@
-"""A nightly run on spot machines: everything that can die does, at random, and nothing is lost or there twice."""
+"""A nightly run on spot machines: everything that can die does, at random, and no row is lost or doubled."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ TIMES = {"model_s", "tracker_s"}
 
 
 class Machines:
-    """Three machines of a cluster, of which two are on the spot market."""
+    """A cluster of three machines, two of them spot machines."""
 
     def __init__(self, folder: Path) -> None:
         self.cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
@@ -46,7 +46,7 @@ class Machines:
         return self.driver
 
     def lose(self, what: str, dice: np.random.Generator) -> None:
-        """Takes a driver, a machine or one of its processes away, without a warning."""
+        """Kills the driver, a machine, or a tracker or model actor, without warning."""
         if what == "driver":
             assert self.driver is not None
             self.driver.kill()
@@ -55,9 +55,9 @@ class Machines:
             self.spot.append(self.cluster.add_node(**NODE))
         else:
             title = {"tracker": "ray::TrackerActor", "model": "ray::MapWorker(MapBatches(Model"}[what]
-            found = [each for each in psutil.process_iter() if _title(each).startswith(title)]
-            if found:
-                found[dice.integers(len(found))].kill()
+            actors = [process for process in psutil.process_iter() if _title(process).startswith(title)]
+            if actors:
+                actors[dice.integers(len(actors))].kill()
 
     def end(self) -> None:
         if self.driver and self.driver.poll() is None:
@@ -66,7 +66,7 @@ class Machines:
 
 
 def _title(process: psutil.Process) -> str:
-    """Of this test's own processes, not of Ray that other tests have started."""
+    """Returns the title of a process of this test; empty for processes of other tests."""
     try:
         mine = process.environ().get("OPENVIS_CHAOS") == os.environ["OPENVIS_CHAOS"]
         return " ".join(process.cmdline()) if mine else ""
@@ -77,7 +77,7 @@ def _title(process: psutil.Process) -> str:
 @pytest.fixture
 def machines(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
     folder = Path(tempfile.mkdtemp(prefix="ov-"))  # Ray's sockets need a short path
-    for name in ("TMPDIR", "RAY_TMPDIR"):  # the address of the cluster, too, is written there
+    for name in ("TMPDIR", "RAY_TMPDIR"):  # Ray writes the address of the cluster there, too
         monkeypatch.setenv(name, str(folder))
     monkeypatch.setenv("OPENVIS_CHAOS", folder.name)
     machines = Machines(folder)
@@ -87,23 +87,23 @@ def machines(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]
 
 
 def tables(output: str) -> dict[str, list[dict[str, Any]]]:
-    """What the files hold, whether it counts or not, in order."""
+    """Returns all rows of the files, whether they count or not, sorted."""
     results = Results(Storage(output))
-    found = {}
+    rows_of = {}
     for table, keys in KEYS.items():
         rows = [
             row for part in results.parts() for group in results.row_groups(table, part) for row in group.to_pylist()
         ]
-        found[table] = sorted(rows, key=lambda row, keys=keys: [row[key] for key in keys])
-        for row in found[table]:
+        rows_of[table] = sorted(rows, key=lambda row, keys=keys: [row[key] for key in keys])
+        for row in rows_of[table]:
             for name in TIMES & row.keys():
                 del row[name]
-    return found
+    return rows_of
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_lost_or_there_twice(seed: int, bucket: str, machines: Machines, tmp_path: Path) -> None:
+def test_no_row_is_lost_or_doubled(seed: int, bucket: str, machines: Machines, tmp_path: Path) -> None:
     split = write_split(tmp_path, "valid", VIDEOS, 0, SceneConfig(frames=4)).path
     for file in (split / "videos").iterdir():
         s3.upload(file, f"{bucket}/in/{file.name}")
@@ -136,8 +136,8 @@ def test_nothing_is_lost_or_there_twice(seed: int, bucket: str, machines: Machin
             goal = sum(map(len, results.counting().values())) + int(dice.integers(1, 6))
         time.sleep(0.2)
     assert driver.returncode == 0, driver.communicate()[0]
-    found = tables(f"{bucket}/out")
+    labelled = tables(f"{bucket}/out")
     for table in SCHEMAS:
-        assert found[table] == expected[table], table
+        assert labelled[table] == expected[table], table
     names = {f"{table}/{part}.parquet" for table in SCHEMAS for part in results.parts()}
     assert {path for table in SCHEMAS for path in results.storage.list(table)} == names

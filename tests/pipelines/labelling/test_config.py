@@ -26,7 +26,7 @@ def config(**options: Any) -> LabelConfig:
     ],
     ids=str,
 )
-def test_values_that_make_no_sense(as_user: None, options: dict[str, Any], message: str) -> None:
+def test_bad_values_are_refused(as_user: None, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config(**options)
 
@@ -36,7 +36,7 @@ def test_limits_of_decoders() -> None:
     assert (limits.silence_s, limits.total_s, limits.memory_bytes) == (7.0, 60.0, 1_500_000_000)
 
 
-def test_only_what_the_tables_depend_on_is_in_the_fingerprint() -> None:
+def test_the_fingerprint_has_the_settings_that_change_the_tables() -> None:
     same = config(
         batch_size=1, segment_frames=None, trackers=3, stall_s=1.0, decoder_memory_gb=1.0, max_failed=0.9, top=3
     )
@@ -47,4 +47,4 @@ def test_only_what_the_tables_depend_on_is_in_the_fingerprint() -> None:
         config(precision="bfloat16"),
         config(tracker=VideoTrackerConfig(max_gap=3)),
     ]
-    assert len({each.fingerprint() for each in (config(), *others)}) == 5
+    assert len({other.fingerprint() for other in (config(), *others)}) == 5

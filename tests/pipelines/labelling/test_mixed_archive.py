@@ -1,4 +1,4 @@
-"""An archive as it comes, in one run: every format is labelled whole, and a bad file costs no other one anything."""
+"""A mixed archive in one run: every format is labelled completely, and a bad file harms no other."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.pipelines.video.hostile import HOSTILE, write_hostile
 
 TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.0, max_gap=2)
 
-# Frames, looked at every fourth one.
+# Frames labelled, every fourth one.
 WHOLE = dict.fromkeys(CLIPS, 12) | {"one.mp4": 1, "images": 5, "good.mp4": 12}
 
 
@@ -27,7 +27,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def test_whatever_is_in_it(tmp_path: Path) -> None:
+def test_good_and_hostile_files_are_labelled_together(tmp_path: Path) -> None:
     archive, output = tmp_path / "archive", str(tmp_path / "labels")
     archive.mkdir()
     for name in CLIPS:
@@ -48,27 +48,27 @@ def test_whatever_is_in_it(tmp_path: Path) -> None:
             trackers=2,
         )
     )
-    found = {Path(row["uri"]).name: row for row in read_videos(output).to_pylist()}
-    assert found.keys() == {*WHOLE, *HOSTILE}
+    rows = {Path(row["uri"]).name: row for row in read_videos(output).to_pylist()}
+    assert rows.keys() == {*WHOLE, *HOSTILE}
     for name, frames in WHOLE.items():
-        row = found[name]
+        row = rows[name]
         assert (row["status"], row["frames"], row["expected_frames"], row["error"]) == ("ok", frames, frames, None), (
             name
         )
-    assert (found["rotated_90.mp4"]["height"], found["rotated_90.mp4"]["width"]) == (128, 96)
-    assert (found["odd.mp4"]["height"], found["odd.mp4"]["width"]) == (75, 101)
+    assert (rows["rotated_90.mp4"]["height"], rows["rotated_90.mp4"]["width"]) == (128, 96)
+    assert (rows["odd.mp4"]["height"], rows["odd.mp4"]["width"]) == (75, 101)
 
     assert len(HOSTILE) >= 20
     for name, (_, error, frames) in HOSTILE.items():
-        row = found[name]
+        row = rows[name]
         assert error in (row["error"] or ""), name
         assert row["status"] == ("failed" if frames == 0 else "ok"), name
         assert (row["frames"] > 0) if frames is None else (row["frames"] == frames), name
-    assert {row["video_id"]: row["error"] for row in found.values() if row["status"] == "failed"} == summary.failures
+    assert {row["video_id"]: row["error"] for row in rows.values() if row["status"] == "failed"} == summary.failures
 
-    times: dict[str, set[float]] = {row["video_id"]: set() for row in found.values()}
+    times: dict[str, set[float]] = {row["video_id"]: set() for row in rows.values()}
     for mask in read_masks(output).to_pylist():
         times[mask["video_id"]].add(mask["time_s"])
-    assert all(times[found[name]["video_id"]] for name in WHOLE)
+    assert all(times[rows[name]["video_id"]] for name in WHOLE)
     expected = {float(time - VFR[0]) for time in VFR}
-    assert all(min(abs(time - other) for other in expected) < 2e-3 for time in times[found["variable.mp4"]["video_id"]])
+    assert all(min(abs(time - other) for other in expected) < 2e-3 for time in times[rows["variable.mp4"]["video_id"]])

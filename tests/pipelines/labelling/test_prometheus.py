@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipelines.labelling.prometheus import LabelMetrics
+from pipelines.labelling.prometheus import TrackerMetrics
 
 DASHBOARD = Path(__file__).parents[3] / "infra/monitoring/labelling.json"
 
@@ -21,30 +21,32 @@ def cluster() -> Iterator[None]:
 
 
 def exported() -> dict[str, float]:
-    """Our metrics as Prometheus sees them on this node."""
+    """Returns our metrics as Prometheus sees them on this node."""
     (node,) = ray.nodes()
     with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics") as answer:
         lines = answer.read().decode().splitlines()
-    found = [re.match(r"ray_openvis_label_(\w+){(.*)} (\S+)$", line) for line in lines]
+    matches = [re.match(r"ray_openvis_label_(\w+){(.*)} (\S+)$", line) for line in lines]
+    samples = [match.groups() for match in matches if match]
     return {
-        "/".join([each[1], *re.findall(r'(?:status|stage)="(\w+)"', each[2])]): float(each[3]) for each in found if each
+        "/".join([name, *re.findall(r'(?:status|operator)="(\w+)"', tags)]): float(value)
+        for name, tags, value in samples
     }
 
 
 def test_prometheus_sees_what_was_done(cluster: None) -> None:
-    metrics = LabelMetrics("actor")
+    metrics = TrackerMetrics("actor")
     metrics.set_open(2)
     metrics.add(frames=8, tracks=0, model_s=0.5, tracker_s=0.25)
     metrics.add(frames=4, tracks=3, model_s=0.5, tracker_s=0.25)
-    metrics.add(frames=0, tracks=-3, model_s=0.0, tracker_s=0.0)  # of a video that failed
+    metrics.add(frames=0, tracks=-3, model_s=0.0, tracker_s=0.0)  # tracks of a video that failed later
     for status in ("ok", "ok", "failed"):
         metrics.finish(status)
     expected = {"frames_total": 12, "tracks_total": 3, "seconds_total/model": 1.0, "seconds_total/tracker": 0.5}
     expected |= {"videos_total/ok": 2, "videos_total/failed": 1, "open_videos": 2}
     deadline = time.monotonic() + 60  # Ray exports every few seconds
-    while (found := exported()) != expected and time.monotonic() < deadline:
+    while (metrics_seen := exported()) != expected and time.monotonic() < deadline:
         time.sleep(1)
-    assert found == expected
+    assert metrics_seen == expected
 
 
 def test_the_dashboard_shows_every_metric() -> None:
@@ -55,8 +57,8 @@ def test_the_dashboard_shows_every_metric() -> None:
         for target in panel["targets"]
         for name in re.findall(r"ray_(openvis_\w+)", target["expr"])
     }
-    metrics = LabelMetrics("actor")
+    metrics = TrackerMetrics("actor")
     counters = (metrics.frames, metrics.tracks, metrics.seconds, metrics.videos)
-    assert shown == {f"{each.info['name']}_total" for each in counters} | {metrics.open_videos.info["name"]}
+    assert shown == {f"{counter.info['name']}_total" for counter in counters} | {metrics.open_videos.info["name"]}
     places = [(panel["id"], panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in dashboard["panels"]]
     assert len({place[0] for place in places}) == len({place[1:] for place in places}) == len(places)

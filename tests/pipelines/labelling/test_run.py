@@ -1,6 +1,5 @@
 import json
 import os
-import pickle
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 from pycocotools import mask as coco
@@ -20,7 +20,8 @@ from openvis_model.association import AssociationConfig
 from openvis_model.video_tracker import VideoTrackerConfig
 from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.labelling.config import LabelConfig
-from pipelines.labelling.decode_stage import Decode, Plan
+from pipelines.labelling.decode_operator import Decode, Plan
+from pipelines.labelling.rows import SegmentRow
 from pipelines.labelling.run import LabelSummary, label_videos
 from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.files import write_split
@@ -142,9 +143,9 @@ def test_the_videos_really_are_cut(shapes: Path) -> None:
     """The videos of the test above really are cut, or it would compare the same with the same."""
     counts = []
     for limit in (8, 32, None):
-        video = {"video_id": "v", "uri": str(shapes / "videos" / "0.mp4"), "version": ""}
-        rows = Plan(Sampling(), limit, DownloadCache(), Limits())(video)
-        counts.append([len(pickle.loads(row["segment"]).frames) for row in rows])
+        video = pa.table({"video_id": ["v"], "uri": [str(shapes / "videos" / "0.mp4")], "version": [""]})
+        tables = Plan(Sampling(), limit, DownloadCache(), Limits())(video)
+        counts.append([len(row.kept_frame) for table in tables for row in SegmentRow.from_table(table)])
     assert counts == [[8] * 5, [32, 8], [40]]
 
 
@@ -182,10 +183,10 @@ def test_what_is_labelled_is_not_labelled_again(labelled: Path, shapes: Path, tm
         label(shapes, output, stride=4)
 
 
-def test_overwriting_goes_on_where_it_was(
+def test_overwriting_resumes_where_it_stopped(
     labelled: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As also a run does that takes its videos on in several chunks."""
+    """Also in a run that labels its videos in several chunks."""
     output = tmp_path / "copy"
     monkeypatch.setattr("pipelines.labelling.run.CHUNK", 1)
     shutil.copytree(labelled, output)
@@ -200,7 +201,7 @@ def test_overwriting_goes_on_where_it_was(
     assert last["passes"] == [None, None]
     results = Results(Storage(str(output)))
     listed = results.listed(results.parts())
-    assert sum(videos.num_rows for videos in listed) == 3  # of what was replaced, nothing is left
+    assert sum(videos.num_rows for videos in listed) == 3  # nothing of the replaced videos is left
 
 
 def test_an_output_that_another_run_writes_to_is_left_alone(shapes: Path, tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ def test_an_output_that_another_run_writes_to_is_left_alone(shapes: Path, tmp_pa
 
 
 def test_a_manifest_names_videos(shapes: Path, tmp_path: Path) -> None:
-    """What failed is tried again if that is wanted; an id that stands for another file is told."""
+    """Failed videos are tried again on request; an id that names another file now is an error."""
     manifest, output = tmp_path / "videos.csv", tmp_path / "out"
     source = {"input": str(manifest), "stride": 16}
     shutil.copy(shapes / "videos" / "0.mp4", tmp_path / "a.mp4")
@@ -234,7 +235,7 @@ def test_a_manifest_names_videos(shapes: Path, tmp_path: Path) -> None:
         label(shapes, output, **source)
 
 
-def test_what_breaks_the_run_is_no_bad_input(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_code_is_not_bad_input(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.labelling.pipeline.Decode", Broken)
     with pytest.raises(
         RuntimeError, match="the run broke off, ValueError: unforeseen; what is committed stays, run it again"
@@ -248,13 +249,13 @@ def test_what_breaks_the_run_is_no_bad_input(shapes: Path, tmp_path: Path, monke
 
 
 class Broken(Decode):
-    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def __call__(self, segments: pa.Table) -> Iterator[pa.Table]:
         raise ValueError("unforeseen")
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    """The driver is told to end half-way; the next run keeps what was committed and does the rest, once."""
+def test_an_interrupted_run_resumes_where_it_stopped(tmp_path: Path) -> None:
+    """The driver gets SIGTERM half-way; the next run keeps what was committed and labels the rest, once."""
     split = write_split(tmp_path, "valid", 8, 0, SceneConfig(frames=16)).path
     output = tmp_path / "labels"
     temporary = Path(tempfile.mkdtemp(prefix="ov-"))  # Ray's sockets need a short path
@@ -311,7 +312,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_bad_input_is_refused_before_anything_starts(
     shapes: Path, tmp_path: Path, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.labelling.run.LabelRun", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr("pipelines.labelling.run.Passes", lambda *_: pytest.fail("started"))
     with pytest.raises(ValueError, match=message):
         label(shapes, **{"output": tmp_path} | options)
 

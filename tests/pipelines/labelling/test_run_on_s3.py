@@ -1,4 +1,4 @@
-"""The labelling pipeline with everything on S3, through a network that fails now and then."""
+"""The labelling pipeline with everything on S3, over a network that fails now and then."""
 
 import shutil
 import tempfile
@@ -34,7 +34,7 @@ TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0),
 
 @pytest.fixture
 def cluster(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Ray, whose workers have the environment of this moment; returns their folder for temporary files."""
+    """Starts Ray, whose workers inherit the proxy's environment; returns their folder for temporary files."""
     folder = Path(tempfile.mkdtemp(prefix="ov-"))  # Ray's sockets need a short path
     monkeypatch.setenv("TMPDIR", str(folder))
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
@@ -44,19 +44,19 @@ def cluster(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def tables(output: str) -> dict[str, list[dict[str, Any]]]:
-    """What is the same wherever videos and tables are, in the order of the videos' numbers."""
+    """Returns what does not depend on where videos and tables are, sorted by the videos' numbers."""
     videos = sorted(read_videos(output).to_pylist(), key=lambda row: Path(row["uri"]).name)
     number = {row["video_id"]: i for i, row in enumerate(videos)}
-    found = {"videos": videos}
+    labelled = {"videos": videos}
     for name, table in (("tracks", read_tracks(output)), ("masks", read_masks(output))):
         rows = table.to_pylist()
-        found[name] = sorted(rows, key=lambda row: (number[row["video_id"]], row["track_id"], row.get("frame", 0)))
-    for rows in found.values():
+        labelled[name] = sorted(rows, key=lambda row: (number[row["video_id"]], row["track_id"], row.get("frame", 0)))
+    for rows in labelled.values():
         for row in rows:
             row["video_id"] = number[row["video_id"]]
             for own in ("uri", "model_s", "tracker_s"):
                 row.pop(own, None)
-    return found
+    return labelled
 
 
 def test_tables_on_s3_are_those_of_local_videos(
@@ -92,7 +92,7 @@ def test_tables_on_s3_are_those_of_local_videos(
     assert tables(remote.output) == tables(local.output)
     uris = {row["uri"] for row in read_videos(remote.output).to_pylist()}
     assert uris == {f"{bucket}/in/{key}" for key in (*KEYS, "junk.mp4")}
-    written = [found.uri.removeprefix(f"{bucket}/out/").partition("/")[0] for found in s3.list_objects(f"{bucket}/out")]
+    written = [entry.uri.removeprefix(f"{bucket}/out/").partition("/")[0] for entry in s3.list_objects(f"{bucket}/out")]
     assert sorted(written) == sorted(["lease.json", "runs", *(["videos", "tracks", "masks"] * 2)])
     (cache,) = cluster.glob("openvis-downloads-*")
     assert len([entry for entry in cache.iterdir() if entry.is_dir()]) == 4
@@ -110,10 +110,12 @@ def test_tables_on_s3_are_those_of_local_videos(
 
     names = "".join(f"{category.name}\n" for category in CATEGORIES[1::5]).encode()
     (tmp_path / "new.txt").write_bytes(names)
-    here, there = str(tmp_path / "new"), f"{bucket}/new"
-    relabel(RelabelConfig(labels=local.output, output=here, vocabulary=str(tmp_path / "new.txt")))
+    relabelled, relabelled_on_s3 = str(tmp_path / "new"), f"{bucket}/new"
+    relabel(RelabelConfig(labels=local.output, output=relabelled, vocabulary=str(tmp_path / "new.txt")))
     new_names = put(f"{bucket}/new.txt", names)
-    relabel(RelabelConfig(labels=remote.output, output=there, vocabulary=new_names, checkpoint=remote.checkpoint))
-    assert tables(there) == tables(here) != tables(local.output)
-    hits = search(SearchConfig(labels=there, text="red striped star", top=1)).hits
+    relabel(
+        RelabelConfig(labels=remote.output, output=relabelled_on_s3, vocabulary=new_names, checkpoint=remote.checkpoint)
+    )
+    assert tables(relabelled_on_s3) == tables(relabelled) != tables(local.output)
+    hits = search(SearchConfig(labels=relabelled_on_s3, text="red striped star", top=1)).hits
     assert [tile.video for tile in pictures(hits)[0]] == [Path(hits[0].uri).name]

@@ -24,8 +24,8 @@ def put(results: Results, part: str, name: str, **values: Any) -> None:
 
 
 def todo(results: Results, *, retry_failed: bool = False, overwrite: bool = False) -> list[str]:
-    found = undone(Worklist(VIDEOS), results, PRINTS, retry_failed=retry_failed, overwrite=overwrite)
-    return [video.video_id for video in found]
+    videos = undone(Worklist(VIDEOS), results, PRINTS, retry_failed=retry_failed, overwrite=overwrite)
+    return [video.video_id for video in videos]
 
 
 def test_videos_come_back_as_they_were() -> None:
@@ -38,7 +38,7 @@ def test_videos_come_back_as_they_were() -> None:
     listed.close()
 
 
-def test_what_is_done_is_left_out(tmp_path: Path) -> None:
+def test_done_videos_are_left_out(tmp_path: Path) -> None:
     results = Results(Storage(str(tmp_path)))
     assert todo(results) == list("abcdefg")
     put(results, part_name(1), "b")
@@ -56,7 +56,7 @@ def test_what_is_done_is_left_out(tmp_path: Path) -> None:
         ({"uri": "s3://b/z.mp4"}, "has s3://b/z.mp4 under the id 'f', which is now that of s3://b/f.mp4; choose"),
     ],
 )
-def test_what_is_there_otherwise_is_refused_or_replaced(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+def test_other_labels_are_refused_or_replaced(tmp_path: Path, values: dict[str, Any], message: str) -> None:
     results = Results(Storage(str(tmp_path)))
     put(results, part_name(1), "b")
     put(results, part_name(1, 1), "f", **values)

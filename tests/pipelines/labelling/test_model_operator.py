@@ -1,4 +1,4 @@
-import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -6,13 +6,21 @@ import pytest
 import torch
 
 from openvis_model.inst_former import InstFormer
-from pipelines.labelling import model_stage
-from pipelines.labelling.batch import LabelledBatch
-from pipelines.labelling.model_stage import Model
+from pipelines.labelling import model_operator
+from pipelines.labelling.instance_bytes import decode_instances
+from pipelines.labelling.model_operator import Model
+from pipelines.labelling.rows import BatchRow, LabelledRow
 from pipelines.video.plan import VideoInfo
 
 INFO = VideoInfo(frames=2, fps=4.0, width=200, height=150, duration_s=0.5, codec="h264", reader="pyav")
-HEAD = LabelledBatch(video_id="v", uri="/v.mp4", info=INFO, frame=(0, 1), time_s=(0.0, 0.25))
+BATCH = BatchRow(
+    video_id="v",
+    uri="/v.mp4",
+    info=INFO,
+    frame=np.array([0, 1]),
+    time_s=np.array([0.0, 0.25]),
+    frames=np.random.default_rng(0).integers(0, 256, (2, 96, 128, 3), np.uint8),
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,28 +28,25 @@ def model() -> Model:
     return Model(None, device="cpu", actors=1, precision="float32", compile=False, objectness_floor=0.0)
 
 
-def row(head: LabelledBatch, frames: np.ndarray) -> dict[str, Any]:
-    return {"head": [pickle.dumps(head)], "frames": [frames]}
-
-
-def result(rows: dict[str, Any]) -> LabelledBatch:
-    assert rows["video_id"] == ["v"]
-    batch: LabelledBatch = pickle.loads(rows["labelled"][0])
-    return batch
+def label(model: Model, batch: BatchRow) -> LabelledRow:
+    table = model(batch.to_table())
+    assert table.schema == LabelledRow.schema()
+    (row,) = LabelledRow.from_table(table)
+    return row
 
 
 def test_instances_are_those_of_the_model_at_the_size_of_the_video(model: Model) -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (2, 96, 128, 3), np.uint8)
-    labelled = result(model(row(HEAD, frames)))
-    expected = model.model(torch.from_numpy(frames), objectness_floor=0.0, frame_size=(150, 200))
-    found = pickle.loads(labelled.instances)
-    assert len(found) == 2
-    for a, b in zip(found, expected, strict=True):
+    labelled = label(model, BATCH)
+    expected = model.model(torch.from_numpy(BATCH.frames), objectness_floor=0.0, frame_size=(150, 200))
+    frames = decode_instances(labelled.instances)
+    assert len(frames) == 2
+    for a, b in zip(frames, expected, strict=True):
         assert a.masks == b.masks
         assert a.masks.size == (150, 200)
         assert torch.equal(a.instance_tokens, b.instance_tokens)
     assert labelled.model_s > 0
     assert labelled.error is None
+    assert (labelled.frame.tolist(), labelled.time_s.tolist()) == ([0, 1], [0.0, 0.25])
 
 
 def test_a_failure_of_the_model_is_the_videos_error(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,11 +54,11 @@ def test_a_failure_of_the_model_is_the_videos_error(model: Model, monkeypatch: p
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(InstFormer, "forward", fail)
-    labelled = result(model(row(HEAD, np.zeros((2, 96, 128, 3), np.uint8))))
+    labelled = label(model, BATCH)
     assert labelled.error == "model failed on frames from 0: RuntimeError('out of memory')"
 
 
-def test_a_device_that_is_out_of_order_ends_the_process(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_device_ends_the_process(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """After, say, an illegal memory access CUDA refuses all work of a process: no later video may be blamed for it."""
 
     def fail(*_: Any, **__: Any) -> None:
@@ -63,12 +68,15 @@ def test_a_device_that_is_out_of_order_ends_the_process(model: Model, monkeypatc
         raise SystemExit(code)
 
     monkeypatch.setattr(InstFormer, "forward", fail)
-    monkeypatch.setattr(model_stage.os, "_exit", end)
+    monkeypatch.setattr(model_operator.os, "_exit", end)
     with pytest.raises(SystemExit) as stop:
-        model(row(HEAD, np.zeros((2, 96, 128, 3), np.uint8)))
+        label(model, BATCH)
     assert stop.value.code == 1
 
 
 def test_batches_without_frames_pass_through(model: Model) -> None:
-    head = LabelledBatch(video_id="v", uri="/v.mp4", error="not a video file")
-    assert result(model(row(head, np.zeros((0, 1, 1, 3), np.uint8)))) == head
+    empty = BatchRow(video_id="v", uri="/v.mp4", info=INFO, segment=2)
+    for batch in (empty, replace(BATCH, error="not a video file")):
+        labelled = label(model, batch)
+        assert labelled.to_table().equals(batch.to(LabelledRow).to_table())
+        assert (labelled.instances, labelled.model_s) == (b"", 0.0)

@@ -1,0 +1,161 @@
+"""Passes: executions of the labelling pipeline inside a run, watched until they end."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from pipelines.cluster import ELSEWHERE, data_stopped, is_loss, reason
+from pipelines.labelling.config import LabelConfig
+from pipelines.labelling.pipeline import label, start_trackers, write
+from pipelines.labelling.progress import Progress
+from pipelines.labelling.reconcile import PassBrokenError
+from pipelines.labelling.track_sink import Writers
+from pipelines.storage.lease import Lease
+from pipelines.video.sources import Video
+
+_ANSWER_S = 10.0  # for a call to a tracker, which Ray may be restarting
+_COMMIT_S = 600.0  # for putting a part in place
+
+
+class Passes:
+    """The passes of a run.
+
+    Args:
+        config: the job.
+        writers: each tracker actor gets a copy.
+        short_side: the model's working size, pixels.
+        lease: on the output.
+        report: called about once a second with the progress.
+
+    Attributes:
+        outcomes: for each pass the error that ended it, None if it was completed.
+    """
+
+    def __init__(
+        self,
+        config: LabelConfig,
+        writers: Writers,
+        short_side: int,
+        lease: Lease,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self.config = config
+        self.short_side = short_side
+        self.lease = lease
+        self.report = report
+        self.outcomes: list[str | None] = []
+        self._lives: dict[str, Progress] = {}
+        self._writers = ray.put(writers)
+
+    @property
+    def progress(self) -> Progress:
+        """Total over all passes, without work that an actor lost before it was reported."""
+        return sum(self._lives.values(), Progress())
+
+    def run(self, videos: Sequence[Video]) -> None:
+        """Executes one pass.
+
+        Raises:
+            PassBrokenError: Ray lost a process, a machine or an object too often.
+            RuntimeError: the code raised an error, or there was no progress for `stall_s`.
+            ValueError: the output is a folder that some machine does not see.
+            KeyboardInterrupt: after unfinished videos had `grace_s` to be finished.
+        """
+        trackers = start_trackers(self._writers, self.config.trackers)
+        self.outcomes.append(None)
+        written: Future[None] | None = None
+        try:
+            written = write(label(videos, self.config, self.short_side), trackers)
+            self._watch(written, trackers)
+        except BaseException as error:
+            self.outcomes[-1] = str(error) or type(error).__name__
+            raise
+        finally:
+            self._end(trackers)
+            if written:
+                with data_stopped():  # otherwise the abandoned pass's thread would restart Ray
+                    wait([written], timeout=_ANSWER_S)
+
+    def _watch(self, written: Future[None], trackers: list[Any]) -> None:
+        try:
+            self._check_output(trackers)
+            progress, since = self.progress, time.monotonic()
+            while not written.done():
+                wait([written], timeout=1)
+                self.lease.check()
+                with suppress(RayError):  # a commit that fails is repeated
+                    ray.get([tracker.commit.remote(due=True) for tracker in trackers], timeout=_ANSWER_S)
+                self._update_progress(trackers)
+                if self.progress != progress:
+                    progress, since = self.progress, time.monotonic()
+                elif time.monotonic() - since > self.config.stall_s:
+                    raise self._stalled()
+        except KeyboardInterrupt:
+            self._drain(trackers)
+            raise
+        if error := written.exception() or self._commit(trackers):
+            # Ray wraps an error so that it is also an instance of the original class, such as ValueError.
+            if is_loss(error):
+                raise PassBrokenError(reason(error)) from error
+            raise RuntimeError(f"the run broke off, {reason(error)}; what is committed stays, run it again") from error
+
+    def _stalled(self) -> RuntimeError:
+        return RuntimeError(f"no progress for {self.config.stall_s:g} s; {_resources()}")
+
+    def _check_output(self, trackers: list[Any]) -> None:
+        try:
+            visible = ray.get([tracker.sees_output.remote() for tracker in trackers], timeout=self.config.stall_s)
+        except GetTimeoutError as error:
+            raise self._stalled() from error
+        except RayError as error:
+            raise PassBrokenError(reason(error)) from error
+        if not all(visible):
+            raise ValueError(f"output: {self.config.output} {ELSEWHERE}")
+
+    def _update_progress(self, trackers: list[Any]) -> None:
+        with suppress(RayError):
+            self._lives |= dict(ray.get([tracker.progress.remote() for tracker in trackers], timeout=_ANSWER_S))
+            self.report(self.progress)
+
+    def _drain(self, trackers: list[Any]) -> None:
+        """Waits until no video is unfinished, at most `grace_s`."""
+        deadline = time.monotonic() + self.config.grace_s
+        with suppress(RayError, KeyboardInterrupt):
+            while (left := deadline - time.monotonic()) > 0:
+                if not any(ray.get([tracker.drain.remote() for tracker in trackers], timeout=left)):
+                    return
+                time.sleep(0.1)
+
+    def _commit(self, trackers: list[Any]) -> Exception | None:
+        """Commits finished videos; returns the error of a tracker that could not."""
+        failure, deadline = None, time.monotonic() + _COMMIT_S
+        for commit in [tracker.commit.remote() for tracker in trackers]:
+            try:
+                ray.get(commit, timeout=max(0.0, deadline - time.monotonic()))
+            except RayError as error:
+                failure = error
+        return failure
+
+    def _end(self, trackers: list[Any]) -> None:
+        """Commits what is finished, drops what is not, and kills the actors: Ray Data's statistics keep handles."""
+        with suppress(RuntimeError):  # once another run holds the lease, nothing of this one may count
+            self.lease.check()
+            self._commit(trackers)
+        with suppress(OSError):  # stderr may be closed
+            self._update_progress(trackers)
+        for tracker in trackers:
+            with suppress(RayError):
+                ray.get(tracker.close.remote(), timeout=_ANSWER_S)
+            ray.kill(tracker)
+
+
+def _resources() -> str:
+    """Returns what the cluster has, and how much of it is free."""
+    total, free = ray.cluster_resources(), ray.available_resources()  # type: ignore[no-untyped-call]
+    resources = [f"{free.get(name, 0):g} of {total[name]:g} {name}s" for name in ("CPU", "GPU") if name in total]
+    return f"the cluster has {' and '.join(resources)} free; what is committed stays, run it again"

@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipelines.labelling.decode_operator import Decode, Plan
+from pipelines.labelling.rows import BatchRow, SegmentRow
+from pipelines.video.download_cache import DownloadCache
+from pipelines.video.isolation import Limits
+from pipelines.video.plan import Sampling
+from tests.pipelines.conftest import Put
+from tests.pipelines.storage.s3_server import Proxy
+from tests.pipelines.video.clips import H264, cut_off, number, write_clip
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """48 frames of 96 × 128 pixels with a key frame every 8."""
+    return write_clip(tmp_path / "clip.mp4", options=H264)
+
+
+def plan(uri: str, limit: int | None, cache: DownloadCache | None = None) -> list[SegmentRow]:
+    video = pa.table({"video_id": ["v"], "uri": [uri], "version": [""]})
+    tables = list(Plan(Sampling(), limit, cache or DownloadCache(), Limits())(video))
+    assert {table.schema for table in tables} == {SegmentRow.schema()}
+    return [row for table in tables for row in SegmentRow.from_table(table)]
+
+
+def decode(row: SegmentRow, cache: DownloadCache | None = None) -> list[BatchRow]:
+    tables = list(Decode(64, 32, 6, cache or DownloadCache(), Limits())(row.to_table()))
+    assert {table.schema for table in tables} == {BatchRow.schema()}
+    return [row for table in tables for row in BatchRow.from_table(table)]
+
+
+def test_segments_and_batches_know_their_place(clip: Path) -> None:
+    segments = plan(str(clip), 16)
+    assert [row.segment for row in segments] == [0, 1, 2]
+    batches = [row for segment in segments for row in decode(segment)]
+    places = [(row.segment, row.batch, row.last_batch) for row in batches]
+    assert places == [(s, b, b == 2) for s in range(3) for b in range(3)]
+    assert {(row.segments, row.expected_frames, row.video_id, row.error) for row in batches} == {(3, 48, "v", None)}
+    assert [len(row.frames) for row in batches] == [6, 6, 4] * 3
+    assert {row.frames.shape[1:] for row in batches} == {(64, 96, 3)}
+    frames = [
+        (frame, number(image)) for row in batches for frame, image in zip(row.frame.tolist(), row.frames, strict=True)
+    ]
+    assert frames == [(i, i) for i in range(48)]
+    assert batches[-1].time_s.tolist() == pytest.approx([i / 24 for i in range(44, 48)])
+
+
+def test_a_video_that_cannot_be_planned_is_one_row_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "junk.mp4").write_bytes(b"junk" * 99)
+    (row,) = plan(str(tmp_path / "junk.mp4"), None)
+    (batch,) = decode(row)
+    assert (batch.error, batch.info, len(batch.frames)) == ("not a video file", None, 0)
+
+
+def test_a_file_that_disappears_after_planning_is_one_row_with_the_reason(clip: Path) -> None:
+    (row,) = plan(str(clip), None)
+    clip.unlink()
+    (batch,) = decode(row)
+    assert (batch.error, len(batch.frame), len(batch.frames)) == ("file not found", 0, 0)
+
+
+def test_a_segment_without_frames_still_has_a_last_batch(clip: Path, tmp_path: Path) -> None:
+    """Otherwise the tracker would wait for it for ever."""
+    segments = plan(str(clip), 16)
+    half = cut_off(clip, tmp_path / "half.mp4", 0.4)
+    clip.write_bytes(half.read_bytes() + clip.read_bytes()[-1000:])
+    for segment in segments:
+        last = decode(segment)[-1]
+        assert last.last_batch or last.error
+
+
+def test_videos_on_s3_are_opened_in_the_cache(clip: Path, bucket: str, proxy: Proxy, put: Put, tmp_path: Path) -> None:
+    """All segments decode the content that was planned, even after the object changed; it is downloaded once."""
+    uri = put(f"{bucket}/a %+.mp4", clip.read_bytes())
+    cache = DownloadCache(folder=str(tmp_path / "cache"))
+    segments = plan(uri, 16, cache)
+    assert len(segments) == 3
+    put(uri, b"junk")
+    frames = [number(image) for segment in segments for row in decode(segment, cache) for image in row.frames]
+    assert frames == list(range(48))
+    assert proxy.count("GET", "mp4") == 1
+    (batch,) = decode(segments[0], DownloadCache(folder=str(tmp_path / "another")))
+    assert batch.error == "cannot be downloaded: it has changed since it was listed; run again"
+    (row,) = plan(f"{bucket}/gone.mp4", 16, cache)
+    assert row.error == "file not found"

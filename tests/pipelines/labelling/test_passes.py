@@ -1,0 +1,137 @@
+"""Passes of the labelling pipeline in which processes die; `test_run.py` tests the tables of undisturbed ones."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import ray
+
+from openvis_model.association import AssociationConfig
+from openvis_model.video_tracker import VideoTrackerConfig
+from pipelines.archive.tables import Results
+from pipelines.labelling.config import LabelConfig
+from pipelines.labelling.decode_operator import Decode
+from pipelines.labelling.progress import Progress
+from pipelines.labelling.rows import BatchRow, LabelledRow, SegmentRow
+from pipelines.labelling.run import LabelSummary, label_videos
+from pipelines.labelling.video_writer import VideoWriter, VideoWriters
+from pipelines.shapes.files import write_split
+from pipelines.shapes.scenes import SceneConfig
+from pipelines.storage.files import Storage
+from pipelines.video.isolation import isolated
+from pipelines.video.plan import VideoError
+
+TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.55, max_gap=2)
+TIMES = ("model_s", "tracker_s")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos of 12 frames."""
+    return write_split(tmp_path_factory.mktemp("archive"), "novel", 6, 0, SceneConfig(frames=12)).path
+
+
+def label(archive: Path, output: Path, report: Callable[[Progress, int], None] | None = None, **options: Any) -> Any:
+    options = {"input": str(archive / "videos"), "tracker": TRACKER, "batch_size": 4, "part_s": 0.0} | options
+    config = LabelConfig(output=str(output), vocabulary=str(archive / "vocabulary.txt"), **options)
+    return label_videos(config, report or (lambda done, total: None))
+
+
+def tables(output: Path) -> dict[str, list[dict[str, Any]]]:
+    """Returns all rows, sorted, without durations."""
+    tables = {}
+    for name, keys in (
+        ("videos", ["video_id"]),
+        ("tracks", ["video_id", "track_id"]),
+        ("masks", ["video_id", "track_id", "frame"]),
+    ):
+        table = Results(Storage(str(output))).read(name).sort_by([(key, "ascending") for key in keys])
+        tables[name] = table.drop_columns([column for column in TIMES if column in table.column_names]).to_pylist()
+    return tables
+
+
+@pytest.fixture(scope="module")
+def undisturbed(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    output = tmp_path_factory.mktemp("undisturbed")
+    summary: LabelSummary = label(archive, output)
+    assert (summary.ok, summary.failures) == (6, {})
+    return tables(output)
+
+
+class DeadlyWriter(VideoWriter):
+    """Kills its process when the archive's third video begins to be written."""
+
+    def add(self, batch: LabelledRow) -> str | None:
+        if self.uri.endswith("2.mp4") and not batch.error:
+            os._exit(1)
+        return super().add(batch)
+
+
+class DeadlyWriters(VideoWriters):
+    def new(self, video_id: str, uri: str) -> VideoWriter:
+        return DeadlyWriter(video_id, uri, self.tracker, self.fingerprints)
+
+
+@pytest.mark.slow
+def test_a_video_that_kills_its_process_is_given_up(
+    archive: Path, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.labelling.run.VideoWriters", DeadlyWriters)
+    monkeypatch.setattr("pipelines.labelling.pipeline.RESTARTS", 1)
+    summary = label(archive, tmp_path, max_attempts=1)
+    (video,) = [row for row in undisturbed["videos"] if row["uri"].endswith("2.mp4")]
+    assert summary.ok == 5
+    ((name, reason),) = summary.failures.items()
+    assert name == video["video_id"]
+    assert reason.startswith("given up, lost once: ")
+    labelled = tables(tmp_path)
+    assert labelled["masks"] == [row for row in undisturbed["masks"] if row["video_id"] != name]
+    (failed,) = [row for row in labelled["videos"] if row["status"] == "failed"]
+    assert (failed["video_id"], failed["error"]) == (name, reason)
+    again = label(archive, tmp_path)
+    assert (again.ok, again.skipped, again.failures) == (0, 6, {name: reason})
+
+
+class Hanging(Decode):
+    """Hangs with the archive's second video."""
+
+    def __call__(self, segments: pa.Table) -> Iterator[pa.Table]:
+        (row,) = SegmentRow.from_table(segments)
+        if not row.uri.endswith("1.mp4"):
+            yield from super().__call__(segments)
+            return
+        try:
+            with isolated(self.limits) as process:
+                yield from process.run(hang)
+        except VideoError as error:
+            yield row.to(BatchRow, error=str(error)).to_table()
+
+
+def hang() -> Iterator[pa.Table]:
+    time.sleep(600)
+    yield BatchRow(video_id="", uri="").to_table()
+
+
+@pytest.mark.slow
+def test_a_decoder_that_hangs_fails_alone(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.labelling.pipeline.Decode", Hanging)
+    summary = label(archive, tmp_path, decoder_silence_s=3.0)
+    assert (summary.ok, list(summary.failures.values())) == (5, ["its decoder stood still for 3 s"])
+
+
+def test_a_run_without_progress_ends(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"no progress for 0.2 s; the cluster has [\d.]+ of 4 CPUs free"):
+        label(archive, tmp_path, stall_s=0.2)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("StreamingExecutor")]
