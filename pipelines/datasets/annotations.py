@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 
 class Mask(NamedTuple):
@@ -97,6 +97,26 @@ class GroundTruth:
     categories: tuple[Category, ...]
     tracks: tuple[AnnotatedTrack, ...]
     warnings: Mapping[str, int] = field(default_factory=dict)
+
+
+class AnyGroundTruth(Protocol):
+    """What ground truths of all formats have: where they are from, videos and categories."""
+
+    @property
+    def path(self) -> str:
+        """The file."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of its bytes."""
+
+    @property
+    def videos(self) -> tuple[AnnotatedVideo, ...]:
+        """The videos, in the order of the file."""
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        """The categories, in the order of the file."""
 
 
 def read_json(path: str) -> tuple[Any, str]:

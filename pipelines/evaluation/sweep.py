@@ -14,15 +14,14 @@ from pathlib import Path
 
 from openvis_model import __version__
 from openvis_model.association import AssociationConfig
-from openvis_model.video_tracker import VideoTrackerConfig
 from pipelines.archive.tables import SCHEMAS, Results
-from pipelines.datasets import burst_files, ytvis
-from pipelines.datasets.annotations import GroundTruth
+from pipelines.datasets.annotations import AnyGroundTruth
 from pipelines.datasets.benchmark_videos import BenchmarkVideo, category_ids, find_benchmark_videos
-from pipelines.datasets.burst import BurstGroundTruth
+from pipelines.evaluation.benchmarks import BENCHMARKS, Protocol
 from pipelines.evaluation.predictions import read_predictions
 from pipelines.evaluation.report import CellResult, write_report
-from pipelines.evaluation.score import Protocol, Score, score
+from pipelines.evaluation.score import Score, score
+from pipelines.evaluation.tracking import benchmark_tracker
 from pipelines.labelling.config import LabelConfig, Precision
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.run import label_videos
@@ -30,10 +29,6 @@ from pipelines.storage import s3
 from pipelines.storage.files import Storage
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
-
-TOP_K = {"ytvis": 10, "lvvis": 50, "burst": 50, "uvo": 100, "shapes": 10}
-"""Predictions per video in published numbers: Mask2Former-VIS and MinVIS on YouTube-VIS, OV2Seg on LV-VIS and BURST;
-UVO's evaluator takes 100. That of Shapes was fixed before its first result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +50,9 @@ class BenchmarkConfig:
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        if self.protocol not in TOP_K:
+        if self.protocol not in BENCHMARKS:
             raise ValueError(
-                f"{self.name}: protocol: unknown value {self.protocol!r}; choose one of {', '.join(TOP_K)}"
+                f"{self.name}: protocol: unknown value {self.protocol!r}; choose one of {', '.join(BENCHMARKS)}"
             )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"{self.name}: top_k: expected at least 1, got {self.top_k}")
@@ -178,30 +173,27 @@ class _Dataset:
     """
 
     config: BenchmarkConfig
-    ground_truth: GroundTruth | BurstGroundTruth
+    ground_truth: AnyGroundTruth
     ids: dict[str, int]
     videos: list[BenchmarkVideo]
     top_k: int
 
     @classmethod
     def open(cls, config: BenchmarkConfig) -> "_Dataset":
-        reader = burst_files if config.protocol == "burst" else ytvis
+        benchmark = BENCHMARKS[config.protocol]
         try:
-            truth = reader.read_ground_truth(config.ground_truth, strict=False)
+            truth = benchmark.read_ground_truth(config.ground_truth, strict=False)
             videos = find_benchmark_videos(truth.videos, config.videos or str(Path(config.ground_truth).parent))
             ids = category_ids(truth.categories)
         except ValueError as error:
             raise ValueError(f"datasets: {config.name}: {error}") from error
-        top_k = config.top_k or TOP_K[config.protocol]
+        top_k = config.top_k or benchmark.top_k
         return cls(config=config, ground_truth=truth, ids=ids, videos=videos, top_k=top_k)
 
     def write_predictions(self, results: Results, path: Path) -> None:
         """Writes the official file for submissions."""
         tracks = read_predictions(results, self.videos, self.ids, top_k=self.top_k)
-        if isinstance(self.ground_truth, BurstGroundTruth):
-            burst_files.write_tracks(str(path), self.ground_truth, tracks)
-        else:
-            ytvis.write_predictions(path, tracks)
+        BENCHMARKS[self.config.protocol].write_predictions(path, self.ground_truth, tracks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,18 +209,15 @@ class _Cell:
         return f"{self.checkpoint.name},{self.dataset.config.name},{self.ablation.name}"
 
     def label_config(self, config: SweepConfig, folder: Path) -> LabelConfig:
-        """All instances of all frames are kept, and no match is refused: what benchmarks expect."""
+        """The tracker of benchmarks, with every instance that it wants to see."""
+        tracker = benchmark_tracker(self.ablation.association, self.dataset.videos)
         return LabelConfig(
             input=str(folder / "videos.csv"),
             output=str(folder / "labels"),
             vocabulary=str(folder / "vocabulary.txt"),
             checkpoint=self.checkpoint.path,
-            tracker=VideoTrackerConfig(
-                association=replace(self.ablation.association, min_similarity=-1.0),
-                objectness_threshold=0.0,
-                max_gap=max(video.length for video in self.dataset.videos),
-            ),
-            objectness_floor=0.0,
+            tracker=tracker,
+            objectness_floor=tracker.objectness_threshold,
             top=min(self.dataset.top_k, len(self.dataset.ids)),
             retry_failed=True,
             overwrite=True,

@@ -28,7 +28,8 @@ from pipelines.metrics.burst_preparation import (
     with_own_ids,
 )
 from pipelines.metrics.hota import EPSILON, FramePair, HotaSums, box_iou, class_average, hota_sums, mask_iou
-from pipelines.metrics.track_map import NONE, RANGES, TrackMatches, average_precision, match_tracks
+from pipelines.metrics.rules import EMPTY_MEAN
+from pipelines.metrics.track_map import RANGES, TrackMatches, average_precision, match_tracks
 
 _OBJECT = 1  # what everything is in the open world; the lists of categories are still asked for this one
 _COUNTS = ("Dets", "GT_Dets", "IDs", "GT_IDs")
@@ -103,10 +104,10 @@ def open_world(
         parts = _evaluate(sequences, predicted, setup)[_OBJECT]
         detail = HotaSums.pool([part.boxes for part in parts]).summary()
         if not any(len(sequence.objects) for sequence in sequences):
-            detail = dict.fromkeys(detail, NONE)
+            detail = dict.fromkeys(detail, EMPTY_MEAN)
         scores |= {f"open_world/detail/{split}/{name}": value for name, value in detail.items()}
         for name in ("OWTA", "DetRe", "AssA"):
-            scores[f"open_world/{name}/{split}"] = detail[name] * (100 if detail[name] > NONE else 1)
+            scores[f"open_world/{name}/{split}"] = detail[name] * (100 if detail[name] > EMPTY_MEAN else 1)
     return scores
 
 
@@ -260,10 +261,10 @@ def _splits(name: str, values: Mapping[int, float]) -> dict[str, float]:
     common = [value for category, value in values.items() if category in COMMON]
     uncommon = [value for category, value in values.items() if category not in COMMON]
     splits = {"all": list(values.values()), "common": common, "uncommon": uncommon}
-    return {f"{name}/{split}": 100 * float(np.mean(its)) if its else NONE for split, its in splits.items()}
+    return {f"{name}/{split}": 100 * float(np.mean(its)) if its else EMPTY_MEAN for split, its in splits.items()}
 
 
 def _mean(values: Sequence[float] | Float64[np.ndarray, "n"]) -> float:
     """The mean of what there is."""
-    there = [value for value in values if value > NONE]
-    return float(np.mean(there)) if there else NONE
+    there = [value for value in values if value > EMPTY_MEAN]
+    return float(np.mean(there)) if there else EMPTY_MEAN

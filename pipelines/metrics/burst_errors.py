@@ -15,7 +15,8 @@ from pipelines.metrics.burst_preparation import (
     tracks,
 )
 from pipelines.metrics.errors import error_costs
-from pipelines.metrics.track_matching import YTVIS, match_tracks
+from pipelines.metrics.rules import YTVIS
+from pipelines.metrics.track_matching import match_tracks
 
 RULES = replace(YTVIS, max_detections=(1, 10, 1 << 30))  # BURST limits the detections of a frame, not tracks
 

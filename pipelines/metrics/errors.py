@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
-from pipelines.metrics.track_matching import AREAS, THRESHOLDS, ApRules, Matches, match_tracks
+from pipelines.metrics.rules import ApRules
+from pipelines.metrics.track_matching import AREAS, THRESHOLDS, Matches, match_tracks
 from pipelines.metrics.tube_iou import Tubes, followed_share
 from pipelines.metrics.video_ap import average_precision
 

@@ -13,14 +13,14 @@ from jaxtyping import Float64, Int64
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
 from pipelines.metrics.open_vocabulary import match_as_one_ranking
 from pipelines.metrics.resampling import Ranking, draw, rankings, resampled_ap
-from pipelines.metrics.track_matching import SHAPES, match_tracks
+from pipelines.metrics.rules import EMPTY_MEAN, OPEN_VOCABULARY
+from pipelines.metrics.track_matching import match_tracks
 from pipelines.metrics.track_naming import NamedTracks, name_tracks, right_names, share_masks
 
 MACRO = ("AP", "base/AP", "novel/AP")
 NAMES = (*MACRO, "micro/AP", "top1", "agnostic/AP")
 """Numbers of `open_vocabulary` that have intervals."""
 
-_NONE = -1.0  # stands for a mean of nothing
 _ENDS = (2.5, 97.5)  # percentiles
 
 _Weights = Int64[np.ndarray, "R V"]
@@ -61,7 +61,7 @@ def confidence_intervals(
     """
     weights = draw(len(ground_truth.videos), resamples, seed)
     draws = _draws(ground_truth, tracks, names, weights, threads)
-    return {name: _ends(values[values != _NONE]) for name, values in draws.items()}
+    return {name: _ends(values[values != EMPTY_MEAN]) for name, values in draws.items()}
 
 
 def paired_difference(
@@ -94,15 +94,15 @@ def paired_difference(
     videos = len(ground_truth.videos)
     weights = np.concatenate([draw(videos, resamples, seed), np.ones((1, videos), np.int64)])
     a, b = (_draws(ground_truth, its, [name], weights, threads)[name] for its in (tracks_a, tracks_b))
-    if a[-1] == _NONE:
+    if a[-1] == EMPTY_MEAN:
         raise ValueError(f"name: {ground_truth.path} has no objects that {name} is a mean over; choose another number")
-    low, high = _ends((a - b)[:-1][a[:-1] != _NONE])  # where one has no number, neither has the other
+    low, high = _ends((a - b)[:-1][a[:-1] != EMPTY_MEAN])  # where one has no number, neither has the other
     return Difference(float(a[-1] - b[-1]), low, high)
 
 
 def _ends(values: Float64[np.ndarray, "n"]) -> tuple[float, float]:
     if not values.size:
-        return _NONE, _NONE
+        return EMPTY_MEAN, EMPTY_MEAN
     low, high = np.percentile(values, _ENDS).tolist()
     return low, high
 
@@ -116,11 +116,11 @@ def _draws(
     predictions = share_masks(tracks)
     numbers: dict[str, _Draws] = {}
     if set(MACRO) & set(names):
-        matches = list(match_tracks(ground_truth, predictions, SHAPES, threads=threads))
-        numbers |= _macro(ground_truth, rankings(ground_truth, predictions, matches, SHAPES), weights)
+        matches = list(match_tracks(ground_truth, predictions, OPEN_VOCABULARY, threads=threads))
+        numbers |= _macro(ground_truth, rankings(ground_truth, predictions, matches, OPEN_VOCABULARY), weights)
     if "micro/AP" in names:
         _, matches = match_as_one_ranking(ground_truth, predictions, threads=threads)
-        found = rankings(ground_truth, predictions, matches, replace(SHAPES, categories=False))
+        found = rankings(ground_truth, predictions, matches, replace(OPEN_VOCABULARY, categories=False))
         numbers["micro/AP"] = _mean(found.values(), weights)
     if {"top1", "agnostic/AP"} & set(names):
         named = name_tracks(ground_truth, predictions, threads=threads)
@@ -141,9 +141,9 @@ def _mean(its: Iterable[Ranking], weights: _Weights) -> _Draws:
     total, count = np.zeros(len(weights)), np.zeros(len(weights))
     for ranking in its:
         values = resampled_ap(ranking, weights)
-        total += np.where(values == _NONE, 0, values)
-        count += values != _NONE
-    return np.where(count > 0, total / np.maximum(count, 1), _NONE)
+        total += np.where(values == EMPTY_MEAN, 0, values)
+        count += values != EMPTY_MEAN
+    return np.where(count > 0, total / np.maximum(count, 1), EMPTY_MEAN)
 
 
 def _top1(ground_truth: GroundTruth, named: NamedTracks, weights: _Weights) -> _Draws:
@@ -151,4 +151,4 @@ def _top1(ground_truth: GroundTruth, named: NamedTracks, weights: _Weights) -> _
     videos = np.array([places[each.video_id] for each in ground_truth.tracks], np.int64)
     right = right_names(ground_truth, named)
     hits, objects = (weights @ np.bincount(videos[its], minlength=len(places)) for its in (right, named.counted))
-    return np.where(objects > 0, hits / np.maximum(objects, 1), _NONE)
+    return np.where(objects > 0, hits / np.maximum(objects, 1), EMPTY_MEAN)

@@ -11,14 +11,13 @@ from dataclasses import replace
 import numpy as np
 
 from pipelines.datasets.annotations import Category, GroundTruth, PredictedTrack
-from pipelines.metrics.track_matching import SHAPES, Matches, match_tracks
+from pipelines.metrics.rules import EMPTY_MEAN, OPEN_VOCABULARY
+from pipelines.metrics.track_matching import Matches, match_tracks
 from pipelines.metrics.track_naming import NamedTracks, name_tracks, share_masks, top1
 from pipelines.metrics.video_ap import average_precision, video_ap
 
 MIN_TRACKS = 10
 """Tracks of each category that occurs, at least, for a mean over categories to say something."""
-
-_NONE = -1.0  # stands for a mean of nothing
 
 
 def open_vocabulary(
@@ -53,11 +52,11 @@ def open_vocabulary(
     predictions = share_masks(tracks)
     named = name_tracks(ground_truth, predictions, threads=threads)
     everything, matches = match_as_one_ranking(ground_truth, predictions, threads=threads)
-    micro = average_precision(everything, matches, replace(SHAPES, categories=False, partitions=False))
+    micro = average_precision(everything, matches, replace(OPEN_VOCABULARY, categories=False, partitions=False))
     agnostic = average_precision(ground_truth, named.matches, named.rules)
-    oracle = video_ap(ground_truth, _with_true_names(ground_truth, named), SHAPES, threads=threads)
+    oracle = video_ap(ground_truth, _with_true_names(ground_truth, named), OPEN_VOCABULARY, threads=threads)
     return {
-        **video_ap(ground_truth, predictions, SHAPES, threads=threads),
+        **video_ap(ground_truth, predictions, OPEN_VOCABULARY, threads=threads),
         **{f"micro/{name}": micro[name] for name in ("AP", "AP50")},
         **top1(ground_truth, named),
         **{f"agnostic/{name}": agnostic[name] for name in ("AP", "AP50", "AR1", "AR10")},
@@ -81,7 +80,9 @@ def match_as_one_ranking(
     unlisted = {each.category_id for each in predictions} - {category.id for category in ground_truth.categories}
     more = tuple(Category(id=number, name=f"category {number}") for number in sorted(unlisted))
     everything = replace(ground_truth, categories=(*ground_truth.categories, *more))
-    rules = replace(SHAPES, partitions=False, max_detections=(1, 10, max(10, len(predictions))))  # none is left out
+    rules = replace(
+        OPEN_VOCABULARY, partitions=False, max_detections=(1, 10, max(10, len(predictions)))
+    )  # none is left out
     matches = [
         replace(
             part,
@@ -115,14 +116,14 @@ def _permuted(
 ) -> dict[str, float]:
     ids = [category.id for category in ground_truth.categories]
     if len(ids) < 2:
-        return {"permuted/AP": _NONE, "permuted/top1": _NONE}
+        return {"permuted/AP": EMPTY_MEAN, "permuted/top1": EMPTY_MEAN}
     other = derangement(ids, seed)
 
     def renamed(tracks: Sequence[PredictedTrack]) -> list[PredictedTrack]:
         return [replace(each, category_id=other.get(each.category_id, each.category_id)) for each in tracks]
 
     return {
-        "permuted/AP": video_ap(ground_truth, renamed(predictions), SHAPES, threads=threads)["AP"],
+        "permuted/AP": video_ap(ground_truth, renamed(predictions), OPEN_VOCABULARY, threads=threads)["AP"],
         "permuted/top1": top1(ground_truth, replace(named, tracks=renamed(named.tracks)))["top1"],
     }
 
@@ -137,4 +138,4 @@ def _with_true_names(ground_truth: GroundTruth, named: NamedTracks) -> list[Pred
 def _sizes(ground_truth: GroundTruth, named: NamedTracks) -> dict[str, float]:
     its = [each.category_id for each, counts in zip(ground_truth.tracks, named.counted, strict=True) if counts]
     counts = np.unique(np.array(its, np.int64), return_counts=True)[1]
-    return {"categories": float(len(counts)), "min_tracks": float(counts.min()) if counts.size else _NONE}
+    return {"categories": float(len(counts)), "min_tracks": float(counts.min()) if counts.size else EMPTY_MEAN}

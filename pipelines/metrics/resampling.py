@@ -7,10 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
-from pipelines.metrics.track_matching import ApRules, Matches
+from pipelines.metrics.rules import EMPTY_MEAN, ApRules
+from pipelines.metrics.track_matching import Matches
 from pipelines.metrics.video_ap import RECALLS, outcomes
-
-_NONE = -1.0  # stands for a mean of nothing
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,4 +94,4 @@ def resampled_ap(ranking: Ranking, weights: Int64[np.ndarray, "R V"]) -> Float64
         best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
         reached = np.searchsorted(RECALLS, hits / np.maximum(objects, 1)[:, None], side="right")
         total += (best * np.diff(reached, prepend=0)).sum(1) / len(RECALLS)
-    return np.where(objects > 0, total / len(ranking.right), _NONE)
+    return np.where(objects > 0, total / len(ranking.right), EMPTY_MEAN)

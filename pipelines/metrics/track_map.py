@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float64, Int64
 from pipelines.datasets.burst import BurstDetections, BurstSequence
 from pipelines.metrics.burst_preparation import known_categories, tracks
 from pipelines.metrics.hota import EPSILON
+from pipelines.metrics.rules import EMPTY_MEAN
 from pipelines.metrics.tube_iou import Tubes, tube_iou
 
 # Not linspace: the sums drift upwards, so that an IoU of exactly 0.85, 0.9 or 0.95 does not reach its threshold.
@@ -17,7 +18,6 @@ RECALLS = np.linspace(0, 1, 101)
 _AREAS = {"area_s": (0, 32**2), "area_m": (32**2, 96**2), "area_l": (96**2, 1e10)}  # mean pixels of a track's masks
 _LENGTHS = {"time_s": (0, 3), "time_m": (3, 10), "time_l": (10, 1e5)}  # masks of a track
 RANGES = ("all", *_AREAS, *_LENGTHS)
-NONE = -1.0  # nothing to average, as BURST prints it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,7 +91,7 @@ def average_precision(
     tp, fp = (matched & counted).cumsum(2), (~matched & counted).cumsum(2)
     precision = tp / (fp + tp + np.spacing(1))
     precision = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
-    ap, ar = np.full(tp.shape[:2], NONE), np.full(tp.shape[:2], NONE)
+    ap, ar = np.full(tp.shape[:2], EMPTY_MEAN), np.full(tp.shape[:2], EMPTY_MEAN)
     for here in np.ndindex(ap.shape):
         if total := objects[here[0]]:
             recall = tp[here] / total

@@ -15,44 +15,13 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from pipelines.datasets.annotations import AnnotatedTrack, GroundTruth, Mask, PredictedTrack
+from pipelines.metrics.rules import ApRules
 from pipelines.metrics.tube_iou import Tubes, tube_iou
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the IoU; these floats, not k / 20: the ninth is below 0.9
 AREAS = {"all": (0, 1e10), "s": (0, 128**2), "m": (128**2, 256**2), "l": (256**2, 1e10)}  # pixels, ends inside
 
 _CHUNK_MASKS = 10_000  # masks that are worked on at a time, unless one video has more: about 30 MB
-
-
-@dataclass(frozen=True, kw_only=True)
-class ApRules:
-    """How benchmarks differ in what they count.
-
-    Attributes:
-        categories: whether a prediction must have its object's category; otherwise all categories are one.
-        forced_category: this category id replaces that of every prediction; None leaves them.
-        crowd: an object with `crowd` is "ignored", so that predictions matched to it do not count, or "counted" like
-            any other. Either way it can be matched by several predictions.
-        areas: what the file states is taken "as stated" or cut to "whole pixels".
-        partitions: whether there are separate numbers for base and novel categories.
-        max_detections: three limits to the predictions that count, in order of score, per video and category (per video
-            if `categories` is false). Predictions are matched once, with the last of them.
-        strict: whether objects with the id 0 can be found. The official tools mark matches with the object's id and
-            read 0 as none: such an object is taken, but the prediction that took it counts as wrong.
-    """
-
-    categories: bool = True
-    forced_category: int | None = None
-    crowd: Literal["ignored", "counted"] = "ignored"
-    areas: Literal["as stated", "whole pixels"] = "as stated"
-    partitions: bool = False
-    max_detections: tuple[int, int, int] = (1, 10, 100)
-    strict: bool = False
-
-
-YTVIS = ApRules()  # and OVIS: youtubevos/cocoapi, YTVOSeval
-LVVIS = ApRules(crowd="counted", areas="whole pixels", partitions=True)  # haochenheheda/LVVIS, LVVISeval
-UVO = ApRules(categories=False, forced_category=1)  # EvaluationAPI of UVO v1.0, which runs YTVOSeval
-SHAPES = ApRules(partitions=True, strict=True)  # our own: those of YouTube-VIS without their faults
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from pipelines.datasets.annotations import GroundTruth, Mask, PredictedTrack
-from pipelines.metrics.track_matching import SHAPES, THRESHOLDS, ApRules, Matches, match_tracks
+from pipelines.metrics.rules import OPEN_VOCABULARY, ApRules
+from pipelines.metrics.track_matching import THRESHOLDS, Matches, match_tracks
 
 ATTRIBUTES = ("colour", "texture", "shape")
 """What the words of a name say, if all names have three."""
@@ -59,7 +60,7 @@ def name_tracks(ground_truth: GroundTruth, predictions: Sequence[PredictedTrack]
     """
     tracks = _distinct(predictions)
     any_category = min((category.id for category in ground_truth.categories), default=None)
-    rules = replace(SHAPES, categories=False, forced_category=any_category, partitions=False)
+    rules = replace(OPEN_VOCABULARY, categories=False, forced_category=any_category, partitions=False)
     rules = replace(rules, max_detections=(1, 10, max(10, len(tracks))))  # none is left out
     matches = list(match_tracks(ground_truth, tracks, rules, pairs="video", threads=threads))
     counted = np.zeros(len(ground_truth.tracks), bool)

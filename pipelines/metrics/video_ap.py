@@ -9,13 +9,11 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
-from pipelines.metrics.track_matching import AREAS, LVVIS, THRESHOLDS, UVO, YTVIS, ApRules, Matches, match_tracks
-
-__all__ = ["LVVIS", "RECALLS", "UVO", "YTVIS", "ApRules", "average_precision", "outcomes", "video_ap"]
+from pipelines.metrics.rules import EMPTY_MEAN, ApRules
+from pipelines.metrics.track_matching import AREAS, THRESHOLDS, Matches, match_tracks
 
 RECALLS = np.linspace(0, 1, 101)  # of average precision; these floats, not k / 100: recalls often fall exactly on them
 _SIZES = {"s": 1, "m": 2, "l": 3}  # positions of area ranges; 0 is all
-_NONE = -1.0  # stands for a mean of nothing
 
 
 def video_ap(
@@ -108,8 +106,8 @@ def _summary(
 
 
 def _mean(cells: Float64[np.ndarray, "*shape"]) -> float:
-    there = cells[cells > _NONE]
-    return float(there.mean()) if there.size else _NONE
+    there = cells[cells > EMPTY_MEAN]
+    return float(there.mean()) if there.size else EMPTY_MEAN
 
 
 def _cells(
@@ -117,7 +115,7 @@ def _cells(
 ) -> tuple[Float64[np.ndarray, "K A T"], Float64[np.ndarray, "K A T M"]]:
     """Returns average precision and recall per category, area range, IoU threshold (and limit), -1 where absent."""
     K, A, T, M = categories, len(AREAS), len(THRESHOLDS), len(rules.max_detections)
-    precision, recall = np.full((K, A, T), _NONE), np.full((K, A, T, M), _NONE)
+    precision, recall = np.full((K, A, T), EMPTY_MEAN), np.full((K, A, T, M), EMPTY_MEAN)
     positives = np.zeros((A, K), np.int64)
     for each in matches:
         for area in range(A):

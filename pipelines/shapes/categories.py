@@ -6,7 +6,7 @@ All of this is fixed for ever: a model's training and evaluation refer to it by 
 from itertools import product
 from typing import NamedTuple
 
-from pipelines.shapes.outlines import SHAPES
+from pipelines.shapes.outlines import OUTLINES
 
 Rgb = tuple[int, int, int]
 
@@ -51,25 +51,25 @@ class Category(NamedTuple):
         return " ".join(self)
 
 
-CATEGORIES = tuple(Category(*words) for words in product(COLOURS, TEXTURES, SHAPES))
+CATEGORIES = tuple(Category(*words) for words in product(COLOURS, TEXTURES, OUTLINES))
 """In category id order. Ids within the code count from 0, those in annotation files from 1."""
 
-WORDS = (*COLOURS, *TEXTURES, *SHAPES)
+WORDS = (*COLOURS, *TEXTURES, *OUTLINES)
 """Every word that occurs in a category's name."""
 
-BASE_COLOURS, BASE_TEXTURES, BASE_SHAPES = COLOURS[:8], TEXTURES[:4], SHAPES[:15]
+BASE_COLOURS, BASE_TEXTURES, BASE_OUTLINES = COLOURS[:8], TEXTURES[:4], OUTLINES[:15]
 
 
 def _stratum(category: Category) -> int:
     """Deals the categories into 5 strata of 200 in which any two attribute values meet equally often."""
-    return (COLOURS.index(category.colour) + TEXTURES.index(category.texture) + SHAPES.index(category.shape)) % 5
+    return (COLOURS.index(category.colour) + TEXTURES.index(category.texture) + OUTLINES.index(category.shape)) % 5
 
 
 def _base() -> tuple[int, ...]:
     """40 categories, none in stratum 0: every shape 2 or 3 times, every colour 5 times, every texture 9 to 12 times."""
     chosen = []
     for number in range(40):
-        colour, shape = BASE_COLOURS[number % 8], BASE_SHAPES[number % 15]
+        colour, shape = BASE_COLOURS[number % 8], BASE_OUTLINES[number % 15]
         texture = number % 8 + number // 8
         options = (Category(colour, BASE_TEXTURES[(texture + shift) % 4], shape) for shift in range(2))
         chosen.append(CATEGORIES.index(next(option for option in options if _stratum(option))))

@@ -57,7 +57,7 @@ def _cut(whole: Draw, *holes: Draw) -> Draw:
     return lambda x, y: whole(x, y) & ~_join(*holes)(x, y)
 
 
-_OUTLINES: dict[str, Draw] = {
+_DRAWINGS: dict[str, Draw] = {
     # The first 15 occur in base categories, the last 5 in novel ones only.
     "circle": _disc(0, 0, 0.92),
     "square": _box(-0.82, -0.82, 0.82, 0.82),
@@ -94,7 +94,7 @@ _OUTLINES: dict[str, Draw] = {
     ),
 }  # fmt: skip
 
-SHAPES = tuple(_OUTLINES)
+OUTLINES = tuple(_DRAWINGS)
 """Names of the outlines, in the order that category ids are made of."""
 
 
@@ -106,11 +106,11 @@ def distance_map(shape: str) -> Float32[np.ndarray, "64 64"]:
     Euclidean distance transform is taken, so that seams between the parts of a drawing leave no trace.
 
     Args:
-        shape: one of `SHAPES`.
+        shape: one of `OUTLINES`.
     """
     side = _FINE * (MAP_SIDE - 1) + 1
     axis = np.arange(side) * (2 * EXTENT / (side - 1)) - EXTENT
-    inside = _OUTLINES[shape](axis[None, :], axis[:, None])
+    inside = _DRAWINGS[shape](axis[None, :], axis[:, None])
     # A pixel's distance to the other side counts to that side's pixel centres, half a pixel beyond the edge.
     pixels = np.where(inside, 0.5 - _distance(inside), _distance(~inside) - 0.5)
     samples = (pixels * (2 * EXTENT / (side - 1)))[::_FINE, ::_FINE].astype(np.float32)

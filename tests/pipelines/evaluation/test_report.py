@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.evaluation import report
-from pipelines.evaluation.published import ROWS, Protocol, published
+from pipelines.evaluation.benchmarks import Protocol
+from pipelines.evaluation.published import ROWS, published
 from pipelines.evaluation.report import CellResult, write_report
 from pipelines.metrics.errors import KINDS
 

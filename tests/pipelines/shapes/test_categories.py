@@ -3,7 +3,7 @@ from itertools import combinations
 
 from pipelines.shapes import categories as world
 from pipelines.shapes.categories import BASE, CATEGORIES, NOVEL, NOVEL_SHOWN, WORDS
-from pipelines.shapes.outlines import SHAPES
+from pipelines.shapes.outlines import OUTLINES
 
 
 def test_a_thousand_unique_names_of_three_known_words() -> None:
@@ -20,7 +20,7 @@ def test_base_covers_its_attributes_and_no_others() -> None:
     colours, textures, shapes = (Counter(values) for values in zip(*(CATEGORIES[c] for c in BASE), strict=True))
     assert set(colours) == set(world.BASE_COLOURS)
     assert set(textures) == set(world.BASE_TEXTURES)
-    assert set(shapes) == set(world.BASE_SHAPES)
+    assert set(shapes) == set(world.BASE_OUTLINES)
     assert (len(colours), len(textures), len(shapes)) == (8, 4, 15)
     assert set(colours.values()) == {5}
     assert set(shapes.values()) == {2, 3}
@@ -40,7 +40,7 @@ def test_shown_novel_categories_are_balanced() -> None:
     for a, b in combinations(range(3), 2):
         pairs = Counter((CATEGORIES[c][a], CATEGORIES[c][b]) for c in NOVEL_SHOWN)
         assert len(set(pairs.values())) == 1
-    unseen = {*world.COLOURS[8:], *world.TEXTURES[4:], *SHAPES[15:]}
+    unseen = {*world.COLOURS[8:], *world.TEXTURES[4:], *OUTLINES[15:]}
     assert 0.4 < sum(not unseen & {*CATEGORIES[c]} for c in NOVEL_SHOWN) / 200 < 0.6
 
 
