@@ -13,7 +13,7 @@ Predictions are a list of video_id, category_id, score and `segmentations` as co
 import json
 import math
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,6 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from pipelines.datasets import run_lengths
 from pipelines.datasets.annotations import (
     AnnotatedTrack,
     AnnotatedVideo,
@@ -134,42 +133,6 @@ def write_predictions(path_or_file: str | Path | TextIOBase, tracks: Iterable[Pr
         file.write("[]\n" if separator == "[" else "\n]\n")
 
 
-def write_ground_truth(path: str | Path, ground_truth: GroundTruth) -> None:
-    """Writes annotations, so that `read_ground_truth` returns them; the path appears once the file is complete."""
-    videos = {video.id: video for video in ground_truth.videos}
-    document = {
-        "videos": [
-            {"id": video.id, "width": video.width, "height": video.height, "length": video.length}
-            | {"file_names": list(video.file_names)}
-            | {name: value for name in ("video", "fps") if (value := getattr(video, name)) is not None}
-            for video in ground_truth.videos
-        ],
-        "categories": [
-            {"id": category.id, "name": category.name}
-            | ({} if category.partition is None else {"partition": category.partition})
-            for category in ground_truth.categories
-        ],
-        "annotations": [
-            {
-                "id": track.id,
-                "video_id": track.video_id,
-                "category_id": track.category_id,
-                "iscrowd": int(track.crowd),
-                "height": videos[track.video_id].height,
-                "width": videos[track.video_id].width,
-                "length": videos[track.video_id].length,
-                "segmentations": [_plain(mask) for mask in track.masks],
-                "bboxes": _boxes(track.masks),
-                "areas": list(track.areas),
-            }
-            for track in ground_truth.tracks
-        ],
-    }
-    with _open(path) as file:
-        json.dump(document, file, separators=(",", ":"))
-        file.write("\n")
-
-
 @contextmanager
 def _open(path_or_file: str | Path | TextIOBase) -> Iterator[TextIOBase]:
     if not isinstance(path_or_file, str | Path):
@@ -183,11 +146,6 @@ def _open(path_or_file: str | Path | TextIOBase) -> Iterator[TextIOBase]:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _boxes(masks: Sequence[Mask | None]) -> list[list[int] | None]:
-    boxes: list[list[int]] = run_lengths.boxes(run_lengths.read(masks)).tolist()
-    return [None if mask is None else box for mask, box in zip(masks, boxes, strict=True)]
 
 
 def _plain(mask: Mask | None) -> dict[str, Any] | None:
