@@ -13,7 +13,7 @@ Predictions are a list of video_id, category_id, score and `segmentations` as co
 import json
 import math
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -63,29 +63,45 @@ def read_ground_truth(path: str, *, strict: bool, problems: list[str] | None = N
     Raises:
         ValueError: names the file, the video or annotation, the value and what to do.
     """
-    document, sha256 = read_json(path)
-    reader = EntryReader(path, strict, problems)
+    return read_annotations("video", EntryReader(path, strict, problems), _read_video, _read_annotation)
+
+
+def read_annotations(
+    kind: str,
+    reader: EntryReader,
+    read_video: Callable[[EntryReader, int, Any], AnnotatedVideo],
+    read_track: Callable[[EntryReader, int, Any, Mapping[int, AnnotatedVideo], set[int]], AnnotatedTrack],
+) -> GroundTruth:
+    """Reads a document of videos, or images, with categories and annotations.
+
+    Args:
+        kind: "video" or "image", in the words of the format.
+        reader: a reader of the file.
+        read_video: reads a video from its position and entry.
+        read_track: reads an annotation from its position, its entry, the videos by id and the ids of categories.
+    """
+    document, sha256 = read_json(reader.path)
     if not isinstance(document, dict):
-        raise reader.error("the file", f"holds a {type(document).__name__}", "give a file with videos and annotations")
-    videos = reader.read_each(reader.entries(document, "videos"), partial(_read_video, reader))
-    categories = read_categories(reader, document)
-    reader.check_unique("video", (video.id for video in videos))
+        what = f"holds a {type(document).__name__}"
+        raise reader.error("the file", what, f"give a file with {kind}s and annotations")
+    videos = reader.read_each(reader.entries(document, f"{kind}s"), partial(read_video, reader))
+    categories = reader.read_each(reader.entries(document, "categories"), partial(_read_category, reader))
+    reader.check_unique("category", (category.id for category in categories))
+    reader.check_unique(kind, (video.id for video in videos))
     known = {video.id: video for video in videos}, {category.id for category in categories}
     annotations = reader.entries(document, "annotations") if not reader.problems else []
-    tracks = reader.read_each(annotations, lambda i, it: _read_annotation(reader, i, it, *known))
+    tracks = reader.read_each(annotations, lambda position, entry: read_track(reader, position, entry, *known))
     reader.check_unique("annotation", (track.id for track in tracks))
     sound = reader.check_masks([(f"annotation {track.id}", track.masks) for track in tracks])
     tracks = tuple(compress(tracks, sound))
     return GroundTruth(
-        path=path, sha256=sha256, videos=videos, categories=categories, tracks=tracks, warnings=dict(reader.warnings)
+        path=reader.path,
+        sha256=sha256,
+        videos=videos,
+        categories=categories,
+        tracks=tracks,
+        warnings=dict(reader.warnings),
     )
-
-
-def read_categories(reader: EntryReader, document: dict[str, Any]) -> tuple[Category, ...]:
-    """Reads the list of categories, which COCO's files have too."""
-    categories = reader.read_each(reader.entries(document, "categories"), partial(_read_category, reader))
-    reader.check_unique("category", (category.id for category in categories))
-    return categories
 
 
 def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool, categories: bool = True) -> Predictions:
@@ -108,11 +124,11 @@ def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool, cate
     document, sha256 = read_json(path)
     reader = EntryReader(path, strict)
     if not isinstance(document, list) or not document:
-        found = f"holds a {type(document).__name__}" if not isinstance(document, list) else "is an empty list"
-        raise reader.error("the file", found, "give a list with at least one prediction")
+        what = f"holds a {type(document).__name__}" if not isinstance(document, list) else "is an empty list"
+        raise reader.error("the file", what, "give a list with at least one prediction")
     videos = {video.id: video for video in ground_truth.videos}
     known = {category.id for category in ground_truth.categories} if categories else None
-    tracks = tuple(_read_prediction(reader, i, it, videos, known) for i, it in enumerate(document))
+    tracks = tuple(_read_prediction(reader, i, entry, videos, known) for i, entry in enumerate(document))
     reader.check_masks([(f"entry {i}", track.masks) for i, track in enumerate(tracks)])
     return Predictions(tracks=tracks, warnings=dict(reader.warnings), sha256=sha256)
 

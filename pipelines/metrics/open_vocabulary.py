@@ -1,8 +1,8 @@
-"""What a model makes of objects whose names it has never trained on: the protocol of Shapes.
+"""How well a model names objects whose names it has never trained on: the protocol of Shapes.
 
 Average precision per category alone is easily misread: a wrong name costs nothing if nothing in the data set is called
-that. So it stands beside numbers that charge every wrong name, and between controls: names that mean something else,
-which must give nothing, and the names of the objects themselves, which no classifier can beat by much.
+that. So it is reported with numbers that charge every wrong name, and with two controls: names that mean something
+else, which must give nothing, and the names of the objects themselves, which no classifier can beat by much.
 """
 
 from collections.abc import Sequence
@@ -32,8 +32,8 @@ def open_vocabulary(
     top1, matched, …    as `pipelines.metrics.track_naming.top1`
     agnostic/AP, AP50, AR1, AR10    all categories are one; a track counts once, with its best score
     permuted/AP, top1   every name means another category: must be near 0; -1 if there is only one category
-    oracle/AP           every track, once, is of the category of the object that it overlaps most: what is left to lose
-                        is masks and tracking. A track that overlaps none keeps its best name.
+    oracle/AP           every track, once, gets the category of the object that it overlaps most: only masks and
+                        tracking can still cost anything. A track that overlaps none keeps its best name.
     categories          how many have objects
     min_tracks          objects of the category with the fewest
 
@@ -43,8 +43,8 @@ def open_vocabulary(
     Args:
         ground_truth: the objects; categories have partitions, and are numbered from 1 without gaps.
         tracks: the predictions: a track occurs once per name, with the same masks.
-        seed: of the permutation.
-        threads: to work in; the numbers do not depend on it.
+        seed: seed of the permutation.
+        threads: number of threads; the numbers do not depend on it.
 
     Raises:
         ValueError: as `video_ap`.
@@ -80,9 +80,7 @@ def match_as_one_ranking(
     unlisted = {each.category_id for each in predictions} - {category.id for category in ground_truth.categories}
     more = tuple(Category(id=number, name=f"category {number}") for number in sorted(unlisted))
     everything = replace(ground_truth, categories=(*ground_truth.categories, *more))
-    rules = replace(
-        OPEN_VOCABULARY, partitions=False, max_detections=(1, 10, max(10, len(predictions)))
-    )  # none is left out
+    rules = replace(OPEN_VOCABULARY, partitions=False).unlimited(len(predictions))
     matches = [
         replace(
             part,
@@ -136,6 +134,6 @@ def _with_true_names(ground_truth: GroundTruth, named: NamedTracks) -> list[Pred
 
 
 def _sizes(ground_truth: GroundTruth, named: NamedTracks) -> dict[str, float]:
-    its = [each.category_id for each, counts in zip(ground_truth.tracks, named.counted, strict=True) if counts]
-    counts = np.unique(np.array(its, np.int64), return_counts=True)[1]
+    categories = [track.category_id for track, counts in zip(ground_truth.tracks, named.counted, strict=True) if counts]
+    counts = np.unique(np.array(categories, np.int64), return_counts=True)[1]
     return {"categories": float(len(counts)), "min_tracks": float(counts.min()) if counts.size else EMPTY_MEAN}

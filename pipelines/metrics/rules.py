@@ -1,6 +1,6 @@
 """How benchmarks differ in what counts for average precision. Imports nothing heavy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 EMPTY_MEAN = -1.0
@@ -31,6 +31,10 @@ class ApRules:
     partitions: bool = False
     max_detections: tuple[int, int, int] = (1, 10, 100)
     strict: bool = False
+
+    def unlimited(self, predictions: int) -> "ApRules":
+        """Returns rules whose last limit leaves out none of that many predictions."""
+        return replace(self, max_detections=(1, 10, max(10, predictions)))
 
 
 YTVIS = ApRules()  # and OVIS: youtubevos/cocoapi, YTVOSeval

@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from pipelines.datasets.annotations import GroundTruth, Mask, PredictedTrack
-from pipelines.metrics.rules import OPEN_VOCABULARY, ApRules
+from pipelines.metrics.rules import EMPTY_MEAN, OPEN_VOCABULARY, ApRules
 from pipelines.metrics.track_matching import THRESHOLDS, Matches, match_tracks
 
 ATTRIBUTES = ("colour", "texture", "shape")
 """What the words of a name say, if all names have three."""
 
-_NONE = -1  # no object, no track; as a number: nothing to average
+_NONE = -1  # no object, no track
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,7 +28,7 @@ class NamedTracks:
         matches: of `tracks` and objects, as one category.
         rules: that `matches` are by.
         counted: whether an object counts: crowds do not.
-        found: per object that counts the track that stands for it, or -1: a tube IoU of at least 0.5, pairs with the
+        standing: per object that counts the track that stands for it, or -1: a tube IoU of at least 0.5, pairs with the
             largest first, each track for one object at most.
         nearest: per track the object that it overlaps most, of equal ones the first; -1 if it overlaps none.
     """
@@ -37,7 +37,7 @@ class NamedTracks:
     matches: list[Matches]
     rules: ApRules
     counted: Bool[np.ndarray, "N"]
-    found: Int64[np.ndarray, "N"]
+    standing: Int64[np.ndarray, "N"]
     nearest: Int64[np.ndarray, "n"]
 
 
@@ -61,7 +61,7 @@ def name_tracks(ground_truth: GroundTruth, predictions: Sequence[PredictedTrack]
     tracks = _distinct(predictions)
     any_category = min((category.id for category in ground_truth.categories), default=None)
     rules = replace(OPEN_VOCABULARY, categories=False, forced_category=any_category, partitions=False)
-    rules = replace(rules, max_detections=(1, 10, max(10, len(tracks))))  # none is left out
+    rules = rules.unlimited(len(tracks))
     matches = list(match_tracks(ground_truth, tracks, rules, pairs="video", threads=threads))
     counted = np.zeros(len(ground_truth.tracks), bool)
     for part in matches:
@@ -78,7 +78,7 @@ def name_tracks(ground_truth: GroundTruth, predictions: Sequence[PredictedTrack]
         matches=matches,
         rules=rules,
         counted=counted,
-        found=_stand_for(objects[near], predicted[near], ious[near], len(counted)),
+        standing=_stand_for(objects[near], predicted[near], ious[near], len(counted)),
         nearest=nearest,
     )
 
@@ -86,7 +86,7 @@ def name_tracks(ground_truth: GroundTruth, predictions: Sequence[PredictedTrack]
 def right_names(ground_truth: GroundTruth, named: NamedTracks) -> Bool[np.ndarray, "N"]:
     """Returns per object whether a track stands for it whose best name is the object's."""
     names = [each.category_id for each in named.tracks]
-    pairs = zip(ground_truth.tracks, named.found.tolist(), strict=True)
+    pairs = zip(ground_truth.tracks, named.standing.tolist(), strict=True)
     return np.array([row != _NONE and names[row] == each.category_id for each, row in pairs], bool)
 
 
@@ -99,16 +99,16 @@ def top1(ground_truth: GroundTruth, named: NamedTracks) -> dict[str, float]:
     top1/colour     likewise: that word of its best name is right; also texture and shape; if all names have three words
     base/…, novel/… the same, of objects of base and of novel categories
     """
-    right, matched = right_names(ground_truth, named), named.found != _NONE
+    right, matched = right_names(ground_truth, named), named.standing != _NONE
     partitions = {category.id: category.partition or 0 for category in ground_truth.categories}
     novel = np.array([partitions.get(each.category_id, 0) > 1 for each in ground_truth.tracks], bool)
     words = _right_words(ground_truth, named)
     numbers = {}
-    for prefix, its in (("", named.counted), ("base/", named.counted & ~novel), ("novel/", named.counted & novel)):
-        numbers[f"{prefix}top1"] = _share(right[its])
-        numbers[f"{prefix}matched"] = _share(matched[its])
-        numbers[f"{prefix}top1/matched"] = _share(right[its & matched])
-        numbers |= {f"{prefix}top1/{name}": _share(same[its & matched]) for name, same in words.items()}
+    for prefix, chosen in (("", named.counted), ("base/", named.counted & ~novel), ("novel/", named.counted & novel)):
+        numbers[f"{prefix}top1"] = _share(right[chosen])
+        numbers[f"{prefix}matched"] = _share(matched[chosen])
+        numbers[f"{prefix}top1/matched"] = _share(right[chosen & matched])
+        numbers |= {f"{prefix}top1/{name}": _share(same[chosen & matched]) for name, same in words.items()}
     return numbers
 
 
@@ -126,23 +126,23 @@ def _stand_for(
     objects: Int64[np.ndarray, "P"], tracks: Int64[np.ndarray, "P"], ious: Float64[np.ndarray, "P"], count: int
 ) -> Int64[np.ndarray, "N"]:
     """Returns a track per object, from the largest overlap down; of equal ones first objects and tracks first."""
-    found, taken = np.full(count, _NONE), set()
+    tracks_of, taken = np.full(count, _NONE), set()
     for pair in np.lexsort((tracks, objects, -ious)).tolist():
         one, track = int(objects[pair]), int(tracks[pair])
-        if found[one] == _NONE and track not in taken:
-            found[one] = track
+        if tracks_of[one] == _NONE and track not in taken:
+            tracks_of[one] = track
             taken.add(track)
-    return found
+    return tracks_of
 
 
 def _right_words(ground_truth: GroundTruth, named: NamedTracks) -> dict[str, Bool[np.ndarray, "N"]]:
     """Returns per attribute and object whether the best name of its track has that word; nothing without attributes."""
     words = {category.id: category.name.replace("_", " ").split() for category in ground_truth.categories}
-    if any(len(its) != len(ATTRIBUTES) for its in words.values()):
+    if any(len(name) != len(ATTRIBUTES) for name in words.values()):
         return {}
     unknown = [""] * len(ATTRIBUTES)
     guesses = [words.get(each.category_id, unknown) for each in named.tracks]
-    rows = named.found.tolist()
+    rows = named.standing.tolist()
     pairs = [
         (words.get(each.category_id), None if row == _NONE else guesses[row])
         for each, row in zip(ground_truth.tracks, rows, strict=True)
@@ -154,4 +154,4 @@ def _right_words(ground_truth: GroundTruth, named: NamedTracks) -> dict[str, Boo
 
 
 def _share(values: Bool[np.ndarray, "n"]) -> float:
-    return float(values.mean()) if values.size else float(_NONE)
+    return float(values.mean()) if values.size else EMPTY_MEAN
