@@ -165,8 +165,8 @@ def _number(frames: Sequence[Int64[np.ndarray, "_"]]) -> tuple[list[Int64[np.nda
     sizes = [len(ids) for ids in frames]
     ids, numbers = np.unique(np.concatenate([np.zeros(0, np.int64), *frames]), return_inverse=True)
     split = np.split(numbers, np.cumsum(sizes)[:-1]) if sizes else []
-    for frame, ids in enumerate(split):
-        if len(np.unique(ids)) < len(ids):
+    for frame, members in enumerate(split):
+        if len(np.unique(members)) < len(members):
             raise ValueError(f"frame {frame}: ids {frames[frame].tolist()[:20]} occur more than once; give unique ones")
     return split, np.bincount(numbers, minlength=len(ids))
 
