@@ -20,11 +20,11 @@ def read_ground_truth(path: str, *, problems: list[str] | None = None) -> Ground
 
     Args:
         path: the file.
-        problems: if given, takes the errors of single entries, which are then left out, instead of an end at the first.
-            Annotations are looked at once images and categories are sound.
+        problems: list that collects the errors of single entries, which are then left out; None raises the first.
+            Annotations are only checked if images and categories are sound.
 
     Raises:
-        ValueError: names the file, the image or annotation, the value and what to do.
+        ValueError: names the file, the image or annotation, the value and the remedy.
     """
     return read_annotations("image", EntryReader(path, True, problems), _read_image, _read_annotation)
 

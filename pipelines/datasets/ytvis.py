@@ -4,7 +4,7 @@ Ground truths of YouTube-VIS 2019 and 2021, OVIS, LV-VIS (categories have `parti
 
 videos         id, width, height, length, file_names; those of Shapes also `video` and `fps`
 categories     id, name
-annotations    one per track: id, video_id, category_id, iscrowd, and one entry per frame, null where absent, of
+annotations    one per track: id, video_id, category_id, iscrowd, and per frame, null where absent,
                `segmentations` (compressed or plain run lengths, or polygons), `areas` in pixels, `bboxes`
 
 Predictions are a list of video_id, category_id, score and `segmentations` as compressed run lengths.
@@ -40,8 +40,8 @@ class Predictions:
 
     Attributes:
         tracks: in the order of the file.
-        warnings: what is odd about the file but was accepted, and how often.
-        sha256: of its bytes.
+        warnings: oddities that were accepted, and how often each occurs.
+        sha256: hash of its bytes.
     """
 
     tracks: tuple[PredictedTrack, ...]
@@ -54,14 +54,13 @@ def read_ground_truth(path: str, *, strict: bool, problems: list[str] | None = N
 
     Args:
         path: the file.
-        strict: refuses whatever does not fit together. Otherwise only what the official evaluator would stop at, or
-            what it would take for something else, is refused; what it silently accepts is accepted and counted in
-            `GroundTruth.warnings`.
-        problems: if given, takes the errors of single entries, which are then left out, instead of an end at the first.
-            Annotations are looked at once videos and categories are sound.
+        strict: refuses every inconsistency. Otherwise refuses only entries that would stop the official evaluator or
+            that it would misread; the rest is accepted and counted in `GroundTruth.warnings`.
+        problems: list that collects the errors of single entries, which are then left out; None raises the first.
+            Annotations are only checked if videos and categories are sound.
 
     Raises:
-        ValueError: names the file, the video or annotation, the value and what to do.
+        ValueError: names the file, the video or annotation, the value and the remedy.
     """
     return read_annotations("video", EntryReader(path, strict, problems), _read_video, _read_annotation)
 
@@ -112,14 +111,14 @@ def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool, cate
 
     Args:
         path: the file.
-        ground_truth: what the predictions are for.
-        strict: refuses whatever does not fit the ground truth. Otherwise only what the official evaluator would stop at
-            is refused (and scores that are not a number, with which its order would be arbitrary); what it silently
-            accepts is accepted and counted in `Predictions.warnings`.
-        categories: whether a category that the ground truth does not list is odd; False if all are replaced anyway.
+        ground_truth: the ground truth that the predictions are for.
+        strict: refuses everything that does not fit the ground truth. Otherwise refuses only entries that would stop
+            the official evaluator, and NaN scores, which would make its order arbitrary; the rest is accepted and
+            counted in `Predictions.warnings`.
+        categories: whether an unlisted category is an oddity; False if the benchmark replaces all categories.
 
     Raises:
-        ValueError: names the file, the entry, counted from 0, the value and what to do.
+        ValueError: names the file, the entry, counted from 0, the value and the remedy.
     """
     document, sha256 = read_json(path)
     reader = EntryReader(path, strict)
@@ -134,7 +133,7 @@ def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool, cate
 
 
 def write_predictions(path_or_file: str | Path | TextIOBase, tracks: Iterable[PredictedTrack]) -> None:
-    """Writes predictions as the official tools and servers read them; one at a time, so that they need not fit memory.
+    """Writes predictions in the format of the official tools and servers, one at a time to spare memory.
 
     Args:
         path_or_file: a file open for text; or a path, which appears once it is complete.
@@ -203,7 +202,7 @@ def _read_annotation(
 ) -> AnnotatedTrack:
     number = reader.value(f"annotation entry {index}", entry, "id", int)
     where = f"annotation {number}"
-    if number < 1:  # strict rules find it, so that it is never refused
+    if number < 1:  # strict rules find it, so it is never refused
         reader.warnings["annotations with an id below 1: official tools never find the one with the id 0"] += 1
     video_id, category_id = (reader.value(where, entry, name, int) for name in ("video_id", "category_id"))
     for name, value, known in (("video_id", video_id, videos.keys()), ("category_id", category_id, categories)):

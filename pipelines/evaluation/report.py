@@ -1,6 +1,6 @@
-"""What a benchmark sweep found: tables as Parquet, CSV and Markdown, and one page with charts that needs nothing else.
+"""Reports of a benchmark sweep: tables as Parquet, CSV and Markdown, and a self-contained page with charts.
 
-Numbers of different protocols never share a column. In the page, our numbers stand beside those of the OpenVIS paper.
+Numbers of different protocols never share a column. On the page, our numbers stand beside those of the OpenVIS paper.
 """
 
 import io
@@ -41,20 +41,20 @@ _DASH = "–"
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """What a sweep found for one checkpoint, data set and ablation.
+    """The result of one checkpoint on one data set with one ablation.
 
     Attributes:
-        checkpoint: its name in the sweep.
-        dataset: likewise.
-        ablation: likewise.
-        protocol: whose rules the numbers are by.
+        checkpoint: name of the checkpoint in the sweep.
+        dataset: name of the data set in the sweep.
+        ablation: name of the ablation in the sweep.
+        protocol: benchmark whose rules apply.
         top_k: predictions kept per video.
         status: `failed` if there is an error.
         error: why there are no numbers; None if there are.
         numbers: flat names as the scorer gives them: fractions, but percent in BURST's table; -1 for a mean of nothing.
         errors: AP50 lost to each kind of error, fractions.
-        about: what the numbers depend on: sha256 of the ground truth, fingerprint of the model, versions, …
-        seconds: that the cell took.
+        about: everything the numbers depend on: sha256 of the ground truth, fingerprint of the model, versions, …
+        seconds: duration of the cell.
     """
 
     checkpoint: str
@@ -85,9 +85,9 @@ def write_report(results: Sequence[CellResult], folder: Path) -> None:
 
     Tables have a row per cell, in the order of the results, with the main metrics of its protocol: in Parquet and CSV
     as the scorer gives them, in columns named by protocol (`lvvis/novel/AP`), null for -1; in Markdown and in the page
-    in percent, a table per data set, with the ends of 95 % intervals in brackets where a protocol has them. Bold is
-    what is best as shown, so that 31.04 and 31.01 tie. The page has no scripts and loads nothing. Each file appears
-    whole or not at all, and replaces what was there.
+    in percent, a table per data set, with the ends of 95 % intervals in brackets where a protocol has them. The
+    best number as shown is bold, so that 31.04 and 31.01 tie. The page has no scripts and loads nothing. Each file
+    appears whole or not at all, and replaces an earlier one.
 
     Rows of the paper are shown for data sets whose names `published` knows.
 
@@ -121,7 +121,7 @@ def _check(results: Sequence[CellResult]) -> None:
     for cell in results:
         key = (cell.checkpoint, cell.dataset, cell.ablation, cell.protocol)
         if key in seen:
-            raise ValueError(f"results: the cell {', '.join(key)} is there twice; give each its own name")
+            raise ValueError(f"results: the cell {', '.join(key)} occurs twice; give each its own name")
         if unknown := cell.errors.keys() - _ERROR_COLOURS.keys():
             raise ValueError(
                 f"{', '.join(key)}: unknown errors {sorted(unknown)}; expected {', '.join(_ERROR_COLOURS)}"
@@ -161,7 +161,7 @@ def _bytes(write: Callable[[pa.Table, BinaryIO], None], table: pa.Table) -> byte
 
 
 def _groups(results: Sequence[CellResult]) -> dict[tuple[str, Protocol], list[CellResult]]:
-    """Cells whose numbers may share columns: of a data set and protocol."""
+    """Groups cells whose numbers may share columns: those of a data set and protocol."""
     groups: dict[tuple[str, Protocol], list[CellResult]] = {}
     for cell in results:
         groups.setdefault((cell.dataset, cell.protocol), []).append(cell)
@@ -185,7 +185,7 @@ def _markdown_row(cell: CellResult) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, in one line."""
+    """Escapes a text for Markdown, in one line."""
     return re.sub(r"([\\`*<>\[\]|~$&#]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
 
 
@@ -194,7 +194,7 @@ def _texts(cell: CellResult) -> list[str]:
 
 
 def _interval(cell: CellResult, name: str) -> str:
-    """Ends of the 95 % interval, if the number has one."""
+    """Shows the 95 % interval, if the number has one."""
     low, high = (_percent(cell, f"{end}/{name}") for end in ("low", "high"))
     return "" if low is None or high is None else f" ({low:.1f} to {high:.1f})"
 
@@ -234,7 +234,7 @@ def _section(dataset: str, protocol: Protocol, cells: Sequence[CellResult]) -> d
 
 
 def _marked(benchmark: Benchmark, rows: Sequence[Sequence[str]]) -> list[list[tuple[str, bool]]]:
-    """The numbers of each row, and whether no other in the column is higher as shown; of controls none is best."""
+    """Pairs each number with whether no other in its column is higher as shown; controls are never best."""
     values = [[None if text == _DASH else float(text.partition(" ")[0]) for text in row] for row in rows]
     highest = [
         max((value for value in column if value is not None), default=None) for column in zip(*values, strict=True)
@@ -242,20 +242,20 @@ def _marked(benchmark: Benchmark, rows: Sequence[Sequence[str]]) -> list[list[tu
     return [
         [
             (text, value is not None and value == top and name not in benchmark.controls)
-            for name, text, value, top in zip(benchmark.columns, row, its, highest, strict=True)
+            for name, text, value, top in zip(benchmark.columns, row, parsed, highest, strict=True)
         ]
-        for row, its in zip(rows, values, strict=True)
+        for row, parsed in zip(rows, values, strict=True)
     ]
 
 
 def _points(cell: CellResult) -> tuple[float | None, ...]:
-    """AP50 lost to each kind of error, percentage points."""
+    """Returns the AP50 lost to each kind of error, percentage points."""
     values = (_value(cell.errors, kind) for kind in _ERROR_COLOURS)
     return tuple(None if value is None else 100 * value for value in values)
 
 
 def _charts(dataset: str, benchmark: Benchmark, cells: Sequence[CellResult]) -> list[tuple[str, Markup]]:
-    """Titles and drawings."""
+    """Returns titles and drawings."""
 
     def rows(*names: str) -> list[ChartRow]:
         return [_row(cell, tuple(_percent(cell, name) for name in names)) for cell in cells]
@@ -279,7 +279,7 @@ def _row(cell: CellResult, values: tuple[float | None, ...]) -> ChartRow:
 def _beside(
     benchmark: Benchmark, rows: Sequence[PublishedRow], cells: Sequence[CellResult]
 ) -> dict[str, object] | None:
-    """A table of published rows, and of the same numbers of our cells; None without rows."""
+    """Builds a table of published rows and the same numbers of our cells; None without rows."""
     names = [name for name in benchmark.columns if any(name in row.printed for row in rows)]
     if not names:
         return None

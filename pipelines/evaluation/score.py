@@ -1,8 +1,8 @@
 """Scores predictions against a ground truth, by the official rules of a benchmark and by strict ones.
 
-The official numbers are those that the benchmark's own evaluator gives, with whatever it silently accepts. The strict
-ones are what one would want: a track id of 0 is an id like others, and what does not fit together is an error. Of
-Shapes, which is our own, there are strict ones only.
+The official numbers are those of the benchmark's own evaluator, with all that it silently accepts. By strict rules, a
+track id of 0 is an id like any other, and files that do not fit together are an error. Shapes, which is our own, has
+strict rules only.
 """
 
 import json
@@ -19,18 +19,18 @@ from pipelines.storage.files import folder_of
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What an evaluation found.
+    """Scores of a file of predictions.
 
     Attributes:
-        protocol: whose rules.
-        numbers: by the official rules, flat names; fractions, but percent in BURST's table; -1 where nothing was
-            averaged.
-        strict: by strict rules; None if these refuse the files.
-        refusal: why they refuse them.
-        warnings: what the official rules silently accept, and how often it was met.
-        errors: AP50 that is lost to each kind of error, a fraction; of BURST that of its tracks.
-        about: sha256 of both files, version of this package, and what else the numbers depend on.
-        seconds: that it took.
+        protocol: benchmark whose rules apply.
+        numbers: numbers by official rules, with flat names; fractions, but percent in BURST's table; -1 for the mean of
+            nothing.
+        strict: numbers by strict rules; None if these refuse the files.
+        refusal: why strict rules refuse the files.
+        warnings: oddities that the official rules silently accept, and how often each occurs.
+        errors: AP50 lost to each kind of error, a fraction; for BURST the AP50 of its tracks.
+        about: sha256 of both files, version of this package, and whatever else the numbers depend on.
+        seconds: duration of the evaluation.
     """
 
     protocol: Protocol
@@ -43,7 +43,7 @@ class Score:
     seconds: float
 
     def differing(self) -> dict[str, tuple[float, float]]:
-        """Numbers that the two kinds of rules disagree about: official and strict."""
+        """Returns the official and the strict number wherever they differ."""
         strict = self.strict or {}
         return {name: (value, strict[name]) for name, value in self.numbers.items() if strict.get(name, value) != value}
 
@@ -73,10 +73,10 @@ def score(protocol: Protocol, ground_truth: str, predictions: str, *, threads: i
         ground_truth: the file. For BURST `all_classes.json`; `common_classes.json` and `uncommon_classes.json` beside
             it are read for the open world.
         predictions: the file, in the benchmark's format for submissions.
-        threads: to work in; the numbers do not depend on it. BURST's are computed in one, about as fast as in several.
+        threads: number of threads; the numbers do not depend on it. BURST's are computed in one, about as fast.
 
     Raises:
-        ValueError: for files that even the official rules cannot take: names file, entry, value and remedy.
+        ValueError: even the official rules refuse a file; names file, entry, value and remedy.
     """
     if protocol not in BENCHMARKS:
         raise ValueError(f"protocol: unknown value {protocol!r}; choose one of {', '.join(BENCHMARKS)}")

@@ -117,25 +117,25 @@ class SweepConfig:
 def run_sweep(
     config: SweepConfig, report: Callable[[str, Progress, int], None] = lambda cell, done, total: None
 ) -> list[CellResult]:
-    """Runs all cells that have no result yet, and writes the tables and the page anew after each.
+    """Runs all cells without a result, and rewrites the tables and the page after each.
 
-    A cell that fails does not stop the others. Run again after any interruption, it goes on where it was; cells that
-    failed are tried again.
+    A cell that fails does not stop the others. A sweep that is run again resumes where it stopped and retries the cells
+    that failed.
 
     Args:
         config: the sweep.
-        report: called about once a second with the cell's name, its progress and its number of videos.
+        report: called about once a second with the name of the cell, its progress and its number of videos.
 
     Returns:
         One result per cell.
 
     Raises:
-        ValueError: before anything heavy starts, for data sets or an output that cannot be used.
+        ValueError: a data set, a checkpoint or the output is unusable; raised before anything heavy starts.
     """
     for checkpoint in config.checkpoints:
         if checkpoint.path and not (Path(checkpoint.path) / "config.json").is_file():
             raise ValueError(
-                f"checkpoints: {checkpoint.name}: {checkpoint.path} is no checkpoint folder; correct the path"
+                f"checkpoints: {checkpoint.name}: {checkpoint.path} is not a checkpoint folder; correct the path"
             )
     datasets = [_Dataset.open(each) for each in config.datasets]
     if s3.is_s3(config.output):
@@ -162,13 +162,13 @@ _SHARED = ("batch_size", "segment_frames", "precision", "compile", "model_actors
 
 @dataclass(frozen=True, kw_only=True)
 class _Dataset:
-    """A data set that was read.
+    """A data set that is ready to use.
 
     Attributes:
-        config: of the data set.
-        ground_truth: of its protocol's format.
-        ids: of the categories, by name.
-        videos: where they lie.
+        config: options of the data set.
+        ground_truth: the annotations.
+        ids: ids of the categories, by name.
+        videos: the videos and their files.
         top_k: predictions per video.
     """
 
@@ -191,14 +191,14 @@ class _Dataset:
         return cls(config=config, ground_truth=truth, ids=ids, videos=videos, top_k=top_k)
 
     def write_predictions(self, results: Results, path: Path) -> None:
-        """Writes the official file for submissions."""
+        """Writes the file for the benchmark's server."""
         tracks = read_predictions(results, self.videos, self.ids, top_k=self.top_k)
         BENCHMARKS[self.config.protocol].write_predictions(path, self.ground_truth, tracks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Cell:
-    """One combination."""
+    """A checkpoint on a data set, tracked in one way."""
 
     checkpoint: CheckpointConfig
     dataset: _Dataset
@@ -209,7 +209,7 @@ class _Cell:
         return f"{self.checkpoint.name},{self.dataset.config.name},{self.ablation.name}"
 
     def label_config(self, config: SweepConfig, folder: Path) -> LabelConfig:
-        """The tracker of benchmarks, with every instance that it wants to see."""
+        """Returns the options for labelling, which drop no instance before the tracker."""
         tracker = benchmark_tracker(self.ablation.association, self.dataset.videos)
         return LabelConfig(
             input=str(folder / "videos.csv"),
@@ -225,7 +225,7 @@ class _Cell:
         )
 
     def key(self, config: SweepConfig) -> str:
-        """Of all that the numbers depend on; how many processes work is not among it."""
+        """Hashes everything that the numbers depend on; the number of processes is not part of it."""
         checkpoint = self.checkpoint.path and (Path(self.checkpoint.path) / "config.json").read_text()
         settings = [
             __version__,
@@ -238,7 +238,7 @@ class _Cell:
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def read(self, config: SweepConfig, folder: Path) -> CellResult | None:
-        """The result of an earlier run, unless it failed or was for something else."""
+        """Returns the result of an earlier run, unless it failed or had other settings."""
         try:
             stored = json.loads((folder / "result.json").read_text())
             if stored.pop("key") != self.key(config):
@@ -249,12 +249,12 @@ class _Cell:
         return result if result.status == "ok" else None
 
     def run(self, config: SweepConfig, folder: Path, report: Callable[[Progress, int], None]) -> CellResult:
-        """Labels, exports and scores; what goes wrong becomes the cell's error."""
+        """Labels, exports and scores; an exception becomes the error of the cell."""
         start, numbers, errors, about, error = time.monotonic(), {}, {}, {}, None
         try:
             scored = self._score(config, folder, report)
             numbers, errors, about = dict(scored.numbers), dict(scored.errors), dict(scored.about)
-        except Exception as caught:  # a cell that fails never stops the others
+        except Exception as caught:  # a failing cell never stops the others
             error = (isinstance(caught, ValueError | RuntimeError) and str(caught)) or repr(caught)
             with Storage(str(folder)).write("error.txt") as file:
                 file.write(traceback.format_exc().encode())

@@ -1,6 +1,6 @@
-"""The 1,000 categories of Shapes: what they are called and which of them may be trained on.
+"""The 1,000 categories of Shapes: their names, and which of them may be trained on.
 
-All of this is fixed for ever: a model's training and evaluation refer to it by category id.
+None of this may ever change: trainings and evaluations refer to it by category id.
 """
 
 from itertools import product
@@ -12,7 +12,7 @@ Rgb = tuple[int, int, int]
 
 
 class Paint(NamedTuple):
-    """How a colour looks: what it covers areas with, and the shade or tint that its textures are made with."""
+    """A colour: the paint of areas, and the shade or tint of textures."""
 
     main: Rgb
     accent: Rgb
@@ -39,7 +39,7 @@ TEXTURES = ("plain", "striped", "dotted", "bordered", "checkered")
 
 
 class Category(NamedTuple):
-    """What an object is, e.g. a red striped star."""
+    """A kind of object, e.g. a red striped star."""
 
     colour: str
     texture: str
@@ -47,7 +47,7 @@ class Category(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its three words."""
+        """The three words."""
         return " ".join(self)
 
 
@@ -83,4 +83,4 @@ NOVEL = tuple(sorted(set(range(len(CATEGORIES))) - set(BASE)))
 """The other 960."""
 
 NOVEL_SHOWN = tuple(number for number, category in enumerate(CATEGORIES) if _stratum(category) == 0)
-"""The 200 novel categories that videos show: few enough for each of them to get many tracks."""
+"""The 200 novel categories that videos show: few enough for each to get many tracks."""

@@ -30,7 +30,7 @@ Number = int | float
 
 
 def _disc(cx: Number, cy: Number, radius: Number, stretch: Number = 1) -> Draw:
-    """A disc, or an ellipse whose half-axis along x is `stretch` radii."""
+    """Draws a disc, or an ellipse whose half-axis along x is `stretch` radii."""
     return lambda x, y: ((x - cx) / stretch) ** 2 + (y - cy) ** 2 < radius**2
 
 
@@ -95,12 +95,12 @@ _DRAWINGS: dict[str, Draw] = {
 }  # fmt: skip
 
 OUTLINES = tuple(_DRAWINGS)
-"""Names of the outlines, in the order that category ids are made of."""
+"""Names of the outlines, in the order of category ids."""
 
 
 @cache
 def distance_map(shape: str) -> Float32[np.ndarray, "64 64"]:
-    """Signed distance to an outline in object coordinates, negative inside; sample [row, column] is at y, x.
+    """Returns signed distances to an outline in object coordinates, negative inside; sample [row, column] is at y, x.
 
     The first and last sample of an axis lie at -EXTENT and EXTENT. The outline is drawn as pixels and its exact
     Euclidean distance transform is taken, so that seams between the parts of a drawing leave no trace.
@@ -119,6 +119,6 @@ def distance_map(shape: str) -> Float32[np.ndarray, "64 64"]:
 
 
 def _distance(area: Area) -> Float64[np.ndarray, "h w"]:
-    """Distance of each pixel of `area` to the nearest one outside of it, pixels; 0 outside."""
+    """Returns the distance of each pixel of `area` to the nearest pixel outside, in pixels; 0 outside."""
     distances: np.ndarray = ndimage.distance_transform_edt(area)
     return distances
