@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from openvis_model.association import AssociationConfig
 from pipelines.datasets import ytvis
-from pipelines.evaluation.report import CellResult
+from pipelines.evaluation.benchmarks import BENCHMARKS
+from pipelines.evaluation.report import CellResult, show_number
 from pipelines.evaluation.sweep import AblationConfig, BenchmarkConfig, CheckpointConfig, SweepConfig, run_sweep
 from pipelines.labelling.progress import Progress
 from pipelines.metrics.intervals import NAMES, Difference, paired_difference
@@ -200,17 +201,17 @@ def _findings(config: AblationsConfig, cells: dict[str, tuple[Path, CellResult]]
         yield Finding(claim=claim, difference=paired_difference(truth, better, worse, name=claim.number))
 
 
-_COLUMNS = {"AP": "AP", "micro AP": "micro/AP", "top-1": "top1", "AP without names": "agnostic/AP"}
+_COLUMNS = ("AP", "micro/AP", "top1", "agnostic/AP")
 
 
 def _markdown(config: AblationsConfig, results: dict[str, CellResult], findings: Sequence[Finding]) -> str:
+    headings = [BENCHMARKS["shapes"].columns[name] for name in _COLUMNS]
     lines: list[str] = []
     for table in dict.fromkeys(row.table for row in config.rows):
-        lines += [f"### Table {table}", "", f"| | videos | paper, BURST | {' | '.join(_COLUMNS)} |"]
+        lines += [f"### Table {table}", "", f"| | videos | paper, BURST | {' | '.join(headings)} |"]
         lines += ["|" + "---|" * (3 + len(_COLUMNS))]
         for row in (each for each in config.rows if each.table == table):
-            numbers = results[row.name].numbers
-            shown = [_percent(numbers, name) for name in _COLUMNS.values()]
+            shown = [show_number(results[row.name], name) for name in _COLUMNS]
             lines += [f"| {row.name} | {row.dataset} | {row.paper or '–'} | {' | '.join(shown)} |"]
         lines += [""]
     lines += ["### Orderings", "", "| the paper has | better by | 95 % interval | here |", "|---|---|---|---|"]
@@ -219,13 +220,6 @@ def _markdown(config: AblationsConfig, results: dict[str, CellResult], findings:
         ordering = f"{claim.better} > {claim.worse}"
         lines += [f"| {ordering} | {value:+.1f} {claim.number} | {low:+.1f} to {high:+.1f} | {finding.verdict} |"]
     return "\n".join(lines) + "\n"
-
-
-def _percent(numbers: Any, name: str) -> str:
-    value = 100 * numbers[name]
-    if (low := f"low/{name}") not in numbers:
-        return f"{value:.1f}"
-    return f"{value:.1f} ({100 * numbers[low]:.1f} to {100 * numbers[f'high/{name}']:.1f})"
 
 
 def _unique(field: str, names: Sequence[str]) -> Sequence[str]:

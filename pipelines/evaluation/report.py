@@ -190,13 +190,14 @@ def _plain(text: str) -> str:
 
 
 def _texts(cell: CellResult) -> list[str]:
-    return [_shown(_percent(cell, name)) + _interval(cell, name) for name in BENCHMARKS[cell.protocol].columns]
+    return [show_number(cell, name) for name in BENCHMARKS[cell.protocol].columns]
 
 
-def _interval(cell: CellResult, name: str) -> str:
-    """Shows the 95 % interval, if the number has one."""
+def show_number(cell: CellResult, name: str) -> str:
+    """Returns a number in percent, with the ends of its 95 % interval if it has one; a dash for none."""
     low, high = (_percent(cell, f"{end}/{name}") for end in ("low", "high"))
-    return "" if low is None or high is None else f" ({low:.1f} to {high:.1f})"
+    interval = "" if low is None or high is None else f" ({low:.1f} to {high:.1f})"
+    return _shown(_percent(cell, name)) + interval
 
 
 def _percent(cell: CellResult, name: str) -> float | None:

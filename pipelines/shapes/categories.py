@@ -54,9 +54,6 @@ class Category(NamedTuple):
 CATEGORIES = tuple(Category(*words) for words in product(COLOURS, TEXTURES, OUTLINES))
 """In category id order. Ids within the code count from 0, those in annotation files from 1."""
 
-WORDS = (*COLOURS, *TEXTURES, *OUTLINES)
-"""Every word that occurs in a category's name."""
-
 BASE_COLOURS, BASE_TEXTURES, BASE_OUTLINES = COLOURS[:8], TEXTURES[:4], OUTLINES[:15]
 
 
@@ -78,9 +75,6 @@ def _base() -> tuple[int, ...]:
 
 BASE = _base()
 """The 40 category ids that may be trained on."""
-
-NOVEL = tuple(sorted(set(range(len(CATEGORIES))) - set(BASE)))
-"""The other 960."""
 
 NOVEL_SHOWN = tuple(number for number, category in enumerate(CATEGORIES) if _stratum(category) == 0)
 """The 200 novel categories that videos show: few enough for each to get many tracks."""
