@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class Mask(NamedTuple):
@@ -106,6 +106,7 @@ class GroundTruth:
     warnings: Mapping[str, int] = field(default_factory=dict)
 
 
+@runtime_checkable
 class AnyGroundTruth(Protocol):
     """The part that ground truths of all formats share."""
 
