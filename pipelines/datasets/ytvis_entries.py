@@ -134,13 +134,13 @@ class EntryReader:
         Returns whether each of the tracks, given with its place for errors, is sound; if problems are collected, the
         first mask of a track that is not is one.
         """
-        corrupt = find_corrupt([mask for _, its in tracks for mask in its if mask is not None])
+        corrupt = find_corrupt([mask for _, masks in tracks for mask in masks if mask is not None])
         if corrupt is None:
             return [True] * len(tracks)
         if self.problems is not None and len(tracks) > 1:
             return [sound for track in tracks for sound in self.check_masks([track])]
         position, reason = corrupt
-        places = [(where, t) for where, its in tracks for t, mask in enumerate(its) if mask is not None]
+        places = [(where, t) for where, masks in tracks for t, mask in enumerate(masks) if mask is not None]
         self.refuse(self.error("{}, frame {},".format(*places[position]), reason, "write the file again"))
         return [False]
 

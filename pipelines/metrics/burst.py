@@ -99,7 +99,7 @@ def open_world(
     setup = _Setup(categories=frozenset({_OBJECT}), federated=True, masks=False)
     scores: dict[str, float] = {}
     for split, truth in splits.items():
-        sequences = [replace(each, objects=_as_one(each.objects)) for each in map(evaluated, truth.sequences)]
+        sequences = [replace(one, objects=_as_one(one.objects)) for one in map(evaluated, truth.sequences)]
         predicted = [_as_one(limited(rows)) for rows in predictions.aligned(ground_truth, truth).sequences]
         parts = _evaluate(sequences, predicted, setup)[_OBJECT]
         detail = HotaSums.pool([part.boxes for part in parts]).summary()
@@ -254,7 +254,7 @@ def _table(parts: Mapping[int, Sequence[_Part]]) -> dict[str, float]:
     scores |= _splits("AP", dict(zip(parts, tracks["AP_all"].mean(0).tolist(), strict=True)))
     for number, category in enumerate(parts):
         own = {name: hota[category][name] for name in ("HOTA", "DetA", "AssA", "LocA")}
-        own |= {name: float(tracks[name][:, number].mean()) for name in (*(f"AP_{each}" for each in RANGES), "AR_all")}
+        own |= {name: float(tracks[name][:, number].mean()) for name in (*(f"AP_{size}" for size in RANGES), "AR_all")}
         own |= dict(zip(_COUNTS, map(float, counts[category]), strict=True))
         scores |= {f"cat/{category}/{name}": value for name, value in own.items()}
     return scores

@@ -131,7 +131,7 @@ def _draws(
 
 
 def _macro(ground_truth: GroundTruth, ranked: dict[int, Ranking], weights: _Weights) -> dict[str, _Draws]:
-    partitions = [each.partition or 0 for each in sorted(ground_truth.categories, key=lambda each: each.id)]
+    partitions = [one.partition or 0 for one in sorted(ground_truth.categories, key=lambda category: category.id)]
     base, novel = ([one for row, one in ranked.items() if (partitions[row] > 1) == side] for side in (False, True))
     return dict(zip(MACRO, (_mean(some, weights) for some in (ranked.values(), base, novel)), strict=True))
 
@@ -148,7 +148,7 @@ def _mean(ranked: Iterable[Ranking], weights: _Weights) -> _Draws:
 
 def _top1(ground_truth: GroundTruth, named: NamedTracks, weights: _Weights) -> _Draws:
     places = {video.id: place for place, video in enumerate(ground_truth.videos)}
-    videos = np.array([places[each.video_id] for each in ground_truth.tracks], np.int64)
+    videos = np.array([places[track.video_id] for track in ground_truth.tracks], np.int64)
     right = right_names(ground_truth, named)
     hits, objects = (weights @ np.bincount(videos[chosen], minlength=len(places)) for chosen in (right, named.counted))
     return np.where(objects > 0, hits / np.maximum(objects, 1), EMPTY_MEAN)

@@ -77,7 +77,7 @@ def match_as_one_ranking(
     Raises:
         ValueError: as `match_tracks`.
     """
-    unlisted = {each.category_id for each in predictions} - {category.id for category in ground_truth.categories}
+    unlisted = {track.category_id for track in predictions} - {category.id for category in ground_truth.categories}
     more = tuple(Category(id=number, name=f"category {number}") for number in sorted(unlisted))
     everything = replace(ground_truth, categories=(*ground_truth.categories, *more))
     rules = replace(OPEN_VOCABULARY, partitions=False).unlimited(len(predictions))
@@ -118,7 +118,7 @@ def _permuted(
     other = derangement(ids, seed)
 
     def renamed(tracks: Sequence[PredictedTrack]) -> list[PredictedTrack]:
-        return [replace(each, category_id=other.get(each.category_id, each.category_id)) for each in tracks]
+        return [replace(track, category_id=other.get(track.category_id, track.category_id)) for track in tracks]
 
     return {
         "permuted/AP": video_ap(ground_truth, renamed(predictions), OPEN_VOCABULARY, threads=threads)["AP"],
@@ -128,8 +128,8 @@ def _permuted(
 
 def _with_true_names(ground_truth: GroundTruth, named: NamedTracks) -> list[PredictedTrack]:
     return [
-        each if row < 0 else replace(each, category_id=ground_truth.tracks[row].category_id)
-        for each, row in zip(named.tracks, named.nearest.tolist(), strict=True)
+        track if row < 0 else replace(track, category_id=ground_truth.tracks[row].category_id)
+        for track, row in zip(named.tracks, named.nearest.tolist(), strict=True)
     ]
 
 

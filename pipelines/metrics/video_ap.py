@@ -117,16 +117,16 @@ def _cells(
     K, A, T, M = categories, len(AREAS), len(THRESHOLDS), len(rules.max_detections)
     precision, recall = np.full((K, A, T), EMPTY_MEAN), np.full((K, A, T, M), EMPTY_MEAN)
     positives = np.zeros((A, K), np.int64)
-    for each in matches:
+    for part in matches:
         for area in range(A):
-            counted = each.ground_truth_categories[~each.ground_truth_ignored[area]]
+            counted = part.ground_truth_categories[~part.ground_truth_ignored[area]]
             positives[area] += np.bincount(counted, minlength=K)
     if not matches:
         return precision, recall
-    rows = np.concatenate([each.prediction_categories for each in matches])
-    scores, ranks = np.concatenate([each.scores for each in matches]), np.concatenate([m.ranks for m in matches])
+    rows = np.concatenate([part.prediction_categories for part in matches])
+    scores, ranks = (np.concatenate([getattr(part, name) for part in matches]) for name in ("scores", "ranks"))
     ids = np.array([track.id for track in ground_truth.tracks], np.int64)
-    judged = [outcomes(each, ids, rules) for each in matches]
+    judged = [outcomes(part, ids, rules) for part in matches]
     right, wrong = (np.concatenate([outcome[side] for outcome in judged], axis=2) for side in (0, 1))
     # Equal scores keep the order of matches: video id, then rank within the video.
     order = np.lexsort((-scores, rows))
