@@ -13,15 +13,13 @@ from jsonargparse import ArgumentParser, Namespace
 
 from jobs.command import add_files, new_parser, read_options, run_job, start
 from jobs.label import ProgressLine
+from pipelines.evaluation.benchmark import Benchmark
+from pipelines.evaluation.benchmarks import BENCHMARKS, Protocol
 from pipelines.evaluation.report import CellResult
-from pipelines.evaluation.score import Protocol, Score, score
+from pipelines.evaluation.score import Score, score
 from pipelines.evaluation.sweep import SweepConfig, run_sweep
 from pipelines.labelling.progress import Progress
 from pipelines.metrics.errors import KINDS
-from pipelines.metrics.open_vocabulary import MIN_TRACKS
-
-_BURST = ("HOTA", "DetA", "AssA", "AP")
-_SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,23 +85,12 @@ class CellProgress:
 
 def print_score(scored: Score) -> None:
     """Prints the main numbers in percent, what AP50 is lost to, what strict rules make of the files, and warnings."""
-    rules = "our own rules" if scored.protocol == "shapes" else "official rules"
+    benchmark = BENCHMARKS[scored.protocol]
+    rules = "official rules" if benchmark.official else "our own rules"
     print(f"{scored.protocol}, {rules}, {scored.seconds:.1f} s, in percent")
-    if scored.protocol == "shapes":
-        _print_shapes(scored.numbers)
-    elif scored.protocol == "burst":
-        _print_table(
-            ("all", "common", "uncommon"),
-            {
-                f"{task} {name}": [scored.numbers[f"{task}/{name}/{split}"] for split in ("all", "common", "uncommon")]
-                for task, names in (("class_guided", (*_BURST, "mask_HOTA")), ("open_world", ("OWTA", "DetRe", "AssA")))
-                for name in names
-            },
-        )
-    else:
-        kinds = [kind for kind in ("", "base/", "novel/", "with_categories/") if f"{kind}AP" in scored.numbers]
-        rows = {name: [_percent(scored.numbers[f"{kind}{name}"]) for kind in kinds] for name in _SHOWN}
-        _print_table([kind.rstrip("/") or "all" for kind in kinds], rows)
+    _print_table(benchmark, scored.numbers)
+    for line in benchmark.remarks(scored.numbers):
+        print(line)
     print("AP50 lost to " + ", ".join(f"{kind} {100 * scored.errors[kind]:.1f}" for kind in KINDS))
     for warning, times in scored.warnings.items():
         print(f"warning: {times} × {warning}")
@@ -114,42 +101,38 @@ def print_score(scored: Score) -> None:
             print(f"by strict rules {name} is {strict:.6f}, not {official:.6f}")
 
 
-def _print_shapes(numbers: Mapping[str, float]) -> None:
-    """Prints base beside novel, the ends of 95 % intervals of the first column, and how much there is to average."""
-    words = [name for name in ("top1/colour", "top1/texture", "top1/shape") if name in numbers]
-    names = ["AP", "AP50", "AP75", "AR1", "AR10", "micro/AP", "micro/AP50", "top1", "top1/matched", *words, "matched"]
-    names += [f"agnostic/{name}" for name in ("AP", "AP50", "AR1", "AR10")]
-    names += ["oracle/AP", "permuted/AP", "permuted/top1"]
-    kinds = ("", "base/", "novel/", "low/", "high/")
-    rows = {name: [_percent(numbers.get(f"{kind}{name}", -1)) for kind in kinds] for name in names}
-    _print_table(("all", "base", "novel", "95 % from", "to"), rows)
-    categories, fewest = numbers["categories"], numbers["min_tracks"]
-    print(f"{categories:.0f} categories have objects, the rarest {max(0, fewest):.0f}")
-    if fewest < MIN_TRACKS:
-        print(f"warning: not by the protocol, which wants {MIN_TRACKS} objects or more of each category that occurs")
-
-
 def print_results(results: Sequence[CellResult]) -> None:
     """Prints a line per cell."""
     for result in results:
         name = f"{result.checkpoint}, {result.dataset}, {result.ablation}"
         if result.status == "failed":
             print(f"{name}: failed: {result.error}")
-        elif result.protocol == "burst":
-            print(f"{name}: HOTA {result.numbers['class_guided/HOTA/all']:.1f}")
         else:
-            print(f"{name}: AP {_percent(result.numbers['AP']):.1f}, AP50 {_percent(result.numbers['AP50']):.1f}")
+            benchmark = BENCHMARKS[result.protocol]
+            headline = [
+                f"{benchmark.columns.get(number, number)} {_percent(benchmark, result.numbers, number, 1)}"
+                for number in benchmark.headline
+            ]
+            print(f"{name}: {', '.join(headline)}")
 
 
-def _percent(fraction: float) -> float:
-    return fraction if fraction == -1 else 100 * fraction
-
-
-def _print_table(columns: Sequence[str], rows: dict[str, list[float]]) -> None:
+def _print_table(benchmark: Benchmark, numbers: Mapping[str, float]) -> None:
+    """Prints the benchmark's table, without rows and columns that have no numbers."""
+    table = benchmark.table
+    columns = {
+        head: name for head, name in table.columns.items() if any(name.format(row) in numbers for row in table.rows)
+    }
+    rows = [row for row in table.rows if any(name.format(row) in numbers for name in columns.values())]
     width = max(map(len, rows)) + 2
-    print(" " * width + "".join(f"{column:>17}" for column in columns))
-    for name, values in rows.items():
-        print(f"{name:<{width}}" + "".join(f"{'–' if value == -1 else f'{value:.2f}':>17}" for value in values))
+    print(" " * width + "".join(f"{head:>17}" for head in columns))
+    for row in rows:
+        values = [_percent(benchmark, numbers, name.format(row), 2) for name in columns.values()]
+        print(f"{row:<{width}}" + "".join(f"{value:>17}" for value in values))
+
+
+def _percent(benchmark: Benchmark, numbers: Mapping[str, float], name: str, digits: int) -> str:
+    value = benchmark.percent(numbers, name)
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from pipelines.datasets.annotations import GroundTruth, Mask, PredictedTrack
-from pipelines.metrics.track_matching import ApRules
+from pipelines.metrics.rules import ApRules
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)

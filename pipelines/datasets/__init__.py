@@ -1,1 +1,1 @@
-"""Data sets: where annotated videos come from."""
+"""Annotated videos and predictions in the file formats of benchmarks."""

@@ -1,19 +1,19 @@
-"""What annotations and predictions of video instance segmentation hold, whatever file they are from."""
+"""Annotations and predictions of video instance segmentation, independent of the file format."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class Mask(NamedTuple):
     """One mask.
 
     Attributes:
-        height: of its frame, pixels.
-        width: of its frame, pixels.
+        height: height of its frame, pixels.
+        width: width of its frame, pixels.
         counts: COCO compressed run lengths.
     """
 
@@ -24,7 +24,7 @@ class Mask(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Category:
-    """A category; `partition` is that of LV-VIS: 0 and 1 are base categories, 2 and 3 novel ones."""
+    """A category; `partition` as in LV-VIS: 0 and 1 are base categories, 2 and 3 novel ones."""
 
     id: int
     name: str
@@ -33,9 +33,16 @@ class Category:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedVideo:
-    """A video; `file_names` are those of its frames, `video` that of an encoded file with all of them, if there is one.
+    """A video.
 
-    Height and width in pixels, length in frames, fps in frames per second, None if the file does not say.
+    Attributes:
+        id: id in the file.
+        height: pixels.
+        width: pixels.
+        length: number of frames.
+        file_names: image files of the frames.
+        video: encoded file with all frames, if any.
+        fps: frames per second; None if the file does not say.
     """
 
     id: int
@@ -52,10 +59,10 @@ class AnnotatedTrack:
     """An object of a video.
 
     Attributes:
-        id: as in the file.
-        video_id: the video.
-        category_id: what it is.
-        masks: one per frame of the video, None where it is absent.
+        id: id in the file.
+        video_id: id of the video.
+        category_id: id of the category.
+        masks: one per frame of the video, None where the object is absent.
         areas: one per frame in pixels, as the file states them; None where it states none.
         crowd: whether it is a group of objects.
     """
@@ -70,7 +77,7 @@ class AnnotatedTrack:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PredictedTrack:
-    """A prediction; `masks` are one per frame of the video, None where it is absent."""
+    """A prediction; `masks` has one entry per frame of the video, None where the object is absent."""
 
     video_id: int
     category_id: int
@@ -84,11 +91,11 @@ class GroundTruth:
 
     Attributes:
         path: the file.
-        sha256: of its bytes.
+        sha256: hash of its bytes.
         videos: in the order of the file.
         categories: in the order of the file.
         tracks: in the order of the file.
-        warnings: what is odd about the file but was accepted, and how often.
+        warnings: oddities that were accepted, and how often each occurs.
     """
 
     path: str
@@ -99,11 +106,32 @@ class GroundTruth:
     warnings: Mapping[str, int] = field(default_factory=dict)
 
 
+@runtime_checkable
+class AnyGroundTruth(Protocol):
+    """The part that ground truths of all formats share."""
+
+    @property
+    def path(self) -> str:
+        """The file."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of its bytes."""
+
+    @property
+    def videos(self) -> tuple[AnnotatedVideo, ...]:
+        """The videos, in the order of the file."""
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        """The categories, in the order of the file."""
+
+
 def read_json(path: str) -> tuple[Any, str]:
     """Returns the content of a JSON file and the sha256 of its bytes.
 
     Raises:
-        ValueError: names the file, and what is wrong with it: not there, truncated, not JSON.
+        ValueError: the file is missing, truncated or not JSON; names it.
     """
     try:
         data = Path(path).read_bytes()

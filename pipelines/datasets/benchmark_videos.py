@@ -1,4 +1,4 @@
-"""Finds the videos that annotations are about."""
+"""Finds the files of annotated videos."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ from pipelines.video.names import list_images
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkVideo:
-    """A video of a ground truth where it lies.
+    """A video of a ground truth and its file.
 
     Attributes:
-        id: in the ground truth.
+        id: id in the ground truth.
         uri: an encoded file, or a folder of images.
-        positions: of the file's frames among those of the ground truth; frames that are not in it are left out.
-        length: frames in the ground truth.
+        positions: for each frame of the file its position in the ground truth, without frames that are not annotated.
+        length: number of frames in the ground truth.
     """
 
     id: int
@@ -29,7 +29,7 @@ def find_benchmark_videos(videos: Sequence[AnnotatedVideo], folder: str) -> list
     """Finds the videos of a ground truth: an encoded file if it names one, otherwise the folder of its images.
 
     Raises:
-        ValueError: a video or one of its frames is not there: names it and where it should be.
+        ValueError: a video or one of its frames is missing; names it and its path.
     """
     return [_find(video, folder) for video in videos]
 
@@ -38,14 +38,14 @@ def _find(video: AnnotatedVideo, folder: str) -> BenchmarkVideo:
     if video.video is not None:
         uri = os.path.abspath(os.path.join(folder, video.video))
         if not os.path.isfile(uri):
-            raise ValueError(f"videos: {uri} is not there, video {video.id}; give the folder that has it")
+            raise ValueError(f"videos: {uri} is missing, video {video.id}; give the folder that has it")
         return BenchmarkVideo(id=video.id, uri=uri, positions={i: i for i in range(video.length)}, length=video.length)
     parents = {os.path.dirname(name) for name in video.file_names}
     if len(parents) != 1:
         raise ValueError(f"videos: video {video.id} has frames in {len(parents)} folders; they need one of their own")
     uri = os.path.abspath(os.path.join(folder, parents.pop()))
     if not os.path.isdir(uri):
-        raise ValueError(f"videos: {uri} is not there, video {video.id}; give the folder that has it")
+        raise ValueError(f"videos: {uri} is missing, video {video.id}; give the folder that has it")
     images = {name: index for index, name in enumerate(list_images(uri))}
     names = [os.path.basename(name) for name in video.file_names]
     missing = [name for name in names if name not in images]
@@ -56,7 +56,7 @@ def _find(video: AnnotatedVideo, folder: str) -> BenchmarkVideo:
 
 
 def category_ids(categories: Sequence[Category]) -> dict[str, int]:
-    """Category ids by name, as they stand in a vocabulary: underscores are blanks.
+    """Returns category ids by name, as a vocabulary has them: underscores become blanks.
 
     Raises:
         ValueError: two categories have one name, or a name has a comma, which separates synonyms.

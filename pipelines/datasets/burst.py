@@ -1,4 +1,4 @@
-"""BURST (Athar et al., WACV 2023): what its ground truths and results hold.
+"""BURST (Athar et al., WACV 2023): its ground truths and results.
 
 Categories are those of LVIS v0.5, as in TAO. Files are read and written by `pipelines.datasets.burst_files`.
 """
@@ -21,10 +21,10 @@ NOT_EVALUATED = frozenset(
      1184, 1220}
 )
 
-# TAO's categories with `merged`: these are counted as those.
+# TAO's categories with `merged`: a key is counted as its value.
 MERGED = {504: 347, 720: 347, 912: 529, 967: 529, 207: 554, 153: 943, 201: 1175}
 
-# The 78 categories that COCO has too; the list of BURST's evaluation script.
+# The 78 categories that COCO also has; the list of BURST's evaluation script.
 COMMON = frozenset(
     {4, 13, 34, 35, 36, 41, 45, 58, 60, 78, 79, 81, 91, 95, 99, 118, 126, 133, 139, 154, 174, 185, 211, 221, 229,
      235, 237, 276, 299, 347, 371, 382, 392, 428, 429, 452, 475, 480, 502, 544, 579, 621, 625, 642, 699, 714, 717,
@@ -36,13 +36,13 @@ COMMON = frozenset(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BurstDetections:
-    """Masks of a sequence, a row each, frame by frame in the order of the file.
+    """Masks of a sequence, one per row, frame by frame in the order of the file.
 
     Attributes:
         frame: position among the sequence's annotated frames.
-        track_id: unique within a frame.
-        category_id: of the track, or of this mask if the file says so; neither merged nor left out yet.
-        score: 1 in a ground truth, and where predictions have none.
+        track_id: id that is unique within a frame.
+        category_id: category of the track, or of the mask where the file gives one; not merged or filtered yet.
+        score: 1 in a ground truth and for predictions without a score.
         counts: COCO compressed run lengths for the size of the sequence.
     """
 
@@ -56,7 +56,7 @@ class BurstDetections:
         return len(self.counts)
 
     def select(self, rows: Int64[np.ndarray, "m"] | Bool[np.ndarray, "n"]) -> "BurstDetections":
-        """These rows, in this order."""
+        """Returns these rows, in this order."""
         return BurstDetections(
             frame=self.frame[rows],
             track_id=self.track_id[rows],
@@ -74,11 +74,11 @@ class BurstSequence:
         name: split/dataset/seq_name.
         height: pixels.
         width: pixels.
-        image_paths: of its annotated frames.
-        times: the frames' numbers in their file names, by which they are ordered in time.
-        negative: categories that were looked for in the sequence and are not there.
+        image_paths: images of the annotated frames.
+        times: numbers in the frames' file names, which give their order in time.
+        negative: categories that are known to be absent from the sequence.
         not_exhaustive: categories of which not every object is annotated.
-        objects: what is annotated.
+        objects: the annotated masks.
     """
 
     name: str
@@ -97,11 +97,11 @@ class BurstGroundTruth:
 
     Attributes:
         path: the file.
-        sha256: of its bytes.
+        sha256: hash of its bytes.
         split: train, val or test.
         sequences: in the order of the file.
-        categories: as the file names them; scores do not depend on it.
-        warnings: how often something was tolerated, by kind.
+        categories: categories by the names in the file; scores do not depend on the names.
+        warnings: oddities that were accepted, and how often each occurs.
     """
 
     path: str
@@ -113,7 +113,7 @@ class BurstGroundTruth:
 
     @property
     def videos(self) -> tuple[AnnotatedVideo, ...]:
-        """The sequences as videos of their annotated frames: ids from 1, file names split/dataset/seq_name/image."""
+        """The sequences as videos of their annotated frames, with ids from 1."""
         return tuple(
             AnnotatedVideo(
                 id=number,
@@ -128,7 +128,7 @@ class BurstGroundTruth:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BurstPredictions:
-    """A result file: `sequences` are those of the ground truth, `warnings` how often something was tolerated."""
+    """A result file, with detections for each sequence of the ground truth."""
 
     path: str
     sha256: str
@@ -136,12 +136,12 @@ class BurstPredictions:
     warnings: Mapping[str, int]
 
     def aligned(self, old: BurstGroundTruth, new: BurstGroundTruth) -> "BurstPredictions":
-        """The predictions, read for `old`, for the sequences and frames of another ground truth.
+        """Moves predictions that were read for `old` to the sequences and frames of another ground truth.
 
         Raises:
-            ValueError: if the other one has a sequence or a frame that `old` lacks: its predictions were not read.
+            ValueError: `new` has a sequence or a frame that `old` lacks, so its predictions were not read.
         """
-        read = {each.name: (each, rows) for each, rows in zip(old.sequences, self.sequences, strict=True)}
+        read = {sequence.name: (sequence, rows) for sequence, rows in zip(old.sequences, self.sequences, strict=True)}
         moved = []
         for sequence in new.sequences:
             before, rows = read.get(sequence.name, (None, None))

@@ -1,4 +1,4 @@
-"""Entries of BURST's files, checked as they are taken out of it."""
+"""Reads and checks entries of BURST's files."""
 
 import math
 from collections import Counter
@@ -26,14 +26,14 @@ class _Row:
 
 
 class BurstReader:
-    """Takes entries out of a document; knows whose fault it is if they are wrong.
+    """Reads entries of a document; errors name the file.
 
     Args:
-        path: of the file, for errors.
+        path: the file, for errors.
         strict: whether `tolerate` refuses; otherwise it counts.
 
     Attributes:
-        warnings: how often something was tolerated, by kind.
+        warnings: oddities that were accepted, and how often each occurs.
     """
 
     def __init__(self, path: str, strict: bool) -> None:
@@ -44,13 +44,13 @@ class BurstReader:
         raise ValueError(f"{self.path}: {where}: {message}")
 
     def tolerate(self, kind: str, where: str, message: str) -> None:
-        """Refuses or counts what BURST's evaluator accepts."""
+        """Refuses or counts an oddity that BURST's evaluator accepts."""
         if self.strict:
             self.fail(where, message)
         self.warnings[kind] += 1
 
     def get(self, item: Any, key: str, kind: type[_T], where: str) -> _T:
-        """A required value; booleans do not pass as numbers."""
+        """Returns a required value; booleans do not pass as numbers."""
         value = item.get(key) if isinstance(item, dict) else None
         if not isinstance(value, kind) or isinstance(value, bool):
             self.fail(where, f"{key} is {str(value)[:60]!r}; give a {kind.__name__}")
@@ -69,12 +69,12 @@ class BurstReader:
         return tuple(values)
 
     def name(self, item: Any, split: str) -> str:
-        """The name of a sequence: split/dataset/seq_name."""
+        """Returns the name of a sequence: split/dataset/seq_name."""
         dataset, name = (self.get(item, key, str, "a sequence") for key in ("dataset", "seq_name"))
         return f"{split}/{dataset}/{name}"
 
     def categories(self, document: Any) -> tuple[Category, ...]:
-        """What the file says about categories."""
+        """Reads the list of categories."""
         if "categories" not in document:
             self.tolerate("missing_categories", "the file", "has no categories; list their ids and names")
             return ()
@@ -84,7 +84,7 @@ class BurstReader:
         )
 
     def sequence(self, item: Any, split: str) -> BurstSequence:
-        """A sequence of a ground truth."""
+        """Reads a sequence of a ground truth."""
         name = self.name(item, split)
         where = f"sequence {name}"
         height, width = (self.get(item, key, int, where) for key in ("height", "width"))
@@ -104,7 +104,7 @@ class BurstReader:
         )
 
     def _time(self, path: str, where: str) -> int:
-        """The number behind the last "_" of a file name, as BURST's evaluator takes it."""
+        """Returns the number after the last "_" of a file name, as BURST's evaluator does."""
         stem = path.replace(".jpg", "").replace(".png", "").replace("frame", "")
         try:
             return int(stem.rpartition("_")[2])
@@ -112,7 +112,7 @@ class BurstReader:
             self.fail(where, f"frame {path!r} has no number at its end; name frames such as frame0001.jpg")
 
     def predictions(self, items: Sequence[Any], sequence: BurstSequence) -> BurstDetections:
-        """What the file has for a sequence, once, or several times, or not at all."""
+        """Reads the predictions for a sequence, which the file may list once, several times or not at all."""
         where = f"sequence {sequence.name}"
         if not items:
             self.tolerate("missing_sequences", where, "is missing; list it, with empty segmentations")
@@ -132,7 +132,7 @@ class BurstReader:
         return self._table(frames, (sequence.height, sequence.width))
 
     def _rows(self, item: Any, where: str, *, scored: bool) -> Iterator[list[_Row]]:
-        """The masks of each frame of a sequence."""
+        """Yields the masks of each frame of a sequence."""
         paths = self._paths(item, where)
         frames = self.get(item, "segmentations", list, where)
         categories = self.get(item, "track_category_ids", dict, where)
@@ -157,7 +157,7 @@ class BurstReader:
         if not track.isdecimal():
             self.fail(where, "the track is not a number; give numbers from 1")
         if scored and int(track) == 0:
-            self.warnings["track_id_0"] += 1  # strict scores take it for an id, so that it is never refused
+            self.warnings["track_id_0"] += 1  # strict scores count it as an id, so it is never refused
         if not 1 <= category <= CATEGORY_COUNT:
             self.tolerate("unknown_categories", where, f"category is {category}; give LVIS v0.5 ids, 1 to 1230")
         if scored and "score" not in mask:
@@ -170,19 +170,19 @@ class BurstReader:
         return _Row(where=where, track_id=int(track), category_id=category, score=score, counts=counts.encode())
 
     def _table(self, frames: dict[int, list[_Row]], size: tuple[int, int]) -> BurstDetections:
-        """The rows of a sequence as columns, frame by frame, after a check of ids and masks."""
-        for its in frames.values():
+        """Turns the rows of a sequence into columns, frame by frame; checks ids and masks."""
+        for members in frames.values():
             seen: set[int] = set()
-            for row in its:
+            for row in members:
                 if row.track_id in seen:
                     self.fail(row.where, "occurs twice in the frame; give ids that are unique")
                 seen.add(row.track_id)
-        rows = [row for its in frames.values() for row in its]
+        rows = [row for members in frames.values() for row in members]
         areas = self.areas([row.counts for row in rows], size, [row.where for row in rows])
         for empty in np.flatnonzero(areas == 0):
             self.tolerate("masks_without_pixels", rows[empty].where, "the mask has no pixels; leave it out")
         return BurstDetections(
-            frame=np.repeat(np.fromiter(frames, np.int64), [len(its) for its in frames.values()]),
+            frame=np.repeat(np.fromiter(frames, np.int64), [len(members) for members in frames.values()]),
             track_id=np.array([row.track_id for row in rows], np.int64),
             category_id=np.array([row.category_id for row in rows], np.int64),
             score=np.array([row.score for row in rows], np.float64),
@@ -190,8 +190,8 @@ class BurstReader:
         )
 
     def areas(self, counts: Sequence[bytes], size: tuple[int, int], where: Sequence[str]) -> Int64[np.ndarray, "n"]:
-        """Pixels of masks; broken ones and those of another size are refused."""
+        """Returns the pixels of masks; refuses broken ones and those of another size."""
         try:
-            return run_lengths.read([Mask(*size, each) for each in counts]).areas
+            return run_lengths.read([Mask(*size, text) for text in counts]).areas
         except run_lengths.CorruptMaskError as error:
             self.fail(where[error.position], f"rle: {error.reason}; write the file again")

@@ -26,8 +26,7 @@ def read_ground_truth(path: str, *, strict: bool, problems: list[str] | None = N
         path: the file.
         strict: refuses masks without pixels, categories that LVIS v0.5 lacks, and a file that does not name its
             categories, which BURST's evaluator accepts.
-        problems: if given, takes the errors of single sequences, which are then left out, instead of an end at the
-            first.
+        problems: list that collects the errors of single sequences, which are then left out; None raises the first.
 
     Raises:
         ValueError: names file, sequence, frame, track, value and remedy.
@@ -64,8 +63,8 @@ def read_predictions(path: str, ground_truth: BurstGroundTruth, *, strict: bool)
 
     Args:
         path: the file.
-        ground_truth: whose sequences the predictions are for.
-        strict: refuses what BURST's evaluator accepts but no result should have: sequences that the ground truth lacks,
+        ground_truth: the ground truth that the predictions are for.
+        strict: refuses oddities that BURST's evaluator accepts: sequences that the ground truth lacks,
             missing sequences and frames, another frame size, unknown categories, missing scores or ones that are not
             finite, masks without pixels. Otherwise these are counted in `warnings`, and so is track id 0, which the
             evaluator takes for none, in both cases.
@@ -96,7 +95,7 @@ def write_predictions(path: str, ground_truth: BurstGroundTruth, sequences: Sequ
 
     Args:
         path: the file; its folder is made if missing.
-        ground_truth: whose file is read again.
+        ground_truth: the ground truth, whose file is read again.
         sequences: the predictions of each of its sequences.
 
     Raises:
@@ -133,13 +132,13 @@ def write_tracks(path: str, ground_truth: BurstGroundTruth, tracks: Iterable[Pre
 
     Args:
         path: the file; its folder is made if missing.
-        ground_truth: whose file is read again.
-        tracks: their videos are those of `BurstGroundTruth.videos`, with a mask or None per frame. In its sequence,
-            tracks are numbered from 1; a track's score is that of each of its masks.
+        ground_truth: the ground truth, whose file is read again.
+        tracks: tracks in the videos of `BurstGroundTruth.videos`, with a mask or None per frame. Tracks are numbered
+            from 1 in their sequence; each of its masks gets the score of the track.
 
     Raises:
-        ValueError: as `write_predictions`; an unknown video; another number of masks than the video has frames; a mask
-            of another size.
+        ValueError: `write_predictions` refuses the tracks; an unknown video; another number of masks than the video has
+            frames; a mask of another size.
     """
     rows: list[list[tuple[int, int, PredictedTrack, bytes]]] = [[] for _ in ground_truth.sequences]
     numbers = Counter[int]()
@@ -158,7 +157,7 @@ def write_tracks(path: str, ground_truth: BurstGroundTruth, tracks: Iterable[Pre
                 size = f"{mask.height}x{mask.width}"
                 raise ValueError(f"{where}: a mask of {size}; give {sequence.height}x{sequence.width} (height x width)")
             rows[track.video_id - 1].append((frame, numbers[track.video_id], track, mask.counts))
-    write_predictions(path, ground_truth, [_detections(its) for its in rows])
+    write_predictions(path, ground_truth, [_detections(members) for members in rows])
 
 
 def _detections(rows: list[tuple[int, int, PredictedTrack, bytes]]) -> BurstDetections:

@@ -8,11 +8,10 @@ annotations    id, image_id, category_id, iscrowd, area in pixels, and `segmenta
 
 import math
 from collections.abc import Mapping
-from itertools import compress
 from typing import Any
 
-from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, GroundTruth, read_json
-from pipelines.datasets.ytvis import read_categories
+from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, GroundTruth
+from pipelines.datasets.ytvis import read_annotations
 from pipelines.datasets.ytvis_entries import EntryReader
 
 
@@ -21,26 +20,13 @@ def read_ground_truth(path: str, *, problems: list[str] | None = None) -> Ground
 
     Args:
         path: the file.
-        problems: if given, takes the errors of single entries, which are then left out, instead of an end at the first.
-            Annotations are looked at once images and categories are sound.
+        problems: list that collects the errors of single entries, which are then left out; None raises the first.
+            Annotations are only checked if images and categories are sound.
 
     Raises:
-        ValueError: names the file, the image or annotation, the value and what to do.
+        ValueError: names the file, the image or annotation, the value and the remedy.
     """
-    document, sha256 = read_json(path)
-    reader = EntryReader(path, True, problems)
-    if not isinstance(document, dict):
-        raise reader.error("the file", f"holds a {type(document).__name__}", "give a file with images and annotations")
-    images = reader.read_each(reader.entries(document, "images"), lambda i, it: _read_image(reader, i, it))
-    categories = read_categories(reader, document)
-    reader.check_unique("image", (image.id for image in images))
-    known = {image.id: image for image in images}, {category.id for category in categories}
-    annotations = reader.entries(document, "annotations") if not reader.problems else []
-    tracks = reader.read_each(annotations, lambda i, it: _read_annotation(reader, i, it, *known))
-    reader.check_unique("annotation", (track.id for track in tracks))
-    sound = reader.check_masks([(f"annotation {track.id}", track.masks) for track in tracks])
-    tracks = tuple(compress(tracks, sound))
-    return GroundTruth(path=path, sha256=sha256, videos=images, categories=categories, tracks=tracks)
+    return read_annotations("image", EntryReader(path, True, problems), _read_image, _read_annotation)
 
 
 def _read_image(reader: EntryReader, index: int, entry: Any) -> AnnotatedVideo:

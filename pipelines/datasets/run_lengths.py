@@ -1,7 +1,6 @@
 """COCO compressed run lengths, read and intersected for many masks at once; no mask is ever dense.
 
-The only reader of many masks. `openvis_model.rle.run_lengths` reads a single one; here it puts into words what is wrong
-with a mask that the compiled code refuses.
+`openvis_model.rle.run_lengths` reads a single mask; here it words the error for a mask that the compiled code refuses.
 """
 
 import inspect
@@ -16,10 +15,10 @@ from numba import njit
 from openvis_model import rle
 from pipelines.datasets.annotations import Mask
 
-_BATCH = 1 << 13  # masks that are checked at a time, about 20 MB
-_MORE = 48 + 32  # characters from here on say that the number goes on
+_BATCH = 1 << 13  # masks per check, about 20 MB
+_MORE = 48 + 32  # from this character on, the number continues
 _BITS = 35  # of a number: no frame needs more
-# What characters stand for: 5 bits of a number, which are signed in the last one.
+# Values of characters: 5 bits of a number, signed in its last character.
 _DIGITS = np.array([(c - 48 & 31) - (c - 48 & 16) * 2 * (c < _MORE) for c in range(256)], np.int64)
 _ABSENT = Mask(0, 0, b"")
 
@@ -29,8 +28,8 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 def _kernel(function: _Function) -> _Function:
     """Compiles a function at its first call; it lets other threads run, and its machine code is kept on disk.
 
-    While the tests run, their shape checker wraps all functions before decorators see them, and only what is inside can
-    be compiled. Where neither the package's folder nor the user's can be written to, every process compiles anew.
+    While the tests run, their shape checker wraps all functions before decorators see them, and only the inner
+    function can be compiled. Where neither the package's folder nor the user's is writable, every process compiles.
     """
     inner = inspect.unwrap(function)
     try:
@@ -41,7 +40,7 @@ def _kernel(function: _Function) -> _Function:
 
 
 class CorruptMaskError(ValueError):
-    """A mask that is not COCO compressed run lengths of its frame: its position among those given, and the reason."""
+    """A mask is not COCO compressed run lengths of its frame; has its position among the masks, and the reason."""
 
     def __init__(self, position: int, reason: str) -> None:
         super().__init__(f"mask {position}: {reason}")
@@ -49,13 +48,13 @@ class CorruptMaskError(ValueError):
 
 
 class RunLengths(NamedTuple):
-    """n masks, read. Places are pixels counted column by column; runs are of background and foreground in turn.
+    """n decoded masks. Places are pixels counted column by column; runs are of background and foreground in turn.
 
     Attributes:
         sizes: height and width of the frames, pixels; zeros for an absent mask.
         areas: foreground pixels.
-        starts: of each mask its first run's place in `ends`, and behind the last mask the number of runs.
-        ends: of each run, the place behind its last pixel.
+        starts: position in `ends` of each mask's first run; the last entry is the number of runs.
+        ends: for each run, the place after its last pixel.
     """
 
     sizes: Int64[np.ndarray, "n 2"]
@@ -68,11 +67,10 @@ class RunLengths(NamedTuple):
 
 
 def read(masks: Sequence[Mask | None]) -> RunLengths:
-    """Reads masks; None is an absent one, which is another thing than one without pixels. Frames must have pixels.
+    """Reads masks; None is an absent mask, which differs from a mask without pixels. Frames must have pixels.
 
     Raises:
-        CorruptMaskError: for the first mask that is corrupt. pycocotools would take it without a word, and count
-            garbage.
+        CorruptMaskError: for the first corrupt mask, which pycocotools would silently misread.
     """
     values: list[Any] = list(chain.from_iterable(mask or _ABSENT for mask in masks))
     counts: list[bytes] = values[2::3]
@@ -122,7 +120,7 @@ def intersections(
         first: masks.
         second: masks.
         rows: positions in `first`.
-        columns: positions in `second`, of the masks that those are paired with.
+        columns: positions in `second`, one for each of `rows`.
     """
     shared = np.zeros(len(rows), np.int64)
     _intersect(first.sizes, first.starts, first.ends, second.sizes, second.starts, second.ends, rows, columns, shared)
@@ -146,16 +144,16 @@ def _count_runs(
     starts: Int64[np.ndarray, "n+1"],
     sound: Bool[np.ndarray, "n"],
 ) -> None:
-    """Fills `starts`, and `sound` as far as characters tell: there are some, and only from '0' to 'o'."""
+    """Fills `starts`, and checks for `sound` that texts are not empty and have only characters from '0' to 'o'."""
     begin = 0
     for mask in range(len(stops)):
-        its = text[begin : stops[mask]]
+        own = text[begin : stops[mask]]
         runs = outside = 0
-        for place in range(len(its)):
-            runs += its[place] < _MORE
-            outside |= its[place] - 48
+        for place in range(len(own)):
+            runs += own[place] < _MORE
+            outside |= own[place] - 48
         starts[mask + 1] = starts[mask] + runs
-        sound[mask] = len(its) > 0 and outside & -64 == 0
+        sound[mask] = len(own) > 0 and outside & -64 == 0
         begin = stops[mask]
 
 
@@ -171,7 +169,7 @@ def _read_runs(
     areas: Int64[np.ndarray, "n"],
     sound: Bool[np.ndarray, "n"],
 ) -> None:
-    """Fills `ends`, `areas`, and `sound`; `numbers` is room for those of one mask.
+    """Fills `ends`, `areas` and `sound`; `numbers` is a buffer for one mask.
 
     Numbers are written in digits of 5 bits, the lowest first. From a mask's fourth on, a run is stored as its
     difference to the one two before. Two loops take less time than one: the first one waits for the characters.
@@ -179,17 +177,17 @@ def _read_runs(
     begin = 0
     one = np.uint64(1)  # unsigned positions spare a check for negative ones
     for mask in range(len(stops)):
-        its = text[begin : stops[mask]]
-        place, read, size = np.uint64(0), np.uint64(0), np.uint64(len(its))
+        own = text[begin : stops[mask]]
+        place, read, size = np.uint64(0), np.uint64(0), np.uint64(len(own))
         good = sound[mask]
         while place < size:
-            character = its[place]
+            character = own[place]
             number = digits[character]
             place += one
             if character >= _MORE:
                 bits = 5
                 while character >= _MORE and place < size and bits < _BITS:
-                    character = its[place]
+                    character = own[place]
                     number += digits[character] << bits
                     place += one
                     bits += 5
@@ -199,13 +197,13 @@ def _read_runs(
             numbers[read] = number
             read += one
 
-        its_ends = ends[starts[mask] : starts[mask + 1]]
-        total = area = before = last = 0  # the lengths of the run two before, and of the one before
+        own_ends = ends[starts[mask] : starts[mask + 1]]
+        total = area = before = last = 0  # lengths of the run before the last, and of the last
         negative = 0
         for run in range(np.int64(read)):
             length = numbers[run] + before
             total += length
-            its_ends[run] = total
+            own_ends[run] = total
             area += length & -(run & 1)
             negative |= length | (pixels[mask] - total)
             before, last = last, length if run > 0 else 0
@@ -221,7 +219,7 @@ def _boxes(
     ends: Integer[np.ndarray, "R"],
     sides: Int64[np.ndarray, "n 4"],
 ) -> None:
-    """Fills `sides`, where foreground has only runs of no pixels as pycocotools does, in 32 bits without sign."""
+    """Fills `sides`; foreground runs that are all empty give pycocotools' unsigned 32-bit values."""
     for mask in range(len(sizes)):
         height, width = sizes[mask]
         left, top, right, bottom = width, height, 0, 0
@@ -242,7 +240,7 @@ def _boxes(
 
 @_kernel
 def _first_beyond(ends: Integer[np.ndarray, "R"], place: int) -> int:
-    """Returns the first foreground run, by bisection, that ends behind a place."""
+    """Returns the first foreground run that ends after a place, by bisection."""
     low, high = 0, len(ends) // 2
     while low < high:
         middle = (low + high) // 2
@@ -265,23 +263,23 @@ def _intersect(
     columns: Int64[np.ndarray, "P"],
     shared: Int64[np.ndarray, "P"],
 ) -> None:
-    """Fills `shared`: goes along the foreground runs of both masks, past the one that ends first."""
+    """Fills `shared`: walks the foreground runs of both masks, always past the one that ends first."""
     one, two = np.uint64(1), np.uint64(2)
     for pair in range(len(rows)):
         row, column = rows[pair], columns[pair]
         if first_sizes[row, 0] != second_sizes[column, 0] or first_sizes[row, 1] != second_sizes[column, 1]:
             continue
-        its_ends = first_ends[first_starts[row] : first_starts[row + 1]]
+        own_ends = first_ends[first_starts[row] : first_starts[row + 1]]
         other_ends = second_ends[second_starts[column] : second_starts[column + 1]]
-        if len(its_ends) < 2 or len(other_ends) < 2:
+        if len(own_ends) < 2 or len(other_ends) < 2:
             continue
         # Unsigned positions spare a check for negative ones.
-        i = np.uint64(_first_beyond(its_ends, other_ends[0]))
-        j = np.uint64(_first_beyond(other_ends, its_ends[0]))
-        i_stop, j_stop = np.uint64(len(its_ends)), np.uint64(len(other_ends))
+        i = np.uint64(_first_beyond(own_ends, other_ends[0]))
+        j = np.uint64(_first_beyond(other_ends, own_ends[0]))
+        i_stop, j_stop = np.uint64(len(own_ends)), np.uint64(len(other_ends))
         total = 0
         while i < i_stop and j < j_stop:
-            start, i_end, j_end = max(its_ends[i - one], other_ends[j - one]), its_ends[i], other_ends[j]
+            start, i_end, j_end = max(own_ends[i - one], other_ends[j - one]), own_ends[i], other_ends[j]
             if i_end <= j_end:
                 total += max(i_end - start, 0)
                 i += two

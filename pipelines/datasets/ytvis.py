@@ -4,7 +4,7 @@ Ground truths of YouTube-VIS 2019 and 2021, OVIS, LV-VIS (categories have `parti
 
 videos         id, width, height, length, file_names; those of Shapes also `video` and `fps`
 categories     id, name
-annotations    one per track: id, video_id, category_id, iscrowd, and one entry per frame, null where absent, of
+annotations    one per track: id, video_id, category_id, iscrowd, and per frame, null where absent,
                `segmentations` (compressed or plain run lengths, or polygons), `areas` in pixels, `bboxes`
 
 Predictions are a list of video_id, category_id, score and `segmentations` as compressed run lengths.
@@ -13,7 +13,7 @@ Predictions are a list of video_id, category_id, score and `segmentations` as co
 import json
 import math
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,6 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from pipelines.datasets import run_lengths
 from pipelines.datasets.annotations import (
     AnnotatedTrack,
     AnnotatedVideo,
@@ -41,8 +40,8 @@ class Predictions:
 
     Attributes:
         tracks: in the order of the file.
-        warnings: what is odd about the file but was accepted, and how often.
-        sha256: of its bytes.
+        warnings: oddities that were accepted, and how often each occurs.
+        sha256: hash of its bytes.
     """
 
     tracks: tuple[PredictedTrack, ...]
@@ -55,38 +54,53 @@ def read_ground_truth(path: str, *, strict: bool, problems: list[str] | None = N
 
     Args:
         path: the file.
-        strict: refuses whatever does not fit together. Otherwise only what the official evaluator would stop at, or
-            what it would take for something else, is refused; what it silently accepts is accepted and counted in
-            `GroundTruth.warnings`.
-        problems: if given, takes the errors of single entries, which are then left out, instead of an end at the first.
-            Annotations are looked at once videos and categories are sound.
+        strict: refuses every inconsistency. Otherwise refuses only entries that would stop the official evaluator or
+            that it would misread; the rest is accepted and counted in `GroundTruth.warnings`.
+        problems: list that collects the errors of single entries, which are then left out; None raises the first.
+            Annotations are only checked if videos and categories are sound.
 
     Raises:
-        ValueError: names the file, the video or annotation, the value and what to do.
+        ValueError: names the file, the video or annotation, the value and the remedy.
     """
-    document, sha256 = read_json(path)
-    reader = EntryReader(path, strict, problems)
+    return read_annotations("video", EntryReader(path, strict, problems), _read_video, _read_annotation)
+
+
+def read_annotations(
+    kind: str,
+    reader: EntryReader,
+    read_video: Callable[[EntryReader, int, Any], AnnotatedVideo],
+    read_track: Callable[[EntryReader, int, Any, Mapping[int, AnnotatedVideo], set[int]], AnnotatedTrack],
+) -> GroundTruth:
+    """Reads a document of videos, or images, with categories and annotations.
+
+    Args:
+        kind: "video" or "image", in the words of the format.
+        reader: a reader of the file.
+        read_video: reads a video from its position and entry.
+        read_track: reads an annotation from its position, its entry, the videos by id and the ids of categories.
+    """
+    document, sha256 = read_json(reader.path)
     if not isinstance(document, dict):
-        raise reader.error("the file", f"holds a {type(document).__name__}", "give a file with videos and annotations")
-    videos = reader.read_each(reader.entries(document, "videos"), partial(_read_video, reader))
-    categories = read_categories(reader, document)
-    reader.check_unique("video", (video.id for video in videos))
+        what = f"holds a {type(document).__name__}"
+        raise reader.error("the file", what, f"give a file with {kind}s and annotations")
+    videos = reader.read_each(reader.entries(document, f"{kind}s"), partial(read_video, reader))
+    categories = reader.read_each(reader.entries(document, "categories"), partial(_read_category, reader))
+    reader.check_unique("category", (category.id for category in categories))
+    reader.check_unique(kind, (video.id for video in videos))
     known = {video.id: video for video in videos}, {category.id for category in categories}
     annotations = reader.entries(document, "annotations") if not reader.problems else []
-    tracks = reader.read_each(annotations, lambda i, it: _read_annotation(reader, i, it, *known))
+    tracks = reader.read_each(annotations, lambda position, entry: read_track(reader, position, entry, *known))
     reader.check_unique("annotation", (track.id for track in tracks))
     sound = reader.check_masks([(f"annotation {track.id}", track.masks) for track in tracks])
     tracks = tuple(compress(tracks, sound))
     return GroundTruth(
-        path=path, sha256=sha256, videos=videos, categories=categories, tracks=tracks, warnings=dict(reader.warnings)
+        path=reader.path,
+        sha256=sha256,
+        videos=videos,
+        categories=categories,
+        tracks=tracks,
+        warnings=dict(reader.warnings),
     )
-
-
-def read_categories(reader: EntryReader, document: dict[str, Any]) -> tuple[Category, ...]:
-    """Reads the list of categories, which COCO's files have too."""
-    categories = reader.read_each(reader.entries(document, "categories"), partial(_read_category, reader))
-    reader.check_unique("category", (category.id for category in categories))
-    return categories
 
 
 def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool, categories: bool = True) -> Predictions:
@@ -97,29 +111,29 @@ def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool, cate
 
     Args:
         path: the file.
-        ground_truth: what the predictions are for.
-        strict: refuses whatever does not fit the ground truth. Otherwise only what the official evaluator would stop at
-            is refused (and scores that are not a number, with which its order would be arbitrary); what it silently
-            accepts is accepted and counted in `Predictions.warnings`.
-        categories: whether a category that the ground truth does not list is odd; False if all are replaced anyway.
+        ground_truth: the ground truth that the predictions are for.
+        strict: refuses everything that does not fit the ground truth. Otherwise refuses only entries that would stop
+            the official evaluator, and NaN scores, which would make its order arbitrary; the rest is accepted and
+            counted in `Predictions.warnings`.
+        categories: whether an unlisted category is an oddity; False if the benchmark replaces all categories.
 
     Raises:
-        ValueError: names the file, the entry, counted from 0, the value and what to do.
+        ValueError: names the file, the entry, counted from 0, the value and the remedy.
     """
     document, sha256 = read_json(path)
     reader = EntryReader(path, strict)
     if not isinstance(document, list) or not document:
-        found = f"holds a {type(document).__name__}" if not isinstance(document, list) else "is an empty list"
-        raise reader.error("the file", found, "give a list with at least one prediction")
+        what = f"holds a {type(document).__name__}" if not isinstance(document, list) else "is an empty list"
+        raise reader.error("the file", what, "give a list with at least one prediction")
     videos = {video.id: video for video in ground_truth.videos}
     known = {category.id for category in ground_truth.categories} if categories else None
-    tracks = tuple(_read_prediction(reader, i, it, videos, known) for i, it in enumerate(document))
+    tracks = tuple(_read_prediction(reader, i, entry, videos, known) for i, entry in enumerate(document))
     reader.check_masks([(f"entry {i}", track.masks) for i, track in enumerate(tracks)])
     return Predictions(tracks=tracks, warnings=dict(reader.warnings), sha256=sha256)
 
 
 def write_predictions(path_or_file: str | Path | TextIOBase, tracks: Iterable[PredictedTrack]) -> None:
-    """Writes predictions as the official tools and servers read them; one at a time, so that they need not fit memory.
+    """Writes predictions in the format of the official tools and servers, one at a time to spare memory.
 
     Args:
         path_or_file: a file open for text; or a path, which appears once it is complete.
@@ -132,42 +146,6 @@ def write_predictions(path_or_file: str | Path | TextIOBase, tracks: Iterable[Pr
             file.write(separator + "\n" + json.dumps(entry | {"segmentations": [_plain(mask) for mask in track.masks]}))
             separator = ","
         file.write("[]\n" if separator == "[" else "\n]\n")
-
-
-def write_ground_truth(path: str | Path, ground_truth: GroundTruth) -> None:
-    """Writes annotations, so that `read_ground_truth` returns them; the path appears once the file is complete."""
-    videos = {video.id: video for video in ground_truth.videos}
-    document = {
-        "videos": [
-            {"id": video.id, "width": video.width, "height": video.height, "length": video.length}
-            | {"file_names": list(video.file_names)}
-            | {name: value for name in ("video", "fps") if (value := getattr(video, name)) is not None}
-            for video in ground_truth.videos
-        ],
-        "categories": [
-            {"id": category.id, "name": category.name}
-            | ({} if category.partition is None else {"partition": category.partition})
-            for category in ground_truth.categories
-        ],
-        "annotations": [
-            {
-                "id": track.id,
-                "video_id": track.video_id,
-                "category_id": track.category_id,
-                "iscrowd": int(track.crowd),
-                "height": videos[track.video_id].height,
-                "width": videos[track.video_id].width,
-                "length": videos[track.video_id].length,
-                "segmentations": [_plain(mask) for mask in track.masks],
-                "bboxes": _boxes(track.masks),
-                "areas": list(track.areas),
-            }
-            for track in ground_truth.tracks
-        ],
-    }
-    with _open(path) as file:
-        json.dump(document, file, separators=(",", ":"))
-        file.write("\n")
 
 
 @contextmanager
@@ -183,11 +161,6 @@ def _open(path_or_file: str | Path | TextIOBase) -> Iterator[TextIOBase]:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _boxes(masks: Sequence[Mask | None]) -> list[list[int] | None]:
-    boxes: list[list[int]] = run_lengths.boxes(run_lengths.read(masks)).tolist()
-    return [None if mask is None else box for mask, box in zip(masks, boxes, strict=True)]
 
 
 def _plain(mask: Mask | None) -> dict[str, Any] | None:
@@ -229,7 +202,7 @@ def _read_annotation(
 ) -> AnnotatedTrack:
     number = reader.value(f"annotation entry {index}", entry, "id", int)
     where = f"annotation {number}"
-    if number < 1:  # strict rules find it, so that it is never refused
+    if number < 1:  # strict rules find it, so it is never refused
         reader.warnings["annotations with an id below 1: official tools never find the one with the id 0"] += 1
     video_id, category_id = (reader.value(where, entry, name, int) for name in ("video_id", "category_id"))
     for name, value, known in (("video_id", video_id, videos.keys()), ("category_id", category_id, categories)):

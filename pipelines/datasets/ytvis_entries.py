@@ -1,4 +1,4 @@
-"""Values of a YouTube-VIS file, checked as they are taken out of it."""
+"""Reads and checks values of a YouTube-VIS file."""
 
 import math
 from collections import Counter
@@ -16,15 +16,15 @@ _KINDS = {int: "a whole number", float: "a number", str: "a text", list: "a list
 
 
 class EntryReader:
-    """Takes values out of a document; knows whose fault it is if they are wrong.
+    """Reads values of a document; errors name the file.
 
     Args:
-        path: of the file, for errors.
+        path: the file, for errors.
         strict: whether `odd` refuses; otherwise it counts.
-        problems: takes the errors of single entries, which are then left out; None raises the first one.
+        problems: list that collects the errors of single entries, which are then left out; None raises the first.
 
     Attributes:
-        warnings: what was odd, and how often.
+        warnings: oddities that were accepted, and how often each occurs.
     """
 
     def __init__(self, path: str, strict: bool, problems: list[str] | None = None) -> None:
@@ -45,17 +45,17 @@ class EntryReader:
         self.problems.append(str(error))
 
     def read_each(self, entries: list[Any], read: Callable[[int, Any], _T]) -> tuple[_T, ...]:
-        """Returns what `read` makes of each position and entry; leaves out those that it refuses."""
-        its = []
+        """Returns the result of `read` for each position and entry, without those that it refuses."""
+        values = []
         for position, entry in enumerate(entries):
             try:
-                its.append(read(position, entry))
+                values.append(read(position, entry))
             except ValueError as error:
                 self.refuse(error)
-        return tuple(its)
+        return tuple(values)
 
     def odd(self, where: str, what: str, remedy: str, warning: str) -> None:
-        """Refuses or counts what the official tool accepts."""
+        """Refuses or counts an oddity that the official tool accepts."""
         if self.strict:
             raise self.error(where, what, remedy)
         self.warnings[warning] += 1
@@ -86,7 +86,7 @@ class EntryReader:
     def masks(self, where: str, entry: Any, video: AnnotatedVideo | None, polygons: bool) -> tuple[Mask | None, ...]:
         """Returns the segmentations; `polygons` also allows plain run lengths.
 
-        Equal ones are returned as one: models give a track several labels, and its masks are then read and scored once.
+        Equal segmentations become one object: models give a track several labels, and its masks are then scored once.
         """
         segmentations = self.value(where, entry, "segmentations", list)
         if video is not None and len(segmentations) != video.length:
@@ -96,7 +96,9 @@ class EntryReader:
                 "give one per frame, null where the object is absent",
                 "tracks whose number of segmentations is not their video's length: surplus frames do not count",
             )
-        masks = tuple(self._mask(f"{where}, frame {t},", it, video, polygons) for t, it in enumerate(segmentations))
+        masks = tuple(
+            self._mask(f"{where}, frame {t},", value, video, polygons) for t, value in enumerate(segmentations)
+        )
         for t, mask in enumerate(masks):
             if mask is not None and video is not None and mask[:2] != (video.height, video.width):
                 self.odd(
@@ -132,13 +134,13 @@ class EntryReader:
         Returns whether each of the tracks, given with its place for errors, is sound; if problems are collected, the
         first mask of a track that is not is one.
         """
-        corrupt = find_corrupt([mask for _, its in tracks for mask in its if mask is not None])
+        corrupt = find_corrupt([mask for _, masks in tracks for mask in masks if mask is not None])
         if corrupt is None:
             return [True] * len(tracks)
         if self.problems is not None and len(tracks) > 1:
             return [sound for track in tracks for sound in self.check_masks([track])]
         position, reason = corrupt
-        places = [(where, t) for where, its in tracks for t, mask in enumerate(its) if mask is not None]
+        places = [(where, t) for where, masks in tracks for t, mask in enumerate(masks) if mask is not None]
         self.refuse(self.error("{}, frame {},".format(*places[position]), reason, "write the file again"))
         return [False]
 

@@ -1,13 +1,14 @@
-"""The paper's ablations on another data set: rows of its tables, and whether each ordering that it has holds here."""
+"""The paper's ablations on another data set: the rows of its tables, and whether its orderings hold."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from openvis_model.association import AssociationConfig
 from pipelines.datasets import ytvis
-from pipelines.evaluation.report import CellResult
+from pipelines.evaluation.benchmarks import BENCHMARKS
+from pipelines.evaluation.report import CellResult, show_number
 from pipelines.evaluation.sweep import AblationConfig, BenchmarkConfig, CheckpointConfig, SweepConfig, run_sweep
 from pipelines.labelling.progress import Progress
 from pipelines.metrics.intervals import NAMES, Difference, paired_difference
@@ -108,14 +109,14 @@ class AblationsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What came of a claim; `holds` and `reversed` only where 0 is outside of the difference's 95 % interval."""
+    """The test of a claim: it holds or is reversed only where the difference's 95 % interval excludes 0."""
 
     claim: ClaimConfig
     difference: Difference
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the ordering holds for other videos of the same kind too."""
+        """Says whether the ordering also holds for other videos of the same kind."""
         if self.difference.low > 0:
             return "holds"
         return "reversed" if self.difference.high < 0 else "undecided"
@@ -126,17 +127,17 @@ def run_ablations(
     train: Callable[[ModelConfig, str], None],
     report: Callable[[str, Progress, int], None] = lambda cell, done, total: None,
 ) -> list[Finding]:
-    """Trains what is not trained, labels and scores what has no result, and writes `ablations.md` to the output.
+    """Runs the trainings and the cells that are not finished, and writes `ablations.md` to the output.
 
-    Run again after any interruption, it goes on where it was.
+    A run that is repeated resumes where it stopped.
 
     Args:
         config: the ablations.
         train: called for each model with the folder of its training.
-        report: as in `run_sweep`.
+        report: called about once a second with the name of a cell, its progress and its number of videos.
 
     Raises:
-        ValueError: as `run_sweep`.
+        ValueError: a data set or the output is unusable.
         RuntimeError: a cell failed; names it and says why.
     """
     for model in config.models:
@@ -151,7 +152,7 @@ def run_ablations(
 
 
 def _sweeps(rows: Sequence[RowConfig]) -> Iterator[list[RowConfig]]:
-    """Rows of one model and data set."""
+    """Yields the rows of each pair of model and data set."""
     for key in dict.fromkeys((row.model, row.dataset) for row in rows):
         yield [row for row in rows if (row.model, row.dataset) == key]
 
@@ -159,13 +160,13 @@ def _sweeps(rows: Sequence[RowConfig]) -> Iterator[list[RowConfig]]:
 def _run(
     config: AblationsConfig, rows: Sequence[RowConfig], report: Callable[[str, Progress, int], None]
 ) -> dict[str, tuple[Path, CellResult]]:
-    """Folder and result of each row of a model and data set; rows that ask for the same share them."""
+    """Returns the folder and the result of each row of a model and data set; rows with the same settings share them."""
     model, dataset = rows[0].model, rows[0].dataset
     output = f"{config.output.rstrip('/')}/sweeps/{model}-{dataset}"
     associations = {_name(row.association): row.association for row in rows}
     sweep = SweepConfig(
         output=output,
-        datasets=[each for each in config.datasets if each.name == dataset],
+        datasets=[entry for entry in config.datasets if entry.name == dataset],
         checkpoints=[CheckpointConfig(name=model, path=f"{config.model_path(model)}/model")],
         ablations=[AblationConfig(name=name, association=value) for name, value in associations.items()],
     )
@@ -200,32 +201,25 @@ def _findings(config: AblationsConfig, cells: dict[str, tuple[Path, CellResult]]
         yield Finding(claim=claim, difference=paired_difference(truth, better, worse, name=claim.number))
 
 
-_COLUMNS = {"AP": "AP", "micro AP": "micro/AP", "top-1": "top1", "AP without names": "agnostic/AP"}
+_COLUMNS = ("AP", "micro/AP", "top1", "agnostic/AP")
 
 
 def _markdown(config: AblationsConfig, results: dict[str, CellResult], findings: Sequence[Finding]) -> str:
+    headings = [BENCHMARKS["shapes"].columns[name] for name in _COLUMNS]
     lines: list[str] = []
     for table in dict.fromkeys(row.table for row in config.rows):
-        lines += [f"### Table {table}", "", f"| | videos | paper, BURST | {' | '.join(_COLUMNS)} |"]
+        lines += [f"### Table {table}", "", f"| | videos | paper, BURST | {' | '.join(headings)} |"]
         lines += ["|" + "---|" * (3 + len(_COLUMNS))]
         for row in (each for each in config.rows if each.table == table):
-            numbers = results[row.name].numbers
-            shown = [_percent(numbers, name) for name in _COLUMNS.values()]
+            shown = [show_number(results[row.name], name) for name in _COLUMNS]
             lines += [f"| {row.name} | {row.dataset} | {row.paper or '–'} | {' | '.join(shown)} |"]
         lines += [""]
     lines += ["### Orderings", "", "| the paper has | better by | 95 % interval | here |", "|---|---|---|---|"]
     for finding in findings:
         claim, (value, low, high) = finding.claim, (100 * each for each in finding.difference)
-        what = f"{claim.better} > {claim.worse}"
-        lines += [f"| {what} | {value:+.1f} {claim.number} | {low:+.1f} to {high:+.1f} | {finding.verdict} |"]
+        ordering = f"{claim.better} > {claim.worse}"
+        lines += [f"| {ordering} | {value:+.1f} {claim.number} | {low:+.1f} to {high:+.1f} | {finding.verdict} |"]
     return "\n".join(lines) + "\n"
-
-
-def _percent(numbers: Any, name: str) -> str:
-    value = 100 * numbers[name]
-    if (low := f"low/{name}") not in numbers:
-        return f"{value:.1f}"
-    return f"{value:.1f} ({100 * numbers[low]:.1f} to {100 * numbers[f'high/{name}']:.1f})"
 
 
 def _unique(field: str, names: Sequence[str]) -> Sequence[str]:

@@ -42,10 +42,10 @@ class ChartRow:
     """A row of a chart.
 
     Attributes:
-        group: the heading that it stands under; rows of a group need not follow each other.
-        name: beside the row.
-        values: not negative; None where there is none.
-        note: stands in place of the values if there are none.
+        group: the heading above the row; rows of a group need not follow each other.
+        name: the label beside the row.
+        values: numbers of 0 or more; None where one is missing.
+        note: shown in place of the values if all are missing.
     """
 
     group: str
@@ -55,12 +55,12 @@ class ChartRow:
 
 
 def bar_chart(rows: Sequence[ChartRow], axis: str, description: str) -> Markup:
-    """A bar per row, with its value.
+    """Draws a bar per row, with its value.
 
     Args:
-        rows: from top to bottom.
-        axis: what the values are, with their unit.
-        description: for those who do not see the chart; no other chart of the page has the same.
+        rows: rows from top to bottom.
+        axis: label of the axis, with the unit.
+        description: text for readers who cannot see the chart; unique on the page.
 
     Returns:
         An SVG element for HTML. Its colours are the page's `--ink`, `--line` and `--paper`.
@@ -76,10 +76,10 @@ def bar_chart(rows: Sequence[ChartRow], axis: str, description: str) -> Markup:
 
 
 def stacked_chart(rows: Sequence[ChartRow], series: Mapping[str, str], axis: str, description: str) -> Markup:
-    """A bar per row, of the parts that `series` names and gives colours.
+    """Draws a bar per row, stacked from the parts that `series` names and colours.
 
     Returns:
-        As `bar_chart`.
+        An SVG element, as from `bar_chart`.
     """
     with rc_context(_STYLE):
         figure, axes, places = _canvas(rows, axis)
@@ -93,17 +93,17 @@ def stacked_chart(rows: Sequence[ChartRow], series: Mapping[str, str], axis: str
 
 
 def pair_chart(rows: Sequence[ChartRow], names: tuple[str, str], axis: str, description: str) -> Markup:
-    """Two dots per row, of different shapes, and the distance between them as a line.
+    """Draws two dots per row, of different shapes, and a line between them.
 
     Returns:
-        As `bar_chart`.
+        An SVG element, as from `bar_chart`.
     """
-    marks = (("o", BLUE, 9), ("D", ORANGE, 6))  # the first is seen behind the second where they coincide
+    marks = (("o", BLUE, 9), ("D", ORANGE, 6))  # where they coincide, the first shows behind the second
     with rc_context(_STYLE):
         figure, axes, places = _canvas(rows, axis)
         for row, y in zip(rows, places, strict=True):
-            there = [value for value in row.values if value is not None]
-            axes.plot(there, [y] * len(there), color=_FAINT, linewidth=3, zorder=1)
+            present = [value for value in row.values if value is not None]
+            axes.plot(present, [y] * len(present), color=_FAINT, linewidth=3, zorder=1)
             for value, (marker, colour, size) in zip(row.values, marks, strict=True):
                 if value is not None:
                     axes.plot([value], [y], marker, color=colour, markersize=size, clip_on=False)
@@ -116,14 +116,14 @@ def pair_chart(rows: Sequence[ChartRow], names: tuple[str, str], axis: str, desc
 
 
 def _canvas(rows: Sequence[ChartRow], axis: str) -> tuple[Figure, Axes, list[float]]:
-    """An empty chart with names and headings, and the place of each row on its y axis."""
+    """Returns an empty chart with names and headings, and the position of each row on its y axis."""
     places, headings, y = [0.0] * len(rows), {}, 0.0
     for group in dict.fromkeys(row.group for row in rows):
         headings[group] = y
-        its = [index for index, row in enumerate(rows) if row.group == group]
-        for offset, index in enumerate(its, start=1):
+        members = [index for index, row in enumerate(rows) if row.group == group]
+        for offset, index in enumerate(members, start=1):
             places[index] = y + offset
-        y += 1.3 + len(its)
+        y += 1.3 + len(members)
     figure = Figure(figsize=(_WIDTH, _AROUND + _ROW * y), layout="constrained")
     axes = figure.add_subplot()
     axes.set_ylim(y - 0.6, -0.6)
@@ -132,7 +132,7 @@ def _canvas(rows: Sequence[ChartRow], axis: str) -> tuple[Figure, Axes, list[flo
         label = axes.text(0, place, _short(group), transform=axes.get_yaxis_transform(), weight="bold", va="center")
         label.set_bbox({"facecolor": _PAPER, "edgecolor": "none", "pad": 1})  # the grid ends at it
     axes.set_xlabel(axis)
-    axes.update_datalim([(1, 0)])  # there is an axis even without values
+    axes.update_datalim([(1, 0)])  # draws an axis even without values
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.grid(axis="x", color=_FAINT, linewidth=0.8)
@@ -167,7 +167,7 @@ def _svg(figure: Figure, axes: Axes, rows: Sequence[ChartRow], places: Sequence[
     with rc_context({"svg.hashsalt": description}):  # ids are the same each time, and differ between charts of a page
         figure.savefig(sink, format="svg", metadata=_METADATA)
     _, box, drawn = re.split(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', sink.getvalue(), maxsplit=1)
-    # Away with what counts for the page as a whole: a style for all elements, and ids that every chart has.
+    # Drop what would affect the whole page: a style for all elements, and ids that every chart repeats.
     drawn = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", drawn, count=1, flags=re.DOTALL)
     drawn = re.sub(r'<g id="[^"]*"', "<g", drawn)
     for stand_in, colour in _THEME.items():

@@ -1,4 +1,4 @@
-"""Labelled tables as predictions of a benchmark: every frame of a video, the k best pairs of track and category."""
+"""Turns an archive into predictions for a benchmark: the k best pairs of track and category of each video."""
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,19 +13,19 @@ from pipelines.datasets.benchmark_videos import BenchmarkVideo
 def read_predictions(
     results: Results, videos: Sequence[BenchmarkVideo], ids: Mapping[str, int], *, top_k: int
 ) -> Iterator[PredictedTrack]:
-    """The `top_k` best pairs of track and category of every video, best first, as MinVIS and OV2Seg hand them in.
+    """Yields the `top_k` best pairs of track and category of every video, best first, as MinVIS and OV2Seg do.
 
-    A track may occur under several names. For the exact result the tables need `top_k` categories per track
+    A track may occur under several names. For exact results the archive needs `top_k` categories per track
     (`LabelConfig.top`).
 
     Args:
-        results: tables of a run over these videos, found by their ids or else by their URIs.
-        videos: of the ground truth.
-        ids: of its categories, by name.
+        results: the archive, in which videos are looked up by id, or else by URI.
+        videos: the videos of the ground truth.
+        ids: ids of its categories, by name.
         top_k: predictions per video.
 
     Raises:
-        ValueError: a video was not labelled, or failed; a category that the ground truth lacks; tracks with fewer
+        ValueError: a video was not labelled, or failed; a category is missing in the ground truth; tracks have fewer
             categories than could be among the best `top_k`.
     """
     labelled = _labelled(results, videos)
@@ -40,18 +40,18 @@ def read_predictions(
 
 
 def _labelled(results: Results, videos: Sequence[BenchmarkVideo]) -> dict[int, str]:
-    """Ids in the tables by those of the ground truth."""
+    """Returns the archive's video ids by those of the ground truth."""
     rows = results.read("videos").select(["video_id", "uri", "status", "error"]).to_pylist()
     by_id, by_uri = {row["video_id"]: row for row in rows}, {row["uri"]: row for row in rows}
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for video in videos:
         row = by_id.get(str(video.id)) or by_uri.get(video.uri) or by_uri.get(Path(video.uri).as_uri())
         if row is None:
             raise ValueError(f"labels: {results.storage.root} lacks video {video.id}, {video.uri}; label it first")
         if row["status"] != "ok" or row["error"]:
             raise ValueError(f"labels: video {video.id}, {video.uri}, is not labelled whole: {row['error']}")
-        found[video.id] = row["video_id"]
-    return found
+        names[video.id] = row["video_id"]
+    return names
 
 
 def _best_pairs(results: Results, video_id: str, top_k: int, categories: int) -> list[tuple[float, int, str]]:
@@ -61,7 +61,7 @@ def _best_pairs(results: Results, video_id: str, top_k: int, categories: int) ->
         raise ValueError(
             f"labels: track {short[0]} of video {video_id} has fewer than {top_k} categories; label with --top {top_k}"
         )
-    pairs = ((each["score"], row["track_id"], each["category"]) for row in tracks for each in row["top"])
+    pairs = ((best["score"], row["track_id"], best["category"]) for row in tracks for best in row["top"])
     return heapq.nlargest(top_k, pairs, key=lambda pair: pair[0])
 
 
@@ -77,4 +77,4 @@ def _masks(
         if position is not None and row["track_id"] in tracks:
             height, width = row["rle"]["size"]
             masks[row["track_id"]][position] = Mask(height, width, row["rle"]["counts"].encode())
-    return {track: tuple(its) for track, its in masks.items()}
+    return {track: tuple(frames) for track, frames in masks.items()}

@@ -1,6 +1,6 @@
-"""What a benchmark sweep found: tables as Parquet, CSV and Markdown, and one page with charts that needs nothing else.
+"""Reports of a benchmark sweep: tables as Parquet, CSV and Markdown, and a self-contained page with charts.
 
-Numbers of different protocols never share a column. In the page, our numbers stand beside those of the OpenVIS paper.
+Numbers of different protocols never share a column. On the page, our numbers stand beside those of the OpenVIS paper.
 """
 
 import io
@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from pipelines.evaluation.benchmark import Benchmark
+from pipelines.evaluation.benchmarks import BENCHMARKS, Protocol
 from pipelines.evaluation.charts import (
     BLUE,
     GREEN,
@@ -29,29 +31,30 @@ from pipelines.evaluation.charts import (
     pair_chart,
     stacked_chart,
 )
-from pipelines.evaluation.published import Protocol, PublishedRow, published
+from pipelines.evaluation.published import PublishedRow, published
+from pipelines.metrics.errors import KINDS
+from pipelines.metrics.rules import EMPTY_MEAN
 from pipelines.storage.files import Storage
 
-_NONE = -1.0  # what scorers give for a mean of nothing
 _DASH = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """What a sweep found for one checkpoint, data set and ablation.
+    """The result of one checkpoint on one data set with one ablation.
 
     Attributes:
-        checkpoint: its name in the sweep.
-        dataset: likewise.
-        ablation: likewise.
-        protocol: whose rules the numbers are by.
+        checkpoint: name of the checkpoint in the sweep.
+        dataset: name of the data set in the sweep.
+        ablation: name of the ablation in the sweep.
+        protocol: benchmark whose rules apply.
         top_k: predictions kept per video.
         status: `failed` if there is an error.
         error: why there are no numbers; None if there are.
         numbers: flat names as the scorer gives them: fractions, but percent in BURST's table; -1 for a mean of nothing.
         errors: AP50 lost to each kind of error, fractions.
-        about: what the numbers depend on: sha256 of the ground truth, fingerprint of the model, versions, …
-        seconds: that the cell took.
+        about: everything the numbers depend on: sha256 of the ground truth, fingerprint of the model, versions, …
+        seconds: duration of the cell.
     """
 
     checkpoint: str
@@ -74,58 +77,7 @@ class CellResult:
             )
 
 
-@dataclass(frozen=True)
-class _Rules:
-    """How a protocol is shown: factor to percent, labels of its metrics, the main one, and seen beside unseen."""
-
-    title: str
-    factor: float
-    labels: Mapping[str, str]
-    main: str
-    pair: tuple[str, str] | None
-
-
-def _same(names: str) -> dict[str, str]:
-    return {name: name for name in names.split()}
-
-
-_SPLITS = ("all", "common", "uncommon")
-_LVVIS = {"AP": "AP", "base/AP": "AP base", "novel/AP": "AP novel"}
-_BURST = {
-    **{f"class_guided/HOTA/{split}": f"HOTA {split}" for split in _SPLITS},
-    **{f"class_guided/{name}/all": f"{name} all" for name in ("DetA", "AssA")},
-    **{f"class_guided/AP/{split}": f"AP {split}" for split in _SPLITS},
-    **{f"open_world/OWTA/{split}": f"OWTA {split}" for split in _SPLITS},
-}
-_SHAPES = {
-    "AP": "AP",
-    "base/AP": "AP base",
-    "novel/AP": "AP novel",
-    "micro/AP": "micro AP",
-    "top1": "top-1",
-    "matched": "matched",
-    "agnostic/AP": "agnostic AP",
-    "agnostic/AR10": "agnostic AR10",
-    "oracle/AP": "oracle AP",
-    "permuted/AP": "permuted AP",
-}
-_CONTROLS = ("oracle/AP", "permuted/AP")
-_COMMON = ("class_guided/AP/common", "class_guided/AP/uncommon")
-_RULES: dict[str, _Rules] = {
-    "ytvis": _Rules("YouTube-VIS", 100, _same("AP AP50 AP75 APs APm APl AR1 AR10"), "AP", None),
-    "lvvis": _Rules("LV-VIS", 100, _LVVIS | _same("AP50 AP75 APs APm APl AR10"), "AP", ("base/AP", "novel/AP")),
-    "uvo": _Rules("UVO", 100, _same("AP AP50 AP75 AR1 AR10 AR100"), "AP", None),
-    "shapes": _Rules("Shapes", 100, _SHAPES, "AP", ("base/AP", "novel/AP")),
-    "burst": _Rules("BURST", 1, _BURST, "class_guided/HOTA/all", _COMMON),
-}
-_KINDS = {  # of errors, in the order of the chart
-    "classification": BLUE,
-    "localisation": ORANGE,
-    "tracking": GREEN,
-    "duplicate": PINK,
-    "background": SKY,
-    "missed": RED,
-}
+_ERROR_COLOURS = dict(zip(KINDS, (BLUE, ORANGE, GREEN, PINK, SKY, RED), strict=True))
 
 
 def write_report(results: Sequence[CellResult], folder: Path) -> None:
@@ -133,9 +85,9 @@ def write_report(results: Sequence[CellResult], folder: Path) -> None:
 
     Tables have a row per cell, in the order of the results, with the main metrics of its protocol: in Parquet and CSV
     as the scorer gives them, in columns named by protocol (`lvvis/novel/AP`), null for -1; in Markdown and in the page
-    in percent, a table per data set, with the ends of 95 % intervals in brackets where a protocol has them. Bold is
-    what is best as shown, so that 31.04 and 31.01 tie. The page has no scripts and loads nothing. Each file appears
-    whole or not at all, and replaces what was there.
+    in percent, a table per data set, with the ends of 95 % intervals in brackets where a protocol has them. The
+    best number as shown is bold, so that 31.04 and 31.01 tie. The page has no scripts and loads nothing. Each file
+    appears whole or not at all, and replaces an earlier one.
 
     Rows of the paper are shown for data sets whose names `published` knows.
 
@@ -169,15 +121,17 @@ def _check(results: Sequence[CellResult]) -> None:
     for cell in results:
         key = (cell.checkpoint, cell.dataset, cell.ablation, cell.protocol)
         if key in seen:
-            raise ValueError(f"results: the cell {', '.join(key)} is there twice; give each its own name")
-        if unknown := cell.errors.keys() - _KINDS.keys():
-            raise ValueError(f"{', '.join(key)}: unknown errors {sorted(unknown)}; expected {', '.join(_KINDS)}")
+            raise ValueError(f"results: the cell {', '.join(key)} occurs twice; give each its own name")
+        if unknown := cell.errors.keys() - _ERROR_COLOURS.keys():
+            raise ValueError(
+                f"{', '.join(key)}: unknown errors {sorted(unknown)}; expected {', '.join(_ERROR_COLOURS)}"
+            )
         seen.add(key)
 
 
 def _value(numbers: Mapping[str, float], name: str) -> float | None:
-    value = numbers.get(name, _NONE)
-    return None if value == _NONE else value
+    value = numbers.get(name, EMPTY_MEAN)
+    return None if value == EMPTY_MEAN else value
 
 
 def _table(results: Sequence[CellResult]) -> pa.Table:
@@ -186,10 +140,10 @@ def _table(results: Sequence[CellResult]) -> pa.Table:
     columns["top_k"] = pa.array([cell.top_k for cell in results], pa.int64())
     columns["seconds"] = pa.array([cell.seconds for cell in results], pa.float64())
     for protocol in dict.fromkeys(cell.protocol for cell in results):
-        for name in _RULES[protocol].labels:
+        for name in BENCHMARKS[protocol].columns:
             values = [_value(cell.numbers, name) if cell.protocol == protocol else None for cell in results]
             columns[f"{protocol}/{name}"] = pa.array(values, pa.float64())
-    for kind in _KINDS:
+    for kind in _ERROR_COLOURS:
         columns[f"lost/{kind}"] = pa.array([_value(cell.errors, kind) for cell in results], pa.float64())
     for name in _abouts(results):
         columns[f"about/{name}"] = pa.array([cell.about.get(name) for cell in results], pa.string())
@@ -207,7 +161,7 @@ def _bytes(write: Callable[[pa.Table, BinaryIO], None], table: pa.Table) -> byte
 
 
 def _groups(results: Sequence[CellResult]) -> dict[tuple[str, Protocol], list[CellResult]]:
-    """Cells whose numbers may share columns: of a data set and protocol."""
+    """Groups cells whose numbers may share columns: those of a data set and protocol."""
     groups: dict[tuple[str, Protocol], list[CellResult]] = {}
     for cell in results:
         groups.setdefault((cell.dataset, cell.protocol), []).append(cell)
@@ -217,10 +171,10 @@ def _groups(results: Sequence[CellResult]) -> dict[tuple[str, Protocol], list[Ce
 def _markdown(results: Sequence[CellResult]) -> str:
     lines = ["# Benchmark results", "", "Percent; k is the number of predictions kept per video.", ""]
     for (dataset, protocol), cells in _groups(results).items():
-        rules = _RULES[protocol]
-        head = ["Checkpoint", "Ablation", "k", *rules.labels.values(), "Status"]
-        align = ["---", "---", *["---:"] * (1 + len(rules.labels)), "---"]
-        lines += [f"## {_plain(dataset)}", "", f"Protocol: {rules.title}", ""]
+        benchmark = BENCHMARKS[protocol]
+        head = ["Checkpoint", "Ablation", "k", *benchmark.columns.values(), "Status"]
+        align = ["---", "---", *["---:"] * (1 + len(benchmark.columns)), "---"]
+        lines += [f"## {_plain(dataset)}", "", f"Protocol: {benchmark.title}", ""]
         lines += [f"| {' | '.join(row)} |" for row in (head, align, *(_markdown_row(cell) for cell in cells))] + [""]
     return "\n".join(lines)
 
@@ -231,23 +185,23 @@ def _markdown_row(cell: CellResult) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, in one line."""
+    """Escapes a text for Markdown, in one line."""
     return re.sub(r"([\\`*<>\[\]|~$&#]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
 
 
 def _texts(cell: CellResult) -> list[str]:
-    return [_shown(_percent(cell, name)) + _interval(cell, name) for name in _RULES[cell.protocol].labels]
+    return [show_number(cell, name) for name in BENCHMARKS[cell.protocol].columns]
 
 
-def _interval(cell: CellResult, name: str) -> str:
-    """Ends of the 95 % interval, if the number has one."""
+def show_number(cell: CellResult, name: str) -> str:
+    """Returns a number in percent, with the ends of its 95 % interval if it has one; a dash for none."""
     low, high = (_percent(cell, f"{end}/{name}") for end in ("low", "high"))
-    return "" if low is None or high is None else f" ({low:.1f} to {high:.1f})"
+    interval = "" if low is None or high is None else f" ({low:.1f} to {high:.1f})"
+    return _shown(_percent(cell, name)) + interval
 
 
 def _percent(cell: CellResult, name: str) -> float | None:
-    value = _value(cell.numbers, name)
-    return None if value is None else value * _RULES[cell.protocol].factor
+    return BENCHMARKS[cell.protocol].percent(cell.numbers, name)
 
 
 def _shown(value: float | None) -> str:
@@ -262,60 +216,60 @@ def _page(results: Sequence[CellResult]) -> str:
         cells=results,
         failed=[cell for cell in results if cell.error],
         abouts=_abouts(results),
-        kinds=_KINDS,
+        kinds=_ERROR_COLOURS,
     )
 
 
 def _section(dataset: str, protocol: Protocol, cells: Sequence[CellResult]) -> dict[str, object]:
-    rules, rows = _RULES[protocol], published(dataset, protocol)
+    benchmark, rows = BENCHMARKS[protocol], published(dataset, protocol)
     done = [cell for cell in cells if not cell.error]
     return {
         "dataset": dataset,
-        "rules": rules,
-        "rows": list(zip(cells, _marked(rules.labels, [_texts(cell) for cell in cells]), strict=True)),
+        "benchmark": benchmark,
+        "rows": list(zip(cells, _marked(benchmark, [_texts(cell) for cell in cells]), strict=True)),
         "errors": [(cell, [_shown(value) for value in _points(cell)]) for cell in done if cell.errors],
-        "charts": _charts(dataset, rules, cells) if done else [],
-        "paper": _beside(rules, [row for row in rows if not row.variant], done),
-        "variants": _beside(rules, [row for row in rows if row.variant], []),
+        "charts": _charts(dataset, benchmark, cells) if done else [],
+        "paper": _beside(benchmark, [row for row in rows if not row.variant], done),
+        "variants": _beside(benchmark, [row for row in rows if row.variant], []),
     }
 
 
-def _marked(names: Iterable[str], rows: Sequence[Sequence[str]]) -> list[list[tuple[str, bool]]]:
-    """The numbers of each row, and whether no other in the column is higher as shown; of controls none is best."""
+def _marked(benchmark: Benchmark, rows: Sequence[Sequence[str]]) -> list[list[tuple[str, bool]]]:
+    """Pairs each number with whether no other in its column is higher as shown; controls are never best."""
     values = [[None if text == _DASH else float(text.partition(" ")[0]) for text in row] for row in rows]
     highest = [
         max((value for value in column if value is not None), default=None) for column in zip(*values, strict=True)
     ]
     return [
         [
-            (text, value is not None and value == top and name not in _CONTROLS)
-            for name, text, value, top in zip(names, row, its, highest, strict=True)
+            (text, value is not None and value == top and name not in benchmark.controls)
+            for name, text, value, top in zip(benchmark.columns, row, parsed, highest, strict=True)
         ]
-        for row, its in zip(rows, values, strict=True)
+        for row, parsed in zip(rows, values, strict=True)
     ]
 
 
 def _points(cell: CellResult) -> tuple[float | None, ...]:
-    """AP50 lost to each kind of error, percentage points."""
-    values = (_value(cell.errors, kind) for kind in _KINDS)
+    """Returns the AP50 lost to each kind of error, percentage points."""
+    values = (_value(cell.errors, kind) for kind in _ERROR_COLOURS)
     return tuple(None if value is None else 100 * value for value in values)
 
 
-def _charts(dataset: str, rules: _Rules, cells: Sequence[CellResult]) -> list[tuple[str, Markup]]:
-    """Titles and drawings."""
+def _charts(dataset: str, benchmark: Benchmark, cells: Sequence[CellResult]) -> list[tuple[str, Markup]]:
+    """Returns titles and drawings."""
 
     def rows(*names: str) -> list[ChartRow]:
         return [_row(cell, tuple(_percent(cell, name) for name in names)) for cell in cells]
 
-    main, where = rules.labels[rules.main], f"on {dataset} ({rules.title})"
-    charts = [(main, bar_chart(rows(rules.main), f"{main} (%)", f"{main} {where}"))]
+    main, where = benchmark.columns[benchmark.headline[0]], f"on {dataset} ({benchmark.title})"
+    charts = [(main, bar_chart(rows(benchmark.headline[0]), f"{main} (%)", f"{main} {where}"))]
     if any(cell.errors for cell in cells):
         title, lost = "What AP50 is lost to", [_row(cell, _points(cell)) for cell in cells]
-        charts.append((title, stacked_chart(lost, _KINDS, "AP50 lost (percentage points)", f"{title} {where}")))
-    if rules.pair:
-        names = rules.labels[rules.pair[0]], rules.labels[rules.pair[1]]
+        charts.append((title, stacked_chart(lost, _ERROR_COLOURS, "AP50 lost (percentage points)", f"{title} {where}")))
+    if benchmark.pair:
+        names = benchmark.columns[benchmark.pair[0]], benchmark.columns[benchmark.pair[1]]
         title = " and ".join(names)
-        charts.append((title, pair_chart(rows(*rules.pair), names, "AP (%)", f"{title} {where}")))
+        charts.append((title, pair_chart(rows(*benchmark.pair), names, "AP (%)", f"{title} {where}")))
     return charts
 
 
@@ -323,13 +277,15 @@ def _row(cell: CellResult, values: tuple[float | None, ...]) -> ChartRow:
     return ChartRow(cell.checkpoint, cell.ablation, values, "failed" if cell.error else _DASH)
 
 
-def _beside(rules: _Rules, rows: Sequence[PublishedRow], cells: Sequence[CellResult]) -> dict[str, object] | None:
-    """A table of published rows, and of the same numbers of our cells; None without rows."""
-    names = [name for name in rules.labels if any(name in row.numbers for row in rows)]
+def _beside(
+    benchmark: Benchmark, rows: Sequence[PublishedRow], cells: Sequence[CellResult]
+) -> dict[str, object] | None:
+    """Builds a table of published rows and the same numbers of our cells; None without rows."""
+    names = [name for name in benchmark.columns if any(name in row.printed for row in rows)]
     if not names:
         return None
     return {
-        "labels": [rules.labels[name] for name in names],
+        "labels": [benchmark.columns[name] for name in names],
         "ours": [(cell, [_shown(_percent(cell, name)) for name in names]) for cell in cells],
-        "rows": [(row, [row.printed(name) or _DASH for name in names]) for row in rows],
+        "rows": [(row, [row.printed.get(name, _DASH) for name in names]) for row in rows],
     }

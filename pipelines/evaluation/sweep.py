@@ -14,15 +14,14 @@ from pathlib import Path
 
 from openvis_model import __version__
 from openvis_model.association import AssociationConfig
-from openvis_model.video_tracker import VideoTrackerConfig
 from pipelines.archive.tables import SCHEMAS, Results
-from pipelines.datasets import burst_files, ytvis
-from pipelines.datasets.annotations import GroundTruth
+from pipelines.datasets.annotations import AnyGroundTruth
 from pipelines.datasets.benchmark_videos import BenchmarkVideo, category_ids, find_benchmark_videos
-from pipelines.datasets.burst import BurstGroundTruth
+from pipelines.evaluation.benchmarks import BENCHMARKS, Protocol
 from pipelines.evaluation.predictions import read_predictions
 from pipelines.evaluation.report import CellResult, write_report
-from pipelines.evaluation.score import Protocol, Score, score
+from pipelines.evaluation.score import Score, score
+from pipelines.evaluation.tracking import benchmark_tracker
 from pipelines.labelling.config import LabelConfig, Precision
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.run import label_videos
@@ -30,10 +29,6 @@ from pipelines.storage import s3
 from pipelines.storage.files import Storage
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
-
-TOP_K = {"ytvis": 10, "lvvis": 50, "burst": 50, "uvo": 100, "shapes": 10}
-"""Predictions per video in published numbers: Mask2Former-VIS and MinVIS on YouTube-VIS, OV2Seg on LV-VIS and BURST;
-UVO's evaluator takes 100. That of Shapes was fixed before its first result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +50,9 @@ class BenchmarkConfig:
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        if self.protocol not in TOP_K:
+        if self.protocol not in BENCHMARKS:
             raise ValueError(
-                f"{self.name}: protocol: unknown value {self.protocol!r}; choose one of {', '.join(TOP_K)}"
+                f"{self.name}: protocol: unknown value {self.protocol!r}; choose one of {', '.join(BENCHMARKS)}"
             )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"{self.name}: top_k: expected at least 1, got {self.top_k}")
@@ -122,25 +117,25 @@ class SweepConfig:
 def run_sweep(
     config: SweepConfig, report: Callable[[str, Progress, int], None] = lambda cell, done, total: None
 ) -> list[CellResult]:
-    """Runs all cells that have no result yet, and writes the tables and the page anew after each.
+    """Runs all cells without a result, and rewrites the tables and the page after each.
 
-    A cell that fails does not stop the others. Run again after any interruption, it goes on where it was; cells that
-    failed are tried again.
+    A cell that fails does not stop the others. A sweep that is run again resumes where it stopped and retries the cells
+    that failed.
 
     Args:
         config: the sweep.
-        report: called about once a second with the cell's name, its progress and its number of videos.
+        report: called about once a second with the name of the cell, its progress and its number of videos.
 
     Returns:
         One result per cell.
 
     Raises:
-        ValueError: before anything heavy starts, for data sets or an output that cannot be used.
+        ValueError: a data set, a checkpoint or the output is unusable; raised before anything heavy starts.
     """
     for checkpoint in config.checkpoints:
         if checkpoint.path and not (Path(checkpoint.path) / "config.json").is_file():
             raise ValueError(
-                f"checkpoints: {checkpoint.name}: {checkpoint.path} is no checkpoint folder; correct the path"
+                f"checkpoints: {checkpoint.name}: {checkpoint.path} is not a checkpoint folder; correct the path"
             )
     datasets = [_Dataset.open(each) for each in config.datasets]
     if s3.is_s3(config.output):
@@ -167,46 +162,43 @@ _SHARED = ("batch_size", "segment_frames", "precision", "compile", "model_actors
 
 @dataclass(frozen=True, kw_only=True)
 class _Dataset:
-    """A data set that was read.
+    """A data set that is ready to use.
 
     Attributes:
-        config: of the data set.
-        ground_truth: of its protocol's format.
-        ids: of the categories, by name.
-        videos: where they lie.
+        config: options of the data set.
+        ground_truth: the annotations.
+        ids: ids of the categories, by name.
+        videos: the videos and their files.
         top_k: predictions per video.
     """
 
     config: BenchmarkConfig
-    ground_truth: GroundTruth | BurstGroundTruth
+    ground_truth: AnyGroundTruth
     ids: dict[str, int]
     videos: list[BenchmarkVideo]
     top_k: int
 
     @classmethod
     def open(cls, config: BenchmarkConfig) -> "_Dataset":
-        reader = burst_files if config.protocol == "burst" else ytvis
+        benchmark = BENCHMARKS[config.protocol]
         try:
-            truth = reader.read_ground_truth(config.ground_truth, strict=False)
+            truth = benchmark.read_ground_truth(config.ground_truth, strict=False)
             videos = find_benchmark_videos(truth.videos, config.videos or str(Path(config.ground_truth).parent))
             ids = category_ids(truth.categories)
         except ValueError as error:
             raise ValueError(f"datasets: {config.name}: {error}") from error
-        top_k = config.top_k or TOP_K[config.protocol]
+        top_k = config.top_k or benchmark.top_k
         return cls(config=config, ground_truth=truth, ids=ids, videos=videos, top_k=top_k)
 
     def write_predictions(self, results: Results, path: Path) -> None:
-        """Writes the official file for submissions."""
+        """Writes the file for the benchmark's server."""
         tracks = read_predictions(results, self.videos, self.ids, top_k=self.top_k)
-        if isinstance(self.ground_truth, BurstGroundTruth):
-            burst_files.write_tracks(str(path), self.ground_truth, tracks)
-        else:
-            ytvis.write_predictions(path, tracks)
+        BENCHMARKS[self.config.protocol].write_predictions(path, self.ground_truth, tracks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Cell:
-    """One combination."""
+    """A checkpoint on a data set, tracked in one way."""
 
     checkpoint: CheckpointConfig
     dataset: _Dataset
@@ -217,18 +209,15 @@ class _Cell:
         return f"{self.checkpoint.name},{self.dataset.config.name},{self.ablation.name}"
 
     def label_config(self, config: SweepConfig, folder: Path) -> LabelConfig:
-        """All instances of all frames are kept, and no match is refused: what benchmarks expect."""
+        """Returns the options for labelling, which drop no instance before the tracker."""
+        tracker = benchmark_tracker(self.ablation.association, self.dataset.videos)
         return LabelConfig(
             input=str(folder / "videos.csv"),
             output=str(folder / "labels"),
             vocabulary=str(folder / "vocabulary.txt"),
             checkpoint=self.checkpoint.path,
-            tracker=VideoTrackerConfig(
-                association=replace(self.ablation.association, min_similarity=-1.0),
-                objectness_threshold=0.0,
-                max_gap=max(video.length for video in self.dataset.videos),
-            ),
-            objectness_floor=0.0,
+            tracker=tracker,
+            objectness_floor=tracker.objectness_threshold,
             top=min(self.dataset.top_k, len(self.dataset.ids)),
             retry_failed=True,
             overwrite=True,
@@ -236,7 +225,7 @@ class _Cell:
         )
 
     def key(self, config: SweepConfig) -> str:
-        """Of all that the numbers depend on; how many processes work is not among it."""
+        """Hashes everything that the numbers depend on; the number of processes is not part of it."""
         checkpoint = self.checkpoint.path and (Path(self.checkpoint.path) / "config.json").read_text()
         settings = [
             __version__,
@@ -249,7 +238,7 @@ class _Cell:
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def read(self, config: SweepConfig, folder: Path) -> CellResult | None:
-        """The result of an earlier run, unless it failed or was for something else."""
+        """Returns the result of an earlier run, unless it failed or had other settings."""
         try:
             stored = json.loads((folder / "result.json").read_text())
             if stored.pop("key") != self.key(config):
@@ -260,12 +249,12 @@ class _Cell:
         return result if result.status == "ok" else None
 
     def run(self, config: SweepConfig, folder: Path, report: Callable[[Progress, int], None]) -> CellResult:
-        """Labels, exports and scores; what goes wrong becomes the cell's error."""
+        """Labels, exports and scores; an exception becomes the error of the cell."""
         start, numbers, errors, about, error = time.monotonic(), {}, {}, {}, None
         try:
             scored = self._score(config, folder, report)
             numbers, errors, about = dict(scored.numbers), dict(scored.errors), dict(scored.about)
-        except Exception as caught:  # a cell that fails never stops the others
+        except Exception as caught:  # a failing cell never stops the others
             error = (isinstance(caught, ValueError | RuntimeError) and str(caught)) or repr(caught)
             with Storage(str(folder)).write("error.txt") as file:
                 file.write(traceback.format_exc().encode())

@@ -28,9 +28,10 @@ from pipelines.metrics.burst_preparation import (
     with_own_ids,
 )
 from pipelines.metrics.hota import EPSILON, FramePair, HotaSums, box_iou, class_average, hota_sums, mask_iou
-from pipelines.metrics.track_map import NONE, RANGES, TrackMatches, average_precision, match_tracks
+from pipelines.metrics.rules import EMPTY_MEAN
+from pipelines.metrics.track_map import RANGES, TrackMatches, average_precision, match_tracks
 
-_OBJECT = 1  # what everything is in the open world; the lists of categories are still asked for this one
+_OBJECT = 1  # the category of everything in the open world; lists of categories are still looked up with it
 _COUNTS = ("Dets", "GT_Dets", "IDs", "GT_IDs")
 
 _Similarity = Callable[[Int64[np.ndarray, "G"], Int64[np.ndarray, "P"]], Float64[np.ndarray, "G P"]]
@@ -42,7 +43,7 @@ def class_guided(
     """Scores of tracks with categories.
 
     `class_guided/HOTA|DetA|AssA|AP/all|common|uncommon` is BURST's table, in percent: means over the categories with
-    ground truth, without the 45 that are not evaluated; -1 where there is none. `class_guided/mask_HOTA/...`, likewise,
+    ground truth, without the 45 that are not evaluated; -1 where there is none. `class_guided/mask_HOTA/...`
     is not BURST's: HOTA with the IoU of masks in place of boxes. The rest are fractions: `cls_av` (means over
     categories), `det_av` (all detections as one category), `cat/ID`.
 
@@ -85,7 +86,7 @@ def open_world(
         ground_truth: the file with all categories.
         predictions: read for this ground truth.
         common: the file with the objects of the 78 common categories; None takes them from `ground_truth`.
-        uncommon: likewise the one with all others.
+        uncommon: the file with the objects of all other categories; None takes them from `ground_truth`.
 
     Raises:
         ValueError: `common` or `uncommon` has a sequence or frame that `ground_truth` lacks.
@@ -98,21 +99,21 @@ def open_world(
     setup = _Setup(categories=frozenset({_OBJECT}), federated=True, masks=False)
     scores: dict[str, float] = {}
     for split, truth in splits.items():
-        sequences = [replace(each, objects=_as_one(each.objects)) for each in map(evaluated, truth.sequences)]
+        sequences = [replace(one, objects=_as_one(one.objects)) for one in map(evaluated, truth.sequences)]
         predicted = [_as_one(limited(rows)) for rows in predictions.aligned(ground_truth, truth).sequences]
         parts = _evaluate(sequences, predicted, setup)[_OBJECT]
         detail = HotaSums.pool([part.boxes for part in parts]).summary()
         if not any(len(sequence.objects) for sequence in sequences):
-            detail = dict.fromkeys(detail, NONE)
+            detail = dict.fromkeys(detail, EMPTY_MEAN)
         scores |= {f"open_world/detail/{split}/{name}": value for name, value in detail.items()}
         for name in ("OWTA", "DetRe", "AssA"):
-            scores[f"open_world/{name}/{split}"] = detail[name] * (100 if detail[name] > NONE else 1)
+            scores[f"open_world/{name}/{split}"] = detail[name] * (100 if detail[name] > EMPTY_MEAN else 1)
     return scores
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Setup:
-    """Which categories; whether HOTA spares those of which nothing is known; whether masks are compared."""
+    """The categories; whether HOTA spares those of which nothing is known; whether masks are compared."""
 
     categories: frozenset[int]
     federated: bool
@@ -121,7 +122,7 @@ class _Setup:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Part:
-    """What a sequence adds to a category: HOTA of boxes and of masks, the numbers of _COUNTS, matches of tracks."""
+    """A sequence's share of a category: HOTA of boxes and of masks, the numbers of _COUNTS, matches of tracks."""
 
     boxes: HotaSums
     masks: HotaSums
@@ -162,7 +163,7 @@ def _subset(ground_truth: BurstGroundTruth, *, in_common: bool) -> BurstGroundTr
 def _evaluate(
     sequences: Sequence[BurstSequence], predicted: Sequence[BurstDetections], setup: _Setup
 ) -> dict[int, list[_Part]]:
-    """What each sequence adds to each category."""
+    """Returns each sequence's share of each category."""
     parts: dict[int, list[_Part]] = {category: [] for category in sorted(setup.categories)}
     for number in ranking_order(sequences):
         for category, part in _evaluate_sequence(setup, sequences[number], predicted[number]).items():
@@ -173,8 +174,9 @@ def _evaluate(
 def _evaluate_sequence(setup: _Setup, sequence: BurstSequence, predicted: BurstDetections) -> dict[int, _Part]:
     objects = sequence.objects
     tracks = match_tracks(sequence, predicted, setup.categories) if setup.masks else {}
-    masks = [read([Mask(sequence.height, sequence.width, each) for each in its.counts]) for its in (objects, predicted)]
-    boxes = [around(its).astype(np.float64) for its in masks]
+    height, width = sequence.height, sequence.width
+    masks = [read([Mask(height, width, counts) for counts in side.counts]) for side in (objects, predicted)]
+    boxes = [around(side).astype(np.float64) for side in masks]
     frames_of = partial(_frames, sequence, predicted, setup.federated)
     parts = {}
     for category in setup.categories & {*objects.category_id.tolist(), *predicted.category_id.tolist()}:
@@ -192,8 +194,8 @@ def _evaluate_sequence(setup: _Setup, sequence: BurstSequence, predicted: BurstD
 def _counts(frames: Sequence[FramePair]) -> Int64[np.ndarray, "4"]:
     """Detections, objects, and the tracks of both."""
     ids = [[frame.prediction_ids for frame in frames], [frame.gt_ids for frame in frames]]
-    joined = [np.concatenate([np.zeros(0, np.int64), *its]) for its in ids]
-    return np.array([*map(len, joined), *(len(np.unique(its)) for its in joined)])
+    joined = [np.concatenate([np.zeros(0, np.int64), *side]) for side in ids]
+    return np.array([*map(len, joined), *(len(np.unique(side)) for side in joined)])
 
 
 def _frames(
@@ -211,45 +213,48 @@ def _frames(
     frames = np.unique(objects.frame if known else objects.frame[gt])
     pairs = []
     for frame in frames[np.argsort(sequence.times[frames], kind="stable")]:
-        rows, its = gt[objects.frame[gt] == frame], columns[predicted.frame[columns] == frame]
-        scores = similarity(rows, its)
+        rows, here = gt[objects.frame[gt] == frame], columns[predicted.frame[columns] == frame]
+        scores = similarity(rows, here)
         if spared:
             likely = np.where(scores < 0.5 - EPSILON, 0, scores)
             row, column = linear_sum_assignment(-likely)
             matched = np.sort(column[likely[row, column] > EPSILON])
-            its, scores = its[matched], scores[:, matched]
+            here, scores = here[matched], scores[:, matched]
         pairs.append(
-            FramePair(gt_ids=objects.track_id[rows], prediction_ids=predicted.track_id[its], similarity=scores)
+            FramePair(gt_ids=objects.track_id[rows], prediction_ids=predicted.track_id[here], similarity=scores)
         )
     return pairs
 
 
 def _table(parts: Mapping[int, Sequence[_Part]]) -> dict[str, float]:
     """All scores of a task with categories."""
-    sums = {category: HotaSums.pool([part.boxes for part in its]) for category, its in parts.items()}
-    hota = {category: its.summary() for category, its in sums.items()}
-    masks = {category: HotaSums.pool([part.masks for part in its]).summary() for category, its in parts.items()}
-    counts = {category: np.sum([part.counts for part in its], axis=0).tolist() for category, its in parts.items()}
-    matches = ([part.tracks for part in its if part.tracks] for its in parts.values())
-    ap, ar = np.array([average_precision(its) for its in matches]).transpose(1, 2, 3, 0)  # [R, T, categories] each
-    tracks = {f"AP_{name}": its for name, its in zip(RANGES, ap, strict=True)}
-    tracks |= {f"AR_{name}": its for name, its in zip(RANGES, ar, strict=True)}
+    sums = {category: HotaSums.pool([part.boxes for part in own]) for category, own in parts.items()}
+    hota = {category: total.summary() for category, total in sums.items()}
+    masks = {category: HotaSums.pool([part.masks for part in own]).summary() for category, own in parts.items()}
+    counts = {category: np.sum([part.counts for part in own], axis=0).tolist() for category, own in parts.items()}
+    matches = ([part.tracks for part in own if part.tracks] for own in parts.values())
+    ap, ar = np.array([average_precision(own) for own in matches]).transpose(1, 2, 3, 0)  # [R, T, categories] each
+    tracks = {f"AP_{name}": values for name, values in zip(RANGES, ap, strict=True)}
+    tracks |= {f"AR_{name}": values for name, values in zip(RANGES, ar, strict=True)}
 
     total = {
-        f"Count/{name}": float(sum(its)) for name, its in zip(_COUNTS, zip(*counts.values(), strict=True), strict=True)
+        f"Count/{name}": float(sum(column))
+        for name, column in zip(_COUNTS, zip(*counts.values(), strict=True), strict=True)
     }
     averages = class_average(list(hota.values())) | total
-    averages |= {f"TrackMAP/{name}": _mean([_mean(its) for its in values]) for name, values in tracks.items()}
+    averages |= {
+        f"TrackMAP/{name}": _mean([_mean(per_category) for per_category in values]) for name, values in tracks.items()
+    }
     pooled = HotaSums.pool(list(sums.values())).summary() | total
     scores = {f"cls_av/{name}": value for name, value in averages.items()}
     scores |= {f"det_av/{name}": value for name, value in pooled.items()}
     for name in ("HOTA", "DetA", "AssA"):
-        scores |= _splits(name, {category: its[name] for category, its in hota.items()})
-    scores |= _splits("mask_HOTA", {category: its["HOTA"] for category, its in masks.items()})
+        scores |= _splits(name, {category: scored[name] for category, scored in hota.items()})
+    scores |= _splits("mask_HOTA", {category: scored["HOTA"] for category, scored in masks.items()})
     scores |= _splits("AP", dict(zip(parts, tracks["AP_all"].mean(0).tolist(), strict=True)))
     for number, category in enumerate(parts):
         own = {name: hota[category][name] for name in ("HOTA", "DetA", "AssA", "LocA")}
-        own |= {name: float(tracks[name][:, number].mean()) for name in (*(f"AP_{each}" for each in RANGES), "AR_all")}
+        own |= {name: float(tracks[name][:, number].mean()) for name in (*(f"AP_{size}" for size in RANGES), "AR_all")}
         own |= dict(zip(_COUNTS, map(float, counts[category]), strict=True))
         scores |= {f"cat/{category}/{name}": value for name, value in own.items()}
     return scores
@@ -260,10 +265,10 @@ def _splits(name: str, values: Mapping[int, float]) -> dict[str, float]:
     common = [value for category, value in values.items() if category in COMMON]
     uncommon = [value for category, value in values.items() if category not in COMMON]
     splits = {"all": list(values.values()), "common": common, "uncommon": uncommon}
-    return {f"{name}/{split}": 100 * float(np.mean(its)) if its else NONE for split, its in splits.items()}
+    return {f"{name}/{split}": 100 * float(np.mean(some)) if some else EMPTY_MEAN for split, some in splits.items()}
 
 
 def _mean(values: Sequence[float] | Float64[np.ndarray, "n"]) -> float:
-    """The mean of what there is."""
-    there = [value for value in values if value > NONE]
-    return float(np.mean(there)) if there else NONE
+    """Returns the mean of the values that are not themselves means of nothing."""
+    present = [value for value in values if value > EMPTY_MEAN]
+    return float(np.mean(present)) if present else EMPTY_MEAN

@@ -1,4 +1,4 @@
-"""What BURST's average precision of tracks is lost to, by the kinds of errors of `pipelines.metrics.errors`."""
+"""The errors that cost BURST's average precision of tracks, by the kinds of `pipelines.metrics.errors`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,13 +15,14 @@ from pipelines.metrics.burst_preparation import (
     tracks,
 )
 from pipelines.metrics.errors import error_costs
-from pipelines.metrics.track_matching import YTVIS, match_tracks
+from pipelines.metrics.rules import YTVIS
+from pipelines.metrics.track_matching import match_tracks
 
 RULES = replace(YTVIS, max_detections=(1, 10, 1 << 30))  # BURST limits the detections of a frame, not tracks
 
 
 def burst_error_costs(ground_truth: BurstGroundTruth, predictions: BurstPredictions) -> dict[str, float]:
-    """Returns the AP50 of `as_tracks`, a fraction, that each kind of error costs; as `error_costs`.
+    """Returns the AP50 of `as_tracks`, a fraction, that each kind of error costs, in the manner of `error_costs`.
 
     Args:
         ground_truth: the file with all categories.
@@ -71,8 +72,10 @@ def as_tracks(
                 )
             )
         for track in tracks(sequence, merged(limited(predictions.sequences[number])), known):
-            its = unsure if track.category in sequence.not_exhaustive else sure
-            its.append(PredictedTrack(video_id=video, category_id=track.category, score=track.score, masks=track.masks))
+            side = unsure if track.category in sequence.not_exhaustive else sure
+            side.append(
+                PredictedTrack(video_id=video, category_id=track.category, score=track.score, masks=track.masks)
+            )
     truth = GroundTruth(
         path=ground_truth.path,
         sha256=ground_truth.sha256,
@@ -84,7 +87,7 @@ def as_tracks(
 
 
 def _matched(truth: GroundTruth, predictions: Sequence[PredictedTrack]) -> list[PredictedTrack]:
-    """Those that match an object at an IoU of 0.5. The others take none, so that matches are the same without them."""
+    """Returns those that match an object at an IoU of 0.5. The others take no object, so leaving them out is safe."""
     kept: list[int] = []
     for matches in match_tracks(truth, predictions, RULES):
         kept += matches.predictions[matches.matched[0, 0] >= 0].tolist()

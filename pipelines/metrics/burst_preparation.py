@@ -1,4 +1,4 @@
-"""What BURST's protocol evaluates: which objects and predictions, under which categories, and as which tracks."""
+"""Picks the objects and predictions that BURST's protocol evaluates, their categories, and their tracks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,46 +29,46 @@ class BurstTrack:
 
 
 def ranking_order(sequences: Sequence[BurstSequence]) -> list[int]:
-    """Positions of sequences by name: equal scores are ranked in that order."""
+    """Returns the positions of sequences in the order of their names, which decides between equal scores."""
     return sorted(range(len(sequences)), key=lambda number: sequences[number].name.replace("/", "-"))
 
 
 def evaluated(sequence: BurstSequence) -> BurstSequence:
-    """Without the objects that are not evaluated; what is merged into those afterwards stays, but has no score."""
+    """Drops the objects that are not evaluated. Objects that are merged into those later stay, but have no score."""
     kept = ~np.isin(sequence.objects.category_id, list(NOT_EVALUATED))
     return replace(sequence, objects=merged(sequence.objects.select(kept)))
 
 
 def evaluated_categories(sequences: Sequence[BurstSequence]) -> frozenset[int]:
-    """Those that have a score: of the objects that `evaluated` leaves."""
+    """Returns the categories that have a score: those of the objects that `evaluated` leaves."""
     annotated = {category for sequence in sequences for category in sequence.objects.category_id.tolist()}
     return frozenset(category for category in annotated - NOT_EVALUATED if 1 <= category <= CATEGORY_COUNT)
 
 
 def known_categories(sequence: BurstSequence, categories: frozenset[int]) -> frozenset[int]:
-    """Those that are in a sequence or known not to be: of all others, predicted tracks cost nothing."""
+    """Returns the categories that are in a sequence or known to be absent; predictions of others cost nothing."""
     return categories & {*sequence.objects.category_id.tolist(), *sequence.negative}
 
 
 def merged(detections: BurstDetections) -> BurstDetections:
-    """Categories under those that they are counted as."""
+    """Replaces categories by those that they are counted as."""
     categories = [MERGED.get(category, category) for category in detections.category_id.tolist()]
     return replace(detections, category_id=np.array(categories, np.int64))
 
 
 def limited(detections: BurstDetections) -> BurstDetections:
-    """With the best detections of each frame, in order of score if some are left out."""
+    """Keeps the best detections of each frame, in order of score if some are left out."""
     kept: list[int] = []
     for frame in dict.fromkeys(detections.frame.tolist()):
-        its = np.flatnonzero(detections.frame == frame).tolist()
-        if len(its) > MAX_DETECTIONS:
-            its = sorted(its, key=lambda row: detections.score[row], reverse=True)[:MAX_DETECTIONS]
-        kept += its
+        rows = np.flatnonzero(detections.frame == frame).tolist()
+        if len(rows) > MAX_DETECTIONS:
+            rows = sorted(rows, key=lambda row: detections.score[row], reverse=True)[:MAX_DETECTIONS]
+        kept += rows
     return detections.select(np.array(kept, np.int64))
 
 
 def with_own_ids(sequences: Sequence[BurstDetections], strict: bool) -> list[BurstDetections]:
-    """Track id 0 only where it means something: the evaluator renumbers ids that several sequences use."""
+    """Keeps track id 0 only where the evaluator does: it renumbers ids that several sequences use."""
     zero = [bool((rows.track_id == 0).any()) for rows in sequences]
     if sum(zero) == 1 and not strict:
         return list(sequences)
@@ -79,15 +79,15 @@ def with_own_ids(sequences: Sequence[BurstDetections], strict: bool) -> list[Bur
 
 
 def tracks(sequence: BurstSequence, detections: BurstDetections, categories: frozenset[int]) -> list[BurstTrack]:
-    """Tracks of some categories, in the order of their first masks.
+    """Returns the tracks of some categories, in the order of their first masks.
 
     Args:
-        sequence: whose frames they have.
+        sequence: the sequence that the masks are of.
         detections: the masks: the sequence's objects, or predictions.
-        categories: the others are left out.
+        categories: the categories to keep.
     """
     ids, first, track = np.unique(detections.track_id, return_index=True, return_inverse=True)
-    found = []
+    built = []
     for number in np.argsort(first):
         category = int(detections.category_id[first[number]])
         if category not in categories:
@@ -98,5 +98,5 @@ def tracks(sequence: BurstSequence, detections: BurstDetections, categories: fro
         for row in rows:
             masks[detections.frame[row]] = Mask(sequence.height, sequence.width, detections.counts[row])
         score = float(np.mean(detections.score[rows]))
-        found.append(BurstTrack(id=int(ids[number]), category=category, score=score, masks=tuple(masks)))
-    return found
+        built.append(BurstTrack(id=int(ids[number]), category=category, score=score, masks=tuple(masks)))
+    return built

@@ -1,7 +1,7 @@
-"""What average precision is lost to: TIDE (Bolya et al., ECCV 2020) for tracks.
+"""The errors that cost average precision: TIDE (Bolya et al., ECCV 2020) for tracks.
 
-Every wrong prediction has one kind of error, and so has every object that nothing comes near. All errors of one kind
-are mended, and no others, and AP50 is computed anew: what it gains is what that kind costs.
+Every wrong prediction has one kind of error, and so has every object that no prediction comes near. For each kind, all
+its errors and no others are mended and AP50 is computed again: its gain is the cost of that kind.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
-from pipelines.metrics.track_matching import AREAS, THRESHOLDS, ApRules, Matches, match_tracks
+from pipelines.metrics.rules import ApRules
+from pipelines.metrics.track_matching import AREAS, THRESHOLDS, Matches, match_tracks
 from pipelines.metrics.tube_iou import Tubes, followed_share
 from pipelines.metrics.video_ap import average_precision
 
@@ -31,18 +32,18 @@ class _Objects:
         categories: as in `Matches`.
         counted: whether an object counts.
         several: whether any number of predictions can be right about it.
-        found: whether the rules ever find it.
+        findable: whether the rules ever find it.
     """
 
     categories: Int64[np.ndarray, "N"]
     counted: Bool[np.ndarray, "N"]
     several: Bool[np.ndarray, "N"]
-    found: Bool[np.ndarray, "N"]
+    findable: Bool[np.ndarray, "N"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Outcomes:
-    """What became of predictions, in the order of `Matches`, at a tube IoU of 0.5.
+    """Outcomes of predictions, in the order of `Matches`, at a tube IoU of 0.5.
 
     Attributes:
         categories: as in `Matches`.
@@ -87,8 +88,8 @@ def error_costs(
     Args:
         ground_truth: the objects.
         predictions: in the order of the file.
-        rules: of the benchmark.
-        threads: to work in; the costs do not depend on it.
+        rules: the benchmark's rules.
+        threads: number of threads; the costs do not depend on it.
 
     Returns:
         A cost per kind, in the order of `KINDS`.
@@ -101,7 +102,7 @@ def error_costs(
         categories=np.zeros(len(tracks), np.int64),
         counted=np.zeros(len(tracks), bool),
         several=np.array([track.crowd for track in tracks], bool),
-        found=np.array([track.id != 0 or rules.strict for track in tracks], bool),
+        findable=np.array([track.id != 0 or rules.strict for track in tracks], bool),
     )
     parts = []
     for matches in match_tracks(ground_truth, predictions, rules, pairs="video", threads=threads):
@@ -121,7 +122,7 @@ def _judge(matches: Matches, ground_truth: GroundTruth, predictions: Sequence[Pr
     same = matches.ground_truth_categories[g] == matches.prediction_categories[p]
     other_iou, other = _best(matches, near & ~same)
     own_iou, own = _best(matches, near & same)
-    # Looking at frames takes time, so only where the kind depends on them.
+    # Comparing frames is slow, so only where the kind depends on them.
     unclear = near & same & (np.maximum(own_iou, other_iou) < _HALF)[p]
     tests = {
         "classification": other_iou >= _HALF,
@@ -171,7 +172,7 @@ def _mend(objects: _Objects, outcomes: _Outcomes, kind: str) -> tuple[_Objects, 
     if kind == "missed":
         return replace(objects, counted=objects.counted & (taken | np.isin(rows, outcomes.aims))), outcomes
     wrong = outcomes.kinds == KINDS.index(kind)
-    right = _winners(objects, outcomes, wrong, objects.found & (objects.several | ~taken))
+    right = _winners(objects, outcomes, wrong, objects.findable & (objects.several | ~taken))
     categories, matched = outcomes.categories.copy(), outcomes.matched.copy()
     matched[right] = outcomes.aims[right]
     categories[right] = objects.categories[matched[right]]

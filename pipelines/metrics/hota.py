@@ -19,12 +19,12 @@ EPSILON = np.finfo(np.float64).eps
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FramePair:
-    """The objects of a frame and what was predicted there.
+    """The objects and predictions of a frame.
 
     Attributes:
-        gt_ids: of the objects' tracks, each once.
-        prediction_ids: of the predictions' tracks, each once.
-        similarity: of each object with each prediction, 0 to 1.
+        gt_ids: ids of the objects' tracks, each once.
+        prediction_ids: ids of the predictions' tracks, each once.
+        similarity: similarity of each object to each prediction, 0 to 1.
     """
 
     gt_ids: Int64[np.ndarray, "G"]
@@ -42,8 +42,8 @@ class HotaSums:
         fp: predictions without a match.
         similarity: sum over matches.
         association: sum over matches c of TPA(c) / (TPA(c) + FNA(c) + FPA(c)), Eq. 7 of the paper.
-        association_recall: likewise of TPA / (TPA + FNA).
-        association_precision: likewise of TPA / (TPA + FPA).
+        association_recall: sum over matches of TPA / (TPA + FNA).
+        association_precision: sum over matches of TPA / (TPA + FPA).
     """
 
     tp: Float64[np.ndarray, "A"]
@@ -56,7 +56,7 @@ class HotaSums:
 
     @classmethod
     def pool(cls, parts: Sequence["HotaSums"]) -> "HotaSums":
-        """All sequences, or all classes, together; zeros if there are none."""
+        """Adds up sequences or classes; zeros if there are none."""
         zero = np.zeros(len(ALPHAS))
         return cls(**{f.name: sum((getattr(part, f.name) for part in parts), zero) for f in fields(cls)})
 
@@ -90,7 +90,7 @@ class HotaSums:
 def class_average(summaries: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Means over classes; those in `_sum` are summed. At least one class must be given."""
     columns = {name: [summary[name] for summary in summaries] for name in summaries[0]}
-    return {name: float((np.sum if name.endswith("_sum") else np.mean)(its)) for name, its in columns.items()}
+    return {name: float((np.sum if name.endswith("_sum") else np.mean)(column)) for name, column in columns.items()}
 
 
 def box_iou(gt: Float64[np.ndarray, "G 4"], predictions: Float64[np.ndarray, "P 4"]) -> Float64[np.ndarray, "G P"]:
@@ -165,8 +165,8 @@ def _number(frames: Sequence[Int64[np.ndarray, "_"]]) -> tuple[list[Int64[np.nda
     sizes = [len(ids) for ids in frames]
     ids, numbers = np.unique(np.concatenate([np.zeros(0, np.int64), *frames]), return_inverse=True)
     split = np.split(numbers, np.cumsum(sizes)[:-1]) if sizes else []
-    for frame, its in enumerate(split):
-        if len(np.unique(its)) < len(its):
+    for frame, members in enumerate(split):
+        if len(np.unique(members)) < len(members):
             raise ValueError(f"frame {frame}: ids {frames[frame].tolist()[:20]} occur more than once; give unique ones")
     return split, np.bincount(numbers, minlength=len(ids))
 

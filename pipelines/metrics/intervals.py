@@ -13,14 +13,14 @@ from jaxtyping import Float64, Int64
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
 from pipelines.metrics.open_vocabulary import match_as_one_ranking
 from pipelines.metrics.resampling import Ranking, draw, rankings, resampled_ap
-from pipelines.metrics.track_matching import SHAPES, match_tracks
+from pipelines.metrics.rules import EMPTY_MEAN, OPEN_VOCABULARY
+from pipelines.metrics.track_matching import match_tracks
 from pipelines.metrics.track_naming import NamedTracks, name_tracks, right_names, share_masks
 
 MACRO = ("AP", "base/AP", "novel/AP")
 NAMES = (*MACRO, "micro/AP", "top1", "agnostic/AP")
 """Numbers of `open_vocabulary` that have intervals."""
 
-_NONE = -1.0  # stands for a mean of nothing
 _ENDS = (2.5, 97.5)  # percentiles
 
 _Weights = Int64[np.ndarray, "R V"]
@@ -51,17 +51,17 @@ def confidence_intervals(
     Args:
         ground_truth: the objects.
         tracks: the predictions.
-        names: of `NAMES`.
+        names: some of `NAMES`.
         resamples: how often as many videos as there are get drawn.
-        seed: of the draws, which are the same for all names.
-        threads: to match in; the numbers do not depend on it.
+        seed: seed of the draws, which are the same for all names.
+        threads: threads to match in; the numbers do not depend on it.
 
     Raises:
         ValueError: an unknown name, no resamples, no videos, or as `match_tracks`.
     """
     weights = draw(len(ground_truth.videos), resamples, seed)
     draws = _draws(ground_truth, tracks, names, weights, threads)
-    return {name: _ends(values[values != _NONE]) for name, values in draws.items()}
+    return {name: _ends(values[values != EMPTY_MEAN]) for name, values in draws.items()}
 
 
 def paired_difference(
@@ -76,33 +76,33 @@ def paired_difference(
 ) -> Difference:
     """Returns a number of `tracks_a` minus that of `tracks_b`, with its 95 % interval.
 
-    Every draw has the same videos for both, so that what makes a video hard for both cancels out. If 0 is not within,
-    other videos would most likely give the same order; whether another training run would, it does not say.
+    Every draw has the same videos for both, so that what makes a video hard for both cancels out. If the
+    interval excludes 0, other videos would most likely give the same order; it says nothing about another training run.
 
     Args:
         ground_truth: the objects.
         tracks_a: predictions.
-        tracks_b: others.
-        name: of `NAMES`.
-        resamples: as `confidence_intervals`, like all that follow.
-        seed: see there.
-        threads: see there.
+        tracks_b: other predictions.
+        name: one of `NAMES`.
+        resamples: how often as many videos as there are get drawn.
+        seed: seed of the draws.
+        threads: threads to match in; the numbers do not depend on it.
 
     Raises:
         ValueError: no objects to average over, or as `confidence_intervals`.
     """
     videos = len(ground_truth.videos)
     weights = np.concatenate([draw(videos, resamples, seed), np.ones((1, videos), np.int64)])
-    a, b = (_draws(ground_truth, its, [name], weights, threads)[name] for its in (tracks_a, tracks_b))
-    if a[-1] == _NONE:
+    a, b = (_draws(ground_truth, tracks, [name], weights, threads)[name] for tracks in (tracks_a, tracks_b))
+    if a[-1] == EMPTY_MEAN:
         raise ValueError(f"name: {ground_truth.path} has no objects that {name} is a mean over; choose another number")
-    low, high = _ends((a - b)[:-1][a[:-1] != _NONE])  # where one has no number, neither has the other
+    low, high = _ends((a - b)[:-1][a[:-1] != EMPTY_MEAN])  # where one has no number, neither has the other
     return Difference(float(a[-1] - b[-1]), low, high)
 
 
 def _ends(values: Float64[np.ndarray, "n"]) -> tuple[float, float]:
     if not values.size:
-        return _NONE, _NONE
+        return EMPTY_MEAN, EMPTY_MEAN
     low, high = np.percentile(values, _ENDS).tolist()
     return low, high
 
@@ -112,43 +112,43 @@ def _draws(
 ) -> dict[str, _Draws]:
     """Returns the numbers of R draws."""
     if unknown := [name for name in names if name not in NAMES]:
-        raise ValueError(f"names: unknown value {unknown[0]!r}; choose of {', '.join(NAMES)}")
+        raise ValueError(f"names: unknown value {unknown[0]!r}; choose from {', '.join(NAMES)}")
     predictions = share_masks(tracks)
     numbers: dict[str, _Draws] = {}
     if set(MACRO) & set(names):
-        matches = list(match_tracks(ground_truth, predictions, SHAPES, threads=threads))
-        numbers |= _macro(ground_truth, rankings(ground_truth, predictions, matches, SHAPES), weights)
+        matches = list(match_tracks(ground_truth, predictions, OPEN_VOCABULARY, threads=threads))
+        numbers |= _macro(ground_truth, rankings(ground_truth, predictions, matches, OPEN_VOCABULARY), weights)
     if "micro/AP" in names:
         _, matches = match_as_one_ranking(ground_truth, predictions, threads=threads)
-        found = rankings(ground_truth, predictions, matches, replace(SHAPES, categories=False))
-        numbers["micro/AP"] = _mean(found.values(), weights)
+        ranked = rankings(ground_truth, predictions, matches, replace(OPEN_VOCABULARY, categories=False))
+        numbers["micro/AP"] = _mean(ranked.values(), weights)
     if {"top1", "agnostic/AP"} & set(names):
         named = name_tracks(ground_truth, predictions, threads=threads)
-        found = rankings(ground_truth, named.tracks, named.matches, named.rules)
-        numbers["agnostic/AP"] = _mean(found.values(), weights)
+        ranked = rankings(ground_truth, named.tracks, named.matches, named.rules)
+        numbers["agnostic/AP"] = _mean(ranked.values(), weights)
         numbers["top1"] = _top1(ground_truth, named, weights)
     return {name: numbers[name] for name in names}
 
 
-def _macro(ground_truth: GroundTruth, found: dict[int, Ranking], weights: _Weights) -> dict[str, _Draws]:
-    partitions = [each.partition or 0 for each in sorted(ground_truth.categories, key=lambda each: each.id)]
-    base, novel = ([its for row, its in found.items() if (partitions[row] > 1) == side] for side in (False, True))
-    return dict(zip(MACRO, (_mean(its, weights) for its in (found.values(), base, novel)), strict=True))
+def _macro(ground_truth: GroundTruth, ranked: dict[int, Ranking], weights: _Weights) -> dict[str, _Draws]:
+    partitions = [one.partition or 0 for one in sorted(ground_truth.categories, key=lambda category: category.id)]
+    base, novel = ([one for row, one in ranked.items() if (partitions[row] > 1) == side] for side in (False, True))
+    return dict(zip(MACRO, (_mean(some, weights) for some in (ranked.values(), base, novel)), strict=True))
 
 
-def _mean(its: Iterable[Ranking], weights: _Weights) -> _Draws:
-    """Returns the mean over those that have objects in a draw."""
+def _mean(ranked: Iterable[Ranking], weights: _Weights) -> _Draws:
+    """Returns, per draw, the mean over the rankings that have objects in it."""
     total, count = np.zeros(len(weights)), np.zeros(len(weights))
-    for ranking in its:
+    for ranking in ranked:
         values = resampled_ap(ranking, weights)
-        total += np.where(values == _NONE, 0, values)
-        count += values != _NONE
-    return np.where(count > 0, total / np.maximum(count, 1), _NONE)
+        total += np.where(values == EMPTY_MEAN, 0, values)
+        count += values != EMPTY_MEAN
+    return np.where(count > 0, total / np.maximum(count, 1), EMPTY_MEAN)
 
 
 def _top1(ground_truth: GroundTruth, named: NamedTracks, weights: _Weights) -> _Draws:
     places = {video.id: place for place, video in enumerate(ground_truth.videos)}
-    videos = np.array([places[each.video_id] for each in ground_truth.tracks], np.int64)
+    videos = np.array([places[track.video_id] for track in ground_truth.tracks], np.int64)
     right = right_names(ground_truth, named)
-    hits, objects = (weights @ np.bincount(videos[its], minlength=len(places)) for its in (right, named.counted))
-    return np.where(objects > 0, hits / np.maximum(objects, 1), _NONE)
+    hits, objects = (weights @ np.bincount(videos[chosen], minlength=len(places)) for chosen in (right, named.counted))
+    return np.where(objects > 0, hits / np.maximum(objects, 1), EMPTY_MEAN)

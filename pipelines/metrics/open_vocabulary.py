@@ -1,8 +1,8 @@
-"""What a model makes of objects whose names it has never trained on: the protocol of Shapes.
+"""How well a model names objects whose names it has never trained on: the protocol of Shapes.
 
 Average precision per category alone is easily misread: a wrong name costs nothing if nothing in the data set is called
-that. So it stands beside numbers that charge every wrong name, and between controls: names that mean something else,
-which must give nothing, and the names of the objects themselves, which no classifier can beat by much.
+that. So it is reported with numbers that charge every wrong name, and with two controls: names that mean something
+else, which must give nothing, and the names of the objects themselves, which no classifier can beat by much.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,13 @@ from dataclasses import replace
 import numpy as np
 
 from pipelines.datasets.annotations import Category, GroundTruth, PredictedTrack
-from pipelines.metrics.track_matching import SHAPES, Matches, match_tracks
+from pipelines.metrics.rules import EMPTY_MEAN, OPEN_VOCABULARY
+from pipelines.metrics.track_matching import Matches, match_tracks
 from pipelines.metrics.track_naming import NamedTracks, name_tracks, share_masks, top1
 from pipelines.metrics.video_ap import average_precision, video_ap
 
 MIN_TRACKS = 10
 """Tracks of each category that occurs, at least, for a mean over categories to say something."""
-
-_NONE = -1.0  # stands for a mean of nothing
 
 
 def open_vocabulary(
@@ -33,8 +32,8 @@ def open_vocabulary(
     top1, matched, …    as `pipelines.metrics.track_naming.top1`
     agnostic/AP, AP50, AR1, AR10    all categories are one; a track counts once, with its best score
     permuted/AP, top1   every name means another category: must be near 0; -1 if there is only one category
-    oracle/AP           every track, once, is of the category of the object that it overlaps most: what is left to lose
-                        is masks and tracking. A track that overlaps none keeps its best name.
+    oracle/AP           every track, once, gets the category of the object that it overlaps most: only masks and
+                        tracking can still cost anything. A track that overlaps none keeps its best name.
     categories          how many have objects
     min_tracks          objects of the category with the fewest
 
@@ -44,8 +43,8 @@ def open_vocabulary(
     Args:
         ground_truth: the objects; categories have partitions, and are numbered from 1 without gaps.
         tracks: the predictions: a track occurs once per name, with the same masks.
-        seed: of the permutation.
-        threads: to work in; the numbers do not depend on it.
+        seed: seed of the permutation.
+        threads: number of threads; the numbers do not depend on it.
 
     Raises:
         ValueError: as `video_ap`.
@@ -53,11 +52,11 @@ def open_vocabulary(
     predictions = share_masks(tracks)
     named = name_tracks(ground_truth, predictions, threads=threads)
     everything, matches = match_as_one_ranking(ground_truth, predictions, threads=threads)
-    micro = average_precision(everything, matches, replace(SHAPES, categories=False, partitions=False))
+    micro = average_precision(everything, matches, replace(OPEN_VOCABULARY, categories=False, partitions=False))
     agnostic = average_precision(ground_truth, named.matches, named.rules)
-    oracle = video_ap(ground_truth, _with_true_names(ground_truth, named), SHAPES, threads=threads)
+    oracle = video_ap(ground_truth, _with_true_names(ground_truth, named), OPEN_VOCABULARY, threads=threads)
     return {
-        **video_ap(ground_truth, predictions, SHAPES, threads=threads),
+        **video_ap(ground_truth, predictions, OPEN_VOCABULARY, threads=threads),
         **{f"micro/{name}": micro[name] for name in ("AP", "AP50")},
         **top1(ground_truth, named),
         **{f"agnostic/{name}": agnostic[name] for name in ("AP", "AP50", "AR1", "AR10")},
@@ -78,10 +77,10 @@ def match_as_one_ranking(
     Raises:
         ValueError: as `match_tracks`.
     """
-    unlisted = {each.category_id for each in predictions} - {category.id for category in ground_truth.categories}
+    unlisted = {track.category_id for track in predictions} - {category.id for category in ground_truth.categories}
     more = tuple(Category(id=number, name=f"category {number}") for number in sorted(unlisted))
     everything = replace(ground_truth, categories=(*ground_truth.categories, *more))
-    rules = replace(SHAPES, partitions=False, max_detections=(1, 10, max(10, len(predictions))))  # none is left out
+    rules = replace(OPEN_VOCABULARY, partitions=False).unlimited(len(predictions))
     matches = [
         replace(
             part,
@@ -115,26 +114,26 @@ def _permuted(
 ) -> dict[str, float]:
     ids = [category.id for category in ground_truth.categories]
     if len(ids) < 2:
-        return {"permuted/AP": _NONE, "permuted/top1": _NONE}
+        return {"permuted/AP": EMPTY_MEAN, "permuted/top1": EMPTY_MEAN}
     other = derangement(ids, seed)
 
     def renamed(tracks: Sequence[PredictedTrack]) -> list[PredictedTrack]:
-        return [replace(each, category_id=other.get(each.category_id, each.category_id)) for each in tracks]
+        return [replace(track, category_id=other.get(track.category_id, track.category_id)) for track in tracks]
 
     return {
-        "permuted/AP": video_ap(ground_truth, renamed(predictions), SHAPES, threads=threads)["AP"],
+        "permuted/AP": video_ap(ground_truth, renamed(predictions), OPEN_VOCABULARY, threads=threads)["AP"],
         "permuted/top1": top1(ground_truth, replace(named, tracks=renamed(named.tracks)))["top1"],
     }
 
 
 def _with_true_names(ground_truth: GroundTruth, named: NamedTracks) -> list[PredictedTrack]:
     return [
-        each if row < 0 else replace(each, category_id=ground_truth.tracks[row].category_id)
-        for each, row in zip(named.tracks, named.nearest.tolist(), strict=True)
+        track if row < 0 else replace(track, category_id=ground_truth.tracks[row].category_id)
+        for track, row in zip(named.tracks, named.nearest.tolist(), strict=True)
     ]
 
 
 def _sizes(ground_truth: GroundTruth, named: NamedTracks) -> dict[str, float]:
-    its = [each.category_id for each, counts in zip(ground_truth.tracks, named.counted, strict=True) if counts]
-    counts = np.unique(np.array(its, np.int64), return_counts=True)[1]
-    return {"categories": float(len(counts)), "min_tracks": float(counts.min()) if counts.size else _NONE}
+    categories = [track.category_id for track, counts in zip(ground_truth.tracks, named.counted, strict=True) if counts]
+    counts = np.unique(np.array(categories, np.int64), return_counts=True)[1]
+    return {"categories": float(len(counts)), "min_tracks": float(counts.min()) if counts.size else EMPTY_MEAN}

@@ -7,10 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
-from pipelines.metrics.track_matching import ApRules, Matches
+from pipelines.metrics.rules import EMPTY_MEAN, ApRules
+from pipelines.metrics.track_matching import Matches
 from pipelines.metrics.video_ap import RECALLS, outcomes
-
-_NONE = -1.0  # stands for a mean of nothing
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,8 +19,8 @@ class Ranking:
     Attributes:
         videos: of the predictions, positions among the ground truth's videos.
         right: per IoU threshold, whether a prediction is right.
-        wrong: likewise; the rest does not count.
-        objects: per video, those that count.
+        wrong: per IoU threshold, whether a prediction is wrong; the rest does not count.
+        objects: per video, the number of objects that count.
     """
 
     videos: Int64[np.ndarray, "D"]
@@ -48,9 +47,9 @@ def rankings(
 
     Args:
         ground_truth: the objects.
-        predictions: that were matched.
-        matches: of all videos.
-        rules: that they are by.
+        predictions: the predictions that were matched.
+        matches: matches of all videos.
+        rules: the rules of the matches.
     """
     places = {video.id: place for place, video in enumerate(ground_truth.videos)}
     positives: dict[int, Int64[np.ndarray, V]] = {}
@@ -62,22 +61,24 @@ def rankings(
             strict=True,
         ):
             if not ignored:
-                its = positives.setdefault(category, np.zeros(len(places), np.int64))
-                its[places[ground_truth.tracks[track].video_id]] += 1
+                objects = positives.setdefault(category, np.zeros(len(places), np.int64))
+                objects[places[ground_truth.tracks[track].video_id]] += 1
     ids = np.array([track.id for track in ground_truth.tracks], np.int64)
     judged = [outcomes(part, ids, rules) for part in matches]
-    right, wrong = (np.concatenate([each[side][0] for each in judged], axis=1) for side in (0, 1))
+    right, wrong = (np.concatenate([outcome[side][0] for outcome in judged], axis=1) for side in (0, 1))
     rows, scores, numbers = (
         np.concatenate([getattr(part, name) for part in matches])
         for name in ("prediction_categories", "scores", "predictions")
     )
     videos = np.array([places[predictions[number].video_id] for number in numbers], np.int64)
     order = np.lexsort((-scores, rows))  # equal scores keep the order of matches, as in `video_ap`
-    found = {}
+    ranked = {}
     for category, objects in sorted(positives.items()):
-        its = order[slice(*np.searchsorted(rows[order], (category, category + 1)))]
-        found[category] = Ranking(videos=videos[its], right=right[:, its], wrong=wrong[:, its], objects=objects)
-    return found
+        chosen = order[slice(*np.searchsorted(rows[order], (category, category + 1)))]
+        ranked[category] = Ranking(
+            videos=videos[chosen], right=right[:, chosen], wrong=wrong[:, chosen], objects=objects
+        )
+    return ranked
 
 
 def resampled_ap(ranking: Ranking, weights: Int64[np.ndarray, "R V"]) -> Float64[np.ndarray, "R"]:
@@ -95,4 +96,4 @@ def resampled_ap(ranking: Ranking, weights: Int64[np.ndarray, "R V"]) -> Float64
         best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
         reached = np.searchsorted(RECALLS, hits / np.maximum(objects, 1)[:, None], side="right")
         total += (best * np.diff(reached, prepend=0)).sum(1) / len(RECALLS)
-    return np.where(objects > 0, total / len(ranking.right), _NONE)
+    return np.where(objects > 0, total / len(ranking.right), EMPTY_MEAN)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float64, Int64
 from pipelines.datasets.burst import BurstDetections, BurstSequence
 from pipelines.metrics.burst_preparation import known_categories, tracks
 from pipelines.metrics.hota import EPSILON
+from pipelines.metrics.rules import EMPTY_MEAN
 from pipelines.metrics.tube_iou import Tubes, tube_iou
 
 # Not linspace: the sums drift upwards, so that an IoU of exactly 0.85, 0.9 or 0.95 does not reach its threshold.
@@ -17,7 +18,6 @@ RECALLS = np.linspace(0, 1, 101)
 _AREAS = {"area_s": (0, 32**2), "area_m": (32**2, 96**2), "area_l": (96**2, 1e10)}  # mean pixels of a track's masks
 _LENGTHS = {"time_s": (0, 3), "time_m": (3, 10), "time_l": (10, 1e5)}  # masks of a track
 RANGES = ("all", *_AREAS, *_LENGTHS)
-NONE = -1.0  # nothing to average, as BURST prints it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,10 +25,10 @@ class TrackMatches:
     """Predicted tracks of a sequence and category, best score first, in R ranges at T thresholds.
 
     Attributes:
-        score: of each track.
-        matched: whether it has found an object.
-        ignored: whether it is neither right nor wrong.
-        objects: how many there are to find.
+        score: score of each track.
+        matched: whether a track has matched an object.
+        ignored: whether a track is neither right nor wrong.
+        objects: number of objects to find.
     """
 
     score: Float64[np.ndarray, "D"]
@@ -42,8 +42,8 @@ class _Tracks:
     """Tracks of a sequence in the order of their first masks.
 
     Attributes:
-        id: of each.
-        category: that of its first mask.
+        id: id of each track.
+        category: category of its first mask.
         score: mean over its masks.
         outside: whether it is outside of each of the ranges, whose ends are inside.
         tubes: its masks.
@@ -59,20 +59,20 @@ class _Tracks:
 def match_tracks(
     sequence: BurstSequence, predicted: BurstDetections, categories: frozenset[int]
 ) -> dict[int, TrackMatches]:
-    """Matches of each category with objects; predictions only of categories that are in the sequence or negative."""
+    """Returns matches by category, of the categories that are in the sequence or negative."""
     known = known_categories(sequence, categories)
-    gt, found = _tracks(sequence, sequence.objects, known), _tracks(sequence, predicted, known)
-    pairs = np.argwhere(gt.category[:, None] == found.category)
-    iou = np.zeros((len(gt.id), len(found.id)))
-    iou[pairs[:, 0], pairs[:, 1]] = tube_iou(gt.tubes, found.tubes, pairs)
+    gt, guesses = _tracks(sequence, sequence.objects, known), _tracks(sequence, predicted, known)
+    pairs = np.argwhere(gt.category[:, None] == guesses.category)
+    iou = np.zeros((len(gt.id), len(guesses.id)))
+    iou[pairs[:, 0], pairs[:, 1]] = tube_iou(gt.tubes, guesses.tubes, pairs)
     matches = {}
-    for category in known & {*gt.category.tolist(), *found.category.tolist()}:
-        rows, columns = np.flatnonzero(gt.category == category), np.flatnonzero(found.category == category)
-        columns = columns[np.argsort(-found.score[columns], kind="stable")]
-        matched, ignored = _match(iou[np.ix_(rows, columns)], gt.outside[:, rows], found.id[columns] > 0)
-        spared = found.outside[:, None, columns] | (category in sequence.not_exhaustive)
+    for category in known & {*gt.category.tolist(), *guesses.category.tolist()}:
+        rows, columns = np.flatnonzero(gt.category == category), np.flatnonzero(guesses.category == category)
+        columns = columns[np.argsort(-guesses.score[columns], kind="stable")]
+        matched, ignored = _match(iou[np.ix_(rows, columns)], gt.outside[:, rows], guesses.id[columns] > 0)
+        spared = guesses.outside[:, None, columns] | (category in sequence.not_exhaustive)
         matches[category] = TrackMatches(
-            score=found.score[columns],
+            score=guesses.score[columns],
             matched=matched,
             ignored=ignored | (spared & ~matched),
             objects=(~gt.outside[:, rows]).sum(1),
@@ -83,7 +83,7 @@ def match_tracks(
 def average_precision(
     parts: Sequence[TrackMatches],
 ) -> tuple[Float64[np.ndarray, "R T"], Float64[np.ndarray, "R T"]]:
-    """AP and the recall of all predictions, in each range at each threshold; -1 in ranges without objects."""
+    """Returns AP and the recall of all predictions, in each range at each threshold; -1 in ranges without objects."""
     order = np.argsort(-np.concatenate([part.score for part in parts]), kind="stable")
     matched = np.concatenate([part.matched for part in parts], axis=2)[..., order]
     counted = ~np.concatenate([part.ignored for part in parts], axis=2)[..., order]
@@ -91,7 +91,7 @@ def average_precision(
     tp, fp = (matched & counted).cumsum(2), (~matched & counted).cumsum(2)
     precision = tp / (fp + tp + np.spacing(1))
     precision = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
-    ap, ar = np.full(tp.shape[:2], NONE), np.full(tp.shape[:2], NONE)
+    ap, ar = np.full(tp.shape[:2], EMPTY_MEAN), np.full(tp.shape[:2], EMPTY_MEAN)
     for here in np.ndindex(ap.shape):
         if total := objects[here[0]]:
             recall = tp[here] / total
@@ -101,16 +101,16 @@ def average_precision(
 
 
 def _tracks(sequence: BurstSequence, detections: BurstDetections, categories: frozenset[int]) -> _Tracks:
-    found = tracks(sequence, detections, categories)
-    tubes = Tubes([track.masks for track in found])
-    length = np.array([sum(mask is not None for mask in track.masks) for track in found], np.int64)
+    built = tracks(sequence, detections, categories)
+    tubes = Tubes([track.masks for track in built])
+    length = np.array([sum(mask is not None for mask in track.masks) for track in built], np.int64)
     outside = [np.zeros(len(length), bool)]
     for values, ranges in ((tubes.area / length, _AREAS), (length, _LENGTHS)):  # masks without pixels are counted
         outside += [(values < low) | (values > high) for low, high in ranges.values()]
     return _Tracks(
-        id=np.array([track.id for track in found], np.int64),
-        category=np.array([track.category for track in found], np.int64),
-        score=np.array([track.score for track in found], np.float64),
+        id=np.array([track.id for track in built], np.int64),
+        category=np.array([track.category for track in built], np.int64),
+        score=np.array([track.score for track in built], np.float64),
         outside=np.array(outside),
         tubes=tubes,
     )
@@ -119,10 +119,10 @@ def _tracks(sequence: BurstSequence, detections: BurstDetections, categories: fr
 def _match(
     iou: Float64[np.ndarray, "G D"], outside: Bool[np.ndarray, "R G"], takes: Bool[np.ndarray, "D"]
 ) -> tuple[Bool[np.ndarray, "R T D"], Bool[np.ndarray, "R T D"]]:
-    """Whether each prediction, from the best on, finds an object, and whether that object is outside of the range.
+    """Returns whether each prediction, from the best on, matches an object, and whether that is outside of the range.
 
-    An object is the one of largest IoU that is not taken yet, of equal ones the last, and those outside of the range
-    only if there is no other.
+    A prediction takes the free object of largest IoU, of equal ones the last; those outside of the range only if there
+    is no other.
     """
     shape = len(outside), len(THRESHOLDS), iou.shape[1]
     matched, ignored = np.zeros(shape, bool), np.zeros(shape, bool)

@@ -1,7 +1,7 @@
 """Which predicted track is which object: YTVOSeval's matching, for all IoU thresholds and object sizes at once.
 
-`match_tracks` is what average precision (`pipelines.metrics.video_ap`) is computed from, and what an analysis of errors
-can start from: it gives the overlaps as well.
+`match_tracks` is the first step of average precision (`pipelines.metrics.video_ap`) and of the analysis of errors,
+which also needs the overlaps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,49 +15,18 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from pipelines.datasets.annotations import AnnotatedTrack, GroundTruth, Mask, PredictedTrack
+from pipelines.metrics.rules import ApRules
 from pipelines.metrics.tube_iou import Tubes, tube_iou
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the IoU; these floats, not k / 20: the ninth is below 0.9
 AREAS = {"all": (0, 1e10), "s": (0, 128**2), "m": (128**2, 256**2), "l": (256**2, 1e10)}  # pixels, ends inside
 
-_CHUNK_MASKS = 10_000  # masks that are worked on at a time, unless one video has more: about 30 MB
-
-
-@dataclass(frozen=True, kw_only=True)
-class ApRules:
-    """How benchmarks differ in what they count.
-
-    Attributes:
-        categories: whether a prediction must have its object's category; otherwise all categories are one.
-        forced_category: this category id replaces that of every prediction; None leaves them.
-        crowd: an object with `crowd` is "ignored", so that predictions matched to it do not count, or "counted" like
-            any other. Either way it can be matched by several predictions.
-        areas: what the file states is taken "as stated" or cut to "whole pixels".
-        partitions: whether there are separate numbers for base and novel categories.
-        max_detections: three limits to the predictions that count, in order of score, per video and category (per video
-            if `categories` is false). Predictions are matched once, with the last of them.
-        strict: whether objects with the id 0 can be found. The official tools mark matches with the object's id and
-            read 0 as none: such an object is taken, but the prediction that took it counts as wrong.
-    """
-
-    categories: bool = True
-    forced_category: int | None = None
-    crowd: Literal["ignored", "counted"] = "ignored"
-    areas: Literal["as stated", "whole pixels"] = "as stated"
-    partitions: bool = False
-    max_detections: tuple[int, int, int] = (1, 10, 100)
-    strict: bool = False
-
-
-YTVIS = ApRules()  # and OVIS: youtubevos/cocoapi, YTVOSeval
-LVVIS = ApRules(crowd="counted", areas="whole pixels", partitions=True)  # haochenheheda/LVVIS, LVVISeval
-UVO = ApRules(categories=False, forced_category=1)  # EvaluationAPI of UVO v1.0, which runs YTVOSeval
-SHAPES = ApRules(partitions=True, strict=True)  # our own: those of YouTube-VIS without their faults
+_CHUNK_MASKS = 10_000  # masks per chunk, unless one video has more: about 30 MB
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Matches:
-    """What matches what in some videos. A group is a video and category, or a video if categories do not count.
+    """Matches of some videos. A group is a video and category, or a video if categories do not count.
 
     Attributes:
         ground_truths: positions among the ground truth's tracks; by video id, group, order in the file.
@@ -100,7 +69,7 @@ class _Side:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Chunk:
-    """The videos that are worked on at a time."""
+    """Videos that are matched together."""
 
     objects: _Side
     object_masks: list[tuple[Mask | None, ...]]
@@ -121,17 +90,17 @@ def match_tracks(
 ) -> Iterator[Matches]:
     """Matches predictions to objects, some videos at a time, in ascending order of video ids.
 
-    As YTVOSeval does: in the order of scores, each prediction takes the object of its group that is left, counts if
-    possible, and has the largest IoU, which must reach the threshold; of equal IoUs the later object's.
+    As YTVOSeval does: in the order of scores, each prediction takes an object of its group that is still free. Objects
+    that count come first, then the largest IoU, which must reach the threshold, then the later object.
 
     Args:
         ground_truth: the objects.
         predictions: in the order of the file, which decides between equal scores. Those of categories that the ground
             truth does not have are left out.
-        rules: of the benchmark.
-        pairs: whose IoU is wanted: those of a "group" are enough to match; "video" adds those of other categories, and
-            all that are below the first threshold.
-        threads: to work in; the result does not depend on it.
+        rules: the benchmark's rules.
+        pairs: pairs to compute the IoU of: those of a "group" are enough to match; "video" adds those of other
+            categories, and all that are below the first threshold.
+        threads: number of threads; the result does not depend on it.
 
     Raises:
         ValueError: a prediction's video is not in the ground truth; `threads` is below 1.
@@ -167,15 +136,15 @@ def _chunks(
     full = np.flatnonzero(np.diff((masks.cumsum() - 1) // _CHUNK_MASKS)) + 1
     for bounds in pairwise([0, *full.tolist(), len(videos)]):
         g, p = (side.cut(slice(*np.searchsorted(side.videos, bounds))) for side in (objects, predicted))
-        its_objects, its_predictions = [ground_truth.tracks[i] for i in g.tracks], [predictions[i] for i in p.tracks]
+        annotated, predicted_tracks = [ground_truth.tracks[i] for i in g.tracks], [predictions[i] for i in p.tracks]
         yield _Chunk(
             objects=g,
-            object_masks=[track.masks for track in its_objects],
-            mean_areas=np.array([_mean_area(track, rules) for track in its_objects], np.float64),
-            crowd=np.array([track.crowd for track in its_objects], bool),
+            object_masks=[track.masks for track in annotated],
+            mean_areas=np.array([_mean_area(track, rules) for track in annotated], np.float64),
+            crowd=np.array([track.crowd for track in annotated], bool),
             predicted=p,
-            predicted_masks=[track.masks for track in its_predictions],
-            scores=np.array([track.score for track in its_predictions], np.float64),
+            predicted_masks=[track.masks for track in predicted_tracks],
+            scores=np.array([track.score for track in predicted_tracks], np.float64),
         )
 
 
@@ -210,7 +179,7 @@ def _ranks(side: _Side) -> Int64[np.ndarray, "n"]:
 
 
 def _mean_area(track: AnnotatedTrack, rules: ApRules) -> float:
-    """Returns the mean of what the file states, without null and 0; masks are not looked at."""
+    """Returns the mean of what the file states, without null and 0; masks are not read."""
     stated = [area for area in track.areas if area]
     if rules.areas == "whole pixels":
         stated = [int(area) for area in stated]
@@ -219,7 +188,7 @@ def _mean_area(track: AnnotatedTrack, rules: ApRules) -> float:
 
 def _match_chunk(chunk: _Chunk, rules: ApRules, pairs_of: Literal["group", "video"]) -> Matches:
     g, p = chunk.objects, chunk.predicted
-    # Models give a track several labels: its masks are looked at once.
+    # Models give a track several labels: its masks are read once.
     distinct = {id(masks): masks for masks in chunk.predicted_masks}
     place = {key: number for number, key in enumerate(distinct)}
     tube = np.array([place[id(masks)] for masks in chunk.predicted_masks], np.int64)

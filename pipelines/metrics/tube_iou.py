@@ -52,10 +52,10 @@ class Tubes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Frames:
-    """Frames that some pairs of tracks have both, pair by pair.
+    """Frames that both tracks of a pair have, pair by pair.
 
     Attributes:
-        pair: which pair's.
+        pair: position of the pair.
         prediction: position of the mask among all of the predictions.
         overlap: pixels in common.
         union: pixels of either; 0 where the masks differ in size, unless one is absent.
@@ -79,7 +79,7 @@ def tube_iou(
         ground_truths: tracks.
         predictions: tracks.
         pairs: a row of `ground_truths` and a row of `predictions` each.
-        least: an IoU that matters; where areas alone tell that it is below, it is given as 0.
+        least: the smallest IoU that matters; pairs whose areas alone rule it out get 0.
     """
     overlap, union = np.zeros(len(pairs)), np.zeros(len(pairs))  # whole numbers, which floats hold up to 2 ** 53
     for frames in _frames(ground_truths, predictions, pairs, least):
@@ -91,9 +91,10 @@ def tube_iou(
 def followed_share(
     ground_truths: Tubes, predictions: Tubes, pairs: Int64[np.ndarray, "P 2"]
 ) -> Float64[np.ndarray, "m"]:
-    """Returns in which share of the frames where it has pixels a prediction follows an object; 0 if it has none.
+    """Returns the share of each prediction's frames with pixels in which it follows an object; 0 without such frames.
 
-    It does in a frame where its mask has an IoU of 0.5 or more with that of any ground truth it is paired with.
+    A prediction follows an object in a frame where its mask has an IoU of 0.5 or more with that of any ground truth
+    it is paired with.
 
     Args:
         ground_truths: tracks.
@@ -117,10 +118,10 @@ def _frames(
     starts_p = (predictions.lengths.cumsum() - predictions.lengths)[p]
     full = np.flatnonzero(np.diff((counts.cumsum() - 1) // _OVERLAPS)) + 1
     for block in np.split(np.arange(len(pairs)), full):
-        its = counts[block]
-        t = np.arange(its.sum()) - np.repeat(its.cumsum() - its, its)
-        rows, columns = np.repeat(starts_g[block], its) + t, np.repeat(starts_p[block], its) + t
-        pair = np.repeat(block, its)
+        lengths = counts[block]
+        t = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
+        rows, columns = np.repeat(starts_g[block], lengths) + t, np.repeat(starts_p[block], lengths) + t
+        pair = np.repeat(block, lengths)
         areas_g, areas_p = ground_truths.masks.areas[rows], predictions.masks.areas[columns]
         sizes_g, sizes_p = ground_truths.masks.sizes[rows], predictions.masks.sizes[columns]
         comparable = (sizes_g == sizes_p).all(1) | (sizes_g[:, 0] == 0) | (sizes_p[:, 0] == 0)

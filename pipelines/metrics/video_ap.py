@@ -9,13 +9,11 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
-from pipelines.metrics.track_matching import AREAS, LVVIS, THRESHOLDS, UVO, YTVIS, ApRules, Matches, match_tracks
-
-__all__ = ["LVVIS", "RECALLS", "UVO", "YTVIS", "ApRules", "average_precision", "outcomes", "video_ap"]
+from pipelines.metrics.rules import EMPTY_MEAN, ApRules
+from pipelines.metrics.track_matching import AREAS, THRESHOLDS, Matches, match_tracks
 
 RECALLS = np.linspace(0, 1, 101)  # of average precision; these floats, not k / 100: recalls often fall exactly on them
 _SIZES = {"s": 1, "m": 2, "l": 3}  # positions of area ranges; 0 is all
-_NONE = -1.0  # stands for a mean of nothing
 
 
 def video_ap(
@@ -25,7 +23,7 @@ def video_ap(
 
     AP, AP50, AP75      mean average precision over IoU thresholds 0.5, 0.55, …, 0.95; at 0.5; at 0.75
     APs, APm, APl       of objects with a mean area up to 128², from 128² to 256², from 256² pixels; AP50s, … at 0.5
-    AR1, AR10, AR100    recall with so many predictions per video and category (the limits of the rules)
+    AR1, AR10, AR100    recall with at most 1, 10, 100 predictions per video and category (the limits of the rules)
     ARs, ARm, ARl       recall with the last limit
     AP@0.50, AR100@…    at one IoU threshold
     AP/cat/ID           of one category; also AP50, APs, APm, APl, AR1, AR10, AR100
@@ -37,8 +35,8 @@ def video_ap(
     Args:
         ground_truth: the objects.
         predictions: in the order of the file.
-        rules: of the benchmark.
-        threads: to work in; the numbers do not depend on it.
+        rules: the benchmark's rules.
+        threads: number of threads; the numbers do not depend on it.
 
     Raises:
         ValueError: as `match_tracks`; a category without a partition, or partitions that the official tool would mix
@@ -65,15 +63,15 @@ def average_precision(ground_truth: GroundTruth, matches: Iterable[Matches], rul
         numbers[f"AP50{name}"] = _mean(precision[:, area, 0])
     if rules.categories:
         for k, category in enumerate(ids):
-            its = _summary(precision[k : k + 1], recall[k : k + 1], rules)
+            own = _summary(precision[k : k + 1], recall[k : k + 1], rules)
             for name in ("AP", "AP50", "APs", "APm", "APl", *(f"AR{limit}" for limit in rules.max_detections)):
-                numbers[f"{name}/cat/{category}"] = its[name]
+                numbers[f"{name}/cat/{category}"] = own[name]
     if partitions:
         numbers["mAP_overall"] = numbers["AP"]
     for partition, rows in partitions.items():
-        its = _summary(precision[rows], recall[rows], rules)
-        numbers |= {f"{partition}/{name}": value for name, value in its.items()}
-        numbers[f"mAP_{partition}"] = its["AP"]
+        part = _summary(precision[rows], recall[rows], rules)
+        numbers |= {f"{partition}/{name}": value for name, value in part.items()}
+        numbers[f"mAP_{partition}"] = part["AP"]
     return numbers
 
 
@@ -87,12 +85,12 @@ def _partitions(ground_truth: GroundTruth, ids: list[int]) -> dict[str, list[int
                 f" 1 for base categories, 2 or 3 for novel ones"
             )
         rows["base" if category.partition < 2 else "novel"].append(ids.index(category.id))
-    if any(sorted(ids[row] - 1 for row in its) != sorted(its) for its in rows.values()):
+    if any(sorted(ids[row] - 1 for row in part) != sorted(part) for part in rows.values()):
         raise ValueError(
             f"{ground_truth.path}: ids {ids[0]} to {ids[-1]} of {len(ids)} categories; LVVISeval finds base and novel"
             f" categories by id - 1, so number them from 1 without gaps"
         )
-    return {name: sorted(its) for name, its in rows.items()}
+    return {name: sorted(part) for name, part in rows.items()}
 
 
 def _summary(
@@ -108,8 +106,8 @@ def _summary(
 
 
 def _mean(cells: Float64[np.ndarray, "*shape"]) -> float:
-    there = cells[cells > _NONE]
-    return float(there.mean()) if there.size else _NONE
+    present = cells[cells > EMPTY_MEAN]
+    return float(present.mean()) if present.size else EMPTY_MEAN
 
 
 def _cells(
@@ -117,31 +115,31 @@ def _cells(
 ) -> tuple[Float64[np.ndarray, "K A T"], Float64[np.ndarray, "K A T M"]]:
     """Returns average precision and recall per category, area range, IoU threshold (and limit), -1 where absent."""
     K, A, T, M = categories, len(AREAS), len(THRESHOLDS), len(rules.max_detections)
-    precision, recall = np.full((K, A, T), _NONE), np.full((K, A, T, M), _NONE)
+    precision, recall = np.full((K, A, T), EMPTY_MEAN), np.full((K, A, T, M), EMPTY_MEAN)
     positives = np.zeros((A, K), np.int64)
-    for each in matches:
+    for part in matches:
         for area in range(A):
-            counted = each.ground_truth_categories[~each.ground_truth_ignored[area]]
+            counted = part.ground_truth_categories[~part.ground_truth_ignored[area]]
             positives[area] += np.bincount(counted, minlength=K)
     if not matches:
         return precision, recall
-    rows = np.concatenate([each.prediction_categories for each in matches])
-    scores, ranks = np.concatenate([each.scores for each in matches]), np.concatenate([m.ranks for m in matches])
+    rows = np.concatenate([part.prediction_categories for part in matches])
+    scores, ranks = (np.concatenate([getattr(part, name) for part in matches]) for name in ("scores", "ranks"))
     ids = np.array([track.id for track in ground_truth.tracks], np.int64)
-    judged = [outcomes(each, ids, rules) for each in matches]
+    judged = [outcomes(part, ids, rules) for part in matches]
     right, wrong = (np.concatenate([outcome[side] for outcome in judged], axis=2) for side in (0, 1))
     # Equal scores keep the order of matches: video id, then rank within the video.
     order = np.lexsort((-scores, rows))
     bounds = np.searchsorted(rows[order], np.arange(K + 1))
     for k in np.flatnonzero(positives.any(0)):
-        its = order[bounds[k] : bounds[k + 1]]
-        its_right, its_wrong, there = right[:, :, its], wrong[:, :, its], positives[:, k] > 0
-        n = positives[there, k]
+        chosen = order[bounds[k] : bounds[k + 1]]
+        own_right, own_wrong, present = right[:, :, chosen], wrong[:, :, chosen], positives[:, k] > 0
+        n = positives[present, k]
         for m, limit in enumerate(rules.max_detections):
-            found = its_right[there][:, :, ranks[its] < limit].sum(2)
-            recall[k, there, :, m] = found / n[:, None]
-        for area in np.flatnonzero(there).tolist():
-            precision[k, area] = _average_precision(its_right[area], its_wrong[area], int(positives[area, k]))
+            hits = own_right[present][:, :, ranks[chosen] < limit].sum(2)
+            recall[k, present, :, m] = hits / n[:, None]
+        for area in np.flatnonzero(present).tolist():
+            precision[k, area] = _average_precision(own_right[area], own_wrong[area], int(positives[area, k]))
     return precision, recall
 
 
@@ -151,18 +149,18 @@ def outcomes(
     """Returns which predictions are right, and which are wrong; the rest is ignored.
 
     Args:
-        matches: of some videos.
-        ids: of all of the ground truth's tracks.
-        rules: of the benchmark.
+        matches: matches of some videos.
+        ids: ids of all tracks of the ground truth.
+        rules: the benchmark's rules.
     """
-    found, ignored = matches.matched >= 0, np.zeros(matches.matched.shape, bool)
-    a, t, d = np.nonzero(found)
+    hit, ignored = matches.matched >= 0, np.zeros(matches.matched.shape, bool)
+    a, t, d = np.nonzero(hit)
     g = matches.matched[a, t, d]
     ignored[a, t, d] = matches.ground_truth_ignored[a, g]
     if not rules.strict:
-        found[a, t, d] = ids[matches.ground_truths[g]] != 0
-    ignored |= ~found & matches.out_of_range[:, None]
-    return found & ~ignored, ~found & ~ignored
+        hit[a, t, d] = ids[matches.ground_truths[g]] != 0
+    ignored |= ~hit & matches.out_of_range[:, None]
+    return hit & ~ignored, ~hit & ~ignored
 
 
 def _average_precision(

@@ -1,18 +1,18 @@
-"""The 1,000 categories of Shapes: what they are called and which of them may be trained on.
+"""The 1,000 categories of Shapes: their names, and which of them may be trained on.
 
-All of this is fixed for ever: a model's training and evaluation refer to it by category id.
+None of this may ever change: trainings and evaluations refer to it by category id.
 """
 
 from itertools import product
 from typing import NamedTuple
 
-from pipelines.shapes.outlines import SHAPES
+from pipelines.shapes.outlines import OUTLINES
 
 Rgb = tuple[int, int, int]
 
 
 class Paint(NamedTuple):
-    """How a colour looks: what it covers areas with, and the shade or tint that its textures are made with."""
+    """A colour: the paint of areas, and the shade or tint of textures."""
 
     main: Rgb
     accent: Rgb
@@ -39,7 +39,7 @@ TEXTURES = ("plain", "striped", "dotted", "bordered", "checkered")
 
 
 class Category(NamedTuple):
-    """What an object is, e.g. a red striped star."""
+    """A kind of object, e.g. a red striped star."""
 
     colour: str
     texture: str
@@ -47,29 +47,26 @@ class Category(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its three words."""
+        """The three words."""
         return " ".join(self)
 
 
-CATEGORIES = tuple(Category(*words) for words in product(COLOURS, TEXTURES, SHAPES))
+CATEGORIES = tuple(Category(*words) for words in product(COLOURS, TEXTURES, OUTLINES))
 """In category id order. Ids within the code count from 0, those in annotation files from 1."""
 
-WORDS = (*COLOURS, *TEXTURES, *SHAPES)
-"""Every word that occurs in a category's name."""
-
-BASE_COLOURS, BASE_TEXTURES, BASE_SHAPES = COLOURS[:8], TEXTURES[:4], SHAPES[:15]
+BASE_COLOURS, BASE_TEXTURES, BASE_OUTLINES = COLOURS[:8], TEXTURES[:4], OUTLINES[:15]
 
 
 def _stratum(category: Category) -> int:
     """Deals the categories into 5 strata of 200 in which any two attribute values meet equally often."""
-    return (COLOURS.index(category.colour) + TEXTURES.index(category.texture) + SHAPES.index(category.shape)) % 5
+    return (COLOURS.index(category.colour) + TEXTURES.index(category.texture) + OUTLINES.index(category.shape)) % 5
 
 
 def _base() -> tuple[int, ...]:
     """40 categories, none in stratum 0: every shape 2 or 3 times, every colour 5 times, every texture 9 to 12 times."""
     chosen = []
     for number in range(40):
-        colour, shape = BASE_COLOURS[number % 8], BASE_SHAPES[number % 15]
+        colour, shape = BASE_COLOURS[number % 8], BASE_OUTLINES[number % 15]
         texture = number % 8 + number // 8
         options = (Category(colour, BASE_TEXTURES[(texture + shift) % 4], shape) for shift in range(2))
         chosen.append(CATEGORIES.index(next(option for option in options if _stratum(option))))
@@ -79,8 +76,5 @@ def _base() -> tuple[int, ...]:
 BASE = _base()
 """The 40 category ids that may be trained on."""
 
-NOVEL = tuple(sorted(set(range(len(CATEGORIES))) - set(BASE)))
-"""The other 960."""
-
 NOVEL_SHOWN = tuple(number for number, category in enumerate(CATEGORIES) if _stratum(category) == 0)
-"""The 200 novel categories that videos show: few enough for each of them to get many tracks."""
+"""The 200 novel categories that videos show: few enough for each to get many tracks."""

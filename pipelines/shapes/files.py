@@ -27,18 +27,18 @@ from pipelines.shapes.render import Clip, render
 from pipelines.shapes.scenes import SPLITS, SceneConfig, Split
 
 _CRF = "10"
-_CHUNK = 8  # clips that a process is handed at a time
+_CHUNK = 8  # clips per task of a process
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSummary:
-    """What `write_split` wrote.
+    """The result of `write_split`.
 
     Attributes:
         path: folder of the split.
         videos: number of videos.
-        tracks: objects of all videos.
-        masks: visible objects of all frames.
+        tracks: number of objects in all videos.
+        masks: number of visible objects in all frames.
     """
 
     path: Path
@@ -62,22 +62,22 @@ def write_split(
     The annotations are those of YouTube-VIS 2021: `videos` (id, file_names, width, height, length), `categories`
     (id, name) and `annotations`, one per track (id, video_id, category_id, iscrowd, height, width, length, and per
     frame, null where the object is absent: `segmentations` as compressed RLE with text counts, `bboxes` as x, y, width,
-    height in pixels, `areas` in pixels). All ids count from 1. Beyond YouTube-VIS, videos have `video`, the path of the
-    encoded video within the folder, and `fps`; there are no image files, so that `file_names` only number the frames.
+    height in pixels, `areas` in pixels). All ids count from 1. Unlike in YouTube-VIS, videos also have `video`, the
+    path of the encoded video within the folder, and `fps`; there are no image files: `file_names` only number frames.
     Categories have `partition` as in LV-VIS: 1 for those that may be trained on, 3 for the novel ones.
 
     Args:
-        output: folder; made if missing.
-        split: which world.
-        videos: how many; a longer split begins with the videos of a shorter one.
-        seed: another one gives other videos.
+        output: parent folder; made if missing.
+        split: split to make.
+        videos: number of videos; a longer split begins with the videos of a shorter one.
+        seed: seed of the scenes.
         config: format of the clips.
-        processes: to render and encode in; the files do not depend on it.
+        processes: number of processes; the files do not depend on it.
         progress: called with the number of finished videos.
 
     Raises:
-        ValueError: the folder of the split has files already or cannot be made; a size that 4:2:0 video cannot have;
-            bad numbers; bad input of `render`.
+        ValueError: the folder of the split is not empty or cannot be made; a size that 4:2:0 video cannot have; bad
+            numbers.
     """
     if split not in SPLITS:
         raise ValueError(f"split: unknown value {split!r}; choose one of {', '.join(SPLITS)}")
@@ -103,7 +103,7 @@ def write_split(
         draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    masks = sum(area is not None for each in document["annotations"] for area in each["areas"])
+    masks = sum(area is not None for track in document["annotations"] for area in track["areas"])
     return SplitSummary(path=target, videos=videos, tracks=len(document["annotations"]), masks=masks)
 
 
@@ -116,14 +116,14 @@ def encode_video(path: Path, frames: UInt8[np.ndarray, "T H W 3"], fps: int) -> 
         stream.codec_context.color_range = ColorRange.MPEG
         for image in frames:
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            # Colour at half the resolution is what costs most; averaging keeps it nearest to the original.
+            # Most is lost by halving the resolution of colour; averaging keeps it closest to the original.
             frame = frame.reformat(format="yuv420p", interpolation=Interpolation.AREA)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
 
 def annotate(clip: Clip) -> list[dict[str, Any]]:
-    """Returns the tracks of a clip as annotations of YouTube-VIS, which still lack `id` and `video_id`."""
+    """Returns the tracks of a clip as annotations of YouTube-VIS, without `id` and `video_id`."""
     return [_track(masks, category) for masks, category in zip(clip.masks, clip.categories, strict=True)]
 
 
@@ -170,8 +170,8 @@ def _write_videos(
             progress(len(tracks))
         return tracks
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        for each in pool.map(write, range(videos), chunksize=_CHUNK):
-            tracks.append(each)
+        for clip_tracks in pool.map(write, range(videos), chunksize=_CHUNK):
+            tracks.append(clip_tracks)
             progress(len(tracks))
     return tracks
 
@@ -186,7 +186,7 @@ def _document(
     split: Split, videos: int, seed: int, config: SceneConfig, tracks: list[list[dict[str, Any]]]
 ) -> dict[str, Any]:
     names = [_name(split, seed, index) for index in range(videos)]
-    owned = [(video, track) for video, its in enumerate(tracks, start=1) for track in its]
+    owned = [(video, track) for video, members in enumerate(tracks, start=1) for track in members]
     return {
         "info": {"description": "Shapes", "split": split, "seed": seed, "videos": videos},
         "videos": [

@@ -11,8 +11,8 @@ from pipelines.shapes.scenes import SceneConfig
 
 FRAME_SIZE = (SceneConfig().height, SceneConfig().width)
 
-_SCENE_SEED = 1  # the clips of other splits are usually made with 0
-_SEEN = 150  # pixels of an object that somebody would take a picture of
+_SCENE_SEED = 1  # other splits usually have seed 0
+_SEEN = 150  # smallest visible area of the captioned object, pixels
 _ATTEMPTS = 100
 
 
@@ -21,10 +21,10 @@ class ShapesImagesConfig:
     """Pictures of one object among others.
 
     Attributes:
-        side: of the square pictures, pixels, a multiple of 8.
+        side: side of the square pictures, pixels, a multiple of 8.
         objects: fewest and most objects in a scene; the picture may show parts of several.
-        jitter: how far the object may be from the middle, pixels.
-        seed: of the pictures.
+        jitter: largest distance of the object from the middle, pixels.
+        seed: seed of the pictures.
     """
 
     side: int = 48
@@ -40,9 +40,9 @@ class ShapesImagesConfig:
 
 
 def captioned_image(config: ShapesImagesConfig, number: int) -> CaptionedImage:
-    """Picture `number`: an object of any of the 1,000 categories, somewhere near the middle, named by its caption.
+    """Makes picture `number`: an object of any of the 1,000 categories near the middle, named by the caption.
 
-    Where in the frame the picture was taken says nothing, so the place that its positions are those of is drawn anew.
+    The crop's place in the frame carries no meaning, so the offset of its position embedding is drawn independently.
     """
     rng = np.random.default_rng((config.seed, number))
     scene = SceneConfig(frames=1, objects=config.objects)

@@ -30,7 +30,7 @@ Number = int | float
 
 
 def _disc(cx: Number, cy: Number, radius: Number, stretch: Number = 1) -> Draw:
-    """A disc, or an ellipse whose half-axis along x is `stretch` radii."""
+    """Draws a disc, or an ellipse whose half-axis along x is `stretch` radii."""
     return lambda x, y: ((x - cx) / stretch) ** 2 + (y - cy) ** 2 < radius**2
 
 
@@ -57,7 +57,7 @@ def _cut(whole: Draw, *holes: Draw) -> Draw:
     return lambda x, y: whole(x, y) & ~_join(*holes)(x, y)
 
 
-_OUTLINES: dict[str, Draw] = {
+_DRAWINGS: dict[str, Draw] = {
     # The first 15 occur in base categories, the last 5 in novel ones only.
     "circle": _disc(0, 0, 0.92),
     "square": _box(-0.82, -0.82, 0.82, 0.82),
@@ -94,23 +94,23 @@ _OUTLINES: dict[str, Draw] = {
     ),
 }  # fmt: skip
 
-SHAPES = tuple(_OUTLINES)
-"""Names of the outlines, in the order that category ids are made of."""
+OUTLINES = tuple(_DRAWINGS)
+"""Names of the outlines, in the order of category ids."""
 
 
 @cache
 def distance_map(shape: str) -> Float32[np.ndarray, "64 64"]:
-    """Signed distance to an outline in object coordinates, negative inside; sample [row, column] is at y, x.
+    """Returns signed distances to an outline in object coordinates, negative inside; sample [row, column] is at y, x.
 
     The first and last sample of an axis lie at -EXTENT and EXTENT. The outline is drawn as pixels and its exact
     Euclidean distance transform is taken, so that seams between the parts of a drawing leave no trace.
 
     Args:
-        shape: one of `SHAPES`.
+        shape: one of `OUTLINES`.
     """
     side = _FINE * (MAP_SIDE - 1) + 1
     axis = np.arange(side) * (2 * EXTENT / (side - 1)) - EXTENT
-    inside = _OUTLINES[shape](axis[None, :], axis[:, None])
+    inside = _DRAWINGS[shape](axis[None, :], axis[:, None])
     # A pixel's distance to the other side counts to that side's pixel centres, half a pixel beyond the edge.
     pixels = np.where(inside, 0.5 - _distance(inside), _distance(~inside) - 0.5)
     samples = (pixels * (2 * EXTENT / (side - 1)))[::_FINE, ::_FINE].astype(np.float32)
@@ -119,6 +119,6 @@ def distance_map(shape: str) -> Float32[np.ndarray, "64 64"]:
 
 
 def _distance(area: Area) -> Float64[np.ndarray, "h w"]:
-    """Distance of each pixel of `area` to the nearest one outside of it, pixels; 0 outside."""
+    """Returns the distance of each pixel of `area` to the nearest pixel outside, in pixels; 0 outside."""
     distances: np.ndarray = ndimage.distance_transform_edt(area)
     return distances

@@ -1,7 +1,7 @@
 """Shapes, the project's miniature benchmark: rendered clips of moving objects such as a "red striped star".
 
-Masks, tracks and categories are exact, since the scene is known. A clip is named by its split, a seed and its index
-alone, and comes out the same bit for bit wherever and whenever it is rendered.
+Masks, tracks and categories are exact, since the scene is known. Split, seed and index alone determine a clip, bit for
+bit, on every machine.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float32, Float64, UInt8, UInt16
 
 from pipelines.shapes.categories import CATEGORIES, PAINTS
 from pipelines.shapes.outlines import EXTENT, MAP_SIDE, REACH, distance_map
-from pipelines.shapes.scenes import SPLITS, Actor, SceneConfig, Split, sine, stage
+from pipelines.shapes.scenes import SPLITS, Actor, SceneConfig, Split, invent_scene, sine
 
 MIN_VISIBLE = 12
-"""Objects with a smaller visible area, pixels, count as absent: nobody could tell what they are."""
+"""Objects with a smaller visible area, pixels, count as absent: nobody could recognise them."""
 
 _PERIOD = 0.55  # of stripes, dots and checks, in object coordinates
 _DOT = 0.3  # radius of a dot, in periods
@@ -38,7 +38,7 @@ class Clip:
 
 
 def render(config: SceneConfig, split: Split, seed: int, index: int) -> Clip:
-    """Invents and renders the clip number `index` of a split.
+    """Renders clip number `index` of a split.
 
     Raises:
         ValueError: unknown split, or a negative seed or index.
@@ -49,12 +49,12 @@ def render(config: SceneConfig, split: Split, seed: int, index: int) -> Clip:
         raise ValueError(f"seed and index: must not be negative, got {seed} and {index}; count from 0")
     key = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
     rng = np.random.Generator(np.random.PCG64(key))
-    actors = stage(config, split, rng)
+    actors = invent_scene(config, split, rng)
     return draw(_background(config.height, config.width, rng), actors)
 
 
 def draw(background: Float32[np.ndarray, "H W 3"], actors: list[Actor]) -> Clip:
-    """Renders a scene, anti-aliased.
+    """Renders a scene with anti-aliasing.
 
     Args:
         background: RGB, 0 to 255, the same in all frames.
@@ -100,14 +100,14 @@ def _paint(
 
 
 def _span(centre: float, reach: float, limit: int) -> slice:
-    """Pixels of one axis that lie within `reach` of the centre."""
+    """Returns the pixels of one axis within `reach` of the centre."""
     return slice(max(0, int(np.floor(centre - reach))), max(0, min(limit, int(np.ceil(centre + reach)))))
 
 
 def _sample(
     samples: Float32[np.ndarray, "64 64"], x: Float32[np.ndarray, "h w"], y: Float32[np.ndarray, "h w"]
 ) -> Float32[np.ndarray, "h w"]:
-    """Distances at object coordinates, bilinear."""
+    """Samples distances at object coordinates, bilinearly."""
     step = (MAP_SIDE - 1) / (2 * EXTENT)
     column, row = (np.clip((axis + EXTENT) * step, 0, MAP_SIDE - 1.001) for axis in (x, y))
     left, top = column.astype(np.intp), row.astype(np.intp)
@@ -121,7 +121,7 @@ def _sample(
 def _accent(
     texture: str, x: Float32[np.ndarray, "h w"], y: Float32[np.ndarray, "h w"], distance: Float32[np.ndarray, "h w"]
 ) -> Float32[np.ndarray, "h w"]:
-    """How far inside of the texture's accent points are, in object coordinates; negative outside."""
+    """Returns how deep points lie in the texture's accent, in object coordinates; negative outside."""
     depth: np.ndarray
     match texture:
         case "plain":
@@ -145,13 +145,13 @@ def _accent(
 
 
 def _wave(phase: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """A triangle wave between -1/4 and 1/4 with a period and slopes of 1."""
+    """Returns a triangle wave between -1/4 and 1/4 with a period and slopes of 1."""
     wave: np.ndarray = np.abs(phase - np.floor(phase) - 0.5) - 0.25
     return wave
 
 
 def _background(height: int, width: int, rng: np.random.Generator) -> Float32[np.ndarray, "H W 3"]:
-    """A greyish gradient with clouds and grain: no colour, edge or texture that an object could have."""
+    """Paints a greyish gradient with clouds and grain: no colour, edge or texture that an object could have."""
     ends = 80 + 70 * rng.random((2, 1)) + 30 * (rng.random((2, 3)) - 0.5)
     slope_x, slope_y = rng.random(2) - 0.5
     ramp = 0.5 + slope_x * (np.arange(width) / width - 0.5) + slope_y * (np.arange(height) / height - 0.5)[:, None]
@@ -164,7 +164,7 @@ def _background(height: int, width: int, rng: np.random.Generator) -> Float32[np
 
 
 def _clouds(height: int, width: int, cells: int, rng: np.random.Generator) -> Float64[np.ndarray, "H W"]:
-    """Random values 0 to 1 at `cells` places along each axis, smoothly interpolated."""
+    """Draws random values from 0 to 1 at `cells` places along each axis and interpolates them smoothly."""
     values = rng.random((cells + 1, cells + 1))
     for axis, length in enumerate((height, width)):
         place = (np.arange(length) + 0.5) * cells / length

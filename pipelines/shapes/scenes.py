@@ -1,7 +1,7 @@
-"""Who is in a Shapes scene, and how everyone moves.
+"""Invents the scenes of Shapes: the objects and their motion.
 
-Everything is made of uniform random numbers, sums, products and roundings, which IEEE 754 fixes to the last bit. What
-differs between machines is avoided: sine, power, normal deviates, and interpolation, which some processors fuse.
+Only uniform random numbers, sums, products and roundings occur, which IEEE 754 fixes to the last bit. Operations that
+differ between machines are avoided: sine, power, normal deviates, and interpolation, which some processors fuse.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ _PULSE = 0.12  # how far size swings around its mean, as a share of it
 
 @dataclass(frozen=True, kw_only=True)
 class SceneConfig:
-    """Format of the clips. What happens in them follows from the split.
+    """Format of the clips; their content follows from the split.
 
     Attributes:
         frames: frames per clip.
         height: of the frames, pixels. Sizes and speeds of objects grow with the frame's shorter side.
         width: of the frames, pixels.
-        fps: frames per second that files are played at; motion per frame does not depend on it.
-        objects: fewest and most objects in a scene. The hard split has at least 4 of them, if `objects` allows that.
+        fps: frames per second of the files; motion per frame does not depend on it.
+        objects: fewest and most objects in a scene. The hard split has at least 4, if `objects` allows that.
     """
 
     frames: int = 24
@@ -75,7 +75,7 @@ class Actor:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plot:
-    """What happens in the scenes of a split. Shares are probabilities."""
+    """Content of the scenes of a split. Shares are probabilities."""
 
     categories: tuple[int, ...]
     fewest: int  # objects
@@ -104,7 +104,7 @@ SPLITS = tuple(_PLOTS)
 
 
 class _Anchor(NamedTuple):
-    """Where an object is at one moment; the rest of its path is worked out from there, in both directions of time."""
+    """Place of an object at one moment; its path extends from there in both directions of time."""
 
     frame: int
     x: float
@@ -113,7 +113,7 @@ class _Anchor(NamedTuple):
 
 
 def sine(turns: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
-    """Sine of an angle in turns, to 1e-9, the same on every machine."""
+    """Returns the sine of an angle in turns, to 1e-9, the same on every machine."""
     x = turns - np.floor(turns + 0.5)
     x = 2 * np.pi * np.where(np.abs(x) > 0.25, np.where(x > 0, 0.5, -0.5) - x, x)
     square, series = x * x, np.ones_like(x)
@@ -123,7 +123,7 @@ def sine(turns: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
     return result
 
 
-def stage(config: SceneConfig, split: Split, rng: np.random.Generator) -> list[Actor]:
+def invent_scene(config: SceneConfig, split: Split, rng: np.random.Generator) -> list[Actor]:
     """Invents a scene.
 
     Objects come in pairs: the two of a pair may look alike, and may meet.
@@ -163,7 +163,7 @@ def _actor(config: SceneConfig, plot: _Plot, category: int, meeting: _Anchor | N
     size = short * _between(rng, *_SIZES)
     slowest, fastest = plot.speeds
     speed = (slowest + (fastest - slowest) * _product(rng.random(), plot.slow)) * short / 96
-    # Leaving and coming back takes a way of a few object widths: slow ones would hardly be seen within the clip.
+    # An object leaves and comes back over a few of its widths; slow ones would hardly be visible in the clip.
     roams = rng.random() < plot.roam and speed * config.frames > 6 * size
     margin = size * REACH + speed * _between(rng, 1.0, 3.0) if roams else -size / 2
     anchor = meeting or (_beyond(config, margin, rng) if roams else _somewhere(config, rng))
@@ -179,14 +179,14 @@ def _actor(config: SceneConfig, plot: _Plot, category: int, meeting: _Anchor | N
 
 
 def _somewhere(config: SceneConfig, rng: np.random.Generator, first: float = 0.25, last: float = 0.75) -> _Anchor:
-    """Anywhere but at the border, between two moments given as shares of the clip."""
+    """Draws a place away from the border, between two moments given as shares of the clip."""
     frame = int(config.frames * _between(rng, first, last))
     x, y = config.width * _between(rng, 0.2, 0.8), config.height * _between(rng, 0.2, 0.8)
     return _Anchor(frame, x, y, rng.random())
 
 
 def _beyond(config: SceneConfig, margin: float, rng: np.random.Generator) -> _Anchor:
-    """At the turning point outside of the frame: what was in the frame before comes back afterwards."""
+    """Draws a turning point outside of the frame: the object leaves before it and comes back after it."""
     anchor = _somewhere(config, rng, 0.35, 0.65)
     side, slant = _pick(rng, 4), _between(rng, -0.1, 0.1)
     x = (anchor.x, config.width + margin, anchor.x, -margin)[side]
@@ -197,7 +197,7 @@ def _beyond(config: SceneConfig, margin: float, rng: np.random.Generator) -> _An
 def _path(
     config: SceneConfig, anchor: _Anchor, speed: float, margin: float, rng: np.random.Generator
 ) -> tuple[Float64[np.ndarray, "T"], Float64[np.ndarray, "T"]]:
-    """A winding path through the anchor, reflected by walls `margin` pixels beyond the frame's edges."""
+    """Draws a winding path through the anchor, reflected by walls `margin` pixels beyond the frame's edges."""
     time = np.arange(config.frames, dtype=np.float64) - anchor.frame
     heading = anchor.heading + _between(rng, -0.2, 0.2) * sine(time / _between(rng, 24.0, 72.0))
     pace = speed * (1 + 0.2 * sine(time / _between(rng, 16.0, 48.0) + rng.random()))
@@ -214,7 +214,7 @@ def _reflect(way: Float64[np.ndarray, "T"], low: float, high: float) -> Float64[
 
 
 def _between(rng: np.random.Generator, low: float, high: float) -> float:
-    """Not `rng.uniform`, which some processors compute with one rounding instead of two."""
+    """Replaces `rng.uniform`, which some processors compute with one rounding instead of two."""
     return low + (high - low) * rng.random()
 
 
@@ -223,7 +223,7 @@ def _pick(rng: np.random.Generator, options: int) -> int:
 
 
 def _product(value: float, times: int) -> float:
-    """Not `value**times`, which is the C library's."""
+    """Replaces `value**times`, which depends on the C library."""
     result = value
     for _ in range(times - 1):
         result *= value

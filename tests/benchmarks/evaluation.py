@@ -19,7 +19,7 @@ from pycocotools import mask as coco
 
 from pipelines.datasets import run_lengths
 from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, Category, GroundTruth, Mask, PredictedTrack
-from pipelines.metrics.track_matching import UVO, YTVIS, ApRules
+from pipelines.metrics.rules import UVO, YTVIS, ApRules
 from pipelines.metrics.video_ap import video_ap
 from tests.reference_evaluation import NAMES, plain_ap
 

@@ -89,8 +89,8 @@ def test_burst_has_its_own_table(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(arguments(Path(truth.path), Path(found.path), "burst")) == 0
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines()]
-    assert ["open_world", "OWTA", "100.00", "100.00", "–"] in rows
-    assert ["class_guided", "HOTA", "0.00", "0.00", "–"] in rows
+    assert ["open_world/OWTA", "100.00", "100.00", "–"] in rows
+    assert ["class_guided/HOTA", "0.00", "0.00", "–"] in rows
     assert "AP50 lost to classification 0.0, localisation 0.0, " in printed
     assert ", background 0.0, missed 100.0\n" in printed
 

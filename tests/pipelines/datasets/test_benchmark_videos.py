@@ -24,8 +24,8 @@ def test_encoded_files_and_folders_of_images_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"video": "a.mp4"}, "a.mp4 is not there, video 1"),
-        ({"file_names": ("c/1.png",)}, "c is not there, video 1"),
+        ({"video": "a.mp4"}, "a.mp4 is missing, video 1"),
+        ({"file_names": ("c/1.png",)}, "c is missing, video 1"),
         ({"file_names": ("b/frame_0.png", "b/frame_7.png", "b/frame_8.png")}, "lacks frame_7.png and 1 more"),
         ({"file_names": ("b/frame_0.png", "c/frame_0.png")}, "frames in 2 folders"),
     ],

@@ -1,6 +1,7 @@
 import pytest
 
-from pipelines.evaluation.published import ROWS, Protocol, PublishedRow, published
+from pipelines.evaluation.benchmarks import Protocol
+from pipelines.evaluation.published import ROWS, PublishedRow, published
 
 
 def row(dataset: str, protocol: Protocol, method: str, table: int) -> PublishedRow:
@@ -19,7 +20,7 @@ def test_numbers_of_the_paper() -> None:
     assert row("ytvis", "ytvis", "DVIS", 3).numbers == {"AP": 51.2, "AP50": 73.8, "AP75": 57.1, "AR10": 59.3}
     assert row("ytvis", "ytvis", "Detic-SORT", 3).numbers == {"AP": 14.6}
     tokens = row("burst", "burst", "+ binary guidance", 5)
-    assert [tokens.printed(name) for name in names] == ["1.70", "2.13", "1.62"]
+    assert [tokens.printed[name] for name in names] == ["1.70", "2.13", "1.62"]
     assert row("ytvis", "ytvis", "InstFormer, MLP in place of RNN", 6).numbers == {"AP": 49.7}
 
 
@@ -101,4 +102,4 @@ def test_rows_are_percent_with_a_source_and_only_once() -> None:
 
 def test_a_row_cannot_be_changed() -> None:
     with pytest.raises(TypeError):
-        ROWS[0].numbers["AP"] = 99.0  # type: ignore[index]
+        ROWS[0].printed["AP"] = "99.0"  # type: ignore[index]

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.evaluation import report
-from pipelines.evaluation.published import ROWS, Protocol, published
+from pipelines.evaluation.benchmarks import Protocol
+from pipelines.evaluation.published import ROWS, published
 from pipelines.evaluation.report import CellResult, write_report
 from pipelines.metrics.errors import KINDS
 
@@ -286,7 +287,7 @@ def test_nothing_is_written_if_a_part_cannot_be_made(tmp_path: Path, monkeypatch
 def test_what_cannot_be_reported_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one cell"):
         write_report([], tmp_path)
-    with pytest.raises(ValueError, match="the cell base, shapes, rollout, lvvis is there twice"):
+    with pytest.raises(ValueError, match="the cell base, shapes, rollout, lvvis occurs twice"):
         write_report([cell(), cell(top_k=10)], tmp_path)
     with pytest.raises(ValueError, match=r"unknown errors \['blur'\]"):
         write_report([cell(errors={"blur": 0.1})], tmp_path)

@@ -1,12 +1,14 @@
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.datasets import ytvis
-from pipelines.datasets.annotations import Category, GroundTruth, PredictedTrack
+from pipelines.datasets.annotations import GroundTruth, PredictedTrack
 from pipelines.evaluation.score import Score, score, score_tracks
 from pipelines.metrics.errors import KINDS
 from pipelines.shapes.files import write_split
@@ -29,6 +31,25 @@ def perfect(truth: GroundTruth) -> list[PredictedTrack]:
         PredictedTrack(video_id=track.video_id, category_id=track.category_id, score=1 - i / 100, masks=track.masks)
         for i, track in enumerate(truth.tracks)
     ]
+
+
+def edited(truth: GroundTruth, folder: Path, edit: Callable[[dict[str, Any]], None]) -> str:
+    """The file of a ground truth after a change to its content."""
+    document = json.loads(Path(truth.path).read_text())
+    edit(document)
+    file = folder / "truth.json"
+    file.write_text(json.dumps(document))
+    return str(file)
+
+
+def first_id_0(document: dict[str, Any]) -> None:
+    document["annotations"][0]["id"] = 0
+
+
+def only_objects(document: dict[str, Any]) -> None:
+    document["categories"] = [{"id": 1, "name": "object"}]
+    for annotation in document["annotations"]:
+        annotation["category_id"] = 1
 
 
 def scored(
@@ -66,15 +87,14 @@ def test_shapes_has_its_own_numbers(truth: GroundTruth, tmp_path: Path) -> None:
 
 
 def test_shapes_is_strict_in_any_case(truth: GroundTruth, tmp_path: Path) -> None:
-    short, unlisted, first = perfect(truth), perfect(truth), truth.tracks[0]
+    short, unlisted = perfect(truth), perfect(truth)
     short[0] = replace(short[0], masks=short[0].masks[:3])
     unlisted[0] = replace(unlisted[0], category_id=1001)
     for tracks in (short, unlisted):
         with pytest.raises(ValueError, match="predictions.json.*entry 0"):
             scored(truth, tracks, tmp_path, protocol="shapes")
-    zero = tmp_path / "truth.json"
-    ytvis.write_ground_truth(zero, replace(truth, tracks=(replace(first, id=0), *truth.tracks[1:])))
-    result = scored(truth, perfect(truth), tmp_path, protocol="shapes", file=str(zero))
+    zero = edited(truth, tmp_path, first_id_0)
+    result = scored(truth, perfect(truth), tmp_path, protocol="shapes", file=zero)
     assert result.numbers["AP"] == pytest.approx(1)
     assert (result.differing(), dict(result.warnings)) == ({}, {})
 
@@ -88,13 +108,11 @@ def test_uvo_leaves_categories_aside(truth: GroundTruth, tmp_path: Path) -> None
 
 def test_uvo_takes_any_category_where_all_are_replaced(truth: GroundTruth, tmp_path: Path) -> None:
     """Not odd, so that strict rules do not refuse it."""
-    objects = tuple(replace(track, category_id=1) for track in truth.tracks)
-    one = replace(truth, categories=(Category(id=1, name="object"),), tracks=objects)
-    ytvis.write_ground_truth(tmp_path / "truth.json", one)
-    result = scored(truth, perfect(truth), tmp_path, protocol="uvo", file=str(tmp_path / "truth.json"))
+    file = edited(truth, tmp_path, only_objects)
+    result = scored(truth, perfect(truth), tmp_path, protocol="uvo", file=file)
     assert result.numbers["AP"] == pytest.approx(1)
     assert (result.refusal, result.differing(), dict(result.warnings)) == (None, {}, {})
-    assert scored(truth, perfect(truth), tmp_path, file=str(tmp_path / "truth.json")).refusal is not None
+    assert scored(truth, perfect(truth), tmp_path, file=file).refusal is not None
 
 
 def test_burst_has_costs_of_errors(tmp_path: Path) -> None:
@@ -117,11 +135,9 @@ def test_what_strict_rules_refuse_is_told(truth: GroundTruth, tmp_path: Path) ->
 
 
 def test_an_object_with_id_0_is_found_by_strict_rules_alone(truth: GroundTruth, tmp_path: Path) -> None:
-    first, *others = truth.tracks
-    ytvis.write_ground_truth(tmp_path / "truth.json", replace(truth, tracks=(replace(first, id=0), *others)))
-    result = scored(truth, perfect(truth), tmp_path, file=str(tmp_path / "truth.json"))
+    result = scored(truth, perfect(truth), tmp_path, file=edited(truth, tmp_path, first_id_0))
     assert result.strict is not None
-    official, strict = result.differing()[f"AP/cat/{first.category_id}"]
+    official, strict = result.differing()[f"AP/cat/{truth.tracks[0].category_id}"]
     assert official < strict == pytest.approx(1)
 
 

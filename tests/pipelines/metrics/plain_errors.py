@@ -7,7 +7,8 @@ import numpy as np
 
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
 from pipelines.metrics.errors import KINDS
-from pipelines.metrics.video_ap import ApRules, video_ap
+from pipelines.metrics.rules import ApRules
+from pipelines.metrics.video_ap import video_ap
 from tests.pipelines.metrics.tracks import Masks, area, random_data
 from tests.reference_evaluation import plain_iou, to_coco
 

@@ -12,7 +12,8 @@ import pytest
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
 from pipelines.metrics import track_matching
 from pipelines.metrics.errors import KINDS, error_costs
-from pipelines.metrics.video_ap import LVVIS, UVO, YTVIS, ApRules, video_ap
+from pipelines.metrics.rules import LVVIS, UVO, YTVIS, ApRules
+from pipelines.metrics.video_ap import video_ap
 from tests.pipelines.metrics.plain_errors import plain_costs, scenes
 from tests.pipelines.metrics.tracks import guess, strip, track, truth
 

@@ -96,7 +96,7 @@ def test_what_is_the_same_in_every_video_is_certain() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ValueError, match="names: unknown value 'AP50'; choose of AP, base/AP"):
+    with pytest.raises(ValueError, match="names: unknown value 'AP50'; choose from AP, base/AP"):
         confidence_intervals(TRUTH, predictions(), ["AP50"])
     with pytest.raises(ValueError, match="resamples: 0 of 2 videos"):
         confidence_intervals(TRUTH, predictions(), resamples=0)

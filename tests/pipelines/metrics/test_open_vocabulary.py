@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.datasets.annotations import Category, PredictedTrack
 from pipelines.metrics.open_vocabulary import derangement, match_as_one_ranking, open_vocabulary
-from pipelines.metrics.track_matching import SHAPES
+from pipelines.metrics.rules import OPEN_VOCABULARY
 from pipelines.metrics.video_ap import video_ap
 from pipelines.shapes.categories import BASE, CATEGORIES
 from tests.pipelines.metrics.open_vocabulary_cases import (
@@ -153,7 +153,7 @@ def test_the_same_in_threads_and_beside_the_rules_of_youtube_vis(seed: int) -> N
     truth, found = random_data(seed)
     numbers = open_vocabulary(truth, found)
     assert numbers == open_vocabulary(truth, found, threads=2)
-    expected = video_ap(truth, found, SHAPES)
+    expected = video_ap(truth, found, OPEN_VOCABULARY)
     assert {name: numbers[name] for name in expected} == expected
 
 

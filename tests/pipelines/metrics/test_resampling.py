@@ -5,11 +5,12 @@ import pytest
 
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
 from pipelines.metrics.resampling import draw, rankings, resampled_ap
-from pipelines.metrics.track_matching import LVVIS, SHAPES, UVO, YTVIS, ApRules, match_tracks
+from pipelines.metrics.rules import LVVIS, OPEN_VOCABULARY, UVO, YTVIS, ApRules
+from pipelines.metrics.track_matching import match_tracks
 from pipelines.metrics.video_ap import video_ap
 from tests.pipelines.metrics.tracks import random_data
 
-RULES = [SHAPES, YTVIS, LVVIS, replace(UVO, forced_category=None)]
+RULES = [OPEN_VOCABULARY, YTVIS, LVVIS, replace(UVO, forced_category=None)]
 NAMES = ["shapes", "ytvis", "lvvis", "agnostic"]
 
 
@@ -64,9 +65,9 @@ def test_a_draw_is_what_video_ap_makes_of_the_videos_drawn(seed: int, rules: ApR
 def test_chunks_of_videos_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, found = data(0)
     weights = draw(len(truth.videos), 5, 0)
-    whole = rankings(truth, found, list(match_tracks(truth, found, SHAPES)), SHAPES)
+    whole = rankings(truth, found, list(match_tracks(truth, found, OPEN_VOCABULARY)), OPEN_VOCABULARY)
     monkeypatch.setattr("pipelines.metrics.track_matching._CHUNK_MASKS", 1)
-    parts = rankings(truth, found, list(match_tracks(truth, found, SHAPES)), SHAPES)
+    parts = rankings(truth, found, list(match_tracks(truth, found, OPEN_VOCABULARY)), OPEN_VOCABULARY)
     assert whole.keys() == parts.keys()
     for category, ranking in whole.items():
         assert resampled_ap(ranking, weights).tolist() == resampled_ap(parts[category], weights).tolist()

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from pipelines.metrics import track_matching
-from pipelines.metrics.track_matching import LVVIS, UVO, YTVIS, Matches, match_tracks
+from pipelines.metrics.rules import LVVIS, UVO, YTVIS
+from pipelines.metrics.track_matching import Matches, match_tracks
 from tests.pipelines.metrics.tracks import guess, random_data, strip, track, truth
 
 

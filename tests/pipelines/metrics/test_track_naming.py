@@ -15,7 +15,7 @@ def test_a_track_is_one_whatever_it_is_called() -> None:
         (1, DISC, 0.75),
         (2, 5, 0.8),
     ]
-    assert named.found.tolist() == [0, 1, 3]
+    assert named.standing.tolist() == [0, 1, 3]
     assert named.nearest.tolist() == [0, 1, -1, 2]
     assert right_names(TRUTH, named).tolist() == [True, False, False]
 
@@ -89,9 +89,9 @@ def test_names_of_other_lengths_have_no_attributes() -> None:
 def test_the_largest_overlap_goes_first_and_no_track_is_for_two_objects() -> None:
     truth = world(track([strip(0, 20)]), track([strip(10, 30)], number=2))
     wide, exact = guess([strip(0, 25)], 0.9), guess([strip(0, 20)], 0.1)
-    assert name_tracks(truth, [wide]).found.tolist() == [0, -1], "overlaps of 0.8 and 0.5"
-    assert name_tracks(truth, [wide, exact]).found.tolist() == [1, 0], "a half is enough"
-    assert name_tracks(truth, [guess([strip(0, 24)]), exact]).found.tolist() == [1, -1], "14 of 30 are not"
+    assert name_tracks(truth, [wide]).standing.tolist() == [0, -1], "overlaps of 0.8 and 0.5"
+    assert name_tracks(truth, [wide, exact]).standing.tolist() == [1, 0], "a half is enough"
+    assert name_tracks(truth, [guess([strip(0, 24)]), exact]).standing.tolist() == [1, -1], "14 of 30 are not"
     assert name_tracks(truth, [guess([strip(0, 5)]), guess([strip(5, 25)])]).nearest.tolist() == [0, 0], "the first"
     assert name_tracks(truth, [guess([strip(25, 35)])]).nearest.tolist() == [1], "however little"
 
@@ -99,7 +99,7 @@ def test_the_largest_overlap_goes_first_and_no_track_is_for_two_objects() -> Non
 def test_crowds_are_not_counted_and_nothing_is_found_as_one() -> None:
     crowd = world(replace(TRUTH.tracks[0], crowd=True), *TRUTH.tracks[1:])
     named = name_tracks(crowd, predictions())
-    assert (named.counted.tolist(), named.found.tolist()) == ([False, True, True], [-1, 1, 3])
+    assert (named.counted.tolist(), named.standing.tolist()) == ([False, True, True], [-1, 1, 3])
     assert top1(crowd, named)["top1"] == 0
 
 
@@ -107,4 +107,4 @@ def test_no_track_is_left_out() -> None:
     """The limit of YouTube-VIS, 100 in a video, would leave out the one that is right."""
     many = [guess([strip(200 + i, 201 + i)], 0.9) for i in range(150)]
     named = name_tracks(TRUTH, [*many, guess([strip(0, 20)], 0.1, category=99)])
-    assert named.found.tolist() == [150, -1, -1]
+    assert named.standing.tolist() == [150, -1, -1]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.datasets.ytvis import read_ground_truth, read_predictions
-from pipelines.metrics.video_ap import LVVIS, UVO, YTVIS, ApRules, video_ap
+from pipelines.metrics.rules import LVVIS, UVO, YTVIS, ApRules
+from pipelines.metrics.video_ap import video_ap
 from tests.pipelines.metrics.tracks import guess, random_data, strip, track, truth
 from tests.reference_evaluation import plain_ap
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from pipelines.shapes.outlines import EXTENT, MAP_SIDE, REACH, SHAPES, distance_map
+from pipelines.shapes.outlines import EXTENT, MAP_SIDE, OUTLINES, REACH, distance_map
 from pipelines.shapes.scenes import MAX_TILT
 
 AXIS = np.linspace(-EXTENT, EXTENT, MAP_SIDE)
@@ -22,7 +22,7 @@ def filled(shape: str, turns: float, area: float) -> np.ndarray:
 
 
 def test_twenty_names() -> None:
-    assert len(set(SHAPES)) == 20
+    assert len(set(OUTLINES)) == 20
 
 
 def test_circle_is_exact() -> None:
@@ -35,7 +35,7 @@ def test_square_inside_is_exact() -> None:
     np.testing.assert_allclose(distance_map("square")[inside], expected[inside], atol=0.01)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", OUTLINES)
 def test_outlines_fill_their_map(shape: str) -> None:
     inside = distance_map(shape) < 0
     assert RADIUS[inside].max() < REACH
@@ -49,8 +49,8 @@ def test_outlines_fill_their_map(shape: str) -> None:
 
 def test_no_two_outlines_can_be_laid_over_each_other() -> None:
     tilts = np.linspace(-2 * MAX_TILT, 2 * MAX_TILT, 9)
-    tilted = {shape: np.array([filled(shape, tilt, 2.0) for tilt in tilts]) for shape in SHAPES}
-    upright = {shape: filled(shape, 0, 2.0) for shape in SHAPES}
-    for a, b in combinations(SHAPES, 2):
+    tilted = {shape: np.array([filled(shape, tilt, 2.0) for tilt in tilts]) for shape in OUTLINES}
+    upright = {shape: filled(shape, 0, 2.0) for shape in OUTLINES}
+    for a, b in combinations(OUTLINES, 2):
         overlap = (upright[a] & tilted[b]).sum((1, 2)) / (upright[a] | tilted[b]).sum((1, 2))
         assert overlap.max() < 0.86, f"{a} and {b} look alike"

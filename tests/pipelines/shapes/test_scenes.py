@@ -5,13 +5,13 @@ import pytest
 
 from pipelines.shapes.categories import BASE, CATEGORIES, NOVEL_SHOWN
 from pipelines.shapes.render import render
-from pipelines.shapes.scenes import MAX_TILT, SPLITS, Actor, SceneConfig, Split, sine, stage
+from pipelines.shapes.scenes import MAX_TILT, SPLITS, Actor, SceneConfig, Split, invent_scene, sine
 
 CONFIG = SceneConfig()
 
 
 def scenes(split: Split, count: int = 40, config: SceneConfig = CONFIG) -> list[list[Actor]]:
-    return [stage(config, split, np.random.Generator(np.random.PCG64(seed))) for seed in range(count)]
+    return [invent_scene(config, split, np.random.Generator(np.random.PCG64(seed))) for seed in range(count)]
 
 
 def steps(actor: Actor) -> np.ndarray:

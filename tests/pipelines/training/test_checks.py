@@ -222,7 +222,7 @@ def test_videos_that_are_not_there(folder: Path) -> None:
     (folder / "v2" / "004.png").unlink()
     path = folder / "annotations.json"
     first, second = problems(path)
-    assert first.startswith(f"{path}: video 1: videos: {folder}/v1 is not there, video 1;")
+    assert first.startswith(f"{path}: video 1: videos: {folder}/v1 is missing, video 1;")
     assert second.startswith(f"{path}: video 2: videos: {folder}/v2 lacks 004.png")
 
 
@@ -234,7 +234,7 @@ def test_an_encoded_video_that_is_not_there(shapes: Path, tmp_path: Path) -> Non
     second.write_bytes(b"junk" * 100)
     write_clip(third, frames=5, size=(64, 128))
     missing, junk, small = problems(path)
-    assert missing.startswith(f"{path}: video 1: videos: {first} is not there, video 1")
+    assert missing.startswith(f"{path}: video 1: videos: {first} is missing, video 1")
     assert junk == f"{path}: video 2, {second}: not a video file"
     assert small == (
         f"{path}: video 3 is annotated as 5 frames of 96 x 128, but {third} has 5 of 64 x 128; "

@@ -95,7 +95,7 @@ def test_missing_videos_are_named_before_anything_runs(split: Path, tmp_path: Pa
     truth = json.loads((split / "instances.json").read_text())
     truth["videos"][1]["video"] = "videos/nowhere.mp4"
     (tmp_path / "instances.json").write_text(json.dumps(truth))
-    with pytest.raises(ValueError, match=r"nowhere\.mp4 is not there, video 2"):
+    with pytest.raises(ValueError, match=r"nowhere\.mp4 is missing, video 2"):
         Validation(ValidationConfig(annotations=str(tmp_path / "instances.json"), videos=str(split)))
 
 
