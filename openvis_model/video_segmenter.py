@@ -28,7 +28,8 @@ class VideoSegmenter:
     """Segments, tracks and names objects, frame by frame, with names that are chosen at run time.
 
     Videos may have any length: memory grows with the objects in sight, and by about 3 kB with each track that ends.
-    The same settings give the same tracks as the job `jobs.label`.
+    With the same settings, tracks are those of the job `jobs.label`, if frames are decoded at `working_size` as
+    `pipelines.video.frames.read_frames` does; larger frames are resized by the model, with another filter.
 
         segmenter = VideoSegmenter(model, ["red star", ("blue disc", "blue circle")])
         for frame in segmenter.track(frames):
@@ -43,7 +44,8 @@ class VideoSegmenter:
         names: what to look for: a `Vocabulary`, or a sequence of categories. A category is a name, a text with synonyms
             separated by commas as in a vocabulary file, or a sequence of synonyms. The first synonym is the one shown.
         tracker: when tracks begin and end.
-        objectness_floor: proposals below are neither embedded nor tracked; the tracker's threshold if None.
+        objectness_floor: proposals below are neither embedded nor tracked. None is 0.5, as for `jobs.label`, or the
+            tracker's threshold if that is lower.
         top: how many categories a track lists.
         batch_size: most frames that go through the model together; 1 for the lowest latency on a live stream.
 
@@ -72,7 +74,7 @@ class VideoSegmenter:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         self.model = model
         self.vocabulary = _vocabulary(names)
-        self.objectness_floor = tracker.objectness_threshold if objectness_floor is None else objectness_floor
+        self.objectness_floor = min(0.5, tracker.objectness_threshold) if objectness_floor is None else objectness_floor
         self.batch_size = batch_size
         embedding = embed_vocabulary(self.vocabulary, model.text_encoder)
         self._tracking = VideoTracking(VideoTracker(tracker, embedding, model.rollout_tracker, top=top))

@@ -242,3 +242,9 @@ def test_frames_are_checked_at_once(segmenter: VideoSegmenter) -> None:
     """Not when the first result is asked for."""
     with pytest.raises(ValueError, match="expected uint8 values 0-255, got torch.float64"):
         segmenter.track(np.zeros((2, 96, 128, 3)))
+
+
+@pytest.mark.parametrize(("threshold", "floor"), [(0.3, 0.3), (0.5, 0.5), (0.8, 0.5)])
+def test_the_floor_is_that_of_labelling(mini_model: InstFormer, threshold: float, floor: float) -> None:
+    settings = VideoTrackerConfig(objectness_threshold=threshold)
+    assert VideoSegmenter(mini_model, NAMES, tracker=settings).objectness_floor == floor
