@@ -53,6 +53,17 @@ class RleMasks:
             for i, j in zip([0, *stops], stops, strict=False)
         ]
 
+    def take(self, index: Int64[np.ndarray, "n"]) -> "RleMasks":
+        """Returns the masks at these positions, in this order."""
+        return RleMasks(self.size, tuple(self.counts[i] for i in index), self.areas[index], self.boxes[index])
+
+    def to_dense(self) -> Bool[np.ndarray, "N H W"]:
+        """Returns the N masks as arrays of pixels."""
+        dense = np.zeros((len(self), *self.size), dtype=np.bool_)
+        for mask, counts in zip(dense, self.counts, strict=True):
+            mask[:] = decode(self.size, counts)
+        return dense
+
     def to_coco(self) -> list[CocoRle]:
         """Returns the N masks in the form that `pycocotools` takes."""
         return [{"size": list(self.size), "counts": counts} for counts in self.counts]

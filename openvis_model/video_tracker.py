@@ -1,7 +1,7 @@
-"""Tracks of one video: birth, gaps, end, and what is known of each track so far.
+"""Links instances into tracks, and decides when a track begins, pauses and ends.
 
-Memory grows with the objects in sight, not with the length of the video: a track keeps running sums only, and leaves
-when it has ended.
+Memory grows with the number of objects in sight, not with the length of the video: a track is a row of running sums,
+and its row is dropped when the track ends.
 """
 
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from torch import Tensor
 from openvis_model.association import Association, AssociationConfig, Memory, assign, build_association
 from openvis_model.instances import Instances
 from openvis_model.rollout_tracker import RolloutTracker
+from openvis_model.track import CategoryScore, Track
 from openvis_model.vocabulary import VocabularyEmbedding
 
 NO_TRACK = -1
@@ -47,39 +48,10 @@ class VideoTrackerConfig:
             raise ValueError(f"max_gap: expected a number of frames, 0 or more, got {self.max_gap}")
 
 
-@dataclass(frozen=True)
-class Track:
-    """A finished track.
-
-    Attributes:
-        track_id: unique within the video, in order of first sight.
-        first_frame: index of the first frame in which it was seen.
-        last_frame: index of the last one.
-        frames: number of frames in which it was seen.
-        objectness: mean over its frames.
-        embedding: mean of its instance tokens weighted by objectness, unit norm.
-        scores: for each category, objectness · class probability of the embedding (Eq. 4), so that the scores in any
-            other vocabulary follow from what is stored.
-    """
-
-    track_id: int
-    first_frame: int
-    last_frame: int
-    frames: int
-    objectness: float
-    embedding: Float[Tensor, " D"]
-    scores: Float[Tensor, " K"]
-
-    def top(self, k: int) -> list[tuple[int, float]]:
-        """The k best (category index, score), best first."""
-        scores, categories = self.scores.topk(min(k, len(self.scores)))
-        return list(zip(categories.tolist(), scores.tolist(), strict=True))
-
-
 class Slots(NamedTuple):
-    """Running state, one row per slot; a slot has a track once its instance was seen.
+    """Running sums of M slots, one row each; a slot holds a track from the moment its instance is first seen.
 
-    `gap` counts the frames since the slot last took in an instance, see `VideoTracker.link`.
+    `gap` counts the frames since the slot last took in an instance; `VideoTracker.link` says when it takes one in.
     """
 
     gap: Int[Tensor, " M"]
@@ -93,7 +65,14 @@ class Slots(NamedTuple):
 
 @dataclass(frozen=True)
 class TrackerState:
-    """Everything that a video's tracking carries from one frame to the next; plain tensors, picklable."""
+    """Everything that tracking carries from one frame of a video to the next: plain tensors, picklable.
+
+    Attributes:
+        memory: the association's memory, one row per slot; None before the first frame.
+        slots: running sums, one row per slot; None before the first frame.
+        next_track_id: id of the next track that begins.
+        frame: index of the last frame taken in; -1 before the first one.
+    """
 
     memory: Memory | None = None
     slots: Slots | None = None
@@ -103,11 +82,11 @@ class TrackerState:
 
 @dataclass(frozen=True)
 class TrackedFrame:
-    """What one frame brought.
+    """What tracking made of one frame.
 
     Attributes:
-        track_ids: the track of each instance, `NO_TRACK` for those that are in none.
-        ended: tracks that were out of sight for too long.
+        track_ids: the track of each instance; `NO_TRACK` for an instance without a track.
+        ended: tracks that were out of sight for longer than `max_gap`.
     """
 
     track_ids: Int[np.ndarray, " n"]
@@ -115,12 +94,19 @@ class TrackedFrame:
 
 
 class VideoTracker:
-    """Links the instances of successive frames into tracks; holds no state itself, so one serves many videos.
+    """Links the instances of successive frames into tracks.
+
+    It holds no state of a video: each call takes a `TrackerState` and returns the next one, so one tracker serves many
+    videos. `VideoTracking` keeps the state of one.
 
     Args:
         config: when tracks begin and end.
-        vocabulary: what tracks may be called.
-        rollout_tracker: the trained tracker, for `rollout` association.
+        vocabulary: the categories that tracks are scored against.
+        rollout_tracker: the trained tracker; only `rollout` association needs it.
+        top: how many categories a track lists.
+
+    Raises:
+        ValueError: for `top` below 1, or an association without its rollout tracker.
     """
 
     def __init__(
@@ -128,18 +114,31 @@ class VideoTracker:
         config: VideoTrackerConfig,
         vocabulary: VocabularyEmbedding,
         rollout_tracker: RolloutTracker | None = None,
+        *,
+        top: int = 5,
     ) -> None:
+        if top < 1:
+            raise ValueError(f"top: expected at least 1, got {top}")
         self.config = config
         self.vocabulary = vocabulary
+        self.top = top
         self.association: Association = build_association(config.association, rollout_tracker)
 
     @torch.inference_mode()
     def step(self, state: TrackerState, frame: int, instances: Instances) -> tuple[TrackerState, TrackedFrame]:
-        """Takes in the next frame; `frame` is its index in the video.
+        """Takes in the instances of the next frame.
 
-        A track ends when its gap exceeds `max_gap`. Its slot leaves with it, unless an instance is matched to it in
-        this frame: then it keeps its memory and may begin a new track. So runs that hand over all N instances of every
-        frame and refuse no match have N slots throughout.
+        A track ends when its gap exceeds `max_gap`. Its slot is dropped, unless an instance is matched to the slot in
+        this frame: then the slot keeps its memory and may begin a new track. A run that passes all N instances of
+        every frame and refuses no match therefore has N slots throughout.
+
+        Args:
+            state: of the video; `TrackerState()` for a new one.
+            frame: index of the frame in the video.
+            instances: all instances of the frame.
+
+        Returns:
+            The state after this frame, and the track of each instance.
 
         Raises:
             ValueError: for a frame that does not come after the last one, or instances in another embedding space than
@@ -153,13 +152,13 @@ class VideoTracker:
                 f"{instances.instance_tokens.shape[1]}; embed it with the text encoder of the same model"
             )
         memory, slots, slot_of = self.link(state, instances)
-        alive = self._alive(instances)
-        seen = slot_of[alive]
+        in_sight = self._in_sight(instances)
+        seen = slot_of[in_sight]
 
         born = seen[slots.track_id[seen] == NO_TRACK]
         next_track_id = state.next_track_id + len(born)
         new_ids = torch.arange(state.next_track_id, next_track_id)
-        objectness, tokens = instances.objectness[alive], instances.instance_tokens[alive]
+        objectness, tokens = instances.objectness[in_sight], instances.instance_tokens[in_sight]
         slots = Slots(
             gap=slots.gap,
             track_id=slots.track_id.index_copy(0, born, new_ids),
@@ -169,29 +168,42 @@ class VideoTracker:
             objectness_sum=slots.objectness_sum.index_add(0, seen, objectness),
             embedding_sum=slots.embedding_sum.index_add(0, seen, objectness[:, None] * tokens),
         )
-        track_ids = torch.where(alive, slots.track_id[slot_of], NO_TRACK).numpy()
+        track_ids = torch.where(in_sight, slots.track_id[slot_of], NO_TRACK).numpy()
 
         over = slots.gap > self.config.max_gap
         ended: list[Track] = []
         if over.any():
             ended = self._tracks(Slots(*_rows(slots, over)))
-            matched = torch.zeros_like(over).index_fill(0, slot_of, True)
-            freed = (over & matched).nonzero()[:, 0]
+            occupied = torch.zeros_like(over).index_fill(0, slot_of, True)
+            freed = (over & occupied).nonzero()[:, 0]
             slots = Slots(*_with_rows(slots, freed, self._empty_slots(len(freed))))
-            kept = matched | ~over
+            kept = occupied | ~over
             memory, slots = _rows(memory, kept), Slots(*_rows(slots, kept))
         return TrackerState(memory, slots, next_track_id, frame), TrackedFrame(track_ids, ended)
 
     def finish(self, state: TrackerState) -> tuple[TrackerState, list[Track]]:
-        """Ends all tracks, at the end of a video or at a shot cut; track ids go on where they were."""
+        """Ends all tracks, at the end of a video or at a shot cut; the returned state continues their ids.
+
+        Returns:
+            The state after it, and the ended tracks in the order of their ids.
+        """
         tracks = self._tracks(state.slots) if state.slots else []
         return TrackerState(next_track_id=state.next_track_id, frame=state.frame), tracks
 
-    def link(self, state: TrackerState, instances: Instances) -> tuple[Memory, Slots, Int[Tensor, " n"]]:
-        """Memory and slots with this frame's instances taken in, and the slot of each instance.
+    def tracks_so_far(self, state: TrackerState, track_ids: Int[np.ndarray, " n"]) -> list[Track]:
+        """Returns tracks that have not ended, as they are now, in the order of their ids."""
+        if state.slots is None:
+            return []
+        return self._tracks(Slots(*_rows(state.slots, torch.isin(state.slots.track_id, torch.as_tensor(track_ids)))))
 
-        A slot with a track takes in an instance only when the track is alive in it, as in training, where an absent
-        object leaves its row as it is; a slot without a track takes in whatever is matched to it.
+    def link(self, state: TrackerState, instances: Instances) -> tuple[Memory, Slots, Int[Tensor, " n"]]:
+        """Matches the instances of a frame to slots.
+
+        A slot with a track takes in an instance only if the instance is in sight, as in training, where an absent
+        object leaves its row unchanged. A slot without a track takes in any instance that is matched to it.
+
+        Returns:
+            Memory and slots with the instances taken in, and the slot of each instance.
         """
         observed = self.association.observe(instances)
         if state.memory is None or state.slots is None:
@@ -199,13 +211,13 @@ class VideoTracker:
         memory, slots = self.association.advance(state.memory), state.slots
         slots = slots._replace(gap=slots.gap + 1)
         similarity = self.association.similarity(memory, observed)
-        matched, found = map(torch.as_tensor, assign(similarity, self.config.association.gate))
-        taken = self._alive(instances)[found] | (slots.track_id[matched] == NO_TRACK)
-        rows = matched[taken]
-        memory = _with_rows(memory, rows, self.association.update(_rows(memory, rows), observed[found[taken]]))
+        matched_slots, matched = map(torch.as_tensor, assign(similarity, self.config.association.gate))
+        taken = self._in_sight(instances)[matched] | (slots.track_id[matched_slots] == NO_TRACK)
+        rows = matched_slots[taken]
+        memory = _with_rows(memory, rows, self.association.update(_rows(memory, rows), observed[matched[taken]]))
         slots = slots._replace(gap=slots.gap.index_fill(0, rows, 0))
 
-        slot_of = torch.full((len(observed),), -1).index_copy(0, found, matched)
+        slot_of = torch.full((len(observed),), -1).index_copy(0, matched, matched_slots)
         new = (slot_of < 0).nonzero()[:, 0]
         if len(new):
             slot_of[new] = len(slots.gap) + torch.arange(len(new))
@@ -213,8 +225,7 @@ class VideoTracker:
             slots = Slots(*map(torch.cat, zip(slots, self._empty_slots(len(new)), strict=True)))
         return memory, slots, slot_of
 
-    def _alive(self, instances: Instances) -> Bool[Tensor, " n"]:
-        """Which instances are in sight."""
+    def _in_sight(self, instances: Instances) -> Bool[Tensor, " n"]:
         confident = instances.objectness >= self.config.objectness_threshold
         return confident & torch.as_tensor(instances.masks.areas > 0)
 
@@ -229,19 +240,29 @@ class VideoTracker:
         slots = Slots(*_rows(slots, order[slots.track_id[order] != NO_TRACK]))
         objectness = slots.objectness_sum / slots.frames
         embeddings = F.normalize(slots.embedding_sum, dim=-1)
-        scores = objectness[:, None] * self.vocabulary.probabilities(embeddings)
+        probabilities = self.vocabulary.probabilities(embeddings)
+        scores, categories = (objectness[:, None] * probabilities).topk(min(self.top, probabilities.shape[1]))
         return [
-            # Clones: a view would be pickled with the storage of all tracks.
-            Track(int(track_id), int(first), int(last), int(frames), float(mean), embedding.clone(), score.clone())
-            for track_id, first, last, frames, mean, embedding, score in zip(
-                *slots[1:5], objectness, embeddings, scores, strict=True
+            Track(
+                track_id=int(slots.track_id[i]),
+                top=self._named(scores[i], categories[i]),
+                first_frame=int(slots.first_frame[i]),
+                last_frame=int(slots.last_frame[i]),
+                frames=int(slots.frames[i]),
+                objectness=float(objectness[i]),
+                embedding=embeddings[i].clone(),  # a view would be pickled with the storage of all tracks
             )
+            for i in range(len(objectness))
         ]
 
+    def _named(self, scores: Float[Tensor, " k"], categories: Int[Tensor, " k"]) -> tuple[CategoryScore, ...]:
+        pairs = zip(scores.tolist(), categories.tolist(), strict=True)
+        return tuple(CategoryScore(self.vocabulary.names[index], score, index) for score, index in pairs)
 
-def _rows(parts: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
-    return tuple(part[index] for part in parts)
+
+def _rows(columns: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
+    return tuple(column[index] for column in columns)
 
 
-def _with_rows(parts: tuple[Tensor, ...], index: Tensor, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(part.index_copy(0, index, row) for part, row in zip(parts, rows, strict=True))
+def _with_rows(columns: tuple[Tensor, ...], index: Tensor, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(column.index_copy(0, index, values) for column, values in zip(columns, rows, strict=True))

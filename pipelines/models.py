@@ -7,7 +7,7 @@ from pathlib import Path
 
 from openvis_model.inst_former import InstFormer
 from openvis_model.vocabulary import Vocabulary
-from openvis_model.weights.checkpoint import BUILT_IN, load_checkpoint
+from openvis_model.weights.checkpoint import load
 from pipelines.storage import s3
 
 _FILES = re.compile(r"(adapter/)?\w+\.(json|safetensors)")  # of a checkpoint; nothing else is downloaded
@@ -21,7 +21,7 @@ def load_model(checkpoint: str | None) -> InstFormer:
     """
     if checkpoint is not None and s3.is_s3(checkpoint):
         return _load_from_s3(checkpoint)
-    return load_checkpoint(BUILT_IN if checkpoint is None else Path(checkpoint))
+    return load(checkpoint)
 
 
 def load_vocabulary(path: str) -> Vocabulary:
@@ -56,7 +56,7 @@ def _load_from_s3(checkpoint: str) -> InstFormer:
                     Path(folder, name).parent.mkdir(exist_ok=True)
                     with Path(folder, name).open("wb") as file:
                         s3.download(found.uri, file, etag=found.etag)
-            return load_checkpoint(folder)
+            return load(folder)
         except OSError as error:
             raise ValueError(f"checkpoint: {error.filename}: {error.strerror}") from error
         except ValueError as error:

@@ -77,6 +77,19 @@ def fingerprint(model: InstFormer) -> str:
     return _fingerprint(model.config.to_dict(), _states(model))
 
 
+def load(checkpoint: str | Path | None = None) -> InstFormer:
+    """Loads the model of a checkpoint folder, or the built-in one, in eval mode and on the CPU.
+
+    Args:
+        checkpoint: folder written by `save_checkpoint`; None is the built-in model, which knows the words of the Shapes
+            categories and no others.
+
+    Raises:
+        ValueError: names the file and what is wrong with it.
+    """
+    return load_checkpoint(BUILT_IN if checkpoint is None else checkpoint)
+
+
 def load_checkpoint(folder: str | Path, *, classifier: Classifier | None = None) -> InstFormer:
     """Loads the model of a checkpoint folder, in eval mode.
 

@@ -99,7 +99,7 @@ def label_videos(
         if todo:
             # Task slots, not cores: a model actor must never keep decoding from finding a slot.
             connect((os.cpu_count() or 1) + config.model_actors)
-            tracker = VideoTracker(config.tracker, embedding, model.rollout_tracker)
+            tracker = VideoTracker(config.tracker, embedding, model.rollout_tracker, top=config.top)
             name = results.next_run()
             parts = PartWriter(results.storage, name, config.part_mb * 1e6, config.part_s)
             writers = VideoWriters(tracker, parts, fingerprints)

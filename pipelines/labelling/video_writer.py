@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from openvis_model.instances import Instances
-from openvis_model.video_tracker import NO_TRACK, Track, TrackerState, VideoTracker
+from openvis_model.track import Track
+from openvis_model.video_tracker import NO_TRACK, VideoTracker
+from openvis_model.video_tracking import VideoTracking
 from pipelines.archive.parts import PartWriter, Rows
 from pipelines.archive.tables import Fingerprints
 from pipelines.labelling.instance_bytes import decode_instances
@@ -34,9 +36,8 @@ class VideoWriter:
 
     def __init__(self, video_id: str, uri: str, tracker: VideoTracker, fingerprints: Fingerprints) -> None:
         self.video_id, self.uri = video_id, uri
-        self.tracker, self.fingerprints = tracker, fingerprints
+        self.tracking, self.fingerprints = VideoTracking(tracker), fingerprints
         self.rows = Rows()
-        self.state = TrackerState()
         self.next = (0, 0)
         self.waiting: dict[tuple[int, int], Path] = {}
         self.frames = self.tracks = 0
@@ -89,7 +90,7 @@ class VideoWriter:
         rows: list[dict[str, Any]] = []
         frames = zip(batch.frame.tolist(), batch.time_s.tolist(), decode_instances(batch.instances), strict=True)
         for frame, time_s, instances in frames:
-            self.state, tracked = self.tracker.step(self.state, frame, instances)
+            tracked = self.tracking.add(frame, instances)
             rows += mask_rows(self.video_id, frame, time_s, instances, tracked.track_ids)
             self._add_tracks(tracked.ended)
             self.frames += 1
@@ -97,8 +98,7 @@ class VideoWriter:
         self.rows.add("masks", rows)
 
     def _add_tracks(self, tracks: list[Track]) -> None:
-        names = self.tracker.vocabulary.names
-        self.rows.add("tracks", [track_row(self.video_id, track, names, self.fingerprints.top) for track in tracks])
+        self.rows.add("tracks", [track_row(self.video_id, track) for track in tracks])
         self.tracks += len(tracks)
 
     def discard(self) -> None:
@@ -111,7 +111,7 @@ class VideoWriter:
             self.rows = Rows()
             self.tracks = self.frames = 0
         else:
-            self._add_tracks(self.tracker.finish(self.state)[1])
+            self._add_tracks(self.tracking.finish())
         info = batch.info
         self.rows.add(
             "videos",
@@ -200,15 +200,14 @@ def mask_rows(
     return rows
 
 
-def track_row(video_id: str, track: Track, names: tuple[str, ...], top: int) -> dict[str, Any]:
+def track_row(video_id: str, track: Track) -> dict[str, Any]:
     """Returns the row of the `tracks` table for a finished track."""
-    best = [{"category": names[category], "score": score} for category, score in track.top(top)]
     return {
         "video_id": video_id,
         "track_id": track.track_id,
-        "category": best[0]["category"],
-        "score": best[0]["score"],
-        "top": best,
+        "category": track.category,
+        "score": track.score,
+        "top": [{"category": best.category, "score": best.score} for best in track.top],
         "first_frame": track.first_frame,
         "last_frame": track.last_frame,
         "frames": track.frames,

@@ -1,42 +1,41 @@
-"""Video AP in the middle of a training, on a few videos, with the model in memory."""
+"""Video AP during a training: labels a few videos with the model in memory, and scores them."""
 
-import copy
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-import torch
 import torch.distributed as dist
 
 from openvis_model.association import AssociationConfig
 from openvis_model.inst_former import InstFormer
-from openvis_model.text_embedding import embed_vocabulary
-from openvis_model.video_tracker import NO_TRACK, Track, TrackerState, VideoTracker, VideoTrackerConfig
+from openvis_model.track import Track
+from openvis_model.video_segmenter import VideoSegmenter
+from openvis_model.video_tracker import VideoTrackerConfig
 from openvis_model.vocabulary import Vocabulary
 from pipelines.datasets import ytvis
 from pipelines.datasets.annotations import GroundTruth, Mask, PredictedTrack
 from pipelines.datasets.benchmark_videos import BenchmarkVideo, category_ids, find_benchmark_videos
 from pipelines.evaluation.score import score_tracks
-from pipelines.video.decode import decode
-from pipelines.video.index import plan_video
-from pipelines.video.plan import Sampling
+from pipelines.video.frames import read_frames
 
 TOP_K = 10
 """Predictions per video, as on YouTube-VIS."""
 
-_BATCH = 8
-_SHOWN = ("AP", "AP50", "AR10")
+_REPORTED = ("AP", "AP50", "AR10")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """What to validate on, by the rules of YouTube-VIS.
+    """Videos to validate on, scored by the rules of YouTube-VIS.
 
     Attributes:
         annotations: file in the format of YouTube-VIS.
-        videos: folder that its paths are relative to; that of the file if not given.
-        most_videos: the first videos of the file, so many.
+        videos: folder that the paths in the file are relative to; the folder of the file if not given.
+        most_videos: how many videos to use, from the start of the file.
         association: how instances are linked.
+
+    Raises:
+        ValueError: for a number of videos below 1.
     """
 
     annotations: str
@@ -52,84 +51,81 @@ class ValidationConfig:
 
 
 class Validation:
-    """A validation set that was read and found.
+    """A validation set whose annotations are read and whose videos exist.
+
+    Args:
+        config: the set.
 
     Raises:
-        ValueError: annotations that cannot be read, or videos that are not there.
+        ValueError: for annotations that cannot be read, or missing videos.
     """
 
     def __init__(self, config: ValidationConfig) -> None:
         truth = ytvis.read_ground_truth(config.annotations, strict=True)
         videos = truth.videos[: config.most_videos]
-        kept = {video.id for video in videos}
-        tracks = tuple(track for track in truth.tracks if track.video_id in kept)
+        ids = {video.id for video in videos}
+        tracks = tuple(track for track in truth.tracks if track.video_id in ids)
         self.config = config
         self.truth = GroundTruth(
             path=truth.path, sha256=truth.sha256, videos=videos, categories=truth.categories, tracks=tracks
         )
-        self.ids = category_ids(truth.categories)
+        self.category_ids = category_ids(truth.categories)
         self.videos = find_benchmark_videos(videos, config.videos or config.annotations.rpartition("/")[0])
 
     def __call__(self, model: InstFormer, *, rank: int = 0, world_size: int = 1) -> dict[str, float]:
-        """AP, AP50 and AR10, fractions; every worker labels its share of the videos, the first one scores.
+        """Labels and scores the videos; each worker labels its share, and the worker of rank 0 scores.
+
+        Args:
+            model: in training or eval mode, in which it also returns.
+            rank: of this worker.
+            world_size: number of workers, all of which must call.
 
         Returns:
-            The numbers; on other workers none.
+            AP, AP50 and AR10 as fractions; empty on other workers.
         """
         training = model.training
         model.eval()
-        tracker = self._tracker(model)
-        found = [
-            track for video in self.videos[rank::world_size] for track in self.predict(model, video, tracker=tracker)
-        ]
+        segmenter = self.segmenter(model)
+        predicted = [track for video in self.videos[rank::world_size] for track in self.predict(segmenter, video)]
         model.train(training)
         if world_size > 1:
-            everyone: list[list[PredictedTrack]] = [[] for _ in range(world_size)]
-            dist.all_gather_object(everyone, found)
-            found = [track for its in everyone for track in its]
+            shares: list[list[PredictedTrack]] = [[] for _ in range(world_size)]
+            dist.all_gather_object(shares, predicted)
+            predicted = [track for share in shares for track in share]
         if rank:
             return {}
-        numbers, _ = score_tracks("ytvis", self.truth, found)
-        return {name: numbers[name] for name in _SHOWN}
+        numbers, _ = score_tracks("ytvis", self.truth, predicted)
+        return {name: numbers[name] for name in _REPORTED}
 
-    def predict(
-        self, model: InstFormer, video: BenchmarkVideo, *, tracker: VideoTracker | None = None
-    ) -> list[PredictedTrack]:
-        """The `TOP_K` best pairs of track and category of one video, by a model in eval mode."""
-        tracker = tracker or self._tracker(model)
-        plan = plan_video(video.uri, Sampling(), None)
-        masks: dict[int, list[Mask | None]] = {}
-        tracks: list[Track] = []
-        state = TrackerState()
-        for segment in plan.segments:
-            for batch in decode(video.uri, plan.info, segment, size=None, batch_size=_BATCH):
-                for frame, instances in zip(batch.frame.tolist(), model(torch.from_numpy(batch.frames)), strict=True):
-                    state, tracked = tracker.step(state, frame, instances)
-                    tracks += tracked.ended
-                    for row, track in enumerate(tracked.track_ids.tolist()):
-                        if track != NO_TRACK and frame in video.positions:
-                            its = masks.setdefault(track, [None] * video.length)
-                            height, width = instances.masks.size
-                            its[video.positions[frame]] = Mask(height, width, instances.masks.counts[row])
-        tracks += tracker.finish(state)[1]
-        categories = list(self.ids.values())
-        return [
-            PredictedTrack(video_id=video.id, category_id=categories[category], score=score, masks=tuple(masks[track]))
-            for score, track, category in heapq.nlargest(TOP_K, _pairs(tracks), key=lambda pair: pair[0])
-            if track in masks
-        ]
-
-    def _tracker(self, model: InstFormer) -> VideoTracker:
-        """Tracks as benchmarks do: all instances of all frames are kept."""
+    def segmenter(self, model: InstFormer) -> VideoSegmenter:
+        """Returns a segmenter that keeps all instances of all frames, as benchmarks do; the model is in eval mode."""
         settings = VideoTrackerConfig(
             association=self.config.association,
             objectness_threshold=0.0,
             max_gap=max(video.length for video in self.videos),
         )
-        vocabulary = embed_vocabulary(Vocabulary.from_lines(self.ids), model.text_encoder)
-        # Instances are on the CPU, wherever the model is.
-        return VideoTracker(settings, vocabulary, copy.deepcopy(model.rollout_tracker).cpu())
+        return VideoSegmenter(model, Vocabulary.from_lines(self.category_ids), tracker=settings, top=TOP_K)
+
+    def predict(self, segmenter: VideoSegmenter, video: BenchmarkVideo) -> list[PredictedTrack]:
+        """Returns the `TOP_K` best pairs of track and category of one video, best first."""
+        masks: dict[int, list[Mask | None]] = {}
+        for frame in segmenter.track(read_frames(video.uri, segmenter.working_size)):
+            if frame.index in video.positions:
+                height, width = frame.masks.size
+                for track_id, counts in zip(frame.track_ids.tolist(), frame.masks.counts, strict=True):
+                    row = masks.setdefault(track_id, [None] * video.length)
+                    row[video.positions[frame.index]] = Mask(height, width, counts)
+        pairs = heapq.nlargest(TOP_K, _pairs(segmenter.finish()), key=lambda pair: pair[0])
+        categories = list(self.category_ids.values())
+        return [
+            PredictedTrack(
+                video_id=video.id, category_id=categories[category], score=score, masks=tuple(masks[track_id])
+            )
+            for score, track_id, category in pairs
+            if track_id in masks
+        ]
 
 
 def _pairs(tracks: Iterable[Track]) -> Iterator[tuple[float, int, int]]:
-    return ((score, track.track_id, category) for track in tracks for category, score in track.top(TOP_K))
+    """Yields score, track id and category index."""
+    return ((best.score, track.track_id, best.category_id) for track in tracks for best in track.top)

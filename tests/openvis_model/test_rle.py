@@ -198,3 +198,12 @@ def test_wrong_logits_are_errors(logits: Tensor, size: tuple[int, int], message:
 def test_wrong_masks_are_errors(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match=r"masks must be bool \[N, height, width\]"):
         encode(torch.zeros(shape, dtype=dtype))
+
+
+def test_masks_are_taken_and_made_dense() -> None:
+    dense = torch.rand(4, 5, 7, generator=torch.Generator().manual_seed(0)) > 0.6
+    masks = encode(dense).take(np.array([3, 1]))
+    assert np.array_equal(masks.to_dense(), dense[[3, 1]].numpy())
+    assert masks == encode(dense[[3, 1]])
+    assert masks.boxes.tolist() == encode(dense[[3, 1]]).boxes.tolist()
+    assert encode(dense).take(np.array([], dtype=np.int64)).to_dense().shape == (0, 5, 7)

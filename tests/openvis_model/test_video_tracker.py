@@ -10,7 +10,8 @@ from openvis_model.inst_former import InstFormer
 from openvis_model.instances import Instances
 from openvis_model.rle import RleMasks
 from openvis_model.rollout_tracker import RolloutTracker, RolloutTrackerConfig
-from openvis_model.video_tracker import NO_TRACK, Track, TrackedFrame, TrackerState, VideoTracker, VideoTrackerConfig
+from openvis_model.track import CategoryScore, Track
+from openvis_model.video_tracker import NO_TRACK, TrackedFrame, TrackerState, VideoTracker, VideoTrackerConfig
 from openvis_model.vocabulary import VocabularyEmbedding
 
 # Class probabilities of the tokens (1, 0) and (0, 1) are (3/4, 1/4) and (1/4, 3/4).
@@ -72,7 +73,7 @@ def test_a_gap_is_bridged_up_to_max_gap() -> None:
     assert ids(run(video, tracker(max_gap=2))[0]) == [[0], [], [], [0]]
     tracked, tracks = run(video, tracker(max_gap=1))
     assert ids(tracked) == [[0], [], [], [1]]
-    assert [t.track_id for t in tracked[2].ended] == [0]  # told as soon as it is known
+    assert [t.track_id for t in tracked[2].ended] == [0]  # as soon as it has ended
     assert [(t.first_frame, t.last_frame) for t in tracks] == [(0, 0), (3, 3)]
 
 
@@ -144,11 +145,12 @@ def test_a_track_out_of_sight_keeps_its_memory() -> None:
 
 def test_a_pickled_track_holds_no_other_tracks() -> None:
     vocabulary = VocabularyEmbedding(tuple(map(str, range(500))), torch.randn(500, 2), 1.0)
-    tracks = run([frame(*range(6))], VideoTracker(tracker().config, vocabulary))[1]
-    assert len(pickle.dumps(tracks[3])) < 2 * 500 * 4  # bytes: 500 scores of float32 and little else
+    many = replace(frame(*range(6)), instance_tokens=torch.randn(6, 500))
+    tracks = run([many], VideoTracker(tracker().config, replace(vocabulary, embeddings=torch.randn(500, 500))))[1]
+    assert len(pickle.dumps(tracks[3])) < 2 * 500 * 4  # bytes: an embedding of 500 float32 and little else
 
 
-def test_with_all_queries_kept_objectness_objectness_says_when_a_track_is_alive() -> None:
+def test_with_all_queries_kept_objectness_says_when_a_track_is_alive() -> None:
     """Benchmark runs hand over all N instances of every frame; those below the threshold belong to no track."""
     levels = [[0.9, 0.1], [0.1, 0.1], [0.1, 0.9], [0.9, 0.9]]
     video = [frame(0, 1, objectness=level) for level in levels]
@@ -173,9 +175,28 @@ def test_scores_and_embedding_by_hand() -> None:
     """
     _, tracks = run([frame(0, objectness=0.8), frame(), frame(0, objectness=0.6, token=1)], tracker())
     assert tracks[0].objectness == pytest.approx(0.7)
-    assert tracks[0].scores.tolist() == pytest.approx([0.3883, 0.3117], abs=1e-4)
     assert tracks[0].embedding.tolist() == pytest.approx([0.8, 0.6])
-    assert tracks[0].top(5) == [(0, pytest.approx(0.3883, abs=1e-4)), (1, pytest.approx(0.3117, abs=1e-4))]
+    expected = (CategoryScore("a", pytest.approx(0.3883, abs=1e-4), 0), ("b", pytest.approx(0.3117, abs=1e-4), 1))
+    assert tracks[0].top == expected
+
+
+def test_a_track_lists_at_most_top_categories() -> None:
+    (track,) = run([frame(0, token=1)], VideoTracker(tracker().config, VOCABULARY, top=1))[1]
+    assert [(best.category, best.category_id) for best in track.top] == [("b", 1)]
+    with pytest.raises(ValueError, match="top: expected at least 1, got 0"):
+        VideoTracker(tracker().config, VOCABULARY, top=0)
+
+
+def test_tracks_so_far_are_those_that_would_end_now() -> None:
+    model, state = tracker(max_gap=2), TrackerState()
+    for index, seen in enumerate([frame(0, 1, objectness=[0.8, 0.6]), frame(1), frame(2, 1)]):
+        state, result = model.step(state, index, seen)
+        ended = {track.track_id: track for track in model.finish(state)[1]}
+        for track in model.tracks_so_far(state, result.track_ids):
+            other = ended[track.track_id]
+            assert (track.track_id, track.top, track.frames) == (other.track_id, other.top, other.frames)
+    assert [track.track_id for track in model.tracks_so_far(state, np.array([2, 1]))] == [1, 2]
+    assert model.tracks_so_far(TrackerState(), np.array([0])) == []
 
 
 def test_frames_without_objects_give_no_tracks() -> None:
@@ -198,7 +219,8 @@ def test_state_can_be_carried_through_a_pickle_between_any_two_frames() -> None:
     ended += model.finish(state)[1]
     assert ids(chunked) == ids(whole)
     assert [t.track_id for t in ended] == [t.track_id for t in tracks]
-    assert all(torch.equal(a.scores, b.scores) for a, b in zip(ended, tracks, strict=True))
+    assert [t.top for t in ended] == [t.top for t in tracks]
+    assert all(torch.equal(a.embedding, b.embedding) for a, b in zip(ended, tracks, strict=True))
 
 
 def test_a_shot_cut_ends_tracks_and_ids_go_on() -> None:

@@ -63,7 +63,8 @@ def test_validation_finds_what_labelling_finds(split: Path, tmp_path: Path) -> N
         association=AssociationConfig(kind="hungarian", min_similarity=-1.0),
     )
     validation = Validation(config)
-    found = [track for video in validation.videos for track in validation.predict(model, video)]
+    segmenter = validation.segmenter(model)
+    found = [track for video in validation.videos for track in validation.predict(segmenter, video)]
     assert [(track.video_id, track.category_id) for track in found] == [
         (track.video_id, track.category_id) for track in expected
     ]
