@@ -12,7 +12,8 @@ import sys
 import jobs.train
 from jobs.command import read_config, run_job, start
 from jobs.evaluate import CellProgress
-from pipelines.evaluation.ablations import REPORT, AblationsConfig, ModelConfig, run_ablations
+from pipelines.evaluation.ablations import REPORT, run_ablations
+from pipelines.evaluation.config import AblationsConfig, ModelConfig
 
 
 def main(arguments: list[str] | None = None) -> int:

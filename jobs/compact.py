@@ -6,7 +6,8 @@ The exit code is 0, 1 if it broke off and 75 if it was interrupted, which costs 
 """
 
 from jobs.command import read_config, run_job, start
-from pipelines.archive.compaction import CompactConfig, compact
+from pipelines.archive.compaction import compact
+from pipelines.archive.config import CompactConfig
 
 
 def main(arguments: list[str] | None = None) -> int:

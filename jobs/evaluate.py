@@ -13,9 +13,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from jobs.command import add_files, new_parser, read_options, run_job, start
 from jobs.label import ProgressLine
+from pipelines.evaluation.config import Protocol, SweepConfig
 from pipelines.evaluation.report import CellResult
-from pipelines.evaluation.score import Protocol, Score, score
-from pipelines.evaluation.sweep import SweepConfig, run_sweep
+from pipelines.evaluation.score import Score, score
+from pipelines.evaluation.sweep import run_sweep
 from pipelines.labelling.progress import Progress
 from pipelines.metrics.errors import KINDS
 from pipelines.metrics.open_vocabulary import MIN_TRACKS

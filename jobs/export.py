@@ -7,7 +7,8 @@ with boxes, to be reviewed there. The exit code is 0, 1 if it broke off, 2 for b
 """
 
 from jobs.command import ProgressCount, read_config, run_job, start
-from pipelines.archive.export import ExportConfig, export_annotations
+from pipelines.archive.config import ExportConfig
+from pipelines.archive.export import export_annotations
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,7 +10,8 @@ was interrupted.
 import sys
 
 from jobs.command import ProgressCount, print_left_out, read_config, run_job, start
-from pipelines.archive.relabel import RelabelConfig, relabel
+from pipelines.archive.config import RelabelConfig
+from pipelines.archive.relabel import relabel
 
 
 def main(arguments: list[str] | None = None) -> int:

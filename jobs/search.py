@@ -10,7 +10,8 @@ import sys
 import time
 
 from jobs.command import print_left_out, read_config, run_job, start
-from pipelines.archive.search import SearchConfig, search
+from pipelines.archive.config import SearchConfig
+from pipelines.archive.search import search
 from pipelines.overlays.contact_sheet import contact_sheet
 from pipelines.overlays.pictures import pictures
 from pipelines.storage.files import check_output

@@ -15,17 +15,12 @@ from typing import Any
 from jsonargparse import Namespace
 
 from jobs.command import LOG_EVERY, add_files, new_parser, read_options, run_job, start
-from pipelines.training.config import Stage, TrainingConfig
+from pipelines.training.config import TrainingConfig
 from pipelines.training.progress import TrainingProgress
 from pipelines.training.run import TrainingSummary, train
-from pipelines.training.stages import (
-    InstanceStage,
-    InstanceStageConfig,
-    Pretraining,
-    PretrainingConfig,
-    TrackingStage,
-    TrackingStageConfig,
-)
+from pipelines.training.stage import Stage
+from pipelines.training.stage_config import InstanceStageConfig, PretrainingConfig, TrackingStageConfig
+from pipelines.training.stages import InstanceStage, Pretraining, TrackingStage
 
 
 class ProgressLine:

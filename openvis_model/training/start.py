@@ -1,61 +1,17 @@
 """What a training starts from: a preset with pretrained weights, or a checkpoint, with ablations of either."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 
-from openvis_model.config import Classifier, InstFormerConfig, mini, paper
-from openvis_model.inst_clip import InstClipConfig
+from openvis_model.config import InstFormerConfig, mini, paper
 from openvis_model.inst_former import InstFormer
-from openvis_model.rollout_tracker import RolloutTrackerConfig
+from openvis_model.training.config import StartConfig
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import load_checkpoint
 from openvis_model.weights.pretrained import load_clip, load_mask2former
-
-Preset = Literal["mini", "paper"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StartConfig:
-    """Where a training starts.
-
-    Attributes:
-        checkpoint: folder of a checkpoint; instead of a preset.
-        preset: `paper`, or `mini` for the words of a vocabulary.
-        backbone: of the preset `paper`.
-        clip: weights of CLIP: a tag of `open_clip` (`openai`), a file, or a checkpoint folder; random if not given.
-        mask2former: weights of the proposal network: a detectron2 `.pkl` file, a folder of `transformers`, or a
-            checkpoint folder; random if not given.
-        classifier: another one than that of the preset or checkpoint.
-        inst_clip: another InstCLIP; its tokens and adapters start anew.
-        rollout_tracker: another rollout tracker; it starts anew.
-        seed: of what starts at random.
-
-    Raises:
-        ValueError: both or neither of checkpoint and preset.
-    """
-
-    checkpoint: str | None = None
-    preset: Preset | None = None
-    backbone: str = "resnet50"
-    clip: str | None = None
-    mask2former: str | None = None
-    classifier: Classifier | None = None
-    inst_clip: InstClipConfig | None = None
-    rollout_tracker: RolloutTrackerConfig | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if (self.checkpoint is None) == (self.preset is None):
-            raise ValueError(
-                "start: give either checkpoint or preset, got "
-                f"checkpoint={self.checkpoint!r} and preset={self.preset!r}"
-            )
-        if self.preset is not None and self.preset not in get_args(Preset):
-            raise ValueError(f"start.preset: unknown value {self.preset!r}; choose from {get_args(Preset)}")
 
 
 def start_model(config: StartConfig, names: Sequence[str]) -> InstFormer:

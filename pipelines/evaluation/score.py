@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from openvis_model import __version__
 from pipelines.datasets import burst_files, ytvis
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
+from pipelines.evaluation.config import Protocol
 from pipelines.metrics.burst import class_guided, exemplar_guided, open_world
 from pipelines.metrics.burst_errors import burst_error_costs
 from pipelines.metrics.errors import error_costs
@@ -24,8 +25,6 @@ from pipelines.metrics.open_vocabulary import open_vocabulary
 from pipelines.metrics.track_matching import SHAPES
 from pipelines.metrics.video_ap import LVVIS, UVO, YTVIS, ApRules, video_ap
 from pipelines.storage.files import folder_of
-
-Protocol = Literal["ytvis", "lvvis", "uvo", "burst", "shapes"]
 
 
 @dataclass(frozen=True, kw_only=True)

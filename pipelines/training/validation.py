@@ -3,20 +3,20 @@
 import copy
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
 
-from openvis_model.association import AssociationConfig
 from openvis_model.inst_former import InstFormer
+from openvis_model.options import VideoTrackerConfig
 from openvis_model.text_embedding import embed_vocabulary
-from openvis_model.video_tracker import NO_TRACK, Track, TrackerState, VideoTracker, VideoTrackerConfig
+from openvis_model.video_tracker import NO_TRACK, Track, TrackerState, VideoTracker
 from openvis_model.vocabulary import Vocabulary
 from pipelines.datasets import ytvis
 from pipelines.datasets.annotations import GroundTruth, Mask, PredictedTrack
 from pipelines.datasets.benchmark_videos import BenchmarkVideo, category_ids, find_benchmark_videos
 from pipelines.evaluation.score import score_tracks
+from pipelines.training.stage_config import ValidationConfig
 from pipelines.video.decode import decode
 from pipelines.video.index import plan_video
 from pipelines.video.plan import Sampling
@@ -26,29 +26,6 @@ TOP_K = 10
 
 _BATCH = 8
 _SHOWN = ("AP", "AP50", "AR10")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationConfig:
-    """What to validate on, by the rules of YouTube-VIS.
-
-    Attributes:
-        annotations: file in the format of YouTube-VIS.
-        videos: folder that its paths are relative to; that of the file if not given.
-        most_videos: the first videos of the file, so many.
-        association: how instances are linked.
-    """
-
-    annotations: str
-    videos: str | None = None
-    most_videos: int = 50
-    association: AssociationConfig = field(
-        default_factory=lambda: AssociationConfig(kind="hungarian", min_similarity=-1.0)
-    )
-
-    def __post_init__(self) -> None:
-        if self.most_videos < 1:
-            raise ValueError(f"most_videos: expected at least 1, got {self.most_videos}")
 
 
 class Validation:

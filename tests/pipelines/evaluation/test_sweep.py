@@ -187,9 +187,6 @@ def write_frames(video: Path, folder: Path, names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"checkpoints": []}, "checkpoints: is empty"),
-        ({"checkpoints": [CheckpointConfig(name="a"), CheckpointConfig(name="a")]}, "name 'a' must be unique"),
-        ({"checkpoints": [CheckpointConfig(name="../a")]}, "name '../a' must be unique, of letters"),
         ({"checkpoints": [CheckpointConfig(name="a", path="/absent")]}, "a: /absent is no checkpoint folder"),
         ({"datasets": [BenchmarkConfig(name="s", protocol="uvo", ground_truth="/absent.json")]}, "s: /absent.json"),
         ({"output": "/proc/no"}, "output: cannot write"),
