@@ -9,16 +9,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.command import check_local, read_config, run_job, start
-from jobs.label import ProgressLine, print_summary
-from pipelines.archive.tables import Results
+from jobs.command import check_local, run_job, start
+from jobs.label import LabelProgress, print_summary
+from jobs.options import read_config
 from pipelines.labelling.config import LabelConfig
-from pipelines.labelling.run import label_videos
-from pipelines.overlays.contact_sheet import Tile, contact_sheet
-from pipelines.overlays.render import render_video
-from pipelines.shapes.files import write_split
-from pipelines.shapes.scenes import SceneConfig
-from pipelines.storage.files import Storage
 
 MARKER = ".openvis-demo"
 """File that says that a folder was made by this job."""
@@ -59,6 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _demo(arguments: list[str] | None) -> int:
     options = read_config("demo", __doc__, DemoConfig, arguments)
+
+    from pipelines.labelling.run import label_videos
+    from pipelines.shapes.files import write_split
+    from pipelines.shapes.scenes import SceneConfig
+
     output = Path(options.output)
     remove_earlier(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -70,7 +69,9 @@ def _demo(arguments: list[str] | None) -> int:
         output=str(output / "labels"),
         vocabulary=str(shapes.path / "vocabulary.txt"),
     )
-    summary = label_videos(config, ProgressLine())
+    progress = LabelProgress()
+    summary = label_videos(config, progress)
+    progress.line.end()
     print_summary(summary, config.output)
     sheet = render_overlays(config.output, output)
     print(f"overlays: {output}/*.mp4, contact sheet: {sheet}")
@@ -87,6 +88,11 @@ def remove_earlier(output: Path) -> None:
 
 def render_overlays(labels: str, output: Path) -> Path:
     """Renders every labelled video and a contact sheet; returns the sheet's path."""
+    from pipelines.archive.tables import Results
+    from pipelines.overlays.contact_sheet import Tile, contact_sheet
+    from pipelines.overlays.render import render_video
+    from pipelines.storage.files import Storage
+
     results = Results(Storage(labels))
     tiles: list[Tile] = []
     for row in results.read("videos").sort_by("uri").to_pylist():
