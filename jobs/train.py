@@ -15,7 +15,7 @@ from jobs.options import read_config
 from jobs.progress import ProgressLine
 from pipelines.training.config import TrainingConfig
 from pipelines.training.progress import TrainingProgress
-from pipelines.training.stage_config import ClipStageConfig, InstanceStageConfig, PretrainingConfig, TrackingStageConfig
+from pipelines.training.stage_config import InstanceStageConfig, PretrainingConfig, TrackingStageConfig
 
 if TYPE_CHECKING:
     from pipelines.training.run import TrainingSummary
@@ -42,10 +42,6 @@ class TrainConfig(TrainingConfig):
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"expected one of {', '.join(names)}, got {', '.join(given) or 'none'}")
-        for name in given:
-            if isinstance(config := getattr(self, name), ClipStageConfig):
-                check_present(f"{name}.start.checkpoint", config.start.checkpoint)
-                check_present(f"{name}.data.annotations", config.data.annotations)
 
     def common(self) -> TrainingConfig:
         """What all stages have."""
@@ -115,6 +111,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train(arguments: list[str] | None) -> int:
     config = read_config("train", __doc__, TrainConfig, arguments)
+    for name, stage in (("stage_1", config.stage_1), ("stage_2", config.stage_2)):
+        if stage:
+            check_present(f"{name}.start.checkpoint", stage.start.checkpoint)
+            check_present(f"{name}.data.annotations", stage.data.annotations)
 
     from pipelines.training.run import train
 
