@@ -5,9 +5,14 @@ python -m jobs.demo --output demo
 The folder then holds the videos, the tables, an overlay MP4 for each video, and a contact sheet.
 """
 
+import os
 import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from jobs.command import check_local, run_job, start
 from jobs.label import LabelProgress, print_summary
@@ -94,13 +99,15 @@ def render_overlays(labels: str, output: Path) -> Path:
     from pipelines.storage.files import Storage
 
     results = Results(Storage(labels))
-    tiles: list[Tile] = []
-    for row in results.read("videos").sort_by("uri").to_pylist():
+
+    def render(row: dict[str, Any]) -> Sequence[Tile]:
         tracks, masks = (results.read(table, video_id=row["video_id"]) for table in ("tracks", "masks"))
         video = Path(row["uri"])
-        rendered = render_video(video, tracks, masks, output / f"{video.stem}.mp4", most=6, tiles=TILES)
-        tiles += rendered.tiles
-    contact_sheet(tiles, output / SHEET, columns=TILES)
+        return render_video(video, tracks, masks, output / f"{video.stem}.mp4", most=6, tiles=TILES).tiles
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        tiles = threads.map(render, results.read("videos").sort_by("uri").to_pylist())
+        contact_sheet(list(chain.from_iterable(tiles)), output / SHEET, columns=TILES)
     return output / SHEET
 
 

@@ -1,10 +1,11 @@
 """Options of jobs: the fields of a config dataclass, from YAML files and the command line.
 
 Pydantic checks the values and says what is wrong as data (where, which kind of error, what was given); the words are
-ours. Pydantic and YAML are imported once there is something to read, so that `--help` is quick.
+ours. Pydantic is imported once there is something to check, so that `--help` is quick.
 """
 
 import difflib
+import json
 import sys
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,13 +14,13 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import yaml
 from docstring_parser.google import parse
 
 from jobs.command import check_kept
 
 T = TypeVar("T", bound=Any)
 
-_Location = tuple[str | int, ...]
 _Values = Mapping[str, Any]
 
 
@@ -149,9 +150,7 @@ def _parser(job: str, description: str, options: Iterable[_Option]) -> ArgumentP
 
 def _plain(default: Any) -> str:
     """A default as YAML has it."""
-    if default is None or isinstance(default, bool):
-        return {None: "null", True: "true", False: "false"}[default]
-    return f"[{', '.join(map(_plain, default))}]" if isinstance(default, list | tuple) else str(default)
+    return default if isinstance(default, str) else json.dumps(default, default=vars)
 
 
 def _spelled(kind: Any) -> str:
@@ -174,8 +173,6 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _read_file(file: str) -> _Values:
-    import yaml
-
     try:
         values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
@@ -189,8 +186,6 @@ def _read_file(file: str) -> _Values:
 
 def _value(text: str, kind: Any) -> Any:
     """A value of the command line: text as it is, all else as in YAML."""
-    import yaml
-
     parts = _alternatives(kind)
     if all(part in (str, NoneType) or get_origin(part) is Literal for part in parts):
         return None if text == "null" and NoneType in parts else text
@@ -219,7 +214,6 @@ def _merge(first: Any, second: Any) -> Any:
 
 def _build(kind: type[T], sources: Sequence[tuple[str, _Values]], *, print_config: bool) -> T:
     """A config of what files and the command line give."""
-    import yaml
     from pydantic import TypeAdapter, ValidationError
     from pydantic_core import to_jsonable_python
 
@@ -298,7 +292,7 @@ def _kind_at(kind: Any, location: Sequence[str | int]) -> Any:
     return _config_in(kind) or kind
 
 
-def _holds(values: Any, location: _Location) -> bool:
+def _holds(values: Any, location: Sequence[str | int]) -> bool:
     for part in location:
         try:
             values = values[part]

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from openvis_model.text_embedding import embed_vocabulary
+from openvis_model.weights.checkpoint import fingerprint
 from pipelines.archive.compaction import settle
 from pipelines.archive.config import RelabelConfig
 from pipelines.archive.part_map import map_parts
@@ -63,7 +64,7 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
     if source.storage.root.rstrip("/") == target.storage.root.rstrip("/"):
         raise ValueError(f"output: {config.output} is the folder of the labels; choose another")
     model = load_model(config.checkpoint)
-    left_out = of_other_models(source, model)
+    left_out = of_other_models(source, fingerprint(model))
     target.check_writable()
     embedding = embed_vocabulary(vocabulary, model.text_encoder)
     with hold_lease(target.storage) as lease:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary
+from openvis_model.weights.checkpoint import fingerprint
 from pipelines.archive.config import SearchConfig
 from pipelines.archive.part_map import map_parts
 from pipelines.archive.search_part import Best
@@ -84,7 +85,7 @@ def search(config: SearchConfig) -> Found:
         raise ValueError(f"text: {config.text!r} has an empty word; give one, or several separated by commas") from None
     results = open_labels(config.labels)
     model = load_model(config.checkpoint)
-    left_out = of_other_models(results, model)
+    left_out = of_other_models(results, fingerprint(model))
     text = embed_vocabulary(vocabulary, model.text_encoder).embeddings[0].numpy()
     wanted = None
     if len(left_out):

@@ -63,20 +63,21 @@ class AblationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """A sweep.
+    """A sweep: labels, exports and scores checkpoints × data sets × ablations.
 
     Attributes:
         output: local folder of the results.
         datasets: at least one.
         checkpoints: at least one.
         ablations: the paper's tracker if none is given.
-        batch_size: as in labelling, like all that follow.
-        segment_frames: see there.
-        precision: see there.
-        compile: see there.
-        model_actors: see there.
-        model_gpus: see there.
-        trackers: see there.
+        batch_size: frames that go through the model together.
+        segment_frames: frames after which a long video may be cut, so that its parts are decoded in parallel; null
+            cuts none.
+        precision: `bfloat16` runs the model under autocast.
+        compile: whether torch compiles the networks first.
+        model_actors: processes that run the model.
+        model_gpus: GPUs of each model actor; 0 runs on the CPU.
+        trackers: processes that track and write.
     """
 
     output: str

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,11 @@ def test_absent_inputs_are_named(tmp_path: Path) -> None:
         check_present("input", path)
     with pytest.raises(ValueError, match="^input: absent.mp4 does not exist; correct the path$"):
         check_present("input", "absent.mp4")
+
+
+def test_sigterm_is_an_interruption_from_the_start() -> None:
+    """The handler is there before the job imports anything heavy."""
+    work = "lambda: os.kill(os.getpid(), signal.SIGTERM) or 0"
+    code = f"import os, signal\nfrom jobs.command import *\nstart(lambda: run_job('a', {work}, interrupted='again'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (os.EX_TEMPFAIL, "a: interrupted; again\n")
