@@ -10,9 +10,10 @@ import os
 import sys
 
 import jobs.train
-from jobs.command import read_config, run_job, start
+from jobs.command import run_job, start
 from jobs.evaluate import CellProgress
-from pipelines.evaluation.ablations import REPORT, AblationsConfig, ModelConfig, run_ablations
+from jobs.options import read_config
+from pipelines.evaluation.config import AblationsConfig, ModelConfig
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,6 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _ablate(arguments: list[str] | None) -> int:
     config = read_config("ablate", __doc__, AblationsConfig, arguments)
+
+    from pipelines.evaluation.ablations import REPORT, run_ablations
+
     findings = run_ablations(config, train, CellProgress())
     for finding in findings:
         print(f"{finding.claim.better} > {finding.claim.worse}: {finding.verdict}")

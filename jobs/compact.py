@@ -5,8 +5,9 @@ python -m jobs.compact --output labels/
 The exit code is 0, 1 if it broke off and 75 if it was interrupted, which costs nothing: run it again; 2 for bad input.
 """
 
-from jobs.command import read_config, run_job, start
-from pipelines.archive.compaction import CompactConfig, compact
+from jobs.command import check_present, run_job, start
+from jobs.options import read_config
+from pipelines.archive.config import CompactConfig
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,6 +17,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _compact(arguments: list[str] | None) -> int:
     config = read_config("compact", __doc__, CompactConfig, arguments)
+    check_present("output", config.output)
+
+    from pipelines.archive.compaction import compact
+
     summary = compact(config)
     size = summary.bytes / 1e6
     print(f"{summary.parts_before} parts → {summary.parts}, {size:.1f} MB → {config.output}")

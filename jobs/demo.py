@@ -5,20 +5,19 @@ python -m jobs.demo --output demo
 The folder then holds the videos, the tables, an overlay MP4 for each video, and a contact sheet.
 """
 
+import os
 import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from jobs.command import check_local, read_config, run_job, start
-from jobs.label import ProgressLine, print_summary
-from pipelines.archive.tables import Results
+from jobs.command import check_local, run_job, start
+from jobs.label import LabelProgress, print_summary
+from jobs.options import read_config
 from pipelines.labelling.config import LabelConfig
-from pipelines.labelling.run import label_videos
-from pipelines.overlays.contact_sheet import Tile, contact_sheet
-from pipelines.overlays.render import render_video
-from pipelines.shapes.files import write_split
-from pipelines.shapes.scenes import SceneConfig
-from pipelines.storage.files import Storage
 
 MARKER = ".openvis-demo"
 """File that says that a folder was made by this job."""
@@ -59,6 +58,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _demo(arguments: list[str] | None) -> int:
     options = read_config("demo", __doc__, DemoConfig, arguments)
+
+    from pipelines.labelling.run import label_videos
+    from pipelines.shapes.files import write_split
+    from pipelines.shapes.scenes import SceneConfig
+
     output = Path(options.output)
     remove_earlier(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -70,7 +74,9 @@ def _demo(arguments: list[str] | None) -> int:
         output=str(output / "labels"),
         vocabulary=str(shapes.path / "vocabulary.txt"),
     )
-    summary = label_videos(config, ProgressLine())
+    progress = LabelProgress()
+    summary = label_videos(config, progress)
+    progress.line.end()
     print_summary(summary, config.output)
     sheet = render_overlays(config.output, output)
     print(f"overlays: {output}/*.mp4, contact sheet: {sheet}")
@@ -87,14 +93,21 @@ def remove_earlier(output: Path) -> None:
 
 def render_overlays(labels: str, output: Path) -> Path:
     """Renders every labelled video and a contact sheet; returns the sheet's path."""
+    from pipelines.archive.tables import Results
+    from pipelines.overlays.contact_sheet import Tile, contact_sheet
+    from pipelines.overlays.render import render_video
+    from pipelines.storage.files import Storage
+
     results = Results(Storage(labels))
-    tiles: list[Tile] = []
-    for row in results.read("videos").sort_by("uri").to_pylist():
+
+    def render(row: dict[str, Any]) -> Sequence[Tile]:
         tracks, masks = (results.read(table, video_id=row["video_id"]) for table in ("tracks", "masks"))
         video = Path(row["uri"])
-        rendered = render_video(video, tracks, masks, output / f"{video.stem}.mp4", most=6, tiles=TILES)
-        tiles += rendered.tiles
-    contact_sheet(tiles, output / SHEET, columns=TILES)
+        return render_video(video, tracks, masks, output / f"{video.stem}.mp4", most=6, tiles=TILES).tiles
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        tiles = threads.map(render, results.read("videos").sort_by("uri").to_pylist())
+        contact_sheet(list(chain.from_iterable(tiles)), output / SHEET, columns=TILES)
     return output / SHEET
 
 

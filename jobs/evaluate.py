@@ -8,18 +8,39 @@ The exit code is 0, 1 if a cell of a sweep failed or the run broke off, 2 for ba
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, Namespace
-
-from jobs.command import add_files, new_parser, read_options, run_job, start
-from jobs.label import ProgressLine
+from jobs.command import check_present, run_job, start
+from jobs.label import LabelProgress
+from jobs.options import read_command
 from pipelines.evaluation.benchmark import Benchmark
 from pipelines.evaluation.benchmarks import BENCHMARKS, Protocol
-from pipelines.evaluation.report import CellResult
-from pipelines.evaluation.score import Score, score
-from pipelines.evaluation.sweep import SweepConfig, run_sweep
+from pipelines.evaluation.config import SweepConfig
 from pipelines.labelling.progress import Progress
-from pipelines.metrics.errors import KINDS
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.report import CellResult
+    from pipelines.evaluation.score import Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Scores a file of predictions.
+
+    Attributes:
+        protocol: benchmark whose rules apply.
+        ground_truth: annotation file; of BURST, all_classes.json.
+        predictions: file in the benchmark's format for submissions.
+        output: JSON file for all numbers, those of every category included.
+        threads: number of threads.
+    """
+
+    protocol: Protocol
+    ground_truth: str
+    predictions: str
+    output: str | None = None
+    threads: int = 1
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,30 +49,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(arguments: list[str] | None) -> int:
-    parser, commands = _parsers()
-    options = read_options(parser, arguments, commands)
-    return _score(options.score) if options.subcommand == "score" else _run(options.run)
+    config = read_command("evaluate", __doc__, {"score": ScoreConfig, "run": SweepConfig}, arguments)
+    return _score(config) if isinstance(config, ScoreConfig) else _run(config)
 
 
-def _parsers() -> tuple[ArgumentParser, list[ArgumentParser]]:
-    """The job's, and those of its commands."""
-    files = new_parser("evaluate", "Score a file of predictions.")
-    files.add_argument("--protocol", type=Protocol, required=True, help="whose rules")
-    files.add_argument("--ground_truth", type=str, required=True, help="annotation file; BURST: all_classes.json")
-    files.add_argument("--predictions", type=str, required=True, help="file in the benchmark's format for submissions")
-    files.add_argument("--output", type=str, help="JSON file for all numbers, those of every category included")
-    files.add_argument("--threads", type=int, default=1, help="threads to work in (default: 1)")
-    sweep = new_parser("evaluate", "Label, export and score checkpoints × data sets × ablations.")
-    add_files(sweep)
-    sweep.add_class_arguments(SweepConfig)
-    parser = new_parser("evaluate", __doc__)
-    commands = parser.add_subcommands()
-    commands.add_subcommand("score", files)
-    commands.add_subcommand("run", sweep)
-    return parser, [files, sweep]
+def _score(options: ScoreConfig) -> int:
+    for name in ("ground_truth", "predictions"):
+        check_present(name, getattr(options, name))
 
+    from pipelines.evaluation.score import score
 
-def _score(options: Namespace) -> int:
     scored = score(options.protocol, options.ground_truth, options.predictions, threads=options.threads)
     if options.output:
         scored.write(options.output)
@@ -61,9 +68,17 @@ def _score(options: Namespace) -> int:
     return 0
 
 
-def _run(options: Namespace) -> int:
-    config = SweepConfig(**{name: value for name, value in vars(options).items() if name != "config"})
-    results = run_sweep(config, CellProgress())
+def _run(config: SweepConfig) -> int:
+    for dataset in config.datasets:
+        check_present(f"datasets: {dataset.name}: ground_truth", dataset.ground_truth)
+    for checkpoint in config.checkpoints:
+        check_present(f"checkpoints: {checkpoint.name}: path", checkpoint.path)
+
+    from pipelines.evaluation.sweep import run_sweep
+
+    progress = CellProgress()
+    results = run_sweep(config, progress)
+    progress.line.line.end()
     print_results(results)
     print(f"tables and page: {config.output}/index.html")
     return 1 if any(result.status == "failed" for result in results) else 0
@@ -73,18 +88,21 @@ class CellProgress:
     """A progress line per cell."""
 
     def __init__(self) -> None:
-        self.cell, self.line = "", ProgressLine()
+        self.cell, self.line = "", LabelProgress()
 
     def __call__(self, cell: str, done: Progress, total: int) -> None:
         """Shows how far the cell has come."""
         if cell != self.cell:
-            self.cell, self.line = cell, ProgressLine()
-            print("\n" if sys.stderr.isatty() else "", cell, sep="", file=sys.stderr)
+            self.line.line.end()
+            self.cell, self.line = cell, LabelProgress()
+            print(cell, file=sys.stderr)
         self.line(done, total)
 
 
-def print_score(scored: Score) -> None:
+def print_score(scored: "Score") -> None:
     """Prints the main numbers in percent, what AP50 is lost to, what strict rules make of the files, and warnings."""
+    from pipelines.metrics.errors import KINDS
+
     benchmark = BENCHMARKS[scored.protocol]
     rules = "official rules" if benchmark.official else "our own rules"
     print(f"{scored.protocol}, {rules}, {scored.seconds:.1f} s, in percent")
@@ -101,7 +119,7 @@ def print_score(scored: Score) -> None:
             print(f"by strict rules {name} is {strict:.6f}, not {official:.6f}")
 
 
-def print_results(results: Sequence[CellResult]) -> None:
+def print_results(results: Sequence["CellResult"]) -> None:
     """Prints a line per cell."""
     for result in results:
         name = f"{result.checkpoint}, {result.dataset}, {result.ablation}"

@@ -6,8 +6,10 @@ python -m jobs.export --labels labels/ --output review/ --format cvat --min_scor
 with boxes, to be reviewed there. The exit code is 0, 1 if it broke off, 2 for bad input.
 """
 
-from jobs.command import ProgressCount, read_config, run_job, start
-from pipelines.archive.export import ExportConfig, export_annotations
+from jobs.command import check_present, run_job, start
+from jobs.options import read_config
+from jobs.progress import ProgressCount
+from pipelines.archive.config import ExportConfig
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,6 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _export(arguments: list[str] | None) -> int:
     config = read_config("export", __doc__, ExportConfig, arguments)
+    check_present("labels", config.labels)
+
+    from pipelines.archive.export import export_annotations
+
     summary = export_annotations(config, ProgressCount("videos"))
     print(f"{summary.tracks} tracks of {summary.videos} videos → {config.output}")
     return 0

@@ -10,35 +10,36 @@ input, 75 if it was interrupted.
 import sys
 import time
 from itertools import islice
+from typing import TYPE_CHECKING
 
-from jobs.command import LOG_EVERY, read_config, run_job, start
+from jobs.command import check_present, run_job, start
+from jobs.options import read_config
+from jobs.progress import ProgressLine
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.progress import Progress
-from pipelines.labelling.run import LabelSummary, label_videos
+
+if TYPE_CHECKING:
+    from pipelines.labelling.run import LabelSummary
 
 _LISTED = 100  # failures
 
 
-class ProgressLine:
-    """One line that is written over in a terminal, log lines elsewhere; rates count from the first frames on."""
+class LabelProgress:
+    """Progress of a labelling run; rates count from the first frames on."""
 
     def __init__(self) -> None:
-        self.last = time.monotonic()
-        self.ended = False
+        self.line = ProgressLine()
         self.began: tuple[float, Progress] | None = None
 
     def __call__(self, done: Progress, total: int) -> None:
         """Shows how far the run has come."""
-        now, terminal = time.monotonic(), sys.stderr.isatty()
-        finished = min(done.ok + done.failed, total)  # what was lost on the way counts twice
+        now = time.monotonic()
+        finished = min(done.ok + done.failed, total)  # videos of a lost actor count twice
         if self.began is None and (done.frames or finished):
             self.began = now, done
-        if not terminal and now - self.last < LOG_EVERY and (finished < total or self.ended):
-            return
-        self.last, self.ended = now, finished == total
         failed = f", {done.failed} failed" if done.failed else ""
         line = f"{finished}/{total} videos{failed}, {done.frames} frames{self._rate(done, total, now)}"
-        print(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+        self.line.show(line, finished=finished == total)
 
     def _rate(self, done: Progress, total: int, now: float) -> str:
         if self.began is None:
@@ -57,17 +58,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _label(arguments: list[str] | None) -> int:
     config = read_config("label", __doc__, LabelConfig, arguments)
+    for name in ("input", "vocabulary", "checkpoint"):
+        check_present(name, getattr(config, name))
+
+    from pipelines.labelling.run import label_videos
+
     if config.checkpoint is None:
         print("No checkpoint is given: the built-in model knows the words of Shapes only.", file=sys.stderr)
-    summary = label_videos(config, ProgressLine())
+    progress = LabelProgress()
+    summary = label_videos(config, progress)
+    progress.line.end()
     print_summary(summary, config.output)
     return 1 if len(summary.failures) > config.max_failed * summary.videos else 0
 
 
-def print_summary(summary: LabelSummary, output: str) -> None:
+def print_summary(summary: "LabelSummary", output: str) -> None:
     """Prints what was done, the first failures by name."""
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
     done = f"{summary.ok} of {summary.videos} videos labelled"
     if summary.skipped:
         done += f", {summary.skipped} were already"

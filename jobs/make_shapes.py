@@ -9,15 +9,14 @@ hard      all of those; fast look-alikes that cross, hide, leave and return
 pretrain  all 1,000 categories, for the image-text pre-training of the miniature CLIP
 """
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from jobs.command import check_local, read_config, run_job, start
-from pipelines.shapes.files import write_split
-from pipelines.shapes.scenes import SceneConfig
+from jobs.command import check_local, run_job, start
+from jobs.options import read_config
+from jobs.progress import ProgressLine
+from pipelines.shapes.scenes import SceneConfig, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,7 @@ class ShapesConfig:
 
     Attributes:
         output: folder to write to, made if missing; the split is a folder in it.
-        split: which world, see above.
+        split: `train`, `valid`, `novel`, `hard` or `pretrain`.
         videos: number of videos.
         seed: another one gives other videos.
         frames: frames per video.
@@ -37,7 +36,7 @@ class ShapesConfig:
     """
 
     output: str
-    split: Literal["train", "valid", "novel", "hard", "pretrain"]
+    split: Split
     videos: int
     seed: int = 0
     frames: int = SceneConfig.frames
@@ -57,15 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _make(arguments: list[str] | None) -> int:
     config = read_config("make_shapes", __doc__, ShapesConfig, arguments)
-    begin = time.monotonic()
+
+    from pipelines.shapes.files import write_split
+
+    begin, line = time.monotonic(), ProgressLine()
 
     def progress(done: int) -> None:
         rate = done * config.frames / (time.monotonic() - begin)
-        line = f"{config.split}: {done}/{config.videos} videos, {rate:.0f} frames/s"
-        if sys.stderr.isatty():
-            print(f"\r{line} ", end="\n" if done == config.videos else "", file=sys.stderr, flush=True)
-        elif done == config.videos or done * 10 // config.videos > (done - 1) * 10 // config.videos:
-            print(line, file=sys.stderr)
+        text = f"{config.split}: {done}/{config.videos} videos, {rate:.0f} frames/s"
+        line.show(text, finished=done == config.videos)
 
     scene = SceneConfig(frames=config.frames, height=config.height, width=config.width, fps=config.fps)
     summary = write_split(

@@ -9,8 +9,10 @@ was interrupted.
 
 import sys
 
-from jobs.command import ProgressCount, print_left_out, read_config, run_job, start
-from pipelines.archive.relabel import RelabelConfig, relabel
+from jobs.command import check_present, print_left_out, run_job, start
+from jobs.options import read_config
+from jobs.progress import ProgressCount
+from pipelines.archive.config import RelabelConfig
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,6 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _relabel(arguments: list[str] | None) -> int:
     config = read_config("relabel", __doc__, RelabelConfig, arguments)
+    for name in ("labels", "vocabulary", "checkpoint"):
+        check_present(name, getattr(config, name))
+
+    from pipelines.archive.relabel import relabel
+
     summary = relabel(config, ProgressCount("videos"))
     done = f"{summary.tracks} tracks of {summary.videos} videos renamed in {summary.seconds:.0f} s"
     if summary.skipped:

@@ -13,19 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from jobs.command import ProgressCount, read_config, run_job, start
-from pipelines.archive.tables import Results, open_labels
-from pipelines.overlays.contact_sheet import contact_sheet
-from pipelines.overlays.render import render_video
-from pipelines.storage import s3
-from pipelines.storage.files import check_output
-from pipelines.video.download_cache import DownloadCache
+from jobs.command import check_present, run_job, start
+from jobs.options import read_config
+from jobs.progress import ProgressCount
 from pipelines.video.plan import VideoError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipelines.archive.tables import Results
+    from pipelines.video.download_cache import DownloadCache
 
 _TILES = 12  # of a contact sheet
 _SUGGESTED = 5  # videos that an error lists
@@ -63,6 +62,14 @@ def _render(arguments: list[str] | None) -> int:
     config = read_config("render", __doc__, RenderConfig, arguments)
     begin = time.monotonic()
     _check(config)
+
+    import pyarrow.compute as pc
+
+    from pipelines.archive.tables import open_labels
+    from pipelines.overlays.contact_sheet import contact_sheet
+    from pipelines.overlays.render import render_video
+    from pipelines.video.download_cache import DownloadCache
+
     results, cache = open_labels(config.labels), DownloadCache()
     video_id = _find(results, config.video, config.video_id, config.labels)
     with _opened(cache, config.video) as video:
@@ -91,7 +98,7 @@ def _render(arguments: list[str] | None) -> int:
 
 
 @contextmanager
-def _opened(cache: DownloadCache, video: str) -> Iterator[str]:
+def _opened(cache: "DownloadCache", video: str) -> Iterator[str]:
     """Gives the local path of the video."""
     try:
         with cache.open(video, cache.version(video)) as path:
@@ -104,22 +111,30 @@ def _opened(cache: DownloadCache, video: str) -> Iterator[str]:
 
 
 def _check(config: RenderConfig) -> None:
-    """Finds what is wrong with the options before anything heavy starts."""
-    if not s3.is_s3(config.video) and not Path(config.video).exists():
-        raise ValueError(f"video: {config.video} is not there")
+    """Finds what is wrong with the options before anything heavy is imported."""
+    check_present("video", config.video)
+    check_present("labels", config.labels)
     if not 0 <= config.min_score <= 1:
         raise ValueError(f"min_score: expected 0 to 1, got {config.min_score}")
     if config.most is not None and config.most < 1:
         raise ValueError(f"most: expected at least 1, got {config.most}")
-    if s3.is_s3(config.output) and config.output == config.video:
+    if "://" in config.output and config.output == config.video:
         raise ValueError(f"output: {config.output} is the video itself; choose another file")
+
+    from pipelines.storage.files import check_output
+
     check_output("output", config.output, ".mp4")
     if config.sheet is not None:
         check_output("sheet", config.sheet, ".png")
 
 
-def _find(results: Results, video: str, video_id: str | None, labels: str) -> str:
+def _find(results: "Results", video: str, video_id: str | None, labels: str) -> str:
     """Id of the video in the labels, by its path unless the id is given."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from pipelines.storage import s3
+
     paths = [video] if s3.is_s3(video) else [*_uris(Path(os.path.abspath(video))), *_uris(Path(video).resolve())]
     name, values = ("uri", paths) if video_id is None else ("video_id", [video_id])
     wanted = pa.array(values, pa.string())
@@ -137,15 +152,17 @@ def _find(results: Results, video: str, video_id: str | None, labels: str) -> st
     return str(found[0]["video_id"])
 
 
-def _some(results: Results) -> str:
+def _some(results: "Results") -> str:
     """A few videos of the labels, and how many more there are."""
+    import pyarrow as pa
+
     first = results.scan("videos", ("video_id", "uri"), each=_first)
     rows = pa.concat_tables([table for _, table in first]).sort_by("video_id").to_pylist()[:_SUGGESTED]
     more = sum(number for number, _ in first) - len(rows)
     return ", ".join(f"{row['uri']} ({row['video_id']})" for row in rows) + (f" and {more} more" if more > 0 else "")
 
 
-def _first(videos: pa.Table) -> tuple[int, pa.Table]:
+def _first(videos: "pa.Table") -> tuple[int, "pa.Table"]:
     return videos.num_rows, videos.sort_by("video_id").slice(0, _SUGGESTED)
 
 

@@ -9,11 +9,9 @@ is 0, 1 if something could not be read or was left out, 2 for bad input.
 import sys
 import time
 
-from jobs.command import print_left_out, read_config, run_job, start
-from pipelines.archive.search import SearchConfig, search
-from pipelines.overlays.contact_sheet import contact_sheet
-from pipelines.overlays.pictures import pictures
-from pipelines.storage.files import check_output
+from jobs.command import check_present, print_left_out, run_job, start
+from jobs.options import read_config
+from pipelines.archive.config import SearchConfig
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,6 +21,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _search(arguments: list[str] | None) -> int:
     config = read_config("search", __doc__, SearchConfig, arguments)
+    for name in ("labels", "checkpoint"):
+        check_present(name, getattr(config, name))
+
+    from pipelines.archive.search import search
+    from pipelines.overlays.contact_sheet import contact_sheet
+    from pipelines.overlays.pictures import pictures
+    from pipelines.storage.files import check_output
+
     begin = time.monotonic()
     if config.sheet:
         check_output("sheet", config.sheet, ".png")

@@ -6,47 +6,72 @@ Run again after any interruption, it goes on at the step of its last checkpoint.
 there, 1 if the run broke off, 2 for bad input, 75 if it was interrupted.
 """
 
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import fields
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
-from jsonargparse import Namespace
-
-from jobs.command import LOG_EVERY, add_files, new_parser, read_options, run_job, start
-from pipelines.training.config import Stage, TrainingConfig
+from jobs.command import check_present, run_job, start
+from jobs.options import read_config
+from jobs.progress import ProgressLine
+from pipelines.training.config import TrainingConfig
 from pipelines.training.progress import TrainingProgress
-from pipelines.training.run import TrainingSummary, train
-from pipelines.training.stages import (
-    InstanceStage,
-    InstanceStageConfig,
-    Pretraining,
-    PretrainingConfig,
-    TrackingStage,
-    TrackingStageConfig,
-)
+from pipelines.training.stage_config import InstanceStageConfig, PretrainingConfig, TrackingStageConfig
+
+if TYPE_CHECKING:
+    from pipelines.training.run import TrainingSummary
+    from pipelines.training.stage import Stage
 
 
-class ProgressLine:
-    """One line that is written over in a terminal, log lines elsewhere; rates count since the workers started."""
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(TrainingConfig):
+    """A training, and one stage to train.
+
+    Attributes:
+        pretraining: trains a miniature CLIP.
+        stage_1: trains proposals and InstCLIP.
+        stage_2: trains the rollout tracker.
+    """
+
+    pretraining: PretrainingConfig | None = None
+    stage_1: InstanceStageConfig | None = None
+    stage_2: TrackingStageConfig | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = ("pretraining", "stage_1", "stage_2")
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected one of {', '.join(names)}, got {', '.join(given) or 'none'}")
+
+    def common(self) -> TrainingConfig:
+        """What all stages have."""
+        return TrainingConfig(**{field.name: getattr(self, field.name) for field in fields(TrainingConfig)})
+
+    def stage(self) -> "Stage":
+        """What is trained."""
+        from pipelines.training.stages import InstanceStage, Pretraining, TrackingStage
+
+        if self.pretraining:
+            return Pretraining(self.pretraining)
+        if self.stage_1:
+            return InstanceStage(self.stage_1)
+        assert self.stage_2  # noqa: S101
+        return TrackingStage(self.stage_2)
+
+
+class TrainProgress:
+    """Progress of a training; rates count since the workers started."""
 
     def __init__(self) -> None:
-        self.last = -LOG_EVERY
-        self.shown: int | None = None
+        self.line = ProgressLine()
         self.began: tuple[float, TrainingProgress] | None = None
 
     def __call__(self, progress: TrainingProgress) -> None:
         """Shows how far training has come."""
-        now, terminal = time.monotonic(), sys.stderr.isatty()
+        now = time.monotonic()
         if self.began is None or progress.restarts != self.began[1].restarts:
             self.began = now, progress
-        ended = progress.step == progress.steps
-        if progress.step == self.shown or (not terminal and not ended and now - self.last < LOG_EVERY):
-            return
-        self.last, self.shown = now, progress.step
-        line = ", ".join(self._parts(progress, now))
-        print(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+        self.line.show(", ".join(self._parts(progress, now)), finished=progress.step == progress.steps)
 
     def _parts(self, progress: TrainingProgress, now: float) -> list[str]:
         assert self.began is not None  # noqa: S101
@@ -85,22 +110,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train(arguments: list[str] | None) -> int:
-    parser = new_parser("train", __doc__)
-    add_files(parser)
-    parser.add_class_arguments(TrainingConfig)
-    parser.add_argument("--pretraining", type=PretrainingConfig | None, help="trains a miniature CLIP")
-    parser.add_argument("--stage_1", type=InstanceStageConfig | None, help="trains proposals and InstCLIP")
-    parser.add_argument("--stage_2", type=TrackingStageConfig | None, help="trains the rollout tracker")
-    options = read_options(parser, arguments)
-    config = TrainingConfig(**{field.name: options[field.name] for field in fields(TrainingConfig)})
-    summary = train(config, _stage(options), ProgressLine())
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+    config = read_config("train", __doc__, TrainConfig, arguments)
+    for name, stage in (("stage_1", config.stage_1), ("stage_2", config.stage_2)):
+        if stage:
+            check_present(f"{name}.start.checkpoint", stage.start.checkpoint)
+            check_present(f"{name}.data.annotations", stage.data.annotations)
+
+    from pipelines.training.run import train
+
+    progress = TrainProgress()
+    summary = train(config.common(), config.stage(), progress)
+    progress.line.end()
     print_summary(summary)
     return 0
 
 
-def print_summary(summary: TrainingSummary) -> None:
+def print_summary(summary: "TrainingSummary") -> None:
     """Prints what was done."""
     done = summary.steps - summary.first_step
     if done:
@@ -109,22 +134,6 @@ def print_summary(summary: TrainingSummary) -> None:
     else:
         print(f"{summary.steps} steps were done already → {summary.model}")
     print(", ".join([f"loss {summary.loss:.4g}", *(_score(name, value) for name, value in summary.scores.items())]))
-
-
-_STAGES: dict[str, Callable[[Any], Stage]] = {
-    "pretraining": Pretraining,
-    "stage_1": InstanceStage,
-    "stage_2": TrackingStage,
-}
-
-
-def _stage(options: Namespace) -> Stage:
-    """What is trained, of the options."""
-    given = {name: options[name] for name in _STAGES if options[name] is not None}
-    if len(given) != 1:
-        raise ValueError(f"expected one of {', '.join(_STAGES)}, got {', '.join(given) or 'none'}")
-    ((name, config),) = given.items()
-    return _STAGES[name](config)
 
 
 if __name__ == "__main__":

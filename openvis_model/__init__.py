@@ -13,15 +13,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from openvis_model.association import AssociationConfig as AssociationConfig
     from openvis_model.frame_result import FrameResult as FrameResult
     from openvis_model.inst_former import InstFormer as InstFormer
+    from openvis_model.options import AssociationConfig as AssociationConfig
+    from openvis_model.options import VideoTrackerConfig as VideoTrackerConfig
     from openvis_model.track import CategoryScore as CategoryScore
     from openvis_model.track import Track as Track
     from openvis_model.video_frames import Frames as Frames
     from openvis_model.video_segmenter import VideoSegmenter as VideoSegmenter
     from openvis_model.video_state import VideoState as VideoState
-    from openvis_model.video_tracker import VideoTrackerConfig as VideoTrackerConfig
     from openvis_model.vocabulary import Vocabulary as Vocabulary
     from openvis_model.weights.checkpoint import load as load
     from openvis_model.weights.checkpoint import save_checkpoint as save_checkpoint
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
-    "AssociationConfig": "openvis_model.association",
+    "AssociationConfig": "openvis_model.options",
     "CategoryScore": "openvis_model.track",
     "FrameResult": "openvis_model.frame_result",
     "Frames": "openvis_model.video_frames",
@@ -37,7 +37,7 @@ _MODULES = {
     "Track": "openvis_model.track",
     "VideoSegmenter": "openvis_model.video_segmenter",
     "VideoState": "openvis_model.video_state",
-    "VideoTrackerConfig": "openvis_model.video_tracker",
+    "VideoTrackerConfig": "openvis_model.options",
     "Vocabulary": "openvis_model.vocabulary",
     "load": "openvis_model.weights.checkpoint",
     "save_checkpoint": "openvis_model.weights.checkpoint",

@@ -6,8 +6,6 @@ defines what a row holds, how it changes from frame to frame, and how similar an
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -16,67 +14,12 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from openvis_model.instances import Instances, TokenKind
+from openvis_model.instances import Instances
+from openvis_model.options import AssociationConfig, TokenKind
 from openvis_model.rollout_tracker import RolloutTracker
-
-AssociationKind = Literal["rollout", "hungarian", "momentum", "sort", "iou"]
-
-MIN_SIMILARITY: dict[AssociationKind, float] = {
-    "rollout": 0.2,
-    "hungarian": 0.2,
-    "momentum": 0.2,
-    "sort": 0.3,
-    "iou": 0.3,
-}
-"""Default gates: SORT's intersection over union for boxes, a cosine above that of unrelated objects for tokens."""
 
 Memory = tuple[Tensor, ...]
 """Tensors with one row per track; their content is private to the association."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AssociationConfig:
-    """How instances are linked over time.
-
-    Attributes:
-        kind: `rollout` (the paper's), `hungarian` (previous frame's tokens: MinVIS, Huang et al. 2022), `momentum`
-            (running tokens: OV2Seg, Wang et al. 2023), `sort` (Kalman box and IoU: Bewley et al. 2016), `iou`
-            (previous box: Bochinski et al. 2017).
-        token: which tracking token `rollout`, `hungarian` and `momentum` compare. Null takes the one that the rollout
-            tracker was trained with for `rollout`, and `instance_query` for the others.
-        momentum: weight of the new token in the running token of `momentum`, in (0, 1]; OV2Seg uses 0.7.
-        min_similarity: smallest similarity of a match: a cosine for tokens, an intersection over union for boxes. It
-            keeps an unrelated object from taking over the track of one that has left. Null takes the default of the
-            kind, 0.2 for tokens and 0.3 for boxes. -1 accepts every match, as MinVIS and benchmark runs do; use it with
-            an untrained tracker.
-
-    Raises:
-        ValueError: for an unknown kind or token, or a number out of range.
-    """
-
-    kind: AssociationKind = "rollout"
-    token: TokenKind | None = None
-    momentum: float = 0.7
-    min_similarity: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(AssociationKind):
-            raise ValueError(f"association.kind: unknown value {self.kind!r}; choose from {get_args(AssociationKind)}")
-        if self.token not in (None, *get_args(TokenKind)):
-            raise ValueError(
-                f"association.token: unknown value {self.token!r}; choose from {get_args(TokenKind)}, or null"
-            )
-        if not 0 < self.momentum <= 1:
-            raise ValueError(f"association.momentum: expected a value in (0, 1], got {self.momentum}")
-        if self.min_similarity is not None and not -1 <= self.min_similarity <= 1:
-            raise ValueError(
-                f"association.min_similarity: expected a value in [-1, 1] or null, got {self.min_similarity}"
-            )
-
-    @property
-    def gate(self) -> float:
-        """The smallest similarity of a match, in [-1, 1]."""
-        return MIN_SIMILARITY[self.kind] if self.min_similarity is None else self.min_similarity
 
 
 class Association(ABC):

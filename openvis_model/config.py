@@ -11,11 +11,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import Mask2FormerConfig, PretrainedConfig, ResNetConfig, SwinConfig
 
 from openvis_model.clip import ClipConfig, check_names
-from openvis_model.inst_clip import InstClipConfig
 from openvis_model.mask_proposal import MaskProposalConfig
-from openvis_model.rollout_tracker import RolloutTrackerConfig
-
-Classifier = Literal["inst_clip", "crop_clip"]
+from openvis_model.options import Classifier, InstClipConfig, RolloutTrackerConfig
 
 BACKBONE_CONFIGS: dict[str, type[PretrainedConfig]] = {"resnet": ResNetConfig, "swin": SwinConfig}
 OUT_FEATURES = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}

@@ -1,13 +1,12 @@
 """Instance guidance: turns mask proposals into rows of an attention mask (OpenVIS, Fig. 3a)."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-Guidance = Literal["logits", "binary", "none"]
-Resampling = Literal["log_mean_probability", "logit_mean_probability", "mean_logit", "max_logit"]
+from openvis_model.options import Guidance, Resampling
 
 FLOOR = 1e-30
 """Smallest mean mask probability of a patch; its logarithm (-69) already suppresses all attention in float32."""

@@ -5,9 +5,6 @@ tokens, so Eq. 3 is computed as two exact streams instead of one dense (1+N+P)²
 each other as in plain CLIP, and each instance token attends to the guided patches and to itself.
 """
 
-from dataclasses import dataclass
-from typing import get_args
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -18,45 +15,11 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from openvis_model.frames import to_pixels
-from openvis_model.guidance import Guidance, Resampling, instance_guidance
+from openvis_model.guidance import instance_guidance
+from openvis_model.options import InstClipConfig
 
 QUICK_GELU = 1.702
 """The factor in OpenAI's approximation of GELU, x · sigmoid(1.702 x)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class InstClipConfig:
-    """Variants of InstCLIP (the paper's Table 5), and its adapters.
-
-    Attributes:
-        guidance: how a mask proposal steers the attention of its instance token: by the mask's `logits` (the paper's),
-            `binary`, or `none`.
-        resampling: how mask logits are resampled to the patch grid: log or logit of the mean mask probability, mean or
-            maximum of the logits.
-        register: whether a register token collects information that belongs to no instance (Darcet et al. 2023).
-        lora_rank: rank of the LoRA adapters on the query and value projections (Hu et al. 2021).
-        lora_alpha: LoRA scale; the adapter's output is multiplied by lora_alpha / lora_rank.
-
-    Raises:
-        ValueError: for an unknown guidance or resampling, or a rank or scale below 1.
-    """
-
-    guidance: Guidance = "logits"
-    resampling: Resampling = "log_mean_probability"
-    register: bool = True
-    lora_rank: int = 8
-    lora_alpha: int = 16
-
-    def __post_init__(self) -> None:
-        if self.guidance not in get_args(Guidance):
-            raise ValueError(f"guidance: unknown value {self.guidance!r}; choose from {get_args(Guidance)}")
-        if self.resampling not in get_args(Resampling):
-            raise ValueError(f"resampling: unknown value {self.resampling!r}; choose from {get_args(Resampling)}")
-        if self.lora_rank < 1 or self.lora_alpha < 1:
-            raise ValueError(
-                f"lora_rank, lora_alpha: expected at least 1, got {self.lora_rank} and {self.lora_alpha}; "
-                "the paper adapts CLIP with LoRA, 8 and 16 are the defaults"
-            )
 
 
 class InstanceGuidanceAttention(nn.Module):

@@ -1,16 +1,14 @@
 """The model's output for one frame, and the tracking tokens made from it."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from openvis_model.options import TokenKind
 from openvis_model.rle import RleMasks
-
-TokenKind = Literal["query", "instance_query"]
 
 
 @dataclass(frozen=True)

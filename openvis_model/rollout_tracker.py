@@ -1,38 +1,11 @@
 """The rollout tracker: predicts each track's tracking token in the next frame (OpenVIS, Eq. 5 and 6)."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from openvis_model.instances import TokenKind
-
-TrackerKind = Literal["rnn", "gru", "linear", "mlp"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RolloutTrackerConfig:
-    """Variants of the rollout tracker (the paper's Table 6).
-
-    Attributes:
-        kind: the predictor: `rnn` (the paper's) or `gru`; `linear` and `mlp` (two layers) have no memory.
-        token: content of a tracking token: instance token and query (`instance_query`, the paper's), or `query` alone.
-
-    Raises:
-        ValueError: for an unknown kind or token.
-    """
-
-    kind: TrackerKind = "rnn"
-    token: TokenKind = "instance_query"
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(TrackerKind):
-            raise ValueError(f"rollout_tracker.kind: unknown value {self.kind!r}; choose from {get_args(TrackerKind)}")
-        if self.token not in get_args(TokenKind):
-            raise ValueError(f"rollout_tracker.token: unknown value {self.token!r}; choose from {get_args(TokenKind)}")
+from openvis_model.options import RolloutTrackerConfig
 
 
 class RolloutTracker(nn.Module):

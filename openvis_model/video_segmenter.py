@@ -14,11 +14,12 @@ from openvis_model.frame_result import FrameResult
 from openvis_model.inst_former import InstFormer
 from openvis_model.instances import Instances
 from openvis_model.mask_proposal import SIZE_DIVISOR
+from openvis_model.options import VideoTrackerConfig
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.track import Track
 from openvis_model.video_frames import Frames, VideoSource, batches
 from openvis_model.video_state import VideoState, read_state, write_state
-from openvis_model.video_tracker import NO_TRACK, VideoTracker, VideoTrackerConfig
+from openvis_model.video_tracker import NO_TRACK, VideoTracker
 from openvis_model.video_tracking import VideoTracking
 from openvis_model.vocabulary import Vocabulary
 from openvis_model.working_size import working_size

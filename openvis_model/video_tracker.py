@@ -4,7 +4,7 @@ Memory grows with the number of objects in sight, not with the length of the vid
 and its row is dropped when the track ends.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,39 +13,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from openvis_model.association import Association, AssociationConfig, Memory, assign, build_association
+from openvis_model.association import Association, Memory, assign, build_association
 from openvis_model.instances import Instances
+from openvis_model.options import VideoTrackerConfig
 from openvis_model.rollout_tracker import RolloutTracker
 from openvis_model.track import CategoryScore, Track
 from openvis_model.vocabulary import VocabularyEmbedding
 
 NO_TRACK = -1
 """Track id of an instance that belongs to no track."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoTrackerConfig:
-    """When tracks begin and end.
-
-    Attributes:
-        association: how instances are linked.
-        objectness_threshold: a track is alive in the frames where its objectness, a probability, reaches this.
-        max_gap: frames that a track may be out of sight; then it has ended, and what comes later is a new track.
-            Counts the frames handed in, which are the sampled ones, not the frame indices that they skip.
-
-    Raises:
-        ValueError: for a value out of range.
-    """
-
-    association: AssociationConfig = field(default_factory=AssociationConfig)
-    objectness_threshold: float = 0.5
-    max_gap: int = 30
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.objectness_threshold <= 1:
-            raise ValueError(f"objectness_threshold: expected a probability, got {self.objectness_threshold}")
-        if self.max_gap < 0:
-            raise ValueError(f"max_gap: expected a number of frames, 0 or more, got {self.max_gap}")
 
 
 class Slots(NamedTuple):

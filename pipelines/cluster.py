@@ -57,6 +57,7 @@ def connect(slots: int) -> None:
             ray.init(
                 address=cluster or "local",
                 num_cpus=None if cluster else slots,
+                include_dashboard=None if cluster else False,  # three more processes to start, for one run
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )

@@ -4,7 +4,6 @@ Everything is computed in float32, even under autocast: costs and hinges are sma
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
@@ -13,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor
+
+from openvis_model.training.config import SetCriterionConfig
 
 
 def margin_loss(queries: Float[Tensor, "B N C"], margin: float) -> Float[Tensor, ""]:
@@ -52,40 +53,6 @@ def classification_loss(
     with torch.autocast(instance_tokens.device.type, enabled=False):
         logits = logit_scale * (instance_tokens.float() @ vocabulary.float().T)
         return F.cross_entropy(logits, categories.long(), reduction="sum") / max(len(categories), 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetCriterionConfig:
-    """Point sampling and weights of Mask2Former's set loss; defaults are those of Cheng et al. 2022.
-
-    Attributes:
-        num_points: points of a mask at which its loss is computed.
-        oversample_ratio: candidates per point from which the most uncertain ones are chosen.
-        importance_sample_ratio: fraction of the points that are chosen for uncertainty; the others are uniform.
-        class_weight: weight of the objectness loss.
-        mask_weight: weight of the binary cross-entropy of masks.
-        dice_weight: weight of the dice loss of masks.
-        no_object_weight: weight of unmatched queries in the objectness loss.
-
-    Raises:
-        ValueError: for a value out of range.
-    """
-
-    num_points: int = 12544
-    oversample_ratio: float = 3.0
-    importance_sample_ratio: float = 0.75
-    class_weight: float = 2.0
-    mask_weight: float = 5.0
-    dice_weight: float = 5.0
-    no_object_weight: float = 0.1
-
-    def __post_init__(self) -> None:
-        lowest = {"num_points": 1, "oversample_ratio": 1, "no_object_weight": 1e-6}
-        highest = {"importance_sample_ratio": 1}
-        for name, value in vars(self).items():
-            low, high = lowest.get(name, 0), highest.get(name, 1e6)
-            if not low <= value <= high:
-                raise ValueError(f"{name} = {value} is out of range: choose a number from {low} to {high:g}")
 
 
 class Match(NamedTuple):

@@ -1,7 +1,6 @@
 """The objectives of the two training stages (OpenVIS, "Training"): clips in, weighted losses out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,41 +13,11 @@ from openvis_model.instances import tracking_tokens
 from openvis_model.mask_proposal import Proposals
 from openvis_model.rollout_tracker import rollout_loss
 from openvis_model.text_embedding import embed_vocabulary
-from openvis_model.training.losses import Match, SetCriterion, SetCriterionConfig, classification_loss, margin_loss
+from openvis_model.training.config import InstanceObjectiveConfig, TrackingObjectiveConfig
+from openvis_model.training.losses import Match, SetCriterion, classification_loss, margin_loss
 from openvis_model.training.training_clip import TrainingClip
 from openvis_model.vocabulary import Vocabulary
 from openvis_model.weights.checkpoint import save_checkpoint
-
-
-@dataclass(frozen=True, kw_only=True)
-class InstanceObjectiveConfig:
-    """Losses of stage 1.
-
-    The paper specifies neither the alpha of Eq. 2 nor the weights of the two losses that it adds to Mask2Former's.
-
-    Attributes:
-        criterion: Mask2Former's set loss.
-        margin: alpha of the margin loss (Eq. 2), a cosine.
-        margin_weight: weight of the margin loss; 0 omits it (Table 4).
-        classification_weight: weight of the classification loss; 0 trains the proposals alone and skips InstCLIP.
-
-    Raises:
-        ValueError: for a margin that is not a cosine, or a negative weight.
-    """
-
-    criterion: SetCriterionConfig = field(default_factory=SetCriterionConfig)
-    margin: float = 0.3
-    margin_weight: float = 2.0
-    classification_weight: float = 2.0
-
-    def __post_init__(self) -> None:
-        if not -1 <= self.margin <= 1:
-            raise ValueError(f"margin: expected a cosine, -1 to 1, got {self.margin}")
-        if min(self.margin_weight, self.classification_weight) < 0:
-            raise ValueError(
-                "margin_weight, classification_weight: must not be negative, got "
-                f"{self.margin_weight} and {self.classification_weight}"
-            )
 
 
 class InstanceObjective(nn.Module):
@@ -163,26 +132,6 @@ class InstanceObjective(nn.Module):
         mask_logits = proposals.mask_logits[frame_index, query_index].detach()
         tokens = self.model.classifier(frames, mask_logits, query_index)
         return tokens[valid], torch.cat(categories)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackingObjectiveConfig:
-    """Loss of stage 2.
-
-    Attributes:
-        temperature: divisor of the cosines of Eq. 6, greater than 0; the paper does not specify it.
-        criterion: weights for matching queries with annotated objects.
-
-    Raises:
-        ValueError: for a temperature that is not positive.
-    """
-
-    temperature: float = 0.1
-    criterion: SetCriterionConfig = field(default_factory=SetCriterionConfig)
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature: expected more than 0, got {self.temperature}; 0.1 is a common choice")
 
 
 class TrackingObjective(nn.Module):

@@ -1,61 +1,17 @@
 """Where a training starts: from a preset with pretrained weights or from a checkpoint, with ablations of either."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 
-from openvis_model.config import Classifier, InstFormerConfig, mini, paper
-from openvis_model.inst_clip import InstClipConfig
+from openvis_model.config import InstFormerConfig, mini, paper
 from openvis_model.inst_former import InstFormer
-from openvis_model.rollout_tracker import RolloutTrackerConfig
+from openvis_model.training.config import StartConfig
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import load_checkpoint
 from openvis_model.weights.pretrained import load_clip, load_mask2former
-
-Preset = Literal["mini", "paper"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StartConfig:
-    """Where a training starts.
-
-    Attributes:
-        checkpoint: folder of a checkpoint to start from, instead of a preset.
-        preset: `paper`, or `mini`, whose CLIP knows only the words of the training vocabulary.
-        backbone: backbone of the preset `paper`.
-        clip: weights of CLIP: an `open_clip` tag (such as `openai`), a file or a checkpoint folder; random by default.
-        mask2former: weights of the proposal network: a detectron2 `.pkl` file, a folder of `transformers`, or a
-            checkpoint folder; random by default.
-        classifier: replaces the classifier of the preset or checkpoint.
-        inst_clip: replaces the InstCLIP of the preset or checkpoint; its tokens and adapters are initialised again.
-        rollout_tracker: replaces the rollout tracker of the preset or checkpoint; it is initialised again.
-        seed: seed of random weights.
-
-    Raises:
-        ValueError: if both or neither of checkpoint and preset are given, or the preset is unknown.
-    """
-
-    checkpoint: str | None = None
-    preset: Preset | None = None
-    backbone: str = "resnet50"
-    clip: str | None = None
-    mask2former: str | None = None
-    classifier: Classifier | None = None
-    inst_clip: InstClipConfig | None = None
-    rollout_tracker: RolloutTrackerConfig | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if (self.checkpoint is None) == (self.preset is None):
-            raise ValueError(
-                "start: give either checkpoint or preset, got "
-                f"checkpoint={self.checkpoint!r} and preset={self.preset!r}"
-            )
-        if self.preset is not None and self.preset not in get_args(Preset):
-            raise ValueError(f"start.preset: unknown value {self.preset!r}; choose from {get_args(Preset)}")
 
 
 def start_model(config: StartConfig, names: Sequence[str]) -> InstFormer:

@@ -25,10 +25,11 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from openvis_model.clip import build_clip
-from openvis_model.config import Classifier, InstFormerConfig
+from openvis_model.config import InstFormerConfig
 from openvis_model.fingerprint import tensor_fingerprint
 from openvis_model.inst_clip import InstanceGuidanceAttention, InstClip
 from openvis_model.inst_former import InstFormer
+from openvis_model.options import Classifier
 from openvis_model.weights.state_dicts import check_finite, contiguous, load_strictly
 
 BUILT_IN = Path(__file__).parents[1] / "built_in_model"

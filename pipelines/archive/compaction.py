@@ -9,28 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pipelines.archive.parts import PART_MB, Rows
+from pipelines.archive.config import PART_MB, CompactConfig
+from pipelines.archive.parts import Rows
 from pipelines.archive.tables import SCHEMAS, Results, open_labels
 from pipelines.storage.lease import Lease, hold_lease
 
 _REMOVERS = 16  # files at a time
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompactConfig:
-    """A compaction.
-
-    Attributes:
-        output: folder of the tables, local or s3://.
-        part_mb: target size of a part, its three files together, 10⁶ bytes.
-    """
-
-    output: str
-    part_mb: float = PART_MB
-
-    def __post_init__(self) -> None:
-        if not self.part_mb > 0:
-            raise ValueError(f"part_mb: expected more than 0, got {self.part_mb}")
 
 
 @dataclass(frozen=True, kw_only=True)

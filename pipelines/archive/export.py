@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.archive.config import ExportConfig
 from pipelines.archive.formats.coco import write_coco
 from pipelines.archive.formats.cvat import write_cvat
 from pipelines.archive.formats.video_labels import VideoLabels, json_lists
@@ -16,35 +16,8 @@ from pipelines.archive.formats.youtube_vis import write_youtube_vis
 from pipelines.archive.tables import Results, open_labels
 from pipelines.storage.files import Storage
 
-Format = Literal["youtube_vis", "coco", "cvat"]
-
-
 FILE = "annotations.json"
 """What YouTube-VIS and COCO annotations are called in the output."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """An export.
-
-    Attributes:
-        labels: output of a labelling run, local or s3://.
-        output: folder of the annotations, local or s3://.
-        format: `youtube_vis` (a file, masks of tracks), `coco` (a file, masks of frames) or `cvat` (a file of CVAT for
-            video 1.1 per video, boxes of tracks).
-        min_score: tracks that are scored lower are left out, 0 to 1.
-    """
-
-    labels: str
-    output: str
-    format: Format
-    min_score: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.format not in get_args(Format):
-            raise ValueError(f"format: unknown value {self.format!r}; choose from {', '.join(get_args(Format))}")
-        if not 0 <= self.min_score <= 1:
-            raise ValueError(f"min_score: expected 0 to 1, got {self.min_score}")
 
 
 @dataclass(frozen=True, kw_only=True)

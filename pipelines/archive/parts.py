@@ -16,8 +16,6 @@ from pipelines.storage.files import Storage
 ROW_GROUP = 8192
 """Rows of a row group, and thus those of a video or a part that are held in memory."""
 
-PART_MB = 128.0
-"""Size that parts are to have, if nobody says otherwise, 10⁶ bytes."""
 
 _ORDER = ("masks", "tracks", "videos")  # of putting in place: what it is all about comes last
 

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from openvis_model.text_embedding import embed_vocabulary
+from openvis_model.weights.checkpoint import fingerprint
 from pipelines.archive.compaction import settle
+from pipelines.archive.config import RelabelConfig
 from pipelines.archive.part_map import map_parts
 from pipelines.archive.relabel_part import RENEWED, Relabel
 from pipelines.archive.run_report import run_report
@@ -19,29 +21,6 @@ from pipelines.storage.lease import hold_lease
 
 _COPIED = tuple(name for name in SCHEMAS["videos"].names if name not in RENEWED)
 _KNOWN = pa.schema([("video_id", pa.string()), ("row_hash", pa.int64()), ("ok", pa.bool_())])
-
-
-@dataclass(frozen=True, kw_only=True)
-class RelabelConfig:
-    """A relabelling.
-
-    Attributes:
-        labels: output of a labelling run, local or s3://.
-        output: folder of the new tables, local or s3://.
-        vocabulary: text file of the new names, one category per line, synonyms separated by commas; local or s3://.
-        checkpoint: the one that the videos were labelled with, local or s3://; the built-in model if none is given.
-        top: categories listed for a track, the best one included.
-    """
-
-    labels: str
-    output: str
-    vocabulary: str
-    checkpoint: str | None = None
-    top: int = 5
-
-    def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ValueError(f"top: expected at least 1, got {self.top}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +64,7 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
     if source.storage.root.rstrip("/") == target.storage.root.rstrip("/"):
         raise ValueError(f"output: {config.output} is the folder of the labels; choose another")
     model = load_model(config.checkpoint)
-    left_out = of_other_models(source, model)
+    left_out = of_other_models(source, fingerprint(model))
     target.check_writable()
     embedding = embed_vocabulary(vocabulary, model.text_encoder)
     with hold_lease(target.storage) as lease:

@@ -11,35 +11,14 @@ import pyarrow.compute as pc
 
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary
+from openvis_model.weights.checkpoint import fingerprint
+from pipelines.archive.config import SearchConfig
 from pipelines.archive.part_map import map_parts
 from pipelines.archive.search_part import Best
 from pipelines.archive.tables import Results, of_other_models, open_labels
 from pipelines.models import load_model
 
 _SEEN = ("video_id", "track_id", "frame", "time_s", "area", "score", "rle")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchConfig:
-    """A search.
-
-    Attributes:
-        labels: output of a labelling run, local or s3://.
-        text: what to look for, such as "red striped star"; synonyms separated by commas.
-        checkpoint: the one that the videos were labelled with, local or s3://; the built-in model if none is given.
-        top: tracks listed, the most similar first.
-        sheet: also write a PNG with a picture of each track, local or s3://; reads their videos.
-    """
-
-    labels: str
-    text: str
-    checkpoint: str | None = None
-    top: int = 10
-    sheet: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ValueError(f"top: expected at least 1, got {self.top}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +85,7 @@ def search(config: SearchConfig) -> Found:
         raise ValueError(f"text: {config.text!r} has an empty word; give one, or several separated by commas") from None
     results = open_labels(config.labels)
     model = load_model(config.checkpoint)
-    left_out = of_other_models(results, model)
+    left_out = of_other_models(results, fingerprint(model))
     text = embed_vocabulary(vocabulary, model.text_encoder).embeddings[0].numpy()
     wanted = None
     if len(left_out):

@@ -24,8 +24,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float32
 
-from openvis_model.inst_former import InstFormer
-from openvis_model.weights.checkpoint import fingerprint
 from pipelines.storage.files import Storage
 
 SCHEMAS: Mapping[str, pa.Schema] = {
@@ -336,17 +334,17 @@ def _read(output: str, table: str) -> pa.Table:
     return results.read(table)
 
 
-def of_other_models(results: Results, model: InstFormer) -> pa.Array:
-    """Ids of labelled videos whose embeddings are not in a model's space, since another one labelled them.
+def of_other_models(results: Results, model_fingerprint: str) -> pa.Array:
+    """Ids of videos that another model labelled: their embeddings are not in this one's space.
 
     Raises:
         ValueError: that is all of them.
     """
-    mine, ok, others = fingerprint(model), 0, []
+    ok, others = 0, []
     for videos in results.scan("videos", ("video_id", "status", "model_fingerprint")):
         labelled = videos.filter(pc.equal(videos["status"], "ok"))
         ok += labelled.num_rows
-        others += labelled.filter(pc.not_equal(labelled["model_fingerprint"], mine))["video_id"].chunks
+        others += labelled.filter(pc.not_equal(labelled["model_fingerprint"], model_fingerprint))["video_id"].chunks
     found = pa.chunked_array(others, pa.string()).combine_chunks()
     if ok and len(found) == ok:
         raise ValueError(

@@ -1,110 +1,31 @@
 """The paper's ablations on another data set: the rows of its tables, and whether its orderings hold."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from openvis_model.association import AssociationConfig
+from openvis_model.options import AssociationConfig
 from pipelines.datasets import ytvis
 from pipelines.evaluation.benchmarks import BENCHMARKS
+from pipelines.evaluation.config import (
+    AblationConfig,
+    AblationsConfig,
+    CheckpointConfig,
+    ClaimConfig,
+    ModelConfig,
+    RowConfig,
+    SweepConfig,
+)
 from pipelines.evaluation.report import CellResult, show_number
-from pipelines.evaluation.sweep import AblationConfig, BenchmarkConfig, CheckpointConfig, SweepConfig, run_sweep
+from pipelines.evaluation.sweep import run_sweep
 from pipelines.labelling.progress import Progress
-from pipelines.metrics.intervals import NAMES, Difference, paired_difference
+from pipelines.metrics.intervals import Difference, paired_difference
 from pipelines.storage.files import Storage
 
 Verdict = Literal["holds", "reversed", "undecided"]
 
 REPORT = "ablations.md"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """A training: its name, and the files of options for `jobs.train`, of which later ones win."""
-
-    name: str
-    configs: list[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowConfig:
-    """A row of a table.
-
-    Attributes:
-        table: which, as the paper numbers them.
-        name: of the row, unique.
-        model: which of the models.
-        dataset: which of the data sets.
-        association: how instances are linked.
-        paper: the paper's number on BURST in percent, if it has the row.
-    """
-
-    table: str
-    name: str
-    model: str
-    dataset: str
-    association: AssociationConfig = field(default_factory=AssociationConfig)
-    paper: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimConfig:
-    """An ordering: of two rows on one data set the first is better.
-
-    Attributes:
-        better: name of a row.
-        worse: name of another.
-        number: in which number, of `pipelines.metrics.intervals.NAMES`.
-    """
-
-    better: str
-    worse: str
-    number: str = "AP"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AblationsConfig:
-    """All ablations.
-
-    Attributes:
-        output: folder of models, sweeps and tables.
-        models: trained in this order.
-        datasets: with the protocol `shapes`.
-        rows: of all tables.
-        claims: orderings to look at.
-
-    Raises:
-        ValueError: a name that is not there or there twice; names it.
-    """
-
-    output: str
-    models: list[ModelConfig]
-    datasets: list[BenchmarkConfig]
-    rows: list[RowConfig]
-    claims: list[ClaimConfig] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        models, datasets, rows = (
-            _unique(field, [each.name for each in getattr(self, field)]) for field in ("models", "datasets", "rows")
-        )
-        for row in self.rows:
-            _known(f"rows: {row.name}: model", row.model, models)
-            _known(f"rows: {row.name}: dataset", row.dataset, datasets)
-        for dataset in self.datasets:
-            if dataset.protocol != "shapes":
-                raise ValueError(f"datasets: {dataset.name}: protocol: expected shapes, got {dataset.protocol}")
-        of = {row.name: row.dataset for row in self.rows}
-        for claim in self.claims:
-            _known("claims: better", claim.better, rows)
-            _known("claims: worse", claim.worse, rows)
-            _known(f"claims: {claim.better}: number", claim.number, NAMES)
-            if of[claim.better] != of[claim.worse]:
-                raise ValueError(f"claims: {claim.better} and {claim.worse} are rows of different data sets")
-
-    def model_path(self, name: str) -> str:
-        """Folder of a training's output."""
-        return f"{self.output.rstrip('/')}/models/{name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,15 +141,3 @@ def _markdown(config: AblationsConfig, results: dict[str, CellResult], findings:
         ordering = f"{claim.better} > {claim.worse}"
         lines += [f"| {ordering} | {value:+.1f} {claim.number} | {low:+.1f} to {high:+.1f} | {finding.verdict} |"]
     return "\n".join(lines) + "\n"
-
-
-def _unique(field: str, names: Sequence[str]) -> Sequence[str]:
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{field}: name {name!r} is there twice; give each its own")
-    return names
-
-
-def _known(field: str, name: str, names: Sequence[str]) -> None:
-    if name not in names:
-        raise ValueError(f"{field}: unknown value {name!r}; choose from {', '.join(names)}")

@@ -3,115 +3,29 @@
 import csv
 import hashlib
 import json
-import re
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 from openvis_model import __version__
-from openvis_model.association import AssociationConfig
 from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.datasets.annotations import AnyGroundTruth
 from pipelines.datasets.benchmark_videos import BenchmarkVideo, category_ids, find_benchmark_videos
-from pipelines.evaluation.benchmarks import BENCHMARKS, Protocol
+from pipelines.evaluation.benchmarks import BENCHMARKS
+from pipelines.evaluation.config import AblationConfig, BenchmarkConfig, CheckpointConfig, SweepConfig
 from pipelines.evaluation.predictions import read_predictions
 from pipelines.evaluation.report import CellResult, write_report
 from pipelines.evaluation.score import Score, score
 from pipelines.evaluation.tracking import benchmark_tracker
-from pipelines.labelling.config import LabelConfig, Precision
+from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.run import label_videos
 from pipelines.storage import s3
 from pipelines.storage.files import Storage
-
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkConfig:
-    """A data set.
-
-    Attributes:
-        name: in the results.
-        protocol: whose rules.
-        ground_truth: the annotation file.
-        videos: folder that the file's paths are relative to; that of the file if not given.
-        top_k: predictions per video; the benchmark's usual number if not given.
-    """
-
-    name: str
-    protocol: Protocol
-    ground_truth: str
-    videos: str | None = None
-    top_k: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.protocol not in BENCHMARKS:
-            raise ValueError(
-                f"{self.name}: protocol: unknown value {self.protocol!r}; choose one of {', '.join(BENCHMARKS)}"
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"{self.name}: top_k: expected at least 1, got {self.top_k}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
-    """A model: its name in the results, and the folder of the checkpoint, or none for the built-in model."""
-
-    name: str
-    path: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AblationConfig:
-    """A way of tracking: its name in the results, and the association. No match is refused, as in all benchmarks."""
-
-    name: str
-    association: AssociationConfig = field(default_factory=AssociationConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepConfig:
-    """A sweep.
-
-    Attributes:
-        output: local folder of the results.
-        datasets: at least one.
-        checkpoints: at least one.
-        ablations: the paper's tracker if none is given.
-        batch_size: as in labelling, like all that follow.
-        segment_frames: see there.
-        precision: see there.
-        compile: see there.
-        model_actors: see there.
-        model_gpus: see there.
-        trackers: see there.
-    """
-
-    output: str
-    datasets: list[BenchmarkConfig]
-    checkpoints: list[CheckpointConfig]
-    ablations: list[AblationConfig] = field(default_factory=lambda: [AblationConfig(name="rollout")])
-    batch_size: int = 8
-    segment_frames: int | None = 256
-    precision: Precision = "float32"
-    compile: bool = False
-    model_actors: int = 1
-    model_gpus: float = 0.0
-    trackers: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("datasets", "checkpoints", "ablations"):
-            names = [each.name for each in getattr(self, name)]
-            if not names:
-                raise ValueError(f"{name}: is empty; give at least one")
-            for each in names:
-                if names.count(each) > 1 or not _NAME.fullmatch(each):
-                    raise ValueError(f"{name}: name {each!r} must be unique, of letters, digits, - _ and .")
 
 
 def run_sweep(

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from openvis_model.association import AssociationConfig
-from openvis_model.video_tracker import VideoTrackerConfig
+from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from pipelines.datasets.benchmark_videos import BenchmarkVideo
 
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from openvis_model.video_tracker import VideoTrackerConfig
-from pipelines.archive.parts import PART_MB
+from openvis_model.options import VideoTrackerConfig
+from pipelines.archive.config import PART_MB
 from pipelines.video.isolation import Limits
 from pipelines.video.plan import Sampling
 

@@ -4,6 +4,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from openvis_model.inst_former import InstFormer
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.video_tracker import VideoTracker
+from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from openvis_model.weights.checkpoint import fingerprint
 from pipelines.archive.compaction import settle
 from pipelines.archive.parts import PartWriter
@@ -82,8 +85,13 @@ def label_videos(
     check_gpus("model_gpus", config.model_gpus, "model_actors", config.model_actors, torch.cuda.device_count())
     results = Results(Storage(config.output))
     results.check_writable()
-    model = load_model(config.checkpoint)
-    embedding = embed_vocabulary(vocabulary, model.text_encoder)
+    # A model actor must never keep decoding from finding a CPU: these are slots for work, not cores.
+    slots = (os.cpu_count() or 1) + config.model_actors
+    with ThreadPoolExecutor(1) as thread:
+        loading = thread.submit(_load, config, vocabulary)
+        if not results.parts():  # there is work for sure: Ray starts meanwhile
+            connect(slots)
+        model, embedding = loading.result()
     fingerprints = Fingerprints(
         model_fingerprint=fingerprint(model),
         vocabulary_fingerprint=vocabulary_fingerprint(vocabulary),
@@ -97,8 +105,7 @@ def label_videos(
         )
         done, failures = Progress(), dict[str, str]()
         if todo:
-            # Task slots, not cores: a model actor must never keep decoding from finding a slot.
-            connect((os.cpu_count() or 1) + config.model_actors)
+            connect(slots)
             tracker = VideoTracker(config.tracker, embedding, model.rollout_tracker, top=config.top)
             name = results.next_run()
             parts = PartWriter(results.storage, name, config.part_mb * 1e6, config.part_s)
@@ -125,6 +132,11 @@ def label_videos(
         tracks=done.tracks,
         seconds=time.monotonic() - start,
     )
+
+
+def _load(config: LabelConfig, vocabulary: Vocabulary) -> tuple[InstFormer, VocabularyEmbedding]:
+    model = load_model(config.checkpoint)
+    return model, embed_vocabulary(vocabulary, model.text_encoder)
 
 
 def _label(

@@ -9,7 +9,6 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
-from scipy import ndimage
 
 EXTENT = 1.25
 """A distance map covers -EXTENT to EXTENT of object coordinates; every outline ends well within."""
@@ -120,5 +119,7 @@ def distance_map(shape: str) -> Float32[np.ndarray, "64 64"]:
 
 def _distance(area: Area) -> Float64[np.ndarray, "h w"]:
     """Returns the distance of each pixel of `area` to the nearest pixel outside, in pixels; 0 outside."""
+    from scipy import ndimage  # a slow import that options of Shapes do without
+
     distances: np.ndarray = ndimage.distance_transform_edt(area)
     return distances

@@ -1,51 +1,58 @@
-"""What a training needs to know, and what it trains."""
+"""Options of a training, whatever it trains. Imports no torch."""
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
-
-from torch import Tensor, nn
-
-from pipelines.training.optimizer import OptimizerConfig
-from pipelines.training.sample_batches import Share
+from typing import Any, Literal, get_args
 
 TrainingPrecision = Literal["float32", "bfloat16", "float16"]
+Schedule = Literal["constant", "cosine", "steps"]
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """An `nn.Module`: samples in, weighted losses out. It is built in the modes that it trains in."""
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with a schedule; the numbers are Mask2Former's (Cheng et al. 2022).
 
-    def counts(self, samples: Sequence[Any], /) -> Tensor:
-        """What losses are normalised by, of these samples, [n]."""
+    Attributes:
+        learning_rate: the highest one, of everything but the backbone.
+        backbone_factor: what the backbone's is multiplied by.
+        weight_decay: of matrices and kernels; vectors (norms, biases, tokens) and embeddings have none.
+        betas: decay of AdamW's two moments.
+        clip_norm: the most that the gradient's norm, over all parameters, may be; null clips nothing.
+        schedule: `constant`; `cosine` falls to 0 at the last step; `steps` falls by gamma at each milestone.
+        warmup_steps: over which the learning rate rises from near 0.
+        milestones: of `steps`, as shares of all steps.
+        gamma: what the learning rate is multiplied by at a milestone.
 
-    def forward(self, samples: Sequence[Any], normalisers: Tensor, /) -> dict[str, Tensor]:
-        """Scalar losses, as sums over the samples divided by the normalisers; their sum is minimised."""
+    Raises:
+        ValueError: a field is out of range.
+    """
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters; each gets a gradient from every batch, be it zeros."""
+    learning_rate: float = 1e-4
+    backbone_factor: float = 0.1
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float | None = 0.01
+    schedule: Schedule = "steps"
+    warmup_steps: int = 0
+    milestones: tuple[float, ...] = (0.9, 0.95)
+    gamma: float = 0.1
 
-    def save(self, folder: Path, /) -> None:
-        """Writes the model as a checkpoint folder, which does not exist yet."""
-
-
-@runtime_checkable
-class Stage(Protocol):
-    """What is trained, on what. It is pickled to the workers, whose working folder may be another."""
-
-    def build(self, checkpoint: Path | None, /) -> Objective:
-        """The objective, on the CPU, from its start or from a folder that it saved."""
-
-    def batches(self, share: Share, /) -> Iterator[list[Any]]:
-        """The worker's samples, a list per step; closed when training ends."""
-
-    def validate(self, objective: Any, rank: int, world_size: int, /) -> dict[str, float]:
-        """Scores on held-out data; all workers call it at the same step, the numbers of rank 0 count."""
-
-    def fingerprint(self) -> str:
-        """Of everything about the stage that results depend on."""
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate: expected more than 0, got {self.learning_rate}; 1e-4 is Mask2Former's")
+        for name in ("backbone_factor", "weight_decay", "warmup_steps", "gamma"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas: expected 0 to below 1, got {self.betas}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm: expected more than 0, got {self.clip_norm}; null clips nothing")
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(
+                f"schedule: unknown value {self.schedule!r}; choose one of {', '.join(get_args(Schedule))}"
+            )
+        if list(self.milestones) != sorted(self.milestones) or not all(0 < share < 1 for share in self.milestones):
+            raise ValueError(f"milestones: expected rising shares between 0 and 1, got {self.milestones}")
 
 
 @dataclass(frozen=True, kw_only=True)

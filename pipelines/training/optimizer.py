@@ -2,63 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Schedule = Literal["constant", "cosine", "steps"]
+from pipelines.training.config import OptimizerConfig
 
 BACKBONE = "backbone"
 """Parameter group whose learning rate is multiplied by `OptimizerConfig.backbone_factor`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW with a schedule; the numbers are Mask2Former's (Cheng et al. 2022).
-
-    Attributes:
-        learning_rate: the highest one, of everything but the backbone.
-        backbone_factor: what the backbone's is multiplied by.
-        weight_decay: of matrices and kernels; vectors (norms, biases, tokens) and embeddings have none.
-        betas: decay of AdamW's two moments.
-        clip_norm: the most that the gradient's norm, over all parameters, may be; null clips nothing.
-        schedule: `constant`; `cosine` falls to 0 at the last step; `steps` falls by gamma at each milestone.
-        warmup_steps: over which the learning rate rises from near 0.
-        milestones: of `steps`, as shares of all steps.
-        gamma: what the learning rate is multiplied by at a milestone.
-
-    Raises:
-        ValueError: a field is out of range.
-    """
-
-    learning_rate: float = 1e-4
-    backbone_factor: float = 0.1
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip_norm: float | None = 0.01
-    schedule: Schedule = "steps"
-    warmup_steps: int = 0
-    milestones: tuple[float, ...] = (0.9, 0.95)
-    gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate: expected more than 0, got {self.learning_rate}; 1e-4 is Mask2Former's")
-        for name in ("backbone_factor", "weight_decay", "warmup_steps", "gamma"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas: expected 0 to below 1, got {self.betas}")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm: expected more than 0, got {self.clip_norm}; null clips nothing")
-        if self.schedule not in get_args(Schedule):
-            raise ValueError(
-                f"schedule: unknown value {self.schedule!r}; choose one of {', '.join(get_args(Schedule))}"
-            )
-        if list(self.milestones) != sorted(self.milestones) or not all(0 < share < 1 for share in self.milestones):
-            raise ValueError(f"milestones: expected rising shares between 0 and 1, got {self.milestones}")
 
 
 def build_optimizer(

@@ -23,9 +23,10 @@ from ray.train.torch import TorchTrainer
 from pipelines.cluster import check_gpus, connect, reason
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import Lease, hold_lease
-from pipelines.training.config import Stage, TrainingConfig
+from pipelines.training.config import TrainingConfig
 from pipelines.training.output import CHECKPOINTS, METRICS, MODEL, TrainingStorage
 from pipelines.training.progress import Monitor, TrainingProgress
+from pipelines.training.stage import Stage
 from pipelines.training.worker import VALIDATION, Job, work
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,8 @@ from openvis_model.config import InstFormerConfig, mini
 from openvis_model.inst_former import InstFormer
 from openvis_model.training.captioned_image import CaptionedImage
 from openvis_model.training.contrastive import ContrastiveObjective, fit_text_tower
-from openvis_model.training.objectives import (
-    InstanceObjective,
-    InstanceObjectiveConfig,
-    TrackingObjective,
-    TrackingObjectiveConfig,
-)
-from openvis_model.training.start import StartConfig, start_model
+from openvis_model.training.objectives import InstanceObjective, TrackingObjective
+from openvis_model.training.start import start_model
 from openvis_model.training.training_clip import TrainingClip
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import load_checkpoint
@@ -31,71 +26,19 @@ from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.images import FRAME_SIZE, ShapesImagesConfig, captioned_image
 from pipelines.training.checks import open_training_data
 from pipelines.training.clips import training_batches
-from pipelines.training.data import TrainingDataConfig
 from pipelines.training.sample_batches import Share, batches
-from pipelines.training.validation import Validation, ValidationConfig
+from pipelines.training.stage_config import (
+    ClipStageConfig,
+    InstanceStageConfig,
+    PretrainingConfig,
+    TrackingStageConfig,
+)
+from pipelines.training.validation import Validation
 
 SHAPES_NAMES = tuple(category.name for category in CATEGORIES)
 
 _VALIDATION_IMAGES = 400
 _VALIDATION_SEED = 1_000_003  # of pictures that no training sees
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainingConfig:
-    """Image-text pre-training of the miniature CLIP on all 1,000 categories of Shapes.
-
-    Attributes:
-        start: checkpoint folder to go on from; a CLIP with random weights, and a text tower fitted to words, if not
-            given.
-        images: what it sees.
-        decoders: processes of each worker that render.
-        seed: of random weights.
-    """
-
-    start: str | None = None
-    images: ShapesImagesConfig = field(default_factory=ShapesImagesConfig)
-    decoders: int = 1
-    seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipStageConfig:
-    """What both stages of the paper have.
-
-    Attributes:
-        start: the model before.
-        data: what it is trained on.
-        validation: video AP along the way; none if not given.
-        decoders: processes of each worker that make clips.
-    """
-
-    start: StartConfig
-    data: TrainingDataConfig
-    validation: ValidationConfig | None = None
-    decoders: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class InstanceStageConfig(ClipStageConfig):
-    """Stage 1: proposals and InstCLIP.
-
-    Attributes:
-        objective: the losses.
-    """
-
-    objective: InstanceObjectiveConfig = field(default_factory=InstanceObjectiveConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackingStageConfig(ClipStageConfig):
-    """Stage 2: the rollout tracker.
-
-    Attributes:
-        objective: the loss.
-    """
-
-    objective: TrackingObjectiveConfig = field(default_factory=TrackingObjectiveConfig)
 
 
 class Pretraining:

@@ -2,52 +2,25 @@
 
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 import torch.distributed as dist
 
-from openvis_model.association import AssociationConfig
 from openvis_model.inst_former import InstFormer
+from openvis_model.options import VideoTrackerConfig
 from openvis_model.track import Track
 from openvis_model.video_segmenter import VideoSegmenter
-from openvis_model.video_tracker import VideoTrackerConfig
 from openvis_model.vocabulary import Vocabulary
 from pipelines.datasets import ytvis
 from pipelines.datasets.annotations import GroundTruth, Mask, PredictedTrack
 from pipelines.datasets.benchmark_videos import BenchmarkVideo, category_ids, find_benchmark_videos
 from pipelines.evaluation.score import score_tracks
+from pipelines.training.stage_config import ValidationConfig
 from pipelines.video.frames import read_frames
 
 TOP_K = 10
 """Predictions per video, as on YouTube-VIS."""
 
 _REPORTED = ("AP", "AP50", "AR10")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationConfig:
-    """Videos to validate on, scored by the rules of YouTube-VIS.
-
-    Attributes:
-        annotations: file in the format of YouTube-VIS.
-        videos: folder that the paths in the file are relative to; the folder of the file if not given.
-        most_videos: how many videos to use, from the start of the file.
-        association: how instances are linked.
-
-    Raises:
-        ValueError: for a number of videos below 1.
-    """
-
-    annotations: str
-    videos: str | None = None
-    most_videos: int = 50
-    association: AssociationConfig = field(
-        default_factory=lambda: AssociationConfig(kind="hungarian", min_similarity=-1.0)
-    )
-
-    def __post_init__(self) -> None:
-        if self.most_videos < 1:
-            raise ValueError(f"most_videos: expected at least 1, got {self.most_videos}")
 
 
 class Validation:

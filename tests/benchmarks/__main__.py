@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from pycocotools import mask as coco
 from torch import Tensor
 
-from openvis_model.association import AssociationConfig
 from openvis_model.clip import ClipConfig, build_clip
 from openvis_model.crop_clip import CropClip
-from openvis_model.inst_clip import InstClip, InstClipConfig
+from openvis_model.inst_clip import InstClip
 from openvis_model.instances import Instances
+from openvis_model.options import AssociationConfig, InstClipConfig, RolloutTrackerConfig, VideoTrackerConfig
 from openvis_model.rle import RleMasks, encode_logits
-from openvis_model.rollout_tracker import RolloutTracker, RolloutTrackerConfig
-from openvis_model.video_tracker import TrackerState, VideoTracker, VideoTrackerConfig
+from openvis_model.rollout_tracker import RolloutTracker
+from openvis_model.video_tracker import TrackerState, VideoTracker
 from openvis_model.vocabulary import VocabularyEmbedding
 from tests.reference import dense_encode, dense_mask
 

@@ -23,10 +23,9 @@ import ray
 import torch
 from ray._private.internal_api import memory_summary
 
-from openvis_model.association import AssociationConfig
 from openvis_model.config import paper
 from openvis_model.inst_former import InstFormer
-from openvis_model.video_tracker import VideoTrackerConfig
+from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from openvis_model.weights.checkpoint import save_checkpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.progress import Progress

@@ -12,13 +12,14 @@ from pathlib import Path
 import ray
 import torch
 
-from openvis_model.training.start import StartConfig
+from openvis_model.training.config import StartConfig
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.training.config import TrainingConfig
 from pipelines.training.data import TrainingDataConfig
 from pipelines.training.sample_batches import Share
-from pipelines.training.stages import InstanceStage, InstanceStageConfig
+from pipelines.training.stage_config import InstanceStageConfig
+from pipelines.training.stages import InstanceStage
 from pipelines.training.step import TrainingStep
 
 BATCH, VIDEOS, WARM_UP = 4, 32, 8

@@ -6,9 +6,10 @@ import pytest
 import jobs.ablate
 import jobs.train
 from jobs.ablate import main
-from pipelines.evaluation.ablations import AblationsConfig, ClaimConfig, Finding
+from jobs.options import read_config
+from pipelines.evaluation.ablations import Finding
+from pipelines.evaluation.config import AblationsConfig, ClaimConfig
 from pipelines.metrics.intervals import Difference
-from tests.jobs.test_train import SUMMARY
 
 
 def test_the_config_that_is_shipped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,16 +19,15 @@ def test_the_config_that_is_shipped(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         configs.append(config)
         return [Finding(claim=ClaimConfig(better="a", worse="b"), difference=Difference(0.1, 0.05, 0.2))]
 
-    monkeypatch.setattr(jobs.ablate, "run_ablations", run)
+    monkeypatch.setattr("pipelines.evaluation.ablations.run_ablations", run)
     assert main(["--config", "jobs/configs/ablations.yaml"]) == 0
     assert capsys.readouterr().out == "a > b: holds\ntables: runs/ablations/ablations.md\n"
     (config,) = configs
     assert {row.table for row in config.rows} == {"4", "5", "6"}
     assert {row.model for row in config.rows} == {model.name for model in config.models}
-    monkeypatch.setattr(jobs.train, "train", lambda *others: SUMMARY)
-    monkeypatch.setattr(jobs.train, "_stage", lambda options: None)
     for model in config.models:
-        jobs.ablate.train(model, "out")
+        files = [option for file in model.configs for option in ("--config", file)]
+        read_config("train", "", jobs.train.TrainConfig, [*files, "--output", "out"])
     files = [Path(file) for model in config.models for file in model.configs]
     assert set(Path("jobs/configs/ablations").iterdir()) <= set(files)
 

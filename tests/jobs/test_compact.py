@@ -21,6 +21,6 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["--output", str(tmp_path / "absent")]) == 2
     assert main(["--output", str(tmp_path), "--part_mb", "large"]) == 2
     first, second = capsys.readouterr().err.splitlines()
-    assert first.endswith("absent has no labels; give the output of a labelling run")
+    assert first.endswith("absent does not exist; correct the path")
     assert first.startswith("compact: error: ")
     assert "part_mb" in second

@@ -112,7 +112,7 @@ def test_burst_has_its_own_table(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["run", "--batch_size", "many"], "batch_size"),
         (["run", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["train"], "train"),
-        ([], "subcommand"),
+        ([], "command: expected score or run, got none"),
     ],
 )
 def test_wrong_options_are_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,10 +139,9 @@ checkpoints:
         ("protocol: lvvis", "protcol: lvvis", "protcol"),
         ("protocol: lvvis", "protocol: coco", "coco"),
         ("name: built-in", "nam: built-in", "nam"),
-        ("output: results", "output: results\nbatch_size: many", "batch_size"),
+        ("output: results", "output: results\ntrackers: many", "trackers"),
         ("output: results", "output: results\nablations: [{name: a, association: {kin: iou}}]", "kin"),
-        ("output: results", "output: [results", "parsing"),
-        ("output: results", "trackers: 2", "required: run.output"),
+        ("output: results", "output: [results", "is not YAML"),
     ],
 )
 def test_wrong_keys_of_a_sweep_are_named(
@@ -172,7 +171,9 @@ def test_a_sweep_is_read_from_its_file(
 ) -> None:
     """Options beside it win, and may be what it lacks."""
     configs = []
-    monkeypatch.setattr("jobs.evaluate.run_sweep", lambda config, report: configs.append(config) or [])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "instances.json").touch()
+    monkeypatch.setattr("pipelines.evaluation.sweep.run_sweep", lambda config, report: configs.append(config) or [])
     file = tmp_path / "sweep.yaml"
     file.write_text(SWEEP.replace("output: results\n", "batch_size: 2\ntrackers: 3\n"))
     assert main(["run", "--config", str(file), "--batch_size", "4", "--output", "here"]) == 0

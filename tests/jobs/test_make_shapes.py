@@ -40,7 +40,7 @@ def test_refuses_to_overwrite(tmp_path: Path) -> None:
             ("--split", "test", "--videos", "1"),
             "novel, hard or pretrain, got test",
         ),
-        (("--split", "train"), "the following arguments are required: videos"),
+        (("--split", "train"), "videos: missing"),
         (("--split", "train", "--videos", "many"), "videos: expected int, got many"),
         (("--split", "train", "--videos", "0"), "videos: must be at least 1, got 0"),
         (("--split", "train", "--videos", "1", "--width", "8"), "width: must be at least 32, got 8"),

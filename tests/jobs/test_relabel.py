@@ -5,7 +5,7 @@ import pytest
 from jobs.relabel import main
 from pipelines.archive.relabel import RelabelSummary
 
-OPTIONS = ["--labels", "labels", "--output", "new", "--vocabulary", "names.txt"]
+OPTIONS = ["--labels", ".", "--output", "new", "--vocabulary", __file__]
 
 
 def test_it_says_what_was_done(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,7 +14,7 @@ def test_it_says_what_was_done(capsys: pytest.CaptureFixture[str], monkeypatch: 
     def done(*_: Any) -> RelabelSummary:
         return RelabelSummary(videos=5, skipped=2, tracks=70, left_out=left_out, failures=failures, seconds=1.6)
 
-    monkeypatch.setattr("jobs.relabel.relabel", done)
+    monkeypatch.setattr("pipelines.archive.relabel.relabel", done)
     assert main(OPTIONS) == 0
     assert capsys.readouterr().out == "70 tracks of 5 videos renamed in 2 s, 2 videos were done before → new\n"
     failures["000001"] = "tracks/000001.parquet: damaged"
@@ -30,8 +30,8 @@ def test_it_says_what_was_done(capsys: pytest.CaptureFixture[str], monkeypatch: 
 def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*OPTIONS, "--tpo", "3"]) == 2
     assert main([*OPTIONS, "--top", "0"]) == 2
-    assert main(OPTIONS) == 2
+    assert main([*OPTIONS, "--vocabulary", "names.txt"]) == 2
     unknown, top, vocabulary = capsys.readouterr().err.splitlines()
     assert unknown == "relabel: error: tpo: no such option; did you mean top?"
     assert top == "relabel: error: top: expected at least 1, got 0"
-    assert vocabulary.startswith("relabel: error: vocabulary: cannot read names.txt")
+    assert vocabulary == "relabel: error: vocabulary: names.txt does not exist; correct the path"

@@ -89,7 +89,7 @@ def test_renders_video_and_sheet(folder: Path, tmp_path: Path) -> None:
     done = run("--video", relative, "--labels", folder / "labels", "--output", output, "--sheet", sheet)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{output}: 12 frames of 480 × 400 pixels, 2 tracks in ")
-    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+    assert (done.stdout.count("\n"), done.stderr) == (1, "12/12 frames\n")
     assert drawn(output) == [0, 1]
     with Image.open(sheet) as image:
         assert image.size == (12 + 4 * 492, 12 + 3 * (400 + 42))
@@ -141,8 +141,8 @@ def test_on_s3_as_in_folders(folder: Path, bucket: str, capsys: pytest.CaptureFi
 def test_what_cannot_be_found_is_named(folder: Path, tmp_path: Path) -> None:
     labels, output = ("--labels", folder / "labels"), ("--output", tmp_path / "x.mp4")
     video = ("--video", folder / "v.mp4")
-    refused("none.mp4 is not there", "--video", tmp_path / "none.mp4", *labels, *output)
-    refused("none has no labels", *video, "--labels", tmp_path / "none", *output)
+    refused("none.mp4 does not exist", "--video", tmp_path / "none.mp4", *labels, *output)
+    refused("none does not exist", *video, "--labels", tmp_path / "none", *output)
     refused(f"{tmp_path} has no labels", *video, "--labels", tmp_path, *output)
     refused("no video_id w; it has ", *video, *labels, *output, "--video_id", "w")
     done = run("--video", folder / "other.mp4", *labels, *output)
@@ -173,7 +173,7 @@ def test_a_video_that_was_labelled_twice_needs_its_id(folder: Path, tmp_path: Pa
         (("--output", "x.mp4", "--sheet", "x.gif"), "sheet: x.gif must end with .png"),
         (("--output", "x.mp4", "--min_score", "2"), "min_score: expected 0 to 1, got 2.0"),
         (("--output", "x.mp4", "--most", "0"), "most: expected at least 1, got 0"),
-        ((), "the following arguments are required: output"),
+        ((), "output: missing"),
         (("--output", "x.mp4", "--fps", "3"), "fps: no such option"),
     ],
 )

@@ -30,9 +30,11 @@ def test_a_line_per_track_and_a_picture(
 ) -> None:
     failures, left_out = dict[str, str](), ()
     tile = Tile(image=np.zeros((30, 40, 3), np.uint8), video="v.mp4", time_s=75.04)
-    monkeypatch.setattr("jobs.search.search", lambda _: Found(hits=(HIT,), tracks=9, left_out=left_out, failures={}))
-    monkeypatch.setattr("jobs.search.pictures", lambda _: ([tile], failures))
-    options = ["--labels", "labels", "--text", "red star", "--sheet", str(tmp_path / "found.png")]
+    monkeypatch.setattr(
+        "pipelines.archive.search.search", lambda _: Found(hits=(HIT,), tracks=9, left_out=left_out, failures={})
+    )
+    monkeypatch.setattr("pipelines.overlays.pictures.pictures", lambda _: ([tile], failures))
+    options = ["--labels", str(tmp_path), "--text", "red star", "--sheet", str(tmp_path / "found.png")]
     assert main(options) == 0
     header, line, end = capsys.readouterr().out.splitlines()
     assert header.split() == ["similarity", "at", "track", "labelled", "as"]
@@ -50,16 +52,18 @@ def test_a_line_per_track_and_a_picture(
     assert capsys.readouterr().err == expected
 
 
-def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = str(tmp_path)
     for options, error in (
-        (["--labels", "absent", "--text", "red star"], "labels: absent has no labels"),
+        (["--labels", "absent", "--text", "red star"], "labels: absent does not exist"),
+        (["--labels", labels, "--text", "red star"], f"labels: {labels} has no labels"),
         (["--labels", "absent"], "text"),
-        (["--labels", "absent", "--text", "a", "--sheet", "a.gif"], "sheet: a.gif must end with .png"),
+        (["--labels", labels, "--text", "a", "--sheet", "a.gif"], "sheet: a.gif must end with .png"),
         (
-            ["--labels", "absent", "--text", "a", "--sheet", f"{__file__}/a.png"],
+            ["--labels", labels, "--text", "a", "--sheet", f"{__file__}/a.png"],
             f"sheet: cannot write {__file__}/a.png",
         ),
-        (["--labels", "absent", "--text", " , "], "text: ' , ' has an empty word"),
+        (["--labels", labels, "--text", " , "], "text: ' , ' has an empty word"),
     ):
         assert main(options) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -70,6 +74,6 @@ def test_an_interruption_is_told(capsys: pytest.CaptureFixture[str], monkeypatch
     def interrupted(_: Any) -> Found:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jobs.search.search", interrupted)
-    assert main(["--labels", "labels", "--text", "red star"]) == 75
+    monkeypatch.setattr("pipelines.archive.search.search", interrupted)
+    assert main(["--labels", ".", "--text", "red star"]) == 75
     assert "interrupted; nothing is written" in capsys.readouterr().err

@@ -6,19 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from openvis_model.association import (
-    Association,
-    AssociationConfig,
-    AssociationKind,
-    Sort,
-    assign,
-    build_association,
-    cosine,
-    xywh_iou,
-)
+from openvis_model.association import Association, Sort, assign, build_association, cosine, xywh_iou
 from openvis_model.instances import Instances
+from openvis_model.options import AssociationConfig, AssociationKind, RolloutTrackerConfig
 from openvis_model.rle import RleMasks
-from openvis_model.rollout_tracker import RolloutTracker, RolloutTrackerConfig
+from openvis_model.rollout_tracker import RolloutTracker
 
 
 def instances(queries: list[list[float]], boxes: list[list[int]] | None = None) -> Instances:
@@ -171,12 +163,3 @@ def test_the_token_is_the_trackers() -> None:
 def test_rollout_needs_a_tracker() -> None:
     with pytest.raises(ValueError, match="rollout.*checkpoint"):
         build_association(AssociationConfig(), None)
-
-
-@pytest.mark.usefixtures("as_user")
-@pytest.mark.parametrize(
-    ("field", "value"), [("kind", "bytetrack"), ("token", "box"), ("momentum", 0.0), ("min_similarity", 1.5)]
-)
-def test_bad_config_is_refused(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"association.{field}.*{value}"):
-        AssociationConfig(**{field: value})

@@ -11,9 +11,8 @@ from numpy.lib.stride_tricks import as_strided
 from torch import Tensor
 
 from openvis_model.config import InstFormerConfig, mini, paper
-from openvis_model.inst_clip import InstClipConfig
 from openvis_model.inst_former import InstFormer
-from openvis_model.rollout_tracker import RolloutTrackerConfig
+from openvis_model.options import InstClipConfig, RolloutTrackerConfig
 from openvis_model.weights.detectron2 import config_from_weights
 from tests.conftest import WORDS
 from tests.openvis_model.weights.test_detectron2 import RESNET_CHANNELS, Original, Sizes, swin_b, swin_l, swin_s, swin_t

@@ -4,7 +4,8 @@ from typing import get_args
 import pytest
 import torch
 
-from openvis_model.guidance import Resampling, instance_guidance
+from openvis_model.guidance import instance_guidance
+from openvis_model.options import Resampling
 
 # One mask of 2 × 4 logits on a grid of 1 × 2 patches, four logits each. ln 3 has probability 3/4, -ln 3 has 1/4.
 LN3 = math.log(3)

@@ -15,7 +15,8 @@ from openvis_model.inst_clip import InstClip
 from openvis_model.inst_former import InstFormer, compact
 from openvis_model.instances import Instances
 from openvis_model.mask_proposal import MaskProposalConfig
-from openvis_model.training.losses import SetCriterion, SetCriterionConfig, classification_loss
+from openvis_model.training.config import SetCriterionConfig
+from openvis_model.training.losses import SetCriterion, classification_loss
 
 
 def assert_same(a: list[Instances], b: list[Instances]) -> None:

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from openvis_model.association import AssociationConfig
 from openvis_model.config import InstFormerConfig
 from openvis_model.frame_result import FrameResult
 from openvis_model.inst_former import InstFormer
+from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from openvis_model.track import Track
 from openvis_model.video_frames import Frames
 from openvis_model.video_segmenter import VideoSegmenter
 from openvis_model.video_state import VideoState
-from openvis_model.video_tracker import NO_TRACK, TrackerState, VideoTracker, VideoTrackerConfig
+from openvis_model.video_tracker import NO_TRACK, TrackerState, VideoTracker
 from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from openvis_model.weights.checkpoint import save_checkpoint
 from tests.conftest import NAMES

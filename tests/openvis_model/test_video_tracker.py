@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from openvis_model.association import AssociationConfig, AssociationKind
 from openvis_model.inst_former import InstFormer
 from openvis_model.instances import Instances
+from openvis_model.options import AssociationConfig, AssociationKind, RolloutTrackerConfig, VideoTrackerConfig
 from openvis_model.rle import RleMasks
-from openvis_model.rollout_tracker import RolloutTracker, RolloutTrackerConfig
+from openvis_model.rollout_tracker import RolloutTracker
 from openvis_model.track import CategoryScore, Track
-from openvis_model.video_tracker import NO_TRACK, TrackedFrame, TrackerState, VideoTracker, VideoTrackerConfig
+from openvis_model.video_tracker import NO_TRACK, TrackedFrame, TrackerState, VideoTracker
 from openvis_model.vocabulary import VocabularyEmbedding
 
 # Class probabilities of the tokens (1, 0) and (0, 1) are (3/4, 1/4) and (1/4, 3/4).
@@ -275,10 +275,3 @@ def test_parts_of_different_models_are_refused(mini_model, vocabulary) -> None:
     rollout = VideoTracker(VideoTrackerConfig(), VOCABULARY, mini_model.rollout_tracker)
     with pytest.raises(ValueError, match="rollout_tracker: made for tracking tokens of width 192, got 8"):
         rollout.step(TrackerState(), 0, frame(0))
-
-
-@pytest.mark.usefixtures("as_user")
-@pytest.mark.parametrize(("field", "value"), [("objectness_threshold", 1.5), ("max_gap", -1)])
-def test_bad_config_is_refused(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"{field}.*{value}"):
-        VideoTrackerConfig(**{field: value})

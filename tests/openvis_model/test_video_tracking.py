@@ -4,10 +4,10 @@ import sys
 import numpy as np
 import torch
 
-from openvis_model.association import AssociationConfig
 from openvis_model.instances import Instances
+from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from openvis_model.rle import RleMasks
-from openvis_model.video_tracker import VideoTracker, VideoTrackerConfig
+from openvis_model.video_tracker import VideoTracker
 from openvis_model.video_tracking import VideoTracking
 from openvis_model.vocabulary import VocabularyEmbedding
 

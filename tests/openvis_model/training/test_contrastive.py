@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from openvis_model.clip import TextEncoder, build_clip, build_tokenizer
 from openvis_model.config import InstFormerConfig, mini
-from openvis_model.inst_clip import InstClip, InstClipConfig
+from openvis_model.inst_clip import InstClip
+from openvis_model.options import InstClipConfig
 from openvis_model.training.captioned_image import CaptionedImage
 from openvis_model.training.contrastive import ContrastiveObjective, caption_loss, fit_text_tower
 from openvis_model.vocabulary import prompt_words

@@ -9,14 +9,8 @@ from torch import Tensor
 from transformers import Mask2FormerConfig
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerHungarianMatcher, Mask2FormerLoss
 
-from openvis_model.training.losses import (
-    SetCriterion,
-    SetCriterionConfig,
-    SetLosses,
-    _pairwise_costs,
-    classification_loss,
-    margin_loss,
-)
+from openvis_model.training.config import SetCriterionConfig
+from openvis_model.training.losses import SetCriterion, SetLosses, _pairwise_costs, classification_loss, margin_loss
 
 CONFIG = SetCriterionConfig(num_points=64)
 

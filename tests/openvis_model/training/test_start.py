@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from openvis_model.config import mini
-from openvis_model.inst_clip import InstClipConfig
 from openvis_model.inst_former import InstFormer
-from openvis_model.rollout_tracker import RolloutTrackerConfig
-from openvis_model.training.start import StartConfig, start_model
+from openvis_model.options import InstClipConfig, RolloutTrackerConfig
+from openvis_model.training.config import StartConfig
+from openvis_model.training.start import start_model
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import fingerprint, save_checkpoint
 
@@ -79,18 +79,6 @@ def test_another_inst_clip_keeps_clip_proposals_and_tracker(checkpoint: str) -> 
 def test_another_classifier(checkpoint: str) -> None:
     model = start_model(StartConfig(checkpoint=checkpoint, classifier="crop_clip"), NAMES)
     assert model.config.classifier == "crop_clip"
-
-
-@pytest.mark.parametrize("values", [{}, {"checkpoint": "a", "preset": "mini"}])
-def test_one_start_is_needed(values: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="either checkpoint or preset"):
-        StartConfig(**values)
-
-
-@pytest.mark.usefixtures("as_user")
-def test_an_unknown_preset_is_named() -> None:
-    with pytest.raises(ValueError, match="start.preset: unknown value 'tiny'"):
-        StartConfig(preset="tiny")
 
 
 def test_a_checkpoint_that_is_not_there_is_named() -> None:

@@ -4,7 +4,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from pipelines.archive.export import ExportConfig, ExportSummary, export_annotations
+from pipelines.archive.config import ExportConfig
+from pipelines.archive.export import ExportSummary, export_annotations
 from pipelines.archive.parts import Rows
 from pipelines.archive.tables import Results
 from tests.pipelines.archive.labels import row

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 import ray
 
-from pipelines.archive.compaction import CompactConfig, compact
+from pipelines.archive.compaction import compact
+from pipelines.archive.config import CompactConfig
 from pipelines.archive.part_map import map_parts
 from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage

@@ -11,9 +11,10 @@ import torch
 from openvis_model.inst_former import InstFormer
 from openvis_model.vocabulary import VocabularyEmbedding
 from openvis_model.weights.checkpoint import save_checkpoint
-from pipelines.archive.compaction import CompactConfig, compact
+from pipelines.archive.compaction import compact
+from pipelines.archive.config import CompactConfig, RelabelConfig
 from pipelines.archive.parts import Rows
-from pipelines.archive.relabel import RelabelConfig, RelabelSummary, relabel
+from pipelines.archive.relabel import RelabelSummary, relabel
 from pipelines.archive.relabel_part import Relabel
 from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.models import load_model

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import ray
 
-from pipelines.archive.compaction import CompactConfig, compact
+from pipelines.archive.compaction import compact
+from pipelines.archive.config import CompactConfig, SearchConfig
 from pipelines.archive.part_map import map_parts
 from pipelines.archive.parts import Rows
-from pipelines.archive.search import SearchConfig, search
+from pipelines.archive.search import search
 from pipelines.archive.tables import Results
 from pipelines.overlays.pictures import pictures
 from pipelines.storage.files import Storage
@@ -57,8 +58,6 @@ def test_synonyms_are_averaged_and_nonsense_is_refused(archive: Path) -> None:
             search(SearchConfig(labels=labels, text=text))
     with pytest.raises(ValueError, match="has no labels; give the output of a labelling run"):
         search(SearchConfig(labels=str(archive / "videos"), text="red star"))
-    with pytest.raises(ValueError, match="^top: expected at least 1, got 0"):
-        SearchConfig(labels=labels, text="red star", top=0)
 
 
 def test_masks_are_read_once_a_part_and_tracks_that_are_gone_are_told(

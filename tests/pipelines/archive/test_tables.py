@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from pycocotools import mask as coco
 
-from pipelines.archive.compaction import CompactConfig, compact
+from pipelines.archive.compaction import compact
+from pipelines.archive.config import CompactConfig
 from pipelines.archive.parts import Rows
 from pipelines.archive.tables import SCHEMAS, Results, open_labels, read_masks, read_tracks, read_videos
 from pipelines.storage.files import Storage

@@ -7,21 +7,13 @@ import pytest
 import ray
 import torch
 
-from openvis_model.association import AssociationConfig
 from openvis_model.config import mini
 from openvis_model.inst_former import InstFormer
+from openvis_model.options import AssociationConfig
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import save_checkpoint
-from pipelines.evaluation.ablations import (
-    REPORT,
-    AblationsConfig,
-    ClaimConfig,
-    Finding,
-    ModelConfig,
-    RowConfig,
-    run_ablations,
-)
-from pipelines.evaluation.sweep import BenchmarkConfig
+from pipelines.evaluation.ablations import REPORT, Finding, run_ablations
+from pipelines.evaluation.config import AblationsConfig, BenchmarkConfig, ClaimConfig, ModelConfig, RowConfig
 from pipelines.metrics.intervals import Difference
 from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.files import write_split

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from openvis_model.association import AssociationConfig
+from openvis_model.options import AssociationConfig
 from pipelines.archive.tables import Results
 from pipelines.datasets import burst_files, ytvis
 from pipelines.datasets.benchmark_videos import category_ids, find_benchmark_videos
+from pipelines.evaluation.config import AblationConfig, BenchmarkConfig, CheckpointConfig, SweepConfig
 from pipelines.evaluation.predictions import read_predictions
 from pipelines.evaluation.score import score_tracks
-from pipelines.evaluation.sweep import AblationConfig, BenchmarkConfig, CheckpointConfig, SweepConfig, run_sweep
+from pipelines.evaluation.sweep import run_sweep
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
@@ -182,9 +183,6 @@ def write_frames(video: Path, folder: Path, names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"checkpoints": []}, "checkpoints: is empty"),
-        ({"checkpoints": [CheckpointConfig(name="a"), CheckpointConfig(name="a")]}, "name 'a' must be unique"),
-        ({"checkpoints": [CheckpointConfig(name="../a")]}, "name '../a' must be unique, of letters"),
         ({"checkpoints": [CheckpointConfig(name="a", path="/absent")]}, "a: /absent is not a checkpoint folder"),
         ({"datasets": [BenchmarkConfig(name="s", protocol="uvo", ground_truth="/absent.json")]}, "s: /absent.json"),
         ({"output": "/proc/no"}, "output: cannot write"),

@@ -1,4 +1,4 @@
-from openvis_model.association import AssociationConfig
+from openvis_model.options import AssociationConfig
 from pipelines.datasets.benchmark_videos import BenchmarkVideo
 from pipelines.evaluation.tracking import benchmark_tracker
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from openvis_model.video_tracker import VideoTrackerConfig
+from openvis_model.options import VideoTrackerConfig
 from pipelines.labelling.config import LabelConfig
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from openvis_model.association import AssociationConfig
-from openvis_model.video_tracker import VideoTrackerConfig
+from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from pipelines.archive.tables import read_masks, read_videos
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.run import label_videos

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pytest
 import ray
 
-from openvis_model.association import AssociationConfig
-from openvis_model.video_tracker import VideoTrackerConfig
+from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from pipelines.archive.tables import Results
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode

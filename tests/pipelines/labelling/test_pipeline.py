@@ -8,7 +8,7 @@ import pytest
 import ray
 from ray.data import Dataset
 
-from openvis_model.video_tracker import VideoTrackerConfig
+from openvis_model.options import VideoTrackerConfig
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.pipeline import label
 from pipelines.labelling.rows import BatchRow, LabelledRow, SegmentRow

@@ -16,8 +16,7 @@ import pytest
 import ray
 from pycocotools import mask as coco
 
-from openvis_model.association import AssociationConfig
-from openvis_model.video_tracker import VideoTrackerConfig
+from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan

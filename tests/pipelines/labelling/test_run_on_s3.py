@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import ray
 
-from openvis_model.association import AssociationConfig
-from openvis_model.video_tracker import VideoTrackerConfig
+from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from openvis_model.weights.checkpoint import save_checkpoint
-from pipelines.archive.relabel import RelabelConfig, relabel
-from pipelines.archive.search import SearchConfig, search
+from pipelines.archive.config import RelabelConfig, SearchConfig
+from pipelines.archive.relabel import relabel
+from pipelines.archive.search import search
 from pipelines.archive.tables import read_masks, read_tracks, read_videos
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.run import label_videos

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from openvis_model.association import AssociationConfig
 from openvis_model.instances import Instances
+from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from openvis_model.rle import encode
-from openvis_model.video_tracker import VideoTracker, VideoTrackerConfig
+from openvis_model.video_tracker import VideoTracker
 from openvis_model.vocabulary import VocabularyEmbedding
 from pipelines.archive.parts import PartWriter
 from pipelines.archive.tables import Fingerprints, Results

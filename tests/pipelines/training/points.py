@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.training.config import TrainingConfig
-from pipelines.training.optimizer import OptimizerConfig
+from pipelines.training.config import OptimizerConfig, TrainingConfig
 from pipelines.training.sample_batches import Share
 
 Sample = tuple[np.ndarray, np.ndarray]

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.training.config import Objective, Stage, TrainingConfig
-from pipelines.training.optimizer import OptimizerConfig
-from tests.pipelines.training.points import Points, PointsStage, settings
+from pipelines.training.config import OptimizerConfig
+from tests.pipelines.training.points import settings
 
 
 @pytest.mark.parametrize(
@@ -50,7 +49,18 @@ def test_identity_is_what_weights_depend_on(tmp_path: Path) -> None:
     assert all(replace(config, **options).identity() != config.identity() for options in other)
 
 
-def test_protocols() -> None:
-    assert isinstance(PointsStage(), Stage)
-    assert isinstance(Points(), Objective)
-    assert not isinstance(TrainingConfig(output="a", steps=1, batch_size=1), Stage)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0}, "learning_rate: expected more than 0"),
+        ({"weight_decay": -1}, "weight_decay: expected 0 or more"),
+        ({"clip_norm": 0.0}, "clip_norm: expected more than 0"),
+        ({"betas": (0.9, 1.0)}, "betas: expected 0 to below 1"),
+        ({"schedule": "linear"}, "schedule: unknown value 'linear'; choose one of constant, cosine, steps"),
+        ({"milestones": (0.9, 0.5)}, "milestones: expected rising shares"),
+        ({"milestones": (4000.0,)}, "milestones: expected rising shares"),
+    ],
+)
+def test_bad_optimizer_settings(options: dict[str, Any], message: str, as_user: None) -> None:
+    with pytest.raises(ValueError, match=message):
+        OptimizerConfig(**options)

@@ -10,29 +10,24 @@ from torch import nn
 
 from openvis_model.config import mini
 from openvis_model.inst_former import InstFormer
-from openvis_model.training.losses import SetCriterionConfig
-from openvis_model.training.objectives import InstanceObjectiveConfig
-from openvis_model.training.start import StartConfig
+from openvis_model.training.config import InstanceObjectiveConfig, SetCriterionConfig, StartConfig
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import save_checkpoint
 from pipelines.shapes.files import write_split
 from pipelines.shapes.images import ShapesImagesConfig
 from pipelines.shapes.scenes import SceneConfig
-from pipelines.training.config import Objective, Stage, TrainingConfig
+from pipelines.training.config import OptimizerConfig, TrainingConfig
 from pipelines.training.data import TrainingDataConfig
-from pipelines.training.optimizer import OptimizerConfig
 from pipelines.training.run import train
 from pipelines.training.sample_batches import Share
-from pipelines.training.stages import (
-    SHAPES_NAMES,
-    InstanceStage,
+from pipelines.training.stage import Objective, Stage
+from pipelines.training.stage_config import (
     InstanceStageConfig,
-    Pretraining,
     PretrainingConfig,
-    TrackingStage,
     TrackingStageConfig,
+    ValidationConfig,
 )
-from pipelines.training.validation import ValidationConfig
+from pipelines.training.stages import SHAPES_NAMES, InstanceStage, Pretraining, TrackingStage
 
 SHARE = Share(first_step=0, last_step=2, batch_size=2, rank=0, world_size=1)
 

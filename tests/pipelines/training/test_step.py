@@ -4,8 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.training.config import TrainingConfig
-from pipelines.training.optimizer import OptimizerConfig
+from pipelines.training.config import OptimizerConfig, TrainingConfig
 from pipelines.training.step import TrainingStep
 from tests.pipelines.training.points import OPTIMIZER, Points, PointsStage, sample, settings
 

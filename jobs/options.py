@@ -1,0 +1,301 @@
+"""Options of jobs: the fields of a config dataclass, from YAML files and the command line.
+
+Pydantic checks the values and says what is wrong as data (where, which kind of error, what was given); the words are
+ours. Pydantic is imported once there is something to check, so that `--help` is quick.
+"""
+
+import difflib
+import json
+import sys
+from argparse import SUPPRESS, ArgumentError, ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from docstring_parser.google import parse
+
+from jobs.command import check_kept
+
+T = TypeVar("T", bound=Any)
+
+_Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Option:
+    """One option: a field of a config, or a field of a config in it.
+
+    Attributes:
+        name: names of the fields on the way to it, joined by dots.
+        kind: type of its value.
+        default: `MISSING` if it is required.
+        help: description from the docstring.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    help: str
+
+
+def read_config(job: str, description: str, kind: type[T], arguments: Sequence[str] | None) -> T:
+    """Reads a config: later files win over earlier ones, the command line wins over files.
+
+    Args:
+        job: name of the job's module, and of its command if it has several.
+        description: help text, printed as it is.
+        kind: dataclass whose fields are the options.
+        arguments: the command line; that of this process if None.
+
+    Raises:
+        ValueError: an option is unknown, missing, or has a bad value; names the option, the remedy and the file.
+        SystemExit: after `--help` and `--print_config`.
+    """
+    options = {option.name: option for option in _options(kind)}
+    parser = _parser(job, description, options.values())
+    try:
+        given, unknown = parser.parse_known_args(arguments)
+    except ArgumentError as error:
+        raise ValueError(f"{error.argument_name}: {error.message}") from error
+    if unknown:
+        wrong = next((word for word in unknown if word.startswith("-")), unknown[0])
+        raise ValueError(_no_such_option(wrong.lstrip("-").partition("=")[0], [*options, "config", "print_config"]))
+    values = vars(given)
+    files, print_config = values.pop("config", []), values.pop("print_config", False)
+    sources = [(file, _read_file(file)) for file in files]
+    sources.append(("", _nested({name: _value(text, options[name].kind) for name, text in values.items()})))
+    config: T = _build(kind, sources, print_config=print_config)
+    for name in ("output", "sheet"):
+        check_kept(name, getattr(config, name, None))
+    return config
+
+
+def read_command(job: str, description: str, kinds: Mapping[str, type], arguments: Sequence[str] | None) -> Any:
+    """Reads the config of the command that the command line begins with; raises as `read_config`.
+
+    Args:
+        job: name of the job's module.
+        description: help text, printed as it is.
+        kinds: dataclass of each command's options.
+        arguments: the command line; that of this process if None.
+    """
+    command, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if command in ("-h", "--help"):
+        print(description.strip(), "", *(f"python -m jobs.{job} {name} --help" for name in kinds), sep="\n")
+        raise SystemExit(0)
+    if command not in kinds:
+        raise ValueError(f"command: expected {_listed(list(kinds))}, got {command or 'none'}")
+    kind = kinds[command]
+    return read_config(f"{job} {command}", parse(kind.__doc__).short_description or "", kind, rest)
+
+
+def _options(kind: type, prefix: str = "") -> Iterator[_Option]:
+    """Options of a config, and of the configs in it."""
+    hints, docs = get_type_hints(kind), _docs(kind)
+    for field in fields(kind):
+        name, hint = prefix + field.name, hints[field.name]
+        yield _Option(name=name, kind=hint, default=_default(field), help=docs.get(field.name, ""))
+        if inner := _config_in(hint):
+            yield from _options(inner, f"{name}.")
+
+
+def _docs(kind: type) -> dict[str, str]:
+    """Descriptions of the fields, those of base classes included."""
+    params = [param for base in reversed(kind.__mro__) if is_dataclass(base) for param in parse(base.__doc__).params]
+    return {param.arg_name: " ".join((param.description or "").split()).rstrip(".") for param in params}
+
+
+def _default(field: "Field[Any]") -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _config_in(kind: Any) -> type | None:
+    return next((part for part in _alternatives(kind) if isinstance(part, type) and is_dataclass(part)), None)
+
+
+def _parser(job: str, description: str, options: Iterable[_Option]) -> ArgumentParser:
+    program = f"python -m jobs.{job}"
+    parser = ArgumentParser(
+        prog=program,
+        usage=f"{program} [options]",
+        description=description.strip(),
+        formatter_class=RawDescriptionHelpFormatter,
+        argument_default=SUPPRESS,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="append", metavar="FILE", help="YAML file of options; may be repeated")
+    parser.add_argument("--print_config", action="store_true", help="print all options as YAML, and exit")
+    groups: dict[str, Any] = {"": parser.add_argument_group("the job's options")}
+    for option in options:
+        kind = _spelled(option.kind)
+        parent = option.name.rpartition(".")[0]
+        if config := _config_in(option.kind):
+            groups[option.name] = parser.add_argument_group(option.name, parse(config.__doc__).short_description)
+            default = "required" if option.default is MISSING else "" if option.default else "default: null"
+        else:
+            default = "required" if option.default is MISSING else f"default: {_plain(option.default)}"
+        text = f"{option.help} (type: {kind}{default and ', '}{default})".strip()
+        metavar = option.name.rpartition(".")[2].upper()
+        groups[parent].add_argument(f"--{option.name}", metavar=metavar, help=text.replace("%", "%%"))
+    return parser
+
+
+def _plain(default: Any) -> str:
+    """A default as YAML has it."""
+    return default if isinstance(default, str) else json.dumps(default, default=vars)
+
+
+def _spelled(kind: Any) -> str:
+    """A type, for people."""
+    if kind is NoneType:
+        return "null"
+    if is_dataclass(kind):
+        return "options"
+    if get_origin(kind) is Literal:
+        return _listed(get_args(kind))
+    if len(parts := _alternatives(kind)) > 1:
+        return " or ".join(map(_spelled, parts))
+    if get_origin(kind):
+        return f"list of {_spelled(get_args(kind)[0])}"
+    return str(kind.__name__)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _read_file(file: str) -> _Values:
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"config: cannot read {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
+    if not values or not isinstance(values, dict):
+        raise ValueError(f"{file}: has no options in it; write one a line, as `name: value`")
+    return values
+
+
+def _value(text: str, kind: Any) -> Any:
+    """A value of the command line: text as it is, all else as in YAML."""
+    parts = _alternatives(kind)
+    if all(part in (str, NoneType) or get_origin(part) is Literal for part in parts):
+        return None if text == "null" and NoneType in parts else text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _nested(values: _Values) -> _Values:
+    """Values by dotted names, as they stand in a file."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        nested = _merge(nested, value)
+    return nested
+
+
+def _merge(first: Any, second: Any) -> Any:
+    """Options over others."""
+    if not isinstance(first, dict) or not isinstance(second, dict):
+        return second
+    return first | {name: _merge(first.get(name), value) for name, value in second.items()}
+
+
+def _build(kind: type[T], sources: Sequence[tuple[str, _Values]], *, print_config: bool) -> T:
+    """A config of what files and the command line give."""
+    from pydantic import TypeAdapter, ValidationError
+    from pydantic_core import to_jsonable_python
+
+    given: Any = {}
+    for _, values in sources:
+        given = _merge(given, values)
+    completed = _completed(kind, given)
+    if print_config:
+        print(yaml.safe_dump(to_jsonable_python(completed), sort_keys=False, allow_unicode=True), end="")
+        raise SystemExit(0)
+    try:
+        config: T = TypeAdapter(kind).validate_python(completed, extra="forbid")
+    except ValidationError as error:
+        raise ValueError(_explain(error.errors(), kind, sources)) from error
+    return config
+
+
+def _completed(kind: type, given: _Values) -> _Values:
+    """Options with the defaults of those that are not given."""
+    hints, completed = get_type_hints(kind), dict[str, Any]()
+    for field in fields(kind):
+        value, inner = _default(field), _config_in(hints[field.name])
+        if inner and is_dataclass(value):
+            value = asdict(value)  # type: ignore[arg-type]
+        if field.name in given:
+            value = _merge(value, given[field.name])
+        if inner and isinstance(value, dict):
+            value = _completed(inner, value)
+        if value is not MISSING:
+            completed[field.name] = value
+    return completed | {name: value for name, value in given.items() if name not in completed}
+
+
+def _explain(errors: Sequence[Any], kind: Any, sources: Sequence[tuple[str, _Values]]) -> str:
+    """What is wrong with the options: with a name first, then with a value, then what is missing."""
+    missing = [_name(error["loc"]) for error in errors if error["type"] == "missing"]
+    unknown = [error for error in errors if error["type"] == "unexpected_keyword_argument"]
+    others = [error for error in errors if error["type"] not in ("missing", "unexpected_keyword_argument")]
+    if not unknown and not others:
+        return f"{', '.join(missing)}: missing; give {'it' if len(missing) == 1 else 'each'} as an option or in a file"
+    error = (unknown or others)[0]
+    location = error["loc"]
+    if error["type"] == "value_error":  # a config's own check
+        return str(error["ctx"]["error"])
+    if unknown:
+        *parents, last = location
+        prefix = f"{_name(parents)}." if parents else ""
+        text = prefix + _no_such_option(last, [field.name for field in fields(_kind_at(kind, parents))], prefix)
+    else:
+        text = f"{_name(location)}: {_wrong_value(error['input'], _kind_at(kind, location))}"
+    file = next((file for file, values in reversed(sources) if _holds(values, location)), "")
+    return f"{file}: {text}" if file else text
+
+
+def _no_such_option(name: str, names: Sequence[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name.replace("-", "_"), names, 1)
+    return f"{name}: no such option" + (f"; did you mean {prefix}{near[0]}?" if near else "; see --help")
+
+
+def _wrong_value(value: Any, kind: Any) -> str:
+    choices = [choice for part in _alternatives(kind) for choice in get_args(part) if get_origin(part) is Literal]
+    near = difflib.get_close_matches(str(value), choices, 1)
+    return f"expected {_spelled(kind)}, got {value}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _name(location: Sequence[str | int]) -> str:
+    """An option's name, as `datasets[0].protocol`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+
+
+def _kind_at(kind: Any, location: Sequence[str | int]) -> Any:
+    """Type of the option at a place in a config."""
+    for part in location:
+        inner = _config_in(kind)
+        kind = get_type_hints(inner)[part] if inner else get_args(kind)[0]  # type: ignore[index]
+    return _config_in(kind) or kind
+
+
+def _holds(values: Any, location: Sequence[str | int]) -> bool:
+    for part in location:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True

@@ -1,0 +1,134 @@
+"""Options of training: losses, and what a training starts from. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from openvis_model.options import Classifier, InstClipConfig, RolloutTrackerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetCriterionConfig:
+    """Point sampling and weights of Mask2Former's set loss; defaults are those of Cheng et al. 2022.
+
+    Attributes:
+        num_points: points of a mask at which its loss is computed.
+        oversample_ratio: candidates per point from which the most uncertain ones are chosen.
+        importance_sample_ratio: fraction of the points that are chosen for uncertainty; the others are uniform.
+        class_weight: weight of the objectness loss.
+        mask_weight: weight of the binary cross-entropy of masks.
+        dice_weight: weight of the dice loss of masks.
+        no_object_weight: weight of unmatched queries in the objectness loss.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    num_points: int = 12544
+    oversample_ratio: float = 3.0
+    importance_sample_ratio: float = 0.75
+    class_weight: float = 2.0
+    mask_weight: float = 5.0
+    dice_weight: float = 5.0
+    no_object_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        lowest = {"num_points": 1, "oversample_ratio": 1, "no_object_weight": 1e-6}
+        highest = {"importance_sample_ratio": 1}
+        for name, value in vars(self).items():
+            low, high = lowest.get(name, 0), highest.get(name, 1e6)
+            if not low <= value <= high:
+                raise ValueError(f"{name} = {value} is out of range: choose a number from {low} to {high:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceObjectiveConfig:
+    """Losses of stage 1.
+
+    The paper specifies neither the alpha of Eq. 2 nor the weights of the two losses that it adds to Mask2Former's.
+
+    Attributes:
+        criterion: Mask2Former's set loss.
+        margin: alpha of the margin loss (Eq. 2), a cosine.
+        margin_weight: weight of the margin loss; 0 omits it (Table 4).
+        classification_weight: weight of the classification loss; 0 trains the proposals alone and skips InstCLIP.
+
+    Raises:
+        ValueError: for a margin that is not a cosine, or a negative weight.
+    """
+
+    criterion: SetCriterionConfig = field(default_factory=SetCriterionConfig)
+    margin: float = 0.3
+    margin_weight: float = 2.0
+    classification_weight: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.margin <= 1:
+            raise ValueError(f"margin: expected a cosine, -1 to 1, got {self.margin}")
+        if min(self.margin_weight, self.classification_weight) < 0:
+            raise ValueError(
+                "margin_weight, classification_weight: must not be negative, got "
+                f"{self.margin_weight} and {self.classification_weight}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingObjectiveConfig:
+    """Loss of stage 2.
+
+    Attributes:
+        temperature: divisor of the cosines of Eq. 6, greater than 0; the paper does not specify it.
+        criterion: weights for matching queries with annotated objects.
+
+    Raises:
+        ValueError: for a temperature that is not positive.
+    """
+
+    temperature: float = 0.1
+    criterion: SetCriterionConfig = field(default_factory=SetCriterionConfig)
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature: expected more than 0, got {self.temperature}; 0.1 is a common choice")
+
+
+Preset = Literal["mini", "paper"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    """Where a training starts.
+
+    Attributes:
+        checkpoint: folder of a checkpoint to start from, instead of a preset.
+        preset: `paper`, or `mini`, whose CLIP knows only the words of the training vocabulary.
+        backbone: backbone of the preset `paper`.
+        clip: weights of CLIP: an `open_clip` tag (such as `openai`), a file or a checkpoint folder; random by default.
+        mask2former: weights of the proposal network: a detectron2 `.pkl` file, a folder of `transformers`, or a
+            checkpoint folder; random by default.
+        classifier: replaces the classifier of the preset or checkpoint.
+        inst_clip: replaces the InstCLIP of the preset or checkpoint; its tokens and adapters are initialised again.
+        rollout_tracker: replaces the rollout tracker of the preset or checkpoint; it is initialised again.
+        seed: seed of random weights.
+
+    Raises:
+        ValueError: if both or neither of checkpoint and preset are given, or the preset is unknown.
+    """
+
+    checkpoint: str | None = None
+    preset: Preset | None = None
+    backbone: str = "resnet50"
+    clip: str | None = None
+    mask2former: str | None = None
+    classifier: Classifier | None = None
+    inst_clip: InstClipConfig | None = None
+    rollout_tracker: RolloutTrackerConfig | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.checkpoint is None) == (self.preset is None):
+            raise ValueError(
+                "start: give either checkpoint or preset, got "
+                f"checkpoint={self.checkpoint!r} and preset={self.preset!r}"
+            )
+        if self.preset is not None and self.preset not in get_args(Preset):
+            raise ValueError(f"start.preset: unknown value {self.preset!r}; choose from {get_args(Preset)}")

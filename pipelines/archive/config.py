@@ -1,0 +1,97 @@
+"""Options of the jobs on a labelled archive. Imports no pyarrow."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+PART_MB = 128.0
+"""Default target size of a part, 10⁶ bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompactConfig:
+    """A compaction.
+
+    Attributes:
+        output: folder of the tables, local or s3://.
+        part_mb: target size of a part, its three files together, 10⁶ bytes.
+    """
+
+    output: str
+    part_mb: float = PART_MB
+
+    def __post_init__(self) -> None:
+        if not self.part_mb > 0:
+            raise ValueError(f"part_mb: expected more than 0, got {self.part_mb}")
+
+
+Format = Literal["youtube_vis", "coco", "cvat"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """An export.
+
+    Attributes:
+        labels: output of a labelling run, local or s3://.
+        output: folder of the annotations, local or s3://.
+        format: `youtube_vis` (a file, masks of tracks), `coco` (a file, masks of frames) or `cvat` (a file of CVAT for
+            video 1.1 per video, boxes of tracks).
+        min_score: tracks that are scored lower are left out, 0 to 1.
+    """
+
+    labels: str
+    output: str
+    format: Format
+    min_score: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.format not in get_args(Format):
+            raise ValueError(f"format: unknown value {self.format!r}; choose from {', '.join(get_args(Format))}")
+        if not 0 <= self.min_score <= 1:
+            raise ValueError(f"min_score: expected 0 to 1, got {self.min_score}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelabelConfig:
+    """A relabelling.
+
+    Attributes:
+        labels: output of a labelling run, local or s3://.
+        output: folder of the new tables, local or s3://.
+        vocabulary: text file of the new names, one category per line, synonyms separated by commas; local or s3://.
+        checkpoint: the one that the videos were labelled with, local or s3://; the built-in model if none is given.
+        top: categories listed for a track, the best one included.
+    """
+
+    labels: str
+    output: str
+    vocabulary: str
+    checkpoint: str | None = None
+    top: int = 5
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ValueError(f"top: expected at least 1, got {self.top}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """A search.
+
+    Attributes:
+        labels: output of a labelling run, local or s3://.
+        text: what to look for, such as "red striped star"; synonyms separated by commas.
+        checkpoint: the one that the videos were labelled with, local or s3://; the built-in model if none is given.
+        top: tracks listed, the most similar first.
+        sheet: also write a PNG with a picture of each track, local or s3://; reads their videos.
+    """
+
+    labels: str
+    text: str
+    checkpoint: str | None = None
+    top: int = 10
+    sheet: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ValueError(f"top: expected at least 1, got {self.top}")

@@ -1,0 +1,91 @@
+"""Options of the training stages and of validation. Imports no torch."""
+
+from dataclasses import dataclass, field
+
+from openvis_model.options import AssociationConfig
+from openvis_model.training.config import InstanceObjectiveConfig, StartConfig, TrackingObjectiveConfig
+from pipelines.shapes.images import ShapesImagesConfig
+from pipelines.training.data import TrainingDataConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """Videos to validate on, scored by the rules of YouTube-VIS.
+
+    Attributes:
+        annotations: file in the format of YouTube-VIS.
+        videos: folder that the paths in the file are relative to; the folder of the file if not given.
+        most_videos: how many videos to use, from the start of the file.
+        association: how instances are linked.
+
+    Raises:
+        ValueError: for a number of videos below 1.
+    """
+
+    annotations: str
+    videos: str | None = None
+    most_videos: int = 50
+    association: AssociationConfig = field(
+        default_factory=lambda: AssociationConfig(kind="hungarian", min_similarity=-1.0)
+    )
+
+    def __post_init__(self) -> None:
+        if self.most_videos < 1:
+            raise ValueError(f"most_videos: expected at least 1, got {self.most_videos}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingConfig:
+    """Image-text pre-training of the miniature CLIP on all 1,000 categories of Shapes.
+
+    Attributes:
+        start: checkpoint folder to go on from; a CLIP with random weights, and a text tower fitted to words, if not
+            given.
+        images: what it sees.
+        decoders: processes of each worker that render.
+        seed: of random weights.
+    """
+
+    start: str | None = None
+    images: ShapesImagesConfig = field(default_factory=ShapesImagesConfig)
+    decoders: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipStageConfig:
+    """What both stages of the paper have.
+
+    Attributes:
+        start: the model before.
+        data: what it is trained on.
+        validation: video AP along the way; none if not given.
+        decoders: processes of each worker that make clips.
+    """
+
+    start: StartConfig
+    data: TrainingDataConfig
+    validation: ValidationConfig | None = None
+    decoders: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceStageConfig(ClipStageConfig):
+    """Stage 1: proposals and InstCLIP.
+
+    Attributes:
+        objective: the losses.
+    """
+
+    objective: InstanceObjectiveConfig = field(default_factory=InstanceObjectiveConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingStageConfig(ClipStageConfig):
+    """Stage 2: the rollout tracker.
+
+    Attributes:
+        objective: the loss.
+    """
+
+    objective: TrackingObjectiveConfig = field(default_factory=TrackingObjectiveConfig)

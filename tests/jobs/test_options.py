@@ -1,0 +1,167 @@
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from jobs.options import read_command, read_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """How.
+
+    Attributes:
+        max_gap: frames.
+        way: of doing it.
+    """
+
+    max_gap: int = 3
+    way: Literal["fast", "slow"] = "fast"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A job.
+
+    Attributes:
+        input: where from.
+        batch_size: how many.
+        kind: which.
+        tracker: how.
+        more: if at all.
+        ratio: of both.
+        sizes: of all.
+        parts: any number.
+    """
+
+    input: str
+    batch_size: int = 8
+    kind: Literal["a", "b"] = "a"
+    tracker: Inner = field(default_factory=Inner)
+    more: Inner | None = None
+    ratio: float | None = None
+    sizes: tuple[int, ...] = (1, 2)
+    parts: list[Inner] = field(default_factory=list)
+
+
+def parse(*arguments: str) -> Config:
+    return read_config("test", "What it does.", Config, arguments)
+
+
+def test_options_come_from_files_and_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("input: x\nbatch_size: 4\ntracker: {max_gap: 5}\n")
+    (tmp_path / "b.yaml").write_text("batch_size: 5\n")
+    files = ("--config", str(tmp_path / "a.yaml"), "--config", str(tmp_path / "b.yaml"))
+    assert parse(*files, "--kind", "b") == Config(input="x", batch_size=5, kind="b", tracker=Inner(max_gap=5))
+    assert parse(*files, "--batch_size", "6", "--tracker.max_gap", "7").tracker.max_gap == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--inptu", "x"), "inptu: no such option; did you mean input?"),
+        (("--input", "x", "--batch-size", "3"), "batch-size: no such option; did you mean batch_size?"),
+        (
+            ("--input", "x", "--tracker.max_gaps", "3"),
+            "tracker.max_gaps: no such option; did you mean tracker.max_gap?",
+        ),
+        (("--input", "x", "--zzz"), "zzz: no such option; see --help"),
+        (("--input", "x", "--print-config"), "print-config: no such option; did you mean print_config?"),
+        (("--input", "x", "--batch_size", "many"), "batch_size: expected int, got many"),
+        (("--input", "x", "--tracker.max_gap", "x"), "tracker.max_gap: expected int, got x"),
+        (("--input", "x", "--kind", "c"), "kind: expected a or b, got c"),
+        (("--kind", "b"), "input: missing; give it as an option or in a file"),
+        (("--input",), "--input: expected one argument"),
+        (("x",), "x: no such option; see --help"),
+        (("--input", "x", "--config", "absent.yaml"), "config: cannot read absent.yaml: No such file or directory"),
+        (("--input", "x", "--sizes", "[1, a]"), "sizes[1]: expected int, got a"),
+        (
+            ("--input", "x", "--parts", "[{max_gap: 1, wya: slow}]"),
+            "parts[0].wya: no such option; did you mean parts[0].way?",
+        ),
+        (
+            ("--input", "x", "--parts", "[{way: fats}]"),
+            "parts[0].way: expected fast or slow, got fats; did you mean fast?",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_remedy(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - compared below
+        parse(*arguments)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("inptu: x", "inptu: no such option; did you mean input?"),
+        ("input: x\ntracker: {max_gaps: 3}", "tracker.max_gaps: no such option; did you mean tracker.max_gap?"),
+        ("input: x\nbatch_size: many", "batch_size: expected int, got many"),
+        ("input: [", "is not YAML: while parsing a flow node"),
+        ("", "has no options in it"),
+        ("input: x\ntracker: 5", "tracker: expected options, got 5"),
+        ("input: x\nmore: {maxgap: 3}", "more.maxgap: no such option; did you mean more.max_gap?"),
+        ("input: x\nmore: {max_gap: x}", "more.max_gap: expected int, got x"),
+        ("input: x\nmore: {way: fats}", "more.way: expected fast or slow, got fats; did you mean fast?"),
+    ],
+)
+def test_so_it_is_in_files(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(content)
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - compared below
+        parse("--config", str(tmp_path / "a.yaml"))
+    assert str(error.value).startswith(f"{tmp_path}/a.yaml: {message}")
+
+
+def test_help_and_the_config_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    for option, text in (("--help", "how many (type: int, default: 8)"), ("--print_config", "batch_size: 8")):
+        with pytest.raises(SystemExit) as stop:
+            parse("--input", "x", option)
+        assert stop.value.code == 0
+        assert text in capsys.readouterr().out
+
+
+def test_values_of_all_kinds(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("more: {max_gap: 4}\nratio: 1e-3\nparts: [{way: slow}]\n")
+    file = ("--config", str(tmp_path / "a.yaml"))
+    config = parse(*file, "--input", "5", "--sizes", "[3]", "--more.way", "slow", "--tracker", "{max_gap: 9}")
+    assert config == Config(
+        input="5",
+        tracker=Inner(max_gap=9),
+        more=Inner(max_gap=4, way="slow"),
+        ratio=1e-3,
+        sizes=(3,),
+        parts=[Inner(way="slow")],
+    )
+    assert parse(*file, "--input", "x", "--more", "null", "--ratio", "null").more is None
+
+
+def test_defaults_of_a_config_in_a_config_stay() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Outer:
+        """A job.
+
+        Attributes:
+            tracker: how.
+        """
+
+        tracker: Inner = field(default_factory=lambda: Inner(max_gap=7))
+
+    assert read_config("test", "", Outer, ["--tracker.way", "slow"]).tracker == Inner(max_gap=7, way="slow")
+
+
+def test_what_is_printed_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--input", "x", "--more.max_gap", "4", "--print_config")
+    (tmp_path / "a.yaml").write_text(capsys.readouterr().out)
+    assert parse("--config", str(tmp_path / "a.yaml")) == Config(input="x", more=Inner(max_gap=4))
+
+
+def test_a_job_with_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    kinds = {"one": Config, "two": Inner}
+    assert read_command("test", "What it does.", kinds, ["two", "--max_gap", "4"]) == Inner(max_gap=4)
+    with pytest.raises(ValueError, match="^command: expected one or two, got three$"):
+        read_command("test", "What it does.", kinds, ["three"])
+    with pytest.raises(SystemExit):
+        read_command("test", "What it does.", kinds, ["--help"])
+    assert capsys.readouterr().out.endswith("python -m jobs.test one --help\npython -m jobs.test two --help\n")

@@ -1,0 +1,35 @@
+import pytest
+
+from openvis_model.options import AssociationConfig, InstClipConfig, RolloutTrackerConfig, VideoTrackerConfig
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("guidance", "soft"), ("resampling", "nearest"), ("lora_rank", 0), ("lora_alpha", -1)]
+)
+@pytest.mark.usefixtures("as_user")
+def test_bad_inst_clip_config_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        InstClipConfig(**{field: value})
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(("field", "value"), [("kind", "lstm"), ("token", "box")])
+def test_bad_rollout_tracker_config_is_refused(field: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"rollout_tracker.{field}.*{value!r}"):
+        RolloutTrackerConfig(**{field: value})
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(
+    ("field", "value"), [("kind", "bytetrack"), ("token", "box"), ("momentum", 0.0), ("min_similarity", 1.5)]
+)
+def test_bad_association_config_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"association.{field}.*{value}"):
+        AssociationConfig(**{field: value})
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(("field", "value"), [("objectness_threshold", 1.5), ("max_gap", -1)])
+def test_bad_video_tracker_config_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{field}.*{value}"):
+        VideoTrackerConfig(**{field: value})

@@ -1,0 +1,28 @@
+import pytest
+
+from openvis_model.training.config import InstanceObjectiveConfig, StartConfig, TrackingObjectiveConfig
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("margin", 1.5), ("margin_weight", -1.0), ("classification_weight", -2.0)]
+)
+def test_bad_weights_are_named(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"{field}.*{value}"):
+        InstanceObjectiveConfig(**{field: value})
+
+
+def test_a_temperature_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="temperature: expected more than 0, got 0"):
+        TrackingObjectiveConfig(temperature=0)
+
+
+@pytest.mark.parametrize("values", [{}, {"checkpoint": "a", "preset": "mini"}])
+def test_one_start_is_needed(values: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="either checkpoint or preset"):
+        StartConfig(**values)
+
+
+@pytest.mark.usefixtures("as_user")
+def test_an_unknown_preset_is_named() -> None:
+    with pytest.raises(ValueError, match="start.preset: unknown value 'tiny'"):
+        StartConfig(preset="tiny")
