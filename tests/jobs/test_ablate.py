@@ -8,7 +8,7 @@ import jobs.train
 from jobs.ablate import main
 from pipelines.evaluation.ablations import AblationsConfig, ClaimConfig, Finding
 from pipelines.metrics.intervals import Difference
-from tests.jobs.test_train import SUMMARY
+from tests.jobs.summary import SUMMARY
 
 
 def test_the_config_that_is_shipped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

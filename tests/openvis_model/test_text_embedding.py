@@ -10,7 +10,7 @@ from openvis_model.config import mini
 from openvis_model.inst_former import InstFormer
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import PROMPTS, Vocabulary
-from tests.conftest import WORDS
+from tests.words import WORDS
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,9 @@
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-import ray
 import torch
 
 from openvis_model.inst_former import InstFormer
@@ -20,12 +18,7 @@ from pipelines.models import load_model
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.archives import label_archive, write_archive
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,9 @@
 import shutil
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from pipelines.archive.compaction import CompactConfig, compact
 from pipelines.archive.part_map import map_parts
@@ -15,12 +14,7 @@ from pipelines.overlays.pictures import pictures
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.archives import label_archive, write_archive
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +37,8 @@ def test_what_is_looked_for_is_found_first(archive: Path) -> None:
 
     (tile,), failures = pictures([first])
     assert (tile.image.shape, tile.video, failures) == ((360, 480, 3), "star.mp4", {})
-    (archive / "videos/star.mp4").rename(archive / "moved.mp4")
-    assert pictures([first]) == ([], {first.uri: f"video: cannot read {first.uri} (file not found)"})
-    (archive / "moved.mp4").rename(archive / "videos/star.mp4")
+    moved = replace(first, uri=str(archive / "videos/moved.mp4"))
+    assert pictures([moved]) == ([], {moved.uri: f"video: cannot read {moved.uri} (file not found)"})
 
 
 def test_synonyms_are_averaged_and_nonsense_is_refused(archive: Path) -> None:

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -12,7 +11,6 @@ from typing import Any, get_args
 import av
 import pyarrow.parquet as pq
 import pytest
-import ray
 
 from openvis_model.association import AssociationConfig
 from pipelines.archive.tables import Results
@@ -25,15 +23,10 @@ from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
 
+pytestmark = pytest.mark.usefixtures("cluster")
+
 BUILT_IN = CheckpointConfig(name="built-in")
 ASSOCIATIONS = [AblationConfig(name=kind, association=AssociationConfig(kind=kind)) for kind in ("rollout", "iou")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

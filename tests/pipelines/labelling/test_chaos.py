@@ -75,7 +75,7 @@ def _title(process: psutil.Process) -> str:
 
 
 @pytest.fixture
-def machines(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
+def machines(bucket: str, no_cluster: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
     folder = Path(tempfile.mkdtemp(prefix="ov-"))  # Ray's sockets need a short path
     for name in ("TMPDIR", "RAY_TMPDIR"):  # the address of the cluster, too, is written there
         monkeypatch.setenv(name, str(folder))

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from pycocotools import mask as coco
 
 from openvis_model.association import AssociationConfig
@@ -33,15 +32,10 @@ from pipelines.video.isolation import Limits
 from pipelines.video.plan import Sampling
 from tests.pipelines.video.clips import H264, write_clip
 
+pytestmark = pytest.mark.usefixtures("cluster")
+
 # No match is refused, as in benchmark runs.
 TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.55, max_gap=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=5, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

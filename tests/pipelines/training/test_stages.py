@@ -1,10 +1,8 @@
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from torch import nn
 
@@ -34,14 +32,9 @@ from pipelines.training.stages import (
 )
 from pipelines.training.validation import ValidationConfig
 
+pytestmark = pytest.mark.usefixtures("cluster")
+
 SHARE = Share(first_step=0, last_step=2, batch_size=2, rank=0, world_size=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=5, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
