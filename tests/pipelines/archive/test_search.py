@@ -12,21 +12,12 @@ from pipelines.archive.search import SearchConfig, search
 from pipelines.archive.tables import Results
 from pipelines.overlays.pictures import pictures
 from pipelines.storage.files import Storage
-from tests.pipelines.archive.archives import label_archive, write_archive
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive")
-    write_archive(folder)
-    label_archive(folder, folder / "labels", "some.txt")  # the star is not among these names
-    return folder
-
-
 def test_what_is_looked_for_is_found_first(archive: Path) -> None:
-    found = search(SearchConfig(labels=str(archive / "labels"), text="red striped star"))
+    found = search(SearchConfig(labels=str(archive / "some"), text="red striped star"))
     first = found.hits[0]
     assert Path(first.uri) == archive / "videos/star.mp4"
     assert first.similarity > 0.2 + max(hit.similarity for hit in found.hits if hit.uri != first.uri)
@@ -42,7 +33,7 @@ def test_what_is_looked_for_is_found_first(archive: Path) -> None:
 
 
 def test_synonyms_are_averaged_and_nonsense_is_refused(archive: Path) -> None:
-    labels = str(archive / "labels")
+    labels = str(archive / "some")
     found = search(SearchConfig(labels=labels, text="red striped star, red star", top=1))
     assert Path(found.hits[0].uri).name == "star.mp4"
     for text, message in ((" , ", "^text: ' , ' has an empty word; give one"), ("giraffe", "giraffe")):
@@ -57,7 +48,7 @@ def test_synonyms_are_averaged_and_nonsense_is_refused(archive: Path) -> None:
 def test_masks_are_read_once_a_part_and_tracks_that_are_gone_are_told(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(archive / "labels", tmp_path / "labels")
+    shutil.copytree(archive / "some", tmp_path / "labels")
     compact(CompactConfig(output=str(tmp_path / "labels")))
     config = SearchConfig(labels=str(tmp_path / "labels"), text="red striped star", top=8)
     reads, row_groups = [], Results.row_groups
@@ -87,7 +78,7 @@ def test_masks_are_read_once_a_part_and_tracks_that_are_gone_are_told(
 
 
 def test_videos_of_another_model_are_left_out_and_told(archive: Path, tmp_path: Path) -> None:
-    shutil.copytree(archive / "labels", tmp_path / "labels")
+    shutil.copytree(archive / "some", tmp_path / "labels")
     results = Results(Storage(str(tmp_path / "labels")))
     video = next(row for row in results.read("videos").to_pylist() if row["uri"].endswith("star.mp4"))
     part = Rows()
