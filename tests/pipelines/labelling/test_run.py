@@ -257,13 +257,13 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     environment = os.environ | {"TMPDIR": str(temporary)}
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
     results = Results(Storage(str(output)))
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(results.parts()) < 2:
         assert driver.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.05)
     driver.send_signal(signal.SIGTERM)
-    _, printed = driver.communicate(timeout=120)
+    _, printed = driver.communicate(timeout=300)
     assert driver.returncode == os.EX_TEMPFAIL
     assert printed.splitlines()[-1] == "label: interrupted; what is committed stays, run it again to go on"
     assert "Traceback" not in printed
