@@ -4,7 +4,10 @@ While an instrumented module is imported, the hook keeps the bytecode of everyth
 there, these libraries would be compiled once more: 2,500 files in each test process, for some 10 seconds.
 """
 
+import os
 from importlib import import_module
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes of tests, and those that they start, run beside each other
 
 LIBRARIES = [
     import_module(name)

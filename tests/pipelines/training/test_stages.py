@@ -175,7 +175,10 @@ def pretraining() -> Pretraining:
     return Pretraining(PretrainingConfig(images=ShapesImagesConfig(objects=(1, 1))))
 
 
-def test_pretraining(pretraining: Pretraining, tmp_path: Path) -> None:
+def test_pretraining(pretraining: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With little fitting and few pictures to validate on; what fitting achieves is tested in test_contrastive.py."""
+    monkeypatch.setattr("openvis_model.training.contrastive.FITTING_STEPS", 2)
+    monkeypatch.setattr("pipelines.training.stages._VALIDATION_IMAGES", 40)
     assert isinstance(pretraining, Stage)
     objective = pretraining.build(None)
     assert isinstance(objective, Objective)
