@@ -1,20 +1,76 @@
+import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import jaxtyping
 import pytest
+import ray
 import torch
+
+import tests.preload  # noqa: F401 # isort: skip # before any package that the import hook instruments
 
 from openvis_model.config import InstFormerConfig, mini
 from openvis_model.inst_former import InstFormer
 from openvis_model.text_embedding import embed_vocabulary
-from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding, prompt_words
+from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from pipelines.storage import s3
-from tests.pipelines.storage.s3_server import Proxy, start_server
+from tests.pipelines.storage.s3_server import SECRET, Proxy, start_server
+from tests.words import NAMES, WORDS
 
-NAMES = ("red striped star", "blue plain disc", "green dotted ring")
-WORDS = prompt_words(NAMES)
+CPUS = 5  # logical ones: places for what a test starts
+
+LONGEST_FIRST = (
+    "pipelines/labelling/test_chaos.py",
+    "jobs/test_submit.py",
+    "pipelines/labelling/test_run.py",
+    "pipelines/training/test_run.py",
+    "pipelines/evaluation/test_sweep.py",
+    "pipelines/training/test_stages.py",
+    "pipelines/archive/test_relabel.py",
+    "jobs/test_demo.py",
+    "pipelines/labelling/test_run_on_s3.py",
+    "pipelines/training/test_validation.py",
+    "pipelines/evaluation/test_ablations.py",
+    "pipelines/archive/test_search.py",
+    "pipelines/test_cluster.py",
+    "pipelines/labelling/test_mixed_archive.py",
+    "pipelines/archive/test_compaction.py",
+    "jobs/test_make_shapes.py",
+    "pipelines/labelling/test_passes.py",
+    "pipelines/labelling/test_front_door.py",
+    "pipelines/labelling/test_pipeline.py",
+    "pipelines/storage/test_s3.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files that take longest first, so that both processes end at about the same time."""
+    root = Path(__file__).parent
+    rank = {str(root / name): at for at, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(str(item.path), len(rank)))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray on this machine, which all files of a test process share; a file must leave no actor behind."""
+    if not ray.is_initialized() or ray.cluster_resources()["CPU"] != CPUS:
+        ray.shutdown()
+        ray.init(num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
+    yield
+    deadline = time.monotonic() + 60
+    while (free := ray.available_resources().get("CPU", 0)) < CPUS:
+        assert time.monotonic() < deadline, f"{CPUS - free:g} of {CPUS} CPUs are still in use: actors are left"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def no_cluster() -> Iterator[None]:
+    """Ends the shared cluster, for a test that starts its own."""
+    ray.shutdown()
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(autouse=True, name="_seed")
@@ -57,9 +113,6 @@ def frames() -> torch.Tensor:
     return (smooth * 255).byte().permute(0, 2, 3, 1).contiguous()
 
 
-SECRET = "secret-that-nobody-may-see"
-
-
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     endpoint, stop = start_server()
@@ -97,7 +150,7 @@ def proxy(bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Itera
     """The way to the server from now on."""
     proxy = Proxy(s3_server)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 2.0)
     s3._client.cache_clear()
     yield proxy
     proxy.stop()

@@ -114,3 +114,33 @@ def test_every_source_file_has_its_tests() -> None:
         relative = file.relative_to(ROOT)
         if file.name not in ("__init__.py", "__main__.py"):
             assert (ROOT / "tests" / relative.parent / f"test_{file.name}").exists(), f"{relative} has no test file"
+
+
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+def test_tests_import_no_tests() -> None:
+    wrong = [
+        f"{module(file)} imports {name}"
+        for file in TESTS
+        for name in imported(file)
+        if name.startswith("tests.") and any(part.startswith(("test_", "conftest")) for part in name.split("."))
+    ]
+    assert not wrong, "what tests share belongs in a module of its own, or in a fixture"
+
+
+STARTS_RAY = {
+    "tests/conftest.py",
+    "tests/pipelines/labelling/test_run_on_s3.py",
+    "tests/pipelines/labelling/test_prometheus.py",
+    "tests/pipelines/training/test_sample_batches.py",
+}
+
+
+def test_tests_share_a_cluster() -> None:
+    files = {
+        str(file.relative_to(ROOT))
+        for file in TESTS
+        if "benchmarks" not in file.parts and file.name != Path(__file__).name
+    }
+    assert {file for file in files if "ray.init(" in (ROOT / file).read_text(encoding="utf-8")} == STARTS_RAY

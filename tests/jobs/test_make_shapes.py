@@ -1,36 +1,35 @@
 import json
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from jobs.make_shapes import main
+from tests.jobs.in_process import run
 
-def make_shapes(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jobs.make_shapes", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+make_shapes = partial(run, main)
 
 
 def test_makes_a_split(tmp_path: Path) -> None:
     format_ = ("--frames", "4", "--height", "64", "--width", "80", "--fps", "5")
-    run = make_shapes("--output", tmp_path, "--split", "novel", "--videos", "3", "--seed", "2", *format_)
-    assert run.returncode == 0, run.stderr
+    done = make_shapes("--output", tmp_path, "--split", "novel", "--videos", "3", "--seed", "2", *format_)
+    assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "novel" / "instances.json").read_text())
     videos = document["videos"]
     assert [(v["length"], v["height"], v["width"], v["fps"]) for v in videos] == [(4, 64, 80, 5)] * 3
     assert all((tmp_path / "novel" / video["video"]).is_file() for video in videos)
-    assert "novel: 3/3 videos" in run.stderr
-    assert run.stdout.startswith(f"{tmp_path / 'novel'}: 3 videos, 12 frames, {len(document['annotations'])} tracks")
-    assert run.stdout.count("\n") == 1
+    assert "novel: 3/3 videos" in done.stderr
+    assert done.stdout.startswith(f"{tmp_path / 'novel'}: 3 videos, 12 frames, {len(document['annotations'])} tracks")
+    assert done.stdout.count("\n") == 1
 
 
 def test_refuses_to_overwrite(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "notes.txt").write_text("mine")
-    run = make_shapes("--output", tmp_path, "--split", "train", "--videos", "1")
-    assert run.returncode == 2
-    assert run.stderr.count("\n") == 1
-    assert "is not an empty folder; remove it or choose another output" in run.stderr
+    done = make_shapes("--output", tmp_path, "--split", "train", "--videos", "1")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "is not an empty folder; remove it or choose another output" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -48,15 +47,15 @@ def test_refuses_to_overwrite(tmp_path: Path) -> None:
     ],
 )
 def test_bad_arguments(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    run = make_shapes("--output", tmp_path / "output", *arguments)
-    assert run.returncode == 2
-    assert run.stderr.count("\n") == 1
-    assert message in run.stderr
+    done = make_shapes("--output", tmp_path / "output", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
     assert not (tmp_path / "output").exists()
 
 
 def test_help_explains_the_splits() -> None:
-    run = make_shapes("--help")
-    assert run.returncode == 0
+    done = make_shapes("--help")
+    assert done.returncode == 0
     for text in ("--output OUTPUT", "default: 24", "novel     200 categories that training never shows"):
-        assert text in run.stdout
+        assert text in done.stdout

@@ -1,7 +1,4 @@
-import io
-import subprocess
-import sys
-from contextlib import redirect_stderr
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,24 +16,21 @@ from pipelines.archive.tables import Results
 from pipelines.shapes.files import encode_video
 from pipelines.storage import s3
 from pipelines.storage.files import Storage
+from tests.jobs import in_process
 from tests.pipelines.archive.labels import part_name
 
 NUMBERS = count()
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jobs.render", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+run = partial(in_process.run, main)
 
 
 def refused(message: str, *arguments: str | Path) -> None:
-    """In this process, which is much faster."""
-    stderr = io.StringIO()
-    with redirect_stderr(stderr):
-        assert main([str(each) for each in arguments]) == 2
-    assert stderr.getvalue().startswith("render: error: ")
-    assert stderr.getvalue().count("\n") == 1
-    assert message in stderr.getvalue()
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("render: error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
 
 
 def write(labels: Path, **tables: list[dict[str, Any]]) -> None:

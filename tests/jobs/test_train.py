@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 import jobs.label
 import jobs.train
@@ -18,10 +17,7 @@ from pipelines.storage.files import Storage
 from pipelines.training.config import OptimizerConfig, TrainingConfig
 from pipelines.training.progress import TrainingProgress
 from pipelines.training.run import TrainingSummary
-
-SUMMARY = TrainingSummary(
-    steps=100, first_step=0, restarts=0, loss=1.5, scores={"AP": 0.125}, model="out/model", seconds=12.3
-)
+from tests.jobs.summary import SUMMARY
 
 
 @pytest.fixture
@@ -145,6 +141,7 @@ def test_every_config_that_is_shipped_can_be_read(config: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
 def test_from_pictures_to_a_labelled_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Twenty iterations of each stage, each from the checkpoint before; the last one labels videos."""
     split = write_split(tmp_path / "shapes", "train", 3, 0, SceneConfig(frames=6)).path
@@ -159,21 +156,18 @@ def test_from_pictures_to_a_labelled_video(tmp_path: Path, capsys: pytest.Captur
         },
         "stage_2": {"start": {"checkpoint": str(tmp_path / "stage_1/model")}, "data": data | {"frames": 4}},
     }
-    try:
-        for name, settings in stages.items():
-            options = {"steps": 20, "batch_size": 4, "threads": 1, "checkpoint_every": 10, name: settings}
-            options["optimizer"] = {"learning_rate": 1e-3, "clip_norm": 1.0}
-            (tmp_path / f"{name}.yaml").write_text(json.dumps(options))
-            assert main(["--config", str(tmp_path / f"{name}.yaml"), "--output", str(tmp_path / name)]) == 0
-            lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-            assert [line["step"] for line in lines] == list(range(1, 21))
-            losses = [line["loss"] for line in lines]
-            assert sum(losses[-5:]) < sum(losses[:5])
-        labels = ["--input", str(split / "videos"), "--vocabulary", str(split / "vocabulary.txt")]
-        checkpoint = str(tmp_path / "stage_2/model")
-        assert jobs.label.main([*labels, "--checkpoint", checkpoint, "--output", str(tmp_path / "labels")]) == 0
-    finally:
-        ray.shutdown()
+    for name, settings in stages.items():
+        options = {"steps": 20, "batch_size": 4, "threads": 1, "checkpoint_every": 10, name: settings}
+        options["optimizer"] = {"learning_rate": 1e-3, "clip_norm": 1.0}
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(options))
+        assert main(["--config", str(tmp_path / f"{name}.yaml"), "--output", str(tmp_path / name)]) == 0
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == list(range(1, 21))
+        losses = [line["loss"] for line in lines]
+        assert sum(losses[-5:]) < sum(losses[:5])
+    labels = ["--input", str(split / "videos"), "--vocabulary", str(split / "vocabulary.txt")]
+    checkpoint = str(tmp_path / "stage_2/model")
+    assert jobs.label.main([*labels, "--checkpoint", checkpoint, "--output", str(tmp_path / "labels")]) == 0
     videos = Results(Storage(str(tmp_path / "labels"))).read("videos").to_pylist()
     assert [video["status"] for video in videos] == ["ok"] * 3
     first, *others = [(tmp_path / name / "model/clip.safetensors").read_bytes() for name in stages]

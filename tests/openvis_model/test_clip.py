@@ -4,7 +4,7 @@ import torch
 
 from openvis_model.clip import ClipConfig, TextEncoder, WordTokenizer, build_clip, build_tokenizer
 from openvis_model.config import mini
-from tests.conftest import WORDS
+from tests.words import WORDS
 
 
 @pytest.mark.parametrize("config", [ClipConfig(model="ViT-B-32-quickgelu"), mini(WORDS).clip], ids=["ViT-B-32", "mini"])

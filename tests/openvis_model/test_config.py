@@ -14,8 +14,16 @@ from openvis_model.config import InstFormerConfig, mini, paper
 from openvis_model.inst_former import InstFormer
 from openvis_model.options import InstClipConfig, RolloutTrackerConfig
 from openvis_model.weights.detectron2 import config_from_weights
-from tests.conftest import WORDS
-from tests.openvis_model.weights.test_detectron2 import RESNET_CHANNELS, Original, Sizes, swin_b, swin_l, swin_s, swin_t
+from tests.openvis_model.weights.original_mask2former import (
+    RESNET_CHANNELS,
+    Original,
+    Sizes,
+    swin_b,
+    swin_l,
+    swin_s,
+    swin_t,
+)
+from tests.words import WORDS
 
 
 @pytest.mark.parametrize("config", [mini(WORDS), paper(), paper("swin_large")], ids=["mini", "r50", "swin"])

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from openvis_model.clip import build_clip
 from openvis_model.config import mini
 from openvis_model.crop_clip import CropClip, square_boxes
-from tests.conftest import WORDS
+from tests.words import WORDS
 
 
 def crop_clip() -> CropClip:

@@ -12,8 +12,8 @@ from openvis_model.clip import ClipConfig, build_clip
 from openvis_model.config import mini
 from openvis_model.inst_clip import InstanceGuidanceAttention, InstClip
 from openvis_model.options import Guidance, InstClipConfig, Resampling
-from tests.conftest import WORDS
 from tests.reference import dense_attention, dense_encode, dense_mask
+from tests.words import WORDS
 
 CLIPS = {
     "ViT-B-32": ClipConfig(model="ViT-B-32"),

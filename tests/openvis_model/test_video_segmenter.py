@@ -21,7 +21,7 @@ from openvis_model.video_state import VideoState
 from openvis_model.video_tracker import NO_TRACK, TrackerState, VideoTracker
 from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from openvis_model.weights.checkpoint import save_checkpoint
-from tests.conftest import NAMES
+from tests.words import NAMES
 
 SETTINGS = VideoTrackerConfig(association=AssociationConfig(min_similarity=0.5), objectness_threshold=0.3, max_gap=1)
 """Tracks of the untrained model begin, pause and end."""

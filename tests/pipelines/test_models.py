@@ -13,7 +13,7 @@ from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.render import render
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage import s3
-from tests.pipelines.conftest import Put
+from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import Proxy
 
 

@@ -12,7 +12,7 @@ from transformers import Mask2FormerForUniversalSegmentation
 from openvis_model.clip import ClipConfig, build_clip
 from openvis_model.config import InstFormerConfig, mini
 from openvis_model.weights.pretrained import load_clip, load_mask2former
-from tests.conftest import WORDS
+from tests.words import WORDS
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pt"])

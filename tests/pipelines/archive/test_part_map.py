@@ -1,10 +1,8 @@
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-import ray
 
 from pipelines.archive.compaction import compact
 from pipelines.archive.config import CompactConfig
@@ -13,12 +11,7 @@ from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.labels import part_name, put_part
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 @pytest.fixture

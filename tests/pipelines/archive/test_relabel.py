@@ -1,11 +1,9 @@
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-import ray
 import torch
 
 from openvis_model.inst_former import InstFormer
@@ -19,28 +17,13 @@ from pipelines.archive.relabel_part import Relabel
 from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.models import load_model
 from pipelines.storage.files import Storage
-from tests.pipelines.archive.archives import label_archive, write_archive
+from tests.pipelines.archive.archives import label_archive
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Videos, `labels` with all names, and what labelling with some of them gives, `again`."""
-    folder = tmp_path_factory.mktemp("archive")
-    write_archive(folder)
-    label_archive(folder, folder / "labels", "all.txt")
-    label_archive(folder, folder / "again", "some.txt")
-    return folder
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 def run(archive: Path, output: Path, **options: Any) -> RelabelSummary:
-    options = {"labels": str(archive / "labels"), "vocabulary": str(archive / "some.txt")} | options
+    options = {"labels": str(archive / "all"), "vocabulary": str(archive / "some.txt")} | options
     return relabel(RelabelConfig(output=str(output), **options))
 
 
@@ -52,16 +35,16 @@ def rows(output: Path, table: str) -> pa.Table:
 def test_it_is_as_labelling_again(archive: Path, tmp_path: Path) -> None:
     summary = run(archive, tmp_path / "new")
     assert (summary.failures, summary.left_out, summary.videos, summary.skipped) == ({}, (), 5, 0)
-    assert summary.tracks == rows(archive / "labels", "tracks").num_rows > 5
-    new, again = rows(tmp_path / "new", "tracks"), rows(archive / "again", "tracks")
+    assert summary.tracks == rows(archive / "all", "tracks").num_rows > 5
+    new, again = rows(tmp_path / "new", "tracks"), rows(archive / "some", "tracks")
     assert new.schema == again.schema
-    assert new["category"] == again["category"] != rows(archive / "labels", "tracks")["category"]
+    assert new["category"] == again["category"] != rows(archive / "all", "tracks")["category"]
     for one, other in zip(new["top"].to_pylist(), again["top"].to_pylist(), strict=True):
         assert [each["category"] for each in one] == [each["category"] for each in other]
         assert [each["score"] for each in one] == pytest.approx([each["score"] for each in other], abs=1e-3)
-    assert rows(tmp_path / "new", "masks") == rows(archive / "again", "masks")
+    assert rows(tmp_path / "new", "masks") == rows(archive / "some", "masks")
     times = ["model_s", "tracker_s"]
-    assert rows(tmp_path / "new", "videos").drop_columns(times) == rows(archive / "again", "videos").drop_columns(times)
+    assert rows(tmp_path / "new", "videos").drop_columns(times) == rows(archive / "some", "videos").drop_columns(times)
     assert label_archive(archive, tmp_path / "new", "some.txt").skipped == 5  # so it can be gone on with
 
 
@@ -78,7 +61,7 @@ def test_run_again_it_does_the_rest(archive: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_part_does_not_stop_the_others(archive: Path, tmp_path: Path) -> None:
-    shutil.copytree(archive / "labels", tmp_path / "labels")
+    shutil.copytree(archive / "all", tmp_path / "labels")
     damaged = min((tmp_path / "labels/tracks").iterdir())
     damaged.write_bytes(damaged.read_bytes()[:-30])
     summary = run(archive, tmp_path / "new", labels=str(tmp_path / "labels"))
@@ -98,7 +81,7 @@ def put_video(results: Results, like: dict[str, Any], *, tracks: int = 0, **chan
 def test_what_was_labelled_anew_since_is_renamed_anew(archive: Path, tmp_path: Path) -> None:
     """Whatever parts were merged meanwhile, here or there."""
     labels, new = tmp_path / "labels", tmp_path / "new"
-    shutil.copytree(archive / "labels", labels)
+    shutil.copytree(archive / "all", labels)
     run(archive, new, labels=str(labels))
     compact(CompactConfig(output=str(new)))
     source, target = (Results(Storage(str(folder))) for folder in (labels, new))
@@ -115,7 +98,7 @@ def test_what_was_labelled_anew_since_is_renamed_anew(archive: Path, tmp_path: P
 
 def test_failed_videos_are_copied_but_never_over_labels(archive: Path, tmp_path: Path) -> None:
     labels, new = tmp_path / "labels", tmp_path / "new"
-    shutil.copytree(archive / "labels", labels)
+    shutil.copytree(archive / "all", labels)
     source, target = (Results(Storage(str(folder))) for folder in (labels, new))
     video = source.read("videos").to_pylist()[0]
     failed = video | {"video_id": "f", "status": "failed", "error": "empty file", "model_s": 0.0, "tracker_s": 0.0}
@@ -132,7 +115,7 @@ def test_failed_videos_are_copied_but_never_over_labels(archive: Path, tmp_path:
 
 def test_videos_of_another_model_are_left_out_and_told(archive: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels"
-    shutil.copytree(archive / "labels", labels)
+    shutil.copytree(archive / "all", labels)
     source = Results(Storage(str(labels)))
     video = source.read("videos").to_pylist()[0]
     put_video(source, video, tracks=1, model_fingerprint="of another")
@@ -168,7 +151,7 @@ def test_what_does_not_go_together_is_named_before_anything_is_written(archive: 
             run(archive, tmp_path / "new", **options)
     assert not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match="is the folder of the labels; choose another"):
-        run(archive, archive / "labels")
+        run(archive, archive / "all")
     run(archive, tmp_path / "new")
     with pytest.raises(ValueError, match="has videos labelled with another vocabulary or top; choose another"):
         run(archive, tmp_path / "new", top=3)

@@ -1,10 +1,9 @@
 import shutil
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from pipelines.archive.compaction import compact
 from pipelines.archive.config import CompactConfig, SearchConfig
@@ -14,26 +13,12 @@ from pipelines.archive.search import search
 from pipelines.archive.tables import Results
 from pipelines.overlays.pictures import pictures
 from pipelines.storage.files import Storage
-from tests.pipelines.archive.archives import label_archive, write_archive
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("archive")
-    write_archive(folder)
-    label_archive(folder, folder / "labels", "some.txt")  # the star is not among these names
-    return folder
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 def test_what_is_looked_for_is_found_first(archive: Path) -> None:
-    found = search(SearchConfig(labels=str(archive / "labels"), text="red striped star"))
+    found = search(SearchConfig(labels=str(archive / "some"), text="red striped star"))
     first = found.hits[0]
     assert Path(first.uri) == archive / "videos/star.mp4"
     assert first.similarity > 0.2 + max(hit.similarity for hit in found.hits if hit.uri != first.uri)
@@ -44,13 +29,12 @@ def test_what_is_looked_for_is_found_first(archive: Path) -> None:
 
     (tile,), failures = pictures([first])
     assert (tile.image.shape, tile.video, failures) == ((360, 480, 3), "star.mp4", {})
-    (archive / "videos/star.mp4").rename(archive / "moved.mp4")
-    assert pictures([first]) == ([], {first.uri: f"video: cannot read {first.uri} (file not found)"})
-    (archive / "moved.mp4").rename(archive / "videos/star.mp4")
+    moved = replace(first, uri=str(archive / "videos/moved.mp4"))
+    assert pictures([moved]) == ([], {moved.uri: f"video: cannot read {moved.uri} (file not found)"})
 
 
 def test_synonyms_are_averaged_and_nonsense_is_refused(archive: Path) -> None:
-    labels = str(archive / "labels")
+    labels = str(archive / "some")
     found = search(SearchConfig(labels=labels, text="red striped star, red star", top=1))
     assert Path(found.hits[0].uri).name == "star.mp4"
     for text, message in ((" , ", "^text: ' , ' has an empty word; give one"), ("giraffe", "giraffe")):
@@ -63,7 +47,7 @@ def test_synonyms_are_averaged_and_nonsense_is_refused(archive: Path) -> None:
 def test_masks_are_read_once_a_part_and_tracks_that_are_gone_are_told(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(archive / "labels", tmp_path / "labels")
+    shutil.copytree(archive / "some", tmp_path / "labels")
     compact(CompactConfig(output=str(tmp_path / "labels")))
     config = SearchConfig(labels=str(tmp_path / "labels"), text="red striped star", top=8)
     reads, row_groups = [], Results.row_groups
@@ -93,7 +77,7 @@ def test_masks_are_read_once_a_part_and_tracks_that_are_gone_are_told(
 
 
 def test_videos_of_another_model_are_left_out_and_told(archive: Path, tmp_path: Path) -> None:
-    shutil.copytree(archive / "labels", tmp_path / "labels")
+    shutil.copytree(archive / "some", tmp_path / "labels")
     results = Results(Storage(str(tmp_path / "labels")))
     video = next(row for row in results.read("videos").to_pylist() if row["uri"].endswith("star.mp4"))
     part = Rows()

@@ -13,7 +13,7 @@ from pipelines.archive.parts import Rows
 from pipelines.archive.tables import SCHEMAS, Results, open_labels, read_masks, read_tracks, read_videos
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.labels import part_name, put_part, row
-from tests.pipelines.conftest import Put
+from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import Proxy
 
 

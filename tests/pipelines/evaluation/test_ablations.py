@@ -1,10 +1,8 @@
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import torch
 
 from openvis_model.config import mini
@@ -19,14 +17,9 @@ from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 
+pytestmark = pytest.mark.usefixtures("cluster")
+
 HUNGARIAN = AssociationConfig(kind="hungarian", token="query")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def ablations(tmp_path: Path, **changes: Any) -> AblationsConfig:

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import av
 import pyarrow.parquet as pq
 import pytest
-import ray
 
 from openvis_model.options import AssociationConfig
 from pipelines.archive.tables import Results
@@ -26,15 +24,10 @@ from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
 
+pytestmark = pytest.mark.usefixtures("cluster")
+
 BUILT_IN = CheckpointConfig(name="built-in")
 ASSOCIATIONS = [AblationConfig(name=kind, association=AssociationConfig(kind=kind)) for kind in ("rollout", "iou")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +106,7 @@ def test_a_killed_sweep_keeps_its_finished_cells(truth: Path, tmp_path: Path) ->
     command = [sys.executable, "-m", "jobs.evaluate", "run", "--config", str(file)]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     first = output / "cells" / "built-in,shapes,rollout" / "result.json"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not first.exists():
         assert driver.poll() is None
         assert time.monotonic() < deadline

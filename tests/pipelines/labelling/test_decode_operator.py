@@ -8,7 +8,7 @@ from pipelines.labelling.rows import BatchRow, SegmentRow
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.isolation import Limits
 from pipelines.video.plan import Sampling
-from tests.pipelines.conftest import Put
+from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import Proxy
 from tests.pipelines.video.clips import H264, cut_off, number, write_clip
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 import openvis_model as openvis
 from pipelines.archive.tables import Results
@@ -31,21 +30,17 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def labels(videos: Path) -> Results:
+def labels(videos: Path, cluster: None) -> Results:
     (videos / "names.txt").write_text("\n".join(NAMES))
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
-    try:
-        label_videos(
-            LabelConfig(
-                input=str(videos / "*.mp4"),
-                output=str(videos / "labels"),
-                vocabulary=str(videos / "names.txt"),
-                stride=2,
-                tracker=SETTINGS,
-            )
+    label_videos(
+        LabelConfig(
+            input=str(videos / "*.mp4"),
+            output=str(videos / "labels"),
+            vocabulary=str(videos / "names.txt"),
+            stride=2,
+            tracker=SETTINGS,
         )
-    finally:
-        ray.shutdown()
+    )
     return Results(Storage(str(videos / "labels")))
 
 

@@ -1,10 +1,8 @@
 """A mixed archive in one run: every format is labelled completely, and a bad file harms no other."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
 from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from pipelines.archive.tables import read_masks, read_videos
@@ -13,17 +11,12 @@ from pipelines.labelling.run import label_videos
 from tests.pipelines.video.clips import CLIPS, H264, VFR, listed_clip, write_clip, write_images
 from tests.pipelines.video.hostile import HOSTILE, write_hostile
 
+pytestmark = pytest.mark.usefixtures("cluster")
+
 TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.0, max_gap=2)
 
 # Frames labelled, every fourth one.
 WHOLE = dict.fromkeys(CLIPS, 12) | {"one.mp4": 1, "images": 5, "good.mp4": 12}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def test_good_and_hostile_files_are_labelled_together(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-import ray
 
 from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from pipelines.archive.tables import Results
@@ -25,15 +24,10 @@ from pipelines.storage.files import Storage
 from pipelines.video.isolation import isolated
 from pipelines.video.plan import VideoError
 
+pytestmark = pytest.mark.usefixtures("cluster")
+
 TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.55, max_gap=2)
 TIMES = ("model_s", "tracker_s")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +125,6 @@ def test_a_decoder_that_hangs_fails_alone(archive: Path, tmp_path: Path, monkeyp
 
 
 def test_a_run_without_progress_ends(archive: Path, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"no progress for 0.2 s; the cluster has [\d.]+ of 4 CPUs free"):
+    with pytest.raises(RuntimeError, match=r"no progress for 0.2 s; the cluster has [\d.]+ of 5 CPUs free"):
         label(archive, tmp_path, stall_s=0.2)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("StreamingExecutor")]

@@ -1,6 +1,5 @@
 """The operators as Ray Data runs them; `test_passes.py` and `test_run.py` test what comes of it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,6 @@ from pipelines.labelling.pipeline import label
 from pipelines.labelling.rows import BatchRow, LabelledRow, SegmentRow
 from pipelines.video.sources import Video
 from tests.pipelines.video.clips import H264, write_clip
-
-
-@pytest.fixture
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def test_the_schema_of_every_operator_is_the_declared_one(

@@ -2,7 +2,6 @@ import json
 import re
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,8 @@ DASHBOARD = Path(__file__).parents[3] / "infra/monitoring/labelling.json"
 
 
 @pytest.fixture
-def cluster() -> Iterator[None]:
+def one_machine(no_cluster: None) -> None:
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def exported() -> dict[str, float]:
@@ -33,7 +30,7 @@ def exported() -> dict[str, float]:
     }
 
 
-def test_prometheus_sees_what_was_done(cluster: None) -> None:
+def test_prometheus_sees_what_was_done(one_machine: None) -> None:
     metrics = TrackerMetrics("actor")
     metrics.set_open(2)
     metrics.add(frames=8, tracks=0, model_s=0.5, tracker_s=0.25)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 from pycocotools import mask as coco
 
 from openvis_model.options import AssociationConfig, VideoTrackerConfig
@@ -33,15 +32,10 @@ from pipelines.video.isolation import Limits
 from pipelines.video.plan import Sampling
 from tests.pipelines.video.clips import H264, write_clip
 
+pytestmark = pytest.mark.usefixtures("cluster")
+
 # No match is refused, as in benchmark runs.
 TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.55, max_gap=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=5, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -263,13 +257,13 @@ def test_an_interrupted_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     environment = os.environ | {"TMPDIR": str(temporary)}
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
     results = Results(Storage(str(output)))
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(results.parts()) < 2:
         assert driver.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.05)
     driver.send_signal(signal.SIGTERM)
-    _, printed = driver.communicate(timeout=120)
+    _, printed = driver.communicate(timeout=300)
     assert driver.returncode == os.EX_TEMPFAIL
     assert printed.splitlines()[-1] == "label: interrupted; what is committed stays, run it again to go on"
     assert "Traceback" not in printed

@@ -23,9 +23,8 @@ from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.render import render
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage import s3
-from tests.conftest import SECRET
-from tests.pipelines.conftest import Put
-from tests.pipelines.storage.s3_server import Proxy
+from tests.pipelines.storage.put import Put
+from tests.pipelines.storage.s3_server import SECRET, Proxy
 from tests.pipelines.video.clips import H264, write_clip
 
 KEYS = ("a b/0%20+é.mp4", "a b/1.mp4", "2?#.mp4")
@@ -33,7 +32,7 @@ TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0),
 
 
 @pytest.fixture
-def cluster(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def cluster(proxy: Proxy, no_cluster: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Starts Ray, whose workers inherit the proxy's environment; returns their folder for temporary files."""
     folder = Path(tempfile.mkdtemp(prefix="ov-"))  # Ray's sockets need a short path
     monkeypatch.setenv("TMPDIR", str(folder))

@@ -10,9 +10,8 @@ import pytest
 from werkzeug.serving import make_ssl_devcert
 
 from pipelines.storage import s3
-from tests.conftest import SECRET
-from tests.pipelines.conftest import Put
-from tests.pipelines.storage.s3_server import FAULTS, Proxy, fill
+from tests.pipelines.storage.put import Put
+from tests.pipelines.storage.s3_server import FAULTS, SECRET, Proxy, fill
 
 CONTENT = np.random.default_rng(0).bytes(3 * 2**20 + 17)
 

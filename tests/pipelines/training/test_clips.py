@@ -1,13 +1,11 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 
 from openvis_model.training.training_clip import TrainingClip
 from pipelines.shapes.categories import BASE
@@ -242,13 +240,6 @@ def test_an_image_that_breaks_is_named(tmp_path: Path) -> None:
 
 
 # On Ray
-
-
-@pytest.fixture
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.mark.usefixtures("cluster")

@@ -15,6 +15,7 @@ from pipelines.training.sample_batches import Share, batches
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
+    ray.shutdown()  # the shared one: these tests count CPUs
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()

@@ -1,10 +1,8 @@
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from torch import nn
 
@@ -29,14 +27,9 @@ from pipelines.training.stage_config import (
 )
 from pipelines.training.stages import SHAPES_NAMES, InstanceStage, Pretraining, TrackingStage
 
+pytestmark = pytest.mark.usefixtures("cluster")
+
 SHARE = Share(first_step=0, last_step=2, batch_size=2, rank=0, world_size=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(num_cpus=5, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +170,10 @@ def pretraining() -> Pretraining:
     return Pretraining(PretrainingConfig(images=ShapesImagesConfig(objects=(1, 1))))
 
 
-def test_pretraining(pretraining: Pretraining, tmp_path: Path) -> None:
+def test_pretraining(pretraining: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With little fitting and few pictures to validate on; what fitting achieves is tested in test_contrastive.py."""
+    monkeypatch.setattr("openvis_model.training.contrastive.FITTING_STEPS", 2)
+    monkeypatch.setattr("pipelines.training.stages._VALIDATION_IMAGES", 40)
     assert isinstance(pretraining, Stage)
     objective = pretraining.build(None)
     assert isinstance(objective, Objective)

@@ -2,7 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 
 from openvis_model.inst_former import InstFormer
@@ -51,13 +50,10 @@ def predictions(split: Path, model: InstFormer, tmp_path: Path) -> list[Predicte
     return list(read_predictions(results, videos, category_ids(truth.categories), top_k=TOP_K))
 
 
+@pytest.mark.usefixtures("cluster")
 def test_validation_finds_what_labelling_finds(split: Path, tmp_path: Path) -> None:
     model = load_model(None)
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
-    try:
-        expected = predictions(split, model, tmp_path)
-    finally:
-        ray.shutdown()
+    expected = predictions(split, model, tmp_path)
     config = ValidationConfig(
         annotations=str(split / "instances.json"),
         association=AssociationConfig(kind="hungarian", min_similarity=-1.0),

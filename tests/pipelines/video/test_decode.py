@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from tests.pipelines.video.clips import (
     corner_is_red,
     cut_off,
     damage,
-    listed_clip,
     number,
     picture,
     write_clip,
@@ -31,11 +29,6 @@ from tests.pipelines.video.clips import (
 )
 
 ALL = Sampling()
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    return partial(listed_clip, tmp_path_factory.mktemp("clips"))
 
 
 def read(path: str, plan: VideoPlan, *, size: tuple[int, int] | None = None, batch_size: int = 16) -> FrameBatch:

@@ -1,5 +1,4 @@
 import itertools
-from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -8,14 +7,9 @@ import pytest
 
 from pipelines.video import decord_reader
 from pipelines.video.decord_reader import decord_agrees, decord_frames
-from tests.pipelines.video.clips import CLIPS, Clip, listed_clip, number, write_audio
+from tests.pipelines.video.clips import CLIPS, Clip, number, write_audio
 
 TIMES_S = np.arange(48) / 24
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    return partial(listed_clip, tmp_path_factory.mktemp("clips"))
 
 
 @pytest.mark.parametrize("name", ["b_frames.mp4", "b_frames.mkv", "vp9.webm", "variable.mp4"])

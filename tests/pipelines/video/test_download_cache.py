@@ -14,7 +14,7 @@ from pipelines.storage import s3
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.names import list_images
 from pipelines.video.plan import VideoError
-from tests.pipelines.conftest import Put
+from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import Proxy, wait_until
 
 KILOBYTE = 1000

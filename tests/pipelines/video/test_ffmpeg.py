@@ -1,5 +1,4 @@
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +6,7 @@ import pytest
 
 from pipelines.video.index import plan_video
 from pipelines.video.plan import Sampling, VideoError
-from tests.pipelines.video.clips import Clip, cut_off, listed_clip, write_audio
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    return partial(listed_clip, tmp_path_factory.mktemp("clips"))
+from tests.pipelines.video.clips import Clip, cut_off, write_audio
 
 
 def test_reasons(tmp_path: Path, clip: Clip) -> None:

@@ -1,20 +1,14 @@
 import pickle
 import re
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pipelines.video.index import plan_video
 from pipelines.video.plan import Sampling, VideoError
-from tests.pipelines.video.clips import CLIPS, Clip, listed_clip, write_images
+from tests.pipelines.video.clips import CLIPS, Clip, write_images
 
 ALL = Sampling()
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    return partial(listed_clip, tmp_path_factory.mktemp("clips"))
 
 
 @pytest.mark.parametrize("name", CLIPS)

@@ -1,7 +1,7 @@
 import pytest
 
 from pipelines.video.s3_sources import find_in_prefix, list_frames
-from tests.pipelines.conftest import Put
+from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import fill
 
 ARCHIVE = (

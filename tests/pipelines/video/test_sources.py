@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.video.names import list_images
 from pipelines.video.sources import Video, find_videos
-from tests.pipelines.conftest import Put
+from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import Proxy, fill
 
 
