@@ -20,14 +20,14 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from openvis_model.mask_proposal import SIZE_DIVISOR
-from pipelines.cluster import ELSEWHERE, calm_data, data_stopped, is_loss, reason
+from pipelines.cluster import calm_data, data_stopped, is_loss, reason
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_stage import Decode, Plan
 from pipelines.labelling.model_stage import Model
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.reconcile import PassBrokenError
 from pipelines.labelling.track_sink import TrackerActor, TrackSink, Writers
-from pipelines.storage.files import Storage
+from pipelines.storage.files import ELSEWHERE, Storage
 from pipelines.storage.lease import Lease
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.sources import Video
