@@ -141,7 +141,7 @@ class Storage:
     def size(self, path: str) -> int | None:
         """Returns the size of a file in bytes; None if it is absent."""
         entry = self._store.stat(_checked(path))
-        return entry and entry.size
+        return None if entry is None else entry.size
 
     def exists(self, path: str) -> bool:
         """Returns whether a file exists."""

@@ -212,6 +212,7 @@ def _receive(uri: str, file: BinaryIO | io.BytesIO, start: int, stop: int | None
             start = max(0, start + whole) if start < 0 else start
             done, stop = start, whole if stop is None else min(stop, whole)
         etag, size = answer["ETag"], whole
+        assert stop is not None, "of the first answer"
         file.seek(done - start)
         end, trouble = _copy(answer["Body"], file, skip=done - begin, length=stop - done)
         end = start if end is None else done + end
