@@ -29,9 +29,6 @@ _LOSS_IN_TEXT = re.compile(
     rf"ray\.exceptions\.({'|'.join(each.__name__ for loss in _LOSSES for each in (loss, *loss.__subclasses__()))})\b"
 )
 
-ELSEWHERE = "is another folder on some machine of the cluster; give one that all machines see, or s3://"
-"""What is wrong with a local folder that only the driver sees."""
-
 _PAUSE_S = 0.02  # of a batch's time, little; of what the loop would take in it, most
 
 _stop = threading.Event()

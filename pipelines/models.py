@@ -9,6 +9,7 @@ from openvis_model.inst_former import InstFormer
 from openvis_model.vocabulary import Vocabulary
 from openvis_model.weights.checkpoint import load
 from pipelines.storage import s3
+from pipelines.storage.files import Storage, bad_input
 
 _FILES = re.compile(r"(adapter/)?\w+\.(json|safetensors)")  # of a checkpoint; nothing else is downloaded
 
@@ -32,14 +33,11 @@ def load_vocabulary(path: str) -> Vocabulary:
     """
     if not s3.is_s3(path):
         return Vocabulary.read(path)
-    try:
-        with s3.local_copy(path) as copy:
-            try:
-                return Vocabulary.read(copy)
-            except ValueError as error:
-                raise ValueError(str(error).replace(str(copy), path)) from error
-    except OSError as error:
-        raise ValueError(f"vocabulary: {error.filename}: {error.strerror}") from error
+    with bad_input("vocabulary"), s3.local_copy(path) as copy:
+        try:
+            return Vocabulary.read(copy)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(copy), path)) from error
 
 
 def vocabulary_fingerprint(vocabulary: Vocabulary) -> str:
@@ -49,15 +47,9 @@ def vocabulary_fingerprint(vocabulary: Vocabulary) -> str:
 
 def _load_from_s3(checkpoint: str) -> InstFormer:
     with tempfile.TemporaryDirectory(prefix="openvis-checkpoint-") as folder:
+        with bad_input("checkpoint"):
+            Storage(checkpoint).download_folder(".", Path(folder), _FILES.fullmatch)
         try:
-            for found in s3.list_objects(f"{checkpoint.rstrip('/')}/"):
-                name = found.uri.removeprefix(f"{checkpoint.rstrip('/')}/")
-                if _FILES.fullmatch(name):
-                    Path(folder, name).parent.mkdir(exist_ok=True)
-                    with Path(folder, name).open("wb") as file:
-                        s3.download(found.uri, file, etag=found.etag)
             return load(folder)
-        except OSError as error:
-            raise ValueError(f"checkpoint: {error.filename}: {error.strerror}") from error
         except ValueError as error:
             raise ValueError(str(error).replace(folder, checkpoint)) from error

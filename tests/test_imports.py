@@ -80,8 +80,8 @@ assert "absent" in text.getvalue(), text.getvalue()
 @pytest.mark.parametrize(
     "module",
     [
-        "pipelines.labelling.batch",
-        "pipelines.labelling.decode_stage",
+        "pipelines.labelling.rows",
+        "pipelines.labelling.decode_operator",
         "pipelines.labelling.track_sink",
         "pipelines.training.progress",
     ],

@@ -1,7 +1,8 @@
-"""Rewriting the output: rows that do not count go, small parts become large ones.
+"""Compaction of an archive: rows that do not count are removed, and small parts merged.
 
-Parts never change: what is to stay of some is written as a new part, which comes last and so counts, and then they are
-removed. Interrupted anywhere, the tables read the same, and the next time does the rest. For whoever holds the lease.
+Parts never change. The rows to keep are written as a new part, which comes last and so counts; then the old parts are
+removed. After an interruption anywhere the tables read the same, and the next compaction does the rest. Whoever calls
+these functions holds the lease on the output.
 """
 
 import uuid
@@ -19,7 +20,7 @@ _REMOVERS = 16  # files at a time
 
 @dataclass(frozen=True, kw_only=True)
 class CompactSummary:
-    """What a compaction did: number of parts, and their size in bytes."""
+    """The result of a compaction: number of parts, and their size in bytes."""
 
     parts_before: int
     parts: int
@@ -27,30 +28,30 @@ class CompactSummary:
 
 
 def compact(config: CompactConfig) -> CompactSummary:
-    """Merges parts of less than half the size, one after the other, into parts of it.
+    """Merges neighbouring parts of less than half the target size into parts of the target size.
 
     Raises:
-        ValueError: the output is not there or has no labels, a file is damaged, or another run is writing to it.
+        ValueError: the output is missing or has no labels, a file is damaged, or another run is writing to it.
         RuntimeError: the lease on the output was lost.
     """
     results = open_labels(config.output, "output")
     before = results.parts()
     with hold_lease(results.storage) as lease:
         settle(results, lease)
-        parts, sizes, target = results.parts(), _sizes(results), config.part_mb * 1e6
+        parts, sizes, target = results.parts(), results.sizes(), config.part_mb * 1e6
         small = [part for part in parts if sizes[part] < target / 2]
         if groups := [group for group in _groups(small, sizes, target) if len(group) > 1]:
             _merge(groups, results, lease)
-        after, sizes = results.parts(), _sizes(results)
+        after, sizes = results.parts(), results.sizes()
     return CompactSummary(parts_before=len(before), parts=len(after), bytes=sum(sizes[part] for part in after))
 
 
 def settle(results: Results, lease: Lease) -> None:
-    """Removes what readers leave aside: files of parts that are not whole, and rows of videos that do not count.
+    """Removes what readers ignore: files of parts that are not whole, and rows that do not count.
 
     Args:
-        results: the output.
-        lease: on it.
+        results: the archive.
+        lease: the lease on its output.
 
     Raises:
         RuntimeError: the lease was lost.
@@ -66,12 +67,12 @@ def settle(results: Results, lease: Lease) -> None:
     _remove_parts([part for part in stale if not len(counting[part])], results, lease)
     kept = [part for part in stale if len(counting[part])]
     if kept:
-        _merge(_groups(kept, _sizes(results), PART_MB * 1e6), results, lease)
+        _merge(_groups(kept, results.sizes(), PART_MB * 1e6), results, lease)
 
 
 def _merge(groups: Iterable[Sequence[str]], results: Results, lease: Lease) -> None:
-    """Replaces each group of parts by one that has those of their rows that count."""
-    counting, run = results.counting(), results.next_run()  # what counts does not change by it
+    """Replaces each group of parts by one part with the rows that count."""
+    counting, run = results.counting(), results.next_run()  # merging does not change what counts
     for group in groups:
         merged = Rows()
         try:
@@ -87,7 +88,7 @@ def _merge(groups: Iterable[Sequence[str]], results: Results, lease: Lease) -> N
 
 
 def _remove_parts(parts: Sequence[str], results: Results, lease: Lease) -> None:
-    for table in SCHEMAS:  # videos first: from then on they do not count
+    for table in SCHEMAS:  # videos first: without them the parts do not count
         _remove([f"{table}/{part}.parquet" for part in parts], results, lease)
 
 
@@ -99,7 +100,7 @@ def _remove(paths: Sequence[str], results: Results, lease: Lease) -> None:
 
 
 def _groups(parts: Sequence[str], sizes: Mapping[str, int], target: float) -> Iterator[list[str]]:
-    """Cuts a list of parts where one more would be too much."""
+    """Yields lists of consecutive parts whose sizes add up to the target at most."""
     group: list[str] = []
     size = 0
     for part in parts:
@@ -110,13 +111,3 @@ def _groups(parts: Sequence[str], sizes: Mapping[str, int], target: float) -> It
         size += sizes[part]
     if group:
         yield group
-
-
-def _sizes(results: Results) -> dict[str, int]:
-    """Bytes of each part."""
-    sizes: dict[str, int] = {}
-    for table in SCHEMAS:
-        for path, size in results.storage.sizes(table):
-            name = path.removeprefix(f"{table}/").removesuffix(".parquet")
-            sizes[name] = sizes.get(name, 0) + size
-    return sizes

@@ -73,8 +73,8 @@ def export_annotations(
 def _remove_earlier(results: Results, output: Storage, written: Set[str]) -> None:
     """Removes what an earlier export has written of videos of which there is nothing now."""
     ours = {f"{video_id}.xml" for ids in results.counting().values() for video_id in ids.to_pylist()}
-    for path in list(output.list(".")):
-        if (name := path.removeprefix("./")) in ours and name not in written:
+    for name in list(output.list(".")):
+        if name in ours and name not in written:
             output.remove(name)
 
 

@@ -1,87 +1,112 @@
-"""Work on the videos of an output, part by part, spread over the cluster by Ray Data."""
+"""Work on the parts of an archive: in this process if the archive is small, else spread over the cluster."""
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import ray
-from ray.data import DataContext
-from ray.exceptions import RayError
 
 from pipelines.archive.tables import Results
-from pipelines.cluster import ELSEWHERE, calm_data, connect, reason
+from pipelines.storage.files import ELSEWHERE
 
-_MAX_BLOCKS = 1024  # of parts; each is an object of Ray
+SMALL_BYTES = 256e6
+"""Up to this size of the files to read, this process is done before a cluster has started."""
+
+_THREADS = 8  # parts at a time in this process
 
 Work = Callable[[str, pa.Array | None], Mapping[str, Any]]
-"""What to do with a part, of whose videos those with these ids are wanted; all of them, for None."""
-
-
-def map_parts(results: Results, work: Work, video_ids: pa.Array | None = None) -> Iterator[dict[str, Any]]:
-    """Does the work on every part, each in a task of its own; a part that fails does not stop the others.
-
-    Where parts are merged meanwhile, the work goes on with those that have their videos now: it is done once for
-    each video that counts.
-
-    Args:
-        results: the output that is read.
-        work: returns a row; sent to the tasks. May raise FileNotFoundError for a part that is gone.
-        video_ids: of the videos that are wanted; all that count if None.
-
-    Yields:
-        What the work returned as it gets done, with `part` and `error`: what it raised, a ValueError or OSError, or
-        null.
-
-    Raises:
-        RuntimeError: the work raised anything else, or Ray lost its processes again and again.
-    """
-    wanted = {part: ids for part, ids in results.counting(video_ids).items() if len(ids)}
-    while wanted:
-        gone = []
-        for row in _map(results, work, wanted):
-            if row.pop("gone"):
-                gone.append(row["part"])
-            else:
-                yield row
-        there = set(results.parts())
-        yield from (
-            {"part": part, "error": f"labels: {results.storage.root} {ELSEWHERE}"} for part in gone if part in there
-        )
-        lost = [wanted[part] for part in gone if part not in there]
-        wanted = dict(results.counting(pa.concat_arrays(lost))) if lost else {}
-
-
-def _map(results: Results, work: Work, wanted: Mapping[str, pa.Array]) -> Iterator[dict[str, Any]]:
-    connect(os.cpu_count() or 1)
-    calm_data(DataContext.get_current())
-    sizes = dict(zip(wanted, results.listed(list(wanted)), strict=True))
-    rows = [
-        {"part": part, "video_ids": None if len(ids) == sizes[part].num_rows else ids.to_pylist()}
-        for part, ids in wanted.items()
-    ]
-    dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
-    try:
-        yield from dataset.map(_Task(results, work), num_cpus=1).iter_rows()
-    except RayError as error:
-        raise RuntimeError(reason(error)) from error
+"""Called with the name of a part and the ids of its videos to work on; None for all of them."""
 
 
 @dataclass(frozen=True)
-class _Task:
+class PartTask:
+    """Does the work on one part and puts what went wrong into the row that it returns. Can be pickled.
+
+    Attributes:
+        results: the archive.
+        work: the work.
+    """
+
     results: Results
     work: Work
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Returns what the work returned, with `part`, `error`, and `gone` for a part that no longer exists."""
         part, ids = row["part"], row["video_ids"]
-        told: dict[str, Any] = {"part": part, "error": None, "gone": False}
+        outcome: dict[str, Any] = {"part": part, "error": None, "gone": False}
         try:
             try:
-                return {**told, **self.work(part, None if ids is None else pa.array(list(ids), pa.string()))}
+                return {**outcome, **self.work(part, None if ids is None else pa.array(list(ids), pa.string()))}
             except FileNotFoundError:
                 if part in self.results.parts():
                     raise
-                return told | {"gone": True}
+                return outcome | {"gone": True}
         except (OSError, ValueError) as error:
-            return told | {"error": str(error)}
+            return outcome | {"error": str(error)}
+
+
+def map_parts(
+    results: Results, work: Work, tables: Sequence[str], video_ids: pa.Array | None = None
+) -> Iterator[dict[str, Any]]:
+    """Does the work on every part; a part that fails does not stop the others.
+
+    If a compaction replaces parts meanwhile, the work continues with the parts that have their videos then: it is done
+    once for each video that counts.
+
+    Args:
+        results: the archive.
+        work: returns a row; sent to the tasks. May raise FileNotFoundError for a part that no longer exists.
+        tables: tables that the work reads.
+        video_ids: videos to work on; all that count if None.
+
+    Yields:
+        What the work returned, as it finishes, with `part` and `error`: the ValueError or OSError that it raised, or
+        None.
+
+    Raises:
+        RuntimeError: the work raised any other error, or Ray lost its processes again and again.
+    """
+    wanted = {part: ids for part, ids in results.counting(video_ids).items() if len(ids)}
+    while wanted:
+        gone = []
+        for row in _map(results, work, tables, wanted):
+            if row.pop("gone"):
+                gone.append(row["part"])
+            else:
+                yield row
+        current = set(results.parts())
+        yield from (
+            {"part": part, "error": f"labels: {results.storage.root} {ELSEWHERE}"} for part in gone if part in current
+        )
+        lost = [wanted[part] for part in gone if part not in current]
+        wanted = dict(results.counting(pa.concat_arrays(lost))) if lost else {}
+
+
+def _map(
+    results: Results, work: Work, tables: Sequence[str], wanted: Mapping[str, pa.Array]
+) -> Iterator[dict[str, Any]]:
+    listed = dict(zip(wanted, results.listed(list(wanted)), strict=True))
+    rows = [
+        {"part": part, "video_ids": None if len(ids) == listed[part].num_rows else ids.to_pylist()}
+        for part, ids in wanted.items()
+    ]
+    sizes = results.sizes(tables)
+    task = PartTask(results, work)
+    if sum(sizes.get(part, 0) for part in wanted) <= SMALL_BYTES:
+        return _map_here(task, rows)
+    from pipelines.archive.cluster_map import map_on_cluster
+
+    return map_on_cluster(task, rows)
+
+
+def _map_here(task: PartTask, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        for future in as_completed([pool.submit(task, row) for row in rows]):
+            try:
+                yield future.result()
+            except Exception as error:
+                raise RuntimeError(f"{type(error).__name__}: {error}") from error
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -14,7 +14,7 @@ from pipelines.archive.config import RelabelConfig
 from pipelines.archive.part_map import map_parts
 from pipelines.archive.relabel_part import RENEWED, Relabel
 from pipelines.archive.run_report import run_report
-from pipelines.archive.tables import SCHEMAS, Results, of_other_models, open_labels
+from pipelines.archive.tables import SCHEMAS, Results, open_labels
 from pipelines.models import load_model, load_vocabulary, vocabulary_fingerprint
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
@@ -64,7 +64,7 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
     if source.storage.root.rstrip("/") == target.storage.root.rstrip("/"):
         raise ValueError(f"output: {config.output} is the folder of the labels; choose another")
     model = load_model(config.checkpoint)
-    left_out = of_other_models(source, fingerprint(model))
+    left_out = source.of_other_models(fingerprint(model))
     target.check_writable()
     embedding = embed_vocabulary(vocabulary, model.text_encoder)
     with hold_lease(target.storage) as lease:
@@ -83,7 +83,7 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
         if todo:
             about = {"config": asdict(config), "vocabulary_fingerprint": work.fingerprint, "wanted": len(todo)}
             with run_report(target.storage, work.run, about) as told:
-                for row in map_parts(source, work, todo):
+                for row in map_parts(source, work, tuple(SCHEMAS), todo):
                     lease.check()
                     if row["error"]:
                         failures[row["part"]] = row["error"]

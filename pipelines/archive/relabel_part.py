@@ -10,7 +10,7 @@ import torch
 from openvis_model.vocabulary import VocabularyEmbedding
 from pipelines.archive.parts import Rows
 from pipelines.archive.tables import SCHEMAS, Results, track_embeddings
-from pipelines.cluster import ELSEWHERE
+from pipelines.storage.files import ELSEWHERE
 from pipelines.storage.lease import LEASE
 
 RENEWED = ("vocabulary_fingerprint", "top")

@@ -15,7 +15,7 @@ from openvis_model.weights.checkpoint import fingerprint
 from pipelines.archive.config import SearchConfig
 from pipelines.archive.part_map import map_parts
 from pipelines.archive.search_part import Best
-from pipelines.archive.tables import Results, of_other_models, open_labels
+from pipelines.archive.tables import Results, open_labels
 from pipelines.models import load_model
 
 _SEEN = ("video_id", "track_id", "frame", "time_s", "area", "score", "rle")
@@ -85,13 +85,13 @@ def search(config: SearchConfig) -> Found:
         raise ValueError(f"text: {config.text!r} has an empty word; give one, or several separated by commas") from None
     results = open_labels(config.labels)
     model = load_model(config.checkpoint)
-    left_out = of_other_models(results, fingerprint(model))
+    left_out = results.of_other_models(fingerprint(model))
     text = embed_vocabulary(vocabulary, model.text_encoder).embeddings[0].numpy()
     wanted = None
     if len(left_out):
         ids = pa.concat_arrays(list(results.counting().values()))
         wanted = ids.filter(pc.invert(pc.is_in(ids, left_out)))
-    rows = list(map_parts(results, Best(results=results, text=text, top=config.top), wanted))
+    rows = list(map_parts(results, Best(results=results, text=text, top=config.top), ("tracks",), wanted))
     best = heapq.nlargest(
         config.top, (hit for row in rows if not row["error"] for hit in row["hits"]), key=lambda hit: hit["similarity"]
     )

@@ -1,13 +1,12 @@
-"""The output: three Parquet tables, written so that a video is there as a whole or not at all.
+"""An archive: three Parquet tables that show each video whole or not at all.
 
 OUTPUT/videos/PART.parquet    one row per video
 OUTPUT/tracks/PART.parquet    one row per track
 OUTPUT/masks/PART.parquet     one row per track and frame
 
 OUTPUT is a local folder or a prefix on S3. A part is three files of one name with all rows of some videos. It counts
-when all three are there, and never changes; its name begins with the number of the run. Of a video that is in several
-parts, the last part that has it labelled counts, or the last one that says that it failed. `compaction.settle` removes
-the rest.
+when all three exist, and never changes; its name begins with the number of the run. If several parts have a video, the
+last one that labelled it counts, or else the last one that failed. `compaction.settle` removes the rest.
 """
 
 import re
@@ -24,7 +23,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float32
 
-from pipelines.storage.files import Storage
+from pipelines.storage.files import Storage, bad_input, plan_reads
+from pipelines.storage.ranged_file import Range
 
 SCHEMAS: Mapping[str, pa.Schema] = {
     "videos": pa.schema(
@@ -32,9 +32,9 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("video_id", pa.string()),
             ("uri", pa.string()),
             ("status", pa.string()),  # ok, failed
-            ("error", pa.string()),  # why it failed, or what is doubtful about it; null if nothing is
+            ("error", pa.string()),  # why it failed, or a warning; null otherwise
             ("frames", pa.int32()),  # sampled and decoded
-            ("expected_frames", pa.int32()),  # sampled, of those in the file
+            ("expected_frames", pa.int32()),  # to be sampled, by the index of the file
             ("fps", pa.float64()),  # of the file
             ("width", pa.int32()),
             ("height", pa.int32()),
@@ -43,9 +43,9 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("model_fingerprint", pa.string()),
             ("vocabulary_fingerprint", pa.string()),
             ("config_fingerprint", pa.string()),
-            ("top", pa.int32()),  # categories listed for a track at most
-            ("model_s", pa.float64()),  # in the model
-            ("tracker_s", pa.float64()),  # in the tracker and in writing
+            ("top", pa.int32()),  # largest number of categories per track
+            ("model_s", pa.float64()),  # seconds in the model
+            ("tracker_s", pa.float64()),  # seconds in the tracker and in writing
         ]
     ),
     "tracks": pa.schema(
@@ -57,7 +57,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("top", pa.list_(pa.struct([("category", pa.string()), ("score", pa.float32())]))),
             ("first_frame", pa.int32()),
             ("last_frame", pa.int32()),
-            ("frames", pa.int32()),  # in which it was seen
+            ("frames", pa.int32()),  # frames that show it
             ("objectness", pa.float32()),
             ("embedding", pa.list_(pa.float32())),
         ]
@@ -74,13 +74,17 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("height", pa.int32()),
             ("area", pa.int32()),
             ("score", pa.float32()),  # objectness
-            ("rle", pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])),  # as pycocotools takes it
+            (
+                "rle",
+                pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())]),
+            ),  # COCO run lengths, as in pycocotools
         ]
     ),
 }
 
 
-_READERS = 16  # files at a time
+READERS = 16
+"""Files that are read at a time: on S3 each one costs time before its first byte."""
 
 _NAME = re.compile(r"(\d{6,})-[0-9a-f]{8}-[0-9a-f]{12}")  # number and id of the run, id of the part
 
@@ -89,9 +93,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprints:
-    """Under which model, vocabulary and settings a video was labelled; columns of the `videos` table.
+    """The model, vocabulary and settings that a video was labelled with; columns of the `videos` table.
 
-    `top`, the number of categories listed for a track, stands by itself: it can be changed without the video.
+    `top`, the number of categories listed for a track, is separate: it can be changed without the video.
     """
 
     model_fingerprint: str
@@ -101,26 +105,26 @@ class Fingerprints:
 
 
 class Results:
-    """The tables below one output folder, as they are at each call.
+    """The tables of one archive, as they are at each call.
 
     Args:
-        storage: where the folder is.
+        storage: the output folder.
     """
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self._listed: dict[str, pa.Table] = {}  # id and status of the videos of each part: they never change
+        self._listed: dict[str, pa.Table] = {}  # id and status of each part's videos, which never change
         self._counting: tuple[list[str], dict[str, pa.Array]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is known of the parts: every task gets one."""
+        """Leaves out the listings of parts: every task gets a copy."""
         return {"storage": self.storage}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
     def read(self, table: str, *, video_id: str | None = None) -> pa.Table:
-        """All rows of a table that count, or those of one video.
+        """Reads all rows of a table that count, or those of one video.
 
         Raises:
             ValueError: for a table that does not exist, or a file that is damaged.
@@ -138,42 +142,53 @@ class Results:
         video_ids: Sequence[str] | None = None,
         each: Callable[[pa.Table], Any] = lambda rows: rows,
     ) -> list[Any]:
-        """As `read`, but some columns only, of all videos or some, and what `each` makes of the rows of each part."""
+        """Reads some columns of some videos; returns the result of `each` for the rows of every part that has any."""
         read = partial(self._rows, table, columns)
         only = None if video_ids is None else pa.array(video_ids, pa.string())
 
         def scan(parts: list[str]) -> list[Any]:
             wanted = self._counting_of(parts, only)
-            with ThreadPoolExecutor(_READERS) as pool:  # S3 takes its time for each
+            with ThreadPoolExecutor(READERS) as pool:
                 return list(pool.map(lambda part, ids: each(read(part, ids)), wanted, wanted.values()))
 
         return self._of_parts(scan)
 
     def parts(self) -> list[str]:
-        """Names of the parts that are whole, in the order in which the runs that wrote them began."""
+        """Returns the names of the whole parts, in the order in which the runs that wrote them began."""
         while True:
             before = set(self.names("videos"))
             whole = before.intersection(self.names("tracks"), self.names("masks"))
-            if set(self.names("videos")) == before:  # nothing was merged meanwhile, which writes and removes
+            if set(self.names("videos")) == before:  # no compaction wrote and removed parts meanwhile
                 return sorted(whole, key=_order)
 
     def names(self, table: str) -> Iterator[str]:
-        """Names of a table's files that are ours, those of parts that are not whole among them."""
-        for path in self.storage.list(table):
+        """Yields the part names of a table's files, also of parts that are not whole; skips files of others."""
+        return (name for name, _ in self._files(table))
+
+    def sizes(self, tables: Sequence[str] = tuple(SCHEMAS)) -> dict[str, int]:
+        """Returns the bytes of each part in some tables, also of parts that are not whole."""
+        sizes: dict[str, int] = {}
+        for table in tables:
+            for name, size in self._files(table):
+                sizes[name] = sizes.get(name, 0) + size
+        return sizes
+
+    def _files(self, table: str) -> Iterator[tuple[str, int]]:
+        for path, size in self.storage.sizes(table):
             name = path.removeprefix(f"{table}/").removesuffix(".parquet")
             if path.endswith(".parquet") and _NAME.fullmatch(name):
-                yield name
+                yield name, size
 
     def next_run(self) -> str:
-        """What the names of a run's parts begin with, so that they come after those of all runs before."""
+        """Returns a prefix for the names of a new run's parts that puts them after those of all earlier runs."""
         numbers = [_order(name)[0] for table in SCHEMAS for name in self.names(table)]
         return f"{max(numbers, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
 
     def counting(self, video_ids: pa.Array | None = None) -> Mapping[str, pa.Array]:
-        """Ids of the videos whose rows in a part count: of each video the last that is labelled, or else the last.
+        """Returns the ids of the videos that count in each part: in the last part that labelled them, or else the last.
 
         Args:
-            video_ids: only these, and parts that have any.
+            video_ids: only these, and only parts that have any of them.
         """
         return self._of_parts(partial(self._counting_of, video_ids=video_ids))
 
@@ -187,47 +202,53 @@ class Results:
         return {part: ids for part, ids in some.items() if len(ids)}
 
     def listed(self, parts: Sequence[str]) -> list[pa.Table]:
-        """`video_id` and `status` of the videos of some parts, whether they count or not; kept in memory."""
+        """Returns `video_id` and `status` of all videos in some parts, also of those that do not count; cached."""
         new = [part for part in parts if part not in self._listed]
-        with ThreadPoolExecutor(_READERS) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             self._listed |= zip(new, pool.map(partial(self._rows, "videos", ("video_id", "status")), new), strict=True)
         return [self._listed[part] for part in parts]
 
     def of_run(self, run: str) -> list[str]:
-        """Names of the parts that a run has put in place so far."""
+        """Returns the names of the parts that a run has put in place so far."""
         return [part for part in self.parts() if part.startswith(f"{run}-")]
 
     def row_groups(
         self, table: str, part: str, video_ids: pa.Array | None = None, columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
-        """Yields a table's rows in one part, or those of some videos, a row group at a time.
+        """Yields a table's rows in one part, or those of some videos, a row group at a time; reads no other bytes.
 
         Raises:
-            FileNotFoundError: it is not there.
-            ValueError: it is damaged.
+            FileNotFoundError: the part is absent, or is removed while it is read.
+            ValueError: the part is damaged.
         """
         if video_ids is not None and not len(video_ids):
             return
         schema, path = _schema(table, columns), f"{self.storage.root}/{table}/{part}.parquet"
         with self.storage.read(f"{table}/{part}.parquet") as file:
             try:
-                found = pq.ParquetFile(file)
-                if missing := set(schema.names).difference(found.schema_arrow.names):
-                    raise ValueError(f"{path}: has no column {missing.pop()}, written by another version; label anew")
-                for group in range(found.num_row_groups):
-                    if video_ids is None or _may_have(found.metadata.row_group(group), video_ids):
-                        # Threads of pyarrow's scanner can abort the process at its end where torch is loaded too.
-                        rows = found.read_row_group(group, columns and ["video_id", *columns], use_threads=False)
-                        if video_ids is not None:
-                            rows = rows.filter(pc.is_in(rows["video_id"], video_ids))
-                        yield rows.select(schema.names).cast(schema)
+                source = pq.ParquetFile(file)
+                if missing := set(schema.names).difference(source.schema_arrow.names):
+                    raise ValueError(f"{path}: has no column {missing.pop()}, written by another version; label again")
+                wanted = columns and ["video_id", *columns]
+                groups = [
+                    group
+                    for group in range(source.num_row_groups)
+                    if video_ids is None or _may_have(source.metadata.row_group(group), video_ids)
+                ]
+                plan_reads(file, _byte_ranges(source.metadata, groups, wanted))
+                for group in groups:
+                    # Threads of pyarrow's scanner can abort the process at its end where torch is loaded too.
+                    rows = source.read_row_group(group, wanted, use_threads=False)
+                    if video_ids is not None:
+                        rows = rows.filter(pc.is_in(rows["video_id"], video_ids))
+                    yield rows.select(schema.names).cast(schema)
             except (pa.ArrowException, OSError) as error:
                 if isinstance(error, OSError) and error.filename:  # of the storage
                     raise
                 raise ValueError(f"{path}: damaged ({error}); remove it") from error
 
     def _of_parts(self, read: Callable[[list[str]], T]) -> T:
-        """What is read of the parts that there are; if some are merged meanwhile, of those that there are then."""
+        """Reads the current parts; reads again if a compaction replaced some."""
         while True:
             parts = self.parts()
             try:
@@ -237,13 +258,35 @@ class Results:
                     raise
 
     def check_writable(self) -> None:
-        """Writes and removes a small file beside each table's.
+        """Writes and removes a small file in each table's folder.
 
         Raises:
-            ValueError: names the folder and what the system says.
+            ValueError: names the folder and the system's reason.
         """
         for table in SCHEMAS:
             self.storage.check_writable(table)
+
+    def of_other_models(self, fingerprint: str) -> pa.Array:
+        """Returns the ids of labelled videos whose embeddings are in another model's space.
+
+        Args:
+            fingerprint: fingerprint of the model that is used now.
+
+        Raises:
+            ValueError: all labelled videos are of other models.
+        """
+        labelled, others = 0, list[pa.Array]()
+        for videos in self.scan("videos", ("video_id", "status", "model_fingerprint")):
+            ok = videos.filter(pc.equal(videos["status"], "ok"))
+            labelled += ok.num_rows
+            others += ok.filter(pc.not_equal(ok["model_fingerprint"], fingerprint))["video_id"].chunks
+        video_ids = pa.chunked_array(others, pa.string()).combine_chunks()
+        if labelled and len(video_ids) == labelled:
+            raise ValueError(
+                f"checkpoint: all {labelled} videos in {self.storage.root} were labelled with another model; "
+                "give the checkpoint that they were labelled with"
+            )
+        return video_ids
 
     def _rows(self, table: str, columns: Sequence[str] | None, part: str, ids: pa.Array | None = None) -> pa.Table:
         return pa.concat_tables([_schema(table, columns).empty_table(), *self.row_groups(table, part, ids, columns)])
@@ -266,16 +309,16 @@ def _counting(listed: dict[str, pa.Table]) -> dict[str, pa.Array]:
     best = pa.table({"video_id": videos["video_id"], "rank": rank}).group_by("video_id", use_threads=False)
     places = np.sort(best.aggregate([("rank", "max")])["rank_max"].to_numpy() % max(videos.num_rows, 1))
     ends = np.cumsum([table.num_rows for table in listed.values()])
-    found = {}
+    counting = {}
     for part, end in zip(listed, ends.tolist(), strict=True):
         start = end - listed[part].num_rows
-        here = places[np.searchsorted(places, start) : np.searchsorted(places, end)] - start
-        found[part] = listed[part]["video_id"].take(pa.array(here)).combine_chunks()
-    return found
+        rows = places[np.searchsorted(places, start) : np.searchsorted(places, end)] - start
+        counting[part] = listed[part]["video_id"].take(pa.array(rows)).combine_chunks()
+    return counting
 
 
 def _may_have(group: pq.RowGroupMetaData, video_ids: pa.Array) -> bool:
-    """Whether a row group can have rows of some videos, by what its statistics say."""
+    """Returns whether a row group's statistics allow for rows of some videos."""
     statistics = group.column(0).statistics  # video_id is the first column of every table
     if statistics is None or not statistics.has_min_max:
         return True
@@ -283,72 +326,60 @@ def _may_have(group: pq.RowGroupMetaData, video_ids: pa.Array) -> bool:
     return bool(pc.any(within).as_py())
 
 
+def _byte_ranges(metadata: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str] | None) -> Iterator[Range]:
+    """Yields where the columns of some row groups are in a file."""
+    for group in groups:
+        chunks = (metadata.row_group(group).column(index) for index in range(metadata.num_columns))
+        for chunk in chunks:
+            if columns is None or chunk.path_in_schema.partition(".")[0] in columns:
+                start = chunk.dictionary_page_offset or chunk.data_page_offset
+                yield start, start + chunk.total_compressed_size
+
+
 def open_labels(labels: str, option: str = "labels") -> Results:
-    """The output of a labelling run that has put something in place.
+    """Opens an archive that has at least one part.
 
     Args:
-        labels: where, local or s3://.
-        option: that it was given as, for errors.
+        labels: output of a labelling run, local or s3://.
+        option: option that it was given as, for errors.
 
     Raises:
-        ValueError: it is not there, has no parts, or cannot be asked for.
+        ValueError: the archive has no parts, or cannot be listed.
     """
     results = Results(Storage(labels))
-    try:
+    with bad_input(option):
         if not results.parts():
             raise ValueError(f"{option}: {labels} has no labels; give the output of a labelling run")
-    except OSError as error:
-        raise ValueError(f"{option}: {error.filename}: {error.strerror}") from error
     return results
 
 
 def read_videos(output: str) -> pa.Table:
-    """The `videos` table of an output folder.
+    """Reads the `videos` table of an archive.
 
     Raises:
-        ValueError: the folder is not there, or a file of it is damaged.
+        ValueError: the folder is missing, or one of its files is damaged.
     """
     return _read(output, "videos")
 
 
 def read_tracks(output: str) -> pa.Table:
-    """The `tracks` table of an output folder; raises as `read_videos`."""
+    """Reads the `tracks` table of an archive; raises as `read_videos`."""
     return _read(output, "tracks")
 
 
 def read_masks(output: str) -> pa.Table:
-    """The `masks` table of an output folder, large for an archive; raises as `read_videos`."""
+    """Reads the `masks` table of an archive, which may be large; raises as `read_videos`."""
     return _read(output, "masks")
 
 
 def track_embeddings(tracks: pa.Table) -> Float32[np.ndarray, "n D"]:
-    """The embeddings of some tracks, as one array."""
+    """Returns the embeddings of some tracks as one array."""
     flat = tracks["embedding"].combine_chunks().flatten().to_numpy()
     return np.array(flat, np.float32).reshape(tracks.num_rows, -1)
 
 
 def _read(output: str, table: str) -> pa.Table:
     results = Results(Storage(output))
-    if not results.storage.is_there():
-        raise ValueError(f"output: {output} is not there; give the output of a labelling run")
+    if not results.storage.root_exists():
+        raise ValueError(f"output: {output} does not exist; give the output of a labelling run")
     return results.read(table)
-
-
-def of_other_models(results: Results, model_fingerprint: str) -> pa.Array:
-    """Ids of videos that another model labelled: their embeddings are not in this one's space.
-
-    Raises:
-        ValueError: that is all of them.
-    """
-    ok, others = 0, []
-    for videos in results.scan("videos", ("video_id", "status", "model_fingerprint")):
-        labelled = videos.filter(pc.equal(videos["status"], "ok"))
-        ok += labelled.num_rows
-        others += labelled.filter(pc.not_equal(labelled["model_fingerprint"], model_fingerprint))["video_id"].chunks
-    found = pa.chunked_array(others, pa.string()).combine_chunks()
-    if ok and len(found) == ok:
-        raise ValueError(
-            f"checkpoint: all {ok} videos in {results.storage.root} were labelled with another model; "
-            "give the checkpoint that they were labelled with"
-        )
-    return found

@@ -9,12 +9,13 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from pipelines.cluster import ELSEWHERE, data_stopped, is_loss, reason
+from pipelines.cluster import data_stopped, is_loss, reason
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.pipeline import label, start_trackers, write
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.reconcile import PassBrokenError
 from pipelines.labelling.track_sink import Writers
+from pipelines.storage.files import ELSEWHERE
 from pipelines.storage.lease import Lease
 from pipelines.video.sources import Video
 

@@ -1,53 +1,59 @@
-"""Files below a root, a local folder or a prefix on S3: the one place that knows where they are.
+"""Files below a root, a local folder or a prefix on S3: the only place that knows which of the two it is."""
 
-Whatever is written appears whole under its name or not at all.
-"""
-
-import fcntl
-import hashlib
 import os
-import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from pipelines.storage import s3
+from pipelines.storage.local import LocalStore
+from pipelines.storage.ranged_file import Range, RangedFile
+from pipelines.storage.s3_store import S3Store
+from pipelines.storage.store import Store
 
-_PARTIAL = ".partial"  # ends the hidden name that a file has while it is written
+ELSEWHERE = "is another folder on some machine of the cluster; give one that all machines see, or s3://"
+"""What is wrong with a local folder that only the driver sees."""
 
 
 class Storage:
-    """Files below a root; paths are relative to it, with forward slashes. Can be pickled.
+    """Files below a root. Paths are relative to it, with forward slashes. Can be pickled.
+
+    A file appears under its name whole or not at all. A failure is an `OSError` with the file and a one-line reason.
 
     Args:
-        root: a local folder or s3://bucket/prefix; it need not exist yet.
+        root: a local folder or s3://bucket/prefix; it need not exist.
 
     Raises:
-        ValueError: for a root with a scheme that is not supported. All methods: for a path that leads out of the root.
+        ValueError: for a root with another scheme. All methods: for a path that leads out of the root.
     """
 
     def __init__(self, root: str) -> None:
         if "://" in root and not root.startswith(("file://", "s3://")):
             raise ValueError(f"{root}: only local folders and s3:// are supported; mount or copy it")
-        self._place: _Place = _Prefix(root) if s3.is_s3(root) else _Folder(root.removeprefix("file://"))
+        self._store: Store = S3Store(root) if s3.is_s3(root) else LocalStore(root.removeprefix("file://"))
 
     @property
     def root(self) -> str:
-        """The whole path or URI of the root."""
-        return self._place.root
+        """The full path or URI of the root."""
+        return self._store.root
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a folder on this machine."""
+        return isinstance(self._store, LocalStore)
 
     def check_writable(self, folder: str = "", option: str = "output") -> None:
         """Writes, lists, reads and removes a small file in a folder.
 
         Args:
-            folder: in the root.
-            option: that the root was given as, for errors.
+            folder: relative to the root.
+            option: option that the root was given as, for errors.
 
         Raises:
-            ValueError: names the root and what the system says.
+            ValueError: names the root and the system's reason.
         """
         name = f".writable-{uuid.uuid4().hex}"
         probe = f"{folder}/{name}".removeprefix("/")
@@ -66,66 +72,126 @@ class Storage:
     @contextmanager
     def write(self, path: str) -> Iterator[BinaryIO]:
         """Opens a file for writing; it gets its name when the block ends without an error, after it is stored."""
-        with self._place.write(_checked(path)) as file:
+        with self._store.write(_checked(path)) as file:
             yield file
 
     def put(self, source: Path, path: str) -> None:
         """Copies a local file."""
-        self._place.put(source, _checked(path))
+        self._store.put(source, _checked(path))
+
+    def put_folder(self, source: Path, path: str) -> None:
+        """Replaces a folder by a copy of a local one. A local folder appears whole; on S3 its files do, one by one."""
+        self._store.put_folder(source, _checked(path))
 
     @contextmanager
     def read(self, path: str) -> Iterator[BinaryIO]:
-        """Opens a file for reading; raises FileNotFoundError if it is not there."""
-        with self._place.read(_checked(path)) as file:
+        """Opens a file for reading and seeking; on S3 only the bytes that are read are fetched.
+
+        Raises:
+            FileNotFoundError: the file is absent; on S3 also while reading, if it is removed.
+        """
+        with self._store.open(_checked(path)) as file:
             yield file
 
+    def read_bytes(self, path: str) -> bytes | None:
+        """Returns the content of a small file; None if it is absent."""
+        tagged = self.read_tagged(path)
+        return tagged and tagged[0]
+
     def read_tagged(self, path: str) -> tuple[bytes, str] | None:
-        """What a small file holds, and a tag that stands for it; None if it is not there."""
-        return self._place.read_tagged(_checked(path))
+        """Returns the content of a small file and its tag, which changes with the content; None if it is absent."""
+        return self._store.read_tagged(_checked(path))
 
     def replace_tagged(self, path: str, data: bytes, tag: str | None) -> str | None:
-        """Writes a small file if it still has a tag, or, for None, if it is not there; no other writer comes between.
+        """Writes a small file if its tag is still `tag`, or, for None, if it is absent; no other writer comes between.
 
         Returns:
-            Its new tag; None if it was not written.
+            The new tag; None if another writer was first.
         """
-        return self._place.replace_tagged(_checked(path), data, tag)
+        return self._store.replace_tagged(_checked(path), data, tag)
+
+    def download_folder(self, path: str, folder: Path, wanted: Callable[[str], object] = lambda name: True) -> None:
+        """Copies a folder's files to a local folder.
+
+        Args:
+            path: the folder, "." for the root.
+            folder: the local folder; it is created.
+            wanted: called with each path relative to the folder; false leaves the file out.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        prefix = "" if path == "." else f"{path}/"
+        entries = [(entry, entry.path.removeprefix(prefix)) for entry in self._store.list(_checked(path), deep=True)]
+        self._store.download([(entry, folder / name) for entry, name in entries if wanted(name)])
 
     def list(self, folder: str) -> Iterator[str]:
-        """Paths of the files in a folder, in no order; hidden ones, which are being written, are left out."""
+        """Yields the paths of a folder's files, in no order, without hidden ones."""
         return (path for path, _ in self.sizes(folder))
 
-    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
-        """As `list`, with their sizes in bytes."""
-        for name, size in self._place.entries(_checked(folder)):
-            if not name.startswith("."):
-                yield f"{folder}/{name}", size
+    def sizes(self, folder: str, *, deep: bool = False) -> Iterator[tuple[str, int]]:
+        """Yields paths and sizes, in bytes, of a folder's files, in no order, without hidden ones.
+
+        Args:
+            folder: "." is the root.
+            deep: also files in folders below it.
+        """
+        for entry in self._store.list(_checked(folder), deep=deep):
+            if "/." not in f"/{entry.path.removeprefix(f'{folder}/')}":
+                yield entry.path, entry.size
+
+    def size(self, path: str) -> int | None:
+        """Returns the size of a file in bytes; None if it is absent."""
+        entry = self._store.stat(_checked(path))
+        return None if entry is None else entry.size
 
     def exists(self, path: str) -> bool:
-        """Whether a file is there."""
-        return self._place.exists(_checked(path))
+        """Returns whether a file exists."""
+        return self.size(path) is not None
 
-    def is_there(self) -> bool:
-        """Whether there is a folder at the root, or on S3 anything below it."""
-        return self._place.is_there()
+    def root_exists(self) -> bool:
+        """Returns whether the root is a folder, or on S3 whether anything is below it."""
+        return self._store.root_exists()
 
     def remove(self, path: str) -> None:
-        """Removes a file if it is there."""
-        self._place.remove(_checked(path))
+        """Removes a file if it exists."""
+        self._store.remove(_checked(path))
+
+    def remove_folder(self, path: str) -> None:
+        """Removes a folder and everything in it if it exists."""
+        self._store.remove_folder(_checked(path))
 
     def remove_partial(self, path: str) -> None:
-        """Removes what writers that died have left of a file, with * in its name of several; nobody else may write."""
-        self._place.remove_partial(_checked(path))
+        """Removes what dead writers left of a file, or of several for a * in its name; nobody else may be writing."""
+        self._store.remove_partial(_checked(path))
+
+
+def plan_reads(file: BinaryIO, ranges: Iterable[Range]) -> None:
+    """Announces what will be read from a file of `Storage.read`, so that a remote one is fetched in large requests.
+
+    Args:
+        file: the file.
+        ranges: start and stop in bytes, in rising order.
+    """
+    if isinstance(file, RangedFile):
+        file.plan(ranges)
+
+
+@contextmanager
+def bad_input(option: str) -> Iterator[None]:
+    """Turns an error of a storage into a ValueError that names the option, the file and the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{option}: {error.filename}: {error.strerror}") from error
 
 
 def folder_of(file: str) -> tuple[Storage, str]:
-    """The storage of the folder that a file is in, and its name there.
+    """Returns the storage of a file's folder, and the file's name in it.
 
     Args:
         file: local or s3://.
 
     Raises:
-        ValueError: it names no file, or has a scheme that is not supported.
+        ValueError: the path names no file, or has a scheme that is not supported.
     """
     folder, _, name = file.rpartition("/")
     if s3.is_s3(file) and not s3.split(file)[1]:
@@ -133,156 +199,8 @@ def folder_of(file: str) -> tuple[Storage, str]:
     return Storage(folder or ("/" if file.startswith("/") else ".")), name
 
 
-class _Place(Protocol):
-    """What a kind of root can do with checked paths."""
-
-    root: str
-
-    @contextmanager
-    def write(self, path: str) -> Iterator[BinaryIO]: ...
-    def put(self, source: Path, path: str) -> None: ...
-    @contextmanager
-    def read(self, path: str) -> Iterator[BinaryIO]: ...
-    def read_tagged(self, path: str) -> tuple[bytes, str] | None: ...
-    def replace_tagged(self, path: str, data: bytes, tag: str | None) -> str | None: ...
-    def entries(self, folder: str) -> Iterator[tuple[str, int]]: ...
-    def exists(self, path: str) -> bool: ...
-    def is_there(self) -> bool: ...
-    def remove(self, path: str) -> None: ...
-    def remove_partial(self, path: str) -> None: ...
-
-
-class _Folder:
-    def __init__(self, root: str) -> None:
-        self.root = os.path.abspath(root)  # other processes have other working folders
-
-    @contextmanager
-    def write(self, path: str) -> Iterator[BinaryIO]:
-        target = self._resolve(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}{_PARTIAL}")
-        try:
-            with partial.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-
-    def put(self, source: Path, path: str) -> None:
-        with source.open("rb") as file, self.write(path) as target:
-            shutil.copyfileobj(file, target)
-
-    @contextmanager
-    def read(self, path: str) -> Iterator[BinaryIO]:
-        with self._resolve(path).open("rb") as file:
-            yield file
-
-    def read_tagged(self, path: str) -> tuple[bytes, str] | None:
-        try:
-            data = self._resolve(path).read_bytes()
-        except FileNotFoundError:
-            return None
-        return data, hashlib.sha256(data).hexdigest()
-
-    def replace_tagged(self, path: str, data: bytes, tag: str | None) -> str | None:
-        folder = self._resolve(path).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the system frees it when a process dies
-            self.remove_partial(path)
-            found = self.read_tagged(path)
-            if (found and found[1]) != tag:
-                return None
-            with self.write(path) as file:
-                file.write(data)
-        finally:
-            os.close(descriptor)
-        return hashlib.sha256(data).hexdigest()
-
-    def entries(self, folder: str) -> Iterator[tuple[str, int]]:
-        base = self._resolve(folder)
-        if base.is_dir():
-            for entry in os.scandir(base):
-                with suppress(FileNotFoundError):  # removed meanwhile
-                    if entry.is_file():
-                        yield entry.name, entry.stat().st_size
-
-    def exists(self, path: str) -> bool:
-        return self._resolve(path).is_file()
-
-    def is_there(self) -> bool:
-        return os.path.isdir(self.root)
-
-    def remove(self, path: str) -> None:
-        self._resolve(path).unlink(missing_ok=True)
-
-    def remove_partial(self, path: str) -> None:
-        target = self._resolve(path)
-        for file in target.parent.glob(f".{target.name}.*{_PARTIAL}"):
-            file.unlink(missing_ok=True)
-
-    def _resolve(self, path: str) -> Path:
-        return Path(self.root, path)
-
-
-class _Prefix:
-    def __init__(self, root: str) -> None:
-        s3.split(root)
-        self.root = root.rstrip("/")
-
-    @contextmanager
-    def write(self, path: str) -> Iterator[BinaryIO]:
-        with tempfile.TemporaryDirectory(prefix="openvis-upload-") as folder:
-            spooled = Path(folder, "file")
-            with spooled.open("wb") as file:
-                yield file
-            self.put(spooled, path)
-
-    def put(self, source: Path, path: str) -> None:
-        s3.upload(source, self._uri(path))
-
-    @contextmanager
-    def read(self, path: str) -> Iterator[BinaryIO]:
-        with s3.local_copy(self._uri(path)) as copy, copy.open("rb") as file:
-            yield file
-
-    def read_tagged(self, path: str) -> tuple[bytes, str] | None:
-        return s3.read_tagged(self._uri(path))
-
-    def replace_tagged(self, path: str, data: bytes, tag: str | None) -> str | None:
-        return s3.replace_tagged(self._uri(path), data, tag)
-
-    def entries(self, folder: str) -> Iterator[tuple[str, int]]:
-        base = f"{self._uri(folder)}/"
-        for found in s3.list_objects(base, delimiter="/"):
-            if found.uri != base:  # the object that consoles make for a folder
-                yield found.uri.removeprefix(base), found.size
-
-    def exists(self, path: str) -> bool:
-        try:
-            s3.head(self._uri(path))
-        except FileNotFoundError:
-            return False
-        return True
-
-    def is_there(self) -> bool:
-        return any(True for _ in s3.list_objects(f"{self.root}/"))
-
-    def remove(self, path: str) -> None:
-        s3.remove(self._uri(path))
-
-    def remove_partial(self, path: str) -> None:
-        """Nothing is to be seen of them; a bucket's lifecycle rule ends uploads that are not completed."""
-
-    def _uri(self, path: str) -> str:
-        return self.root if path == "." else f"{self.root}/{path}"
-
-
 def _checked(path: str) -> str:
-    """The path, which must stay below the root."""
+    """Returns a path in its plain form, if it stays below the root."""
     parts = path.split("/")
     if {"", ".."} & set(parts):
         raise ValueError(f"path: {path!r} leads out of its folder or has an empty part; give one like a/b")
@@ -290,15 +208,15 @@ def _checked(path: str) -> str:
 
 
 def check_output(option: str, output: str, suffix: str) -> None:
-    """Finds out whether a file can be written, before the work that it is for.
+    """Checks that a file can be written, before the work for it begins.
 
     Args:
-        option: that it was given as, for errors.
+        option: option that the file was given as, for errors.
         output: local or s3://.
-        suffix: with which its name must end.
+        suffix: required end of its name.
 
     Raises:
-        ValueError: it cannot; says why.
+        ValueError: the file cannot be written; names the reason.
     """
     path = Path(output)
     if path.suffix.lower() != suffix:
@@ -313,12 +231,14 @@ def check_output(option: str, output: str, suffix: str) -> None:
         raise ValueError(f"{option}: {output} is a folder; give a file in it")
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"{option}: cannot write {output} ({folder} is no folder to write to); choose another path")
+        raise ValueError(
+            f"{option}: cannot write {output} ({folder} is not a folder that can be written to); choose another path"
+        )
 
 
 @contextmanager
 def written_whole(output: str, suffix: str) -> Iterator[Path]:
-    """Gives the path of a draft, which is put in place if the block ends without an error."""
+    """Gives the path of a local draft, which gets its name when the block ends without an error."""
     if Path(output).suffix.lower() != suffix:
         raise ValueError(f"output: {output} must end with {suffix}")
     storage, name = folder_of(output)

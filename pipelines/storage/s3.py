@@ -1,16 +1,18 @@
-"""Objects of S3, by URIs s3://bucket/key whose keys stand as they are, never percent-encoded; the one file with boto3.
+"""Objects on S3. The only file that imports boto3.
 
-Where S3 is and who asks is said by the standard AWS configuration: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, AWS_REGION,
-AWS_PROFILE, keys, roles. What cannot be done is an `OSError` that has the URI as its file name and the remedy as its
-text; neither has credentials or signed addresses in it.
+A URI is s3://bucket/key with the key as it is, never percent-encoded. Endpoint, region and credentials come from the
+standard AWS configuration: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE, keys, roles. A failure is
+an `OSError` with the URI as its file name and the remedy as its text, without credentials or signed addresses.
 """
 
 import errno
 import functools
+import io
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,25 +36,26 @@ from botocore.exceptions import (
 )
 
 ATTEMPTS = 10
-"""Of a request, and of a body that brings nothing new."""
+"""Attempts per request, and per download that makes no progress."""
 
 READ_TIMEOUT_S = 30.0
-"""Silence after which a connection is given up, seconds."""
+"""Silence after which a connection is closed, seconds."""
 
 PART_BYTES = 16 * 2**20
-"""Size of the parts of a multipart upload, and of what is uploaded in one piece at most."""
+"""Size of the parts of a multipart upload; a smaller file is uploaded in one request."""
 
-_CHUNK_BYTES = 2**16  # so much of what has come is lost where a body falls silent
+_CHUNK_BYTES = 2**16  # at most this much is fetched again after a stall
+_DOWNLOADERS = 8  # objects at a time
 _SCHEME = "s3://"
 
-_NOT_THERE = (errno.ENOENT, "there is no such object or bucket")
+_ABSENT = (errno.ENOENT, "there is no such object or bucket")
 _REFUSED = (errno.EACCES, "the credentials are refused; renew them, or check the keys, the clock and AWS_ENDPOINT_URL")
 _DENIED = (errno.EACCES, "access is denied; grant the rights that docs/output.md lists")
 _CHANGED = (errno.ESTALE, "it changed while it was read; run again")
 _ELSEWHERE = (errno.EREMOTE, "its bucket is in another region; set AWS_REGION")
 _CODES = {
-    "404": _NOT_THERE,
-    "NoSuchKey": _NOT_THERE,
+    "404": _ABSENT,
+    "NoSuchKey": _ABSENT,
     "NoSuchBucket": (errno.ENOENT, "there is no such bucket; check its name and AWS_ENDPOINT_URL"),
     "403": _DENIED,
     "AccessDenied": _DENIED,
@@ -61,6 +64,7 @@ _CODES = {
     "InvalidToken": _REFUSED,
     "RequestTimeTooSkewed": _REFUSED,
     "SignatureDoesNotMatch": _REFUSED,
+    "InvalidRange": (errno.ERANGE, "it has no such bytes"),
     "412": _CHANGED,
     "PreconditionFailed": _CHANGED,
     "301": _ELSEWHERE,
@@ -72,12 +76,12 @@ _CODES = {
 
 @dataclass(frozen=True, kw_only=True)
 class S3Object:
-    """An object that is there.
+    """An object.
 
     Attributes:
-        uri: Where.
-        size: Bytes.
-        etag: What its content is known by, with S3's quotes.
+        uri: s3://bucket/key.
+        size: bytes.
+        etag: changes with the content; in S3's quotes.
     """
 
     uri: str
@@ -86,15 +90,15 @@ class S3Object:
 
 
 def is_s3(uri: str) -> bool:
-    """Whether it is a URI of S3."""
+    """Returns whether a path is a URI of S3."""
     return uri.startswith(_SCHEME)
 
 
 def split(uri: str) -> tuple[str, str]:
-    """Bucket and key, which may be empty.
+    """Returns the bucket and the key, which may be empty.
 
     Raises:
-        ValueError: there is no bucket in it.
+        ValueError: the URI names no bucket.
     """
     bucket, _, key = uri.removeprefix(_SCHEME).partition("/")
     if not is_s3(uri) or not bucket:
@@ -103,78 +107,161 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def list_objects(prefix: str, *, delimiter: str = "") -> Iterator[S3Object]:
-    """Objects whose URI begins with the prefix, in the order of their UTF-8 bytes; a request per thousand.
+    """Yields the objects whose URI begins with a prefix, in the order of their UTF-8 bytes; one request per thousand.
 
     Args:
-        prefix: URI, which need not end at a slash.
-        delimiter: those that have it behind the prefix are left out.
+        prefix: a URI; it need not end at a slash.
+        delimiter: leaves out objects that have it after the prefix.
 
     Raises:
         OSError: see above.
     """
     bucket, key = split(prefix)
-    with _told(prefix):
+    with _explained(prefix):
         pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key, Delimiter=delimiter)
         for page in pages:
-            for found in page.get("Contents", ()):
-                yield S3Object(uri=f"{_SCHEME}{bucket}/{found['Key']}", size=found["Size"], etag=found["ETag"])
+            for entry in page.get("Contents", ()):
+                yield S3Object(uri=f"{_SCHEME}{bucket}/{entry['Key']}", size=entry["Size"], etag=entry["ETag"])
 
 
 def head(uri: str) -> S3Object:
-    """One object, without its content.
+    """Returns size and ETag of an object.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: the object is absent.
         OSError: see above.
     """
     bucket, key = split(uri)
-    with _told(uri):
+    with _explained(uri):
         answer = _client().head_object(Bucket=bucket, Key=key)
     return S3Object(uri=uri, size=answer["ContentLength"], etag=answer["ETag"])
 
 
-def download(uri: str, file: BinaryIO, *, etag: str | None = None) -> str:
-    """Writes an object's content to an empty file; where its body breaks off or falls silent, goes on from there.
+def download(uri: str, file: BinaryIO | io.BytesIO, *, etag: str | None = None) -> str:
+    """Writes an object's content to an empty file; resumes where its body breaks off or falls silent.
 
     Args:
-        uri: where it is.
-        file: open for writing, to be positioned anew.
-        etag: the content that is wanted; whatever is there if not given.
+        uri: the object.
+        file: open for writing.
+        etag: the content to download; whatever the object holds if None.
 
     Returns:
         The content's ETag.
 
     Raises:
-        FileNotFoundError: it is not there.
-        OSError: it is not that content or became another while it was read, and see above.
+        FileNotFoundError: the object is absent.
+        OSError: the object has another content or changed during the download; see above for others.
     """
+    return _receive(uri, file, 0, None, etag).etag
+
+
+def read_range(uri: str, start: int, stop: int, *, etag: str) -> bytes:
+    """Reads the bytes from `start` to `stop` of an object; raises as `download`."""
+    file = io.BytesIO()
+    _receive(uri, file, start, stop, etag)
+    return file.getvalue()
+
+
+def read_tail(uri: str, length: int) -> tuple[bytes, S3Object]:
+    """Reads the last bytes of an object in one request, which also brings its size and ETag; raises as `download`.
+
+    Args:
+        uri: the object.
+        length: number of bytes; a smaller object is read whole.
+    """
+    file = io.BytesIO()
+    try:
+        entry = _receive(uri, file, -length, None, None)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+        return b"", head(uri)  # an empty object has no last bytes
+    return file.getvalue(), entry
+
+
+def download_all(objects: Iterable[tuple[S3Object, Path]]) -> None:
+    """Downloads objects, several at a time, to local files; makes their folders; raises as `download`."""
+    with ThreadPoolExecutor(_DOWNLOADERS) as pool:
+        for _ in pool.map(_download_one, objects):
+            pass
+
+
+def _download_one(task: tuple[S3Object, Path]) -> None:
+    entry, target = task
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        download(entry.uri, file, etag=entry.etag)
+
+
+def _receive(uri: str, file: BinaryIO | io.BytesIO, start: int, stop: int | None, etag: str | None) -> S3Object:
+    """Writes the bytes from `start` to `stop` of an object to an empty file; a negative start counts from the end."""
     bucket, key = split(uri)
-    done, size, fruitless = 0, None, 0
-    while done != size:
-        conditions = ({"Range": f"bytes={done}-"} if done else {}) | ({"IfMatch": etag} if etag else {})
-        with _told(uri):
+    done, size, fruitless = start, None, 0
+    while size is None or done != stop:
+        conditions = {"IfMatch": etag} if etag else {}
+        if done < 0:
+            conditions["Range"] = f"bytes={done}"
+        elif done or stop is not None:
+            conditions["Range"] = f"bytes={done}-{'' if stop is None else stop - 1}"
+        with _explained(uri):
             answer = _client().get_object(Bucket=bucket, Key=key, **conditions)
-        resumed = "ContentRange" in answer  # a server may know neither ranges nor If-Match
-        whole = int(answer["ContentRange"].rpartition("/")[2]) if resumed else answer["ContentLength"]
+        begin, whole = _extent(answer)
         if etag not in (None, answer["ETag"]) or size not in (None, whole):
             raise OSError(*_CHANGED, uri)
-        etag, size, begin = answer["ETag"], whole, done if resumed else 0
-        file.seek(begin)
-        end, trouble = _copy(answer["Body"], file, begin)
+        if size is None:
+            start = max(0, start + whole) if start < 0 else start
+            done, stop = start, whole if stop is None else min(stop, whole)
+        etag, size = answer["ETag"], whole
+        assert stop is not None, "of the first answer"
+        file.seek(done - start)
+        end, trouble = _copy(answer["Body"], file, skip=done - begin, length=stop - done)
+        end = start if end is None else done + end
         fruitless = 0 if end > done else fruitless + 1
         done = end
-        if done != size:
+        if done != stop:
             if fruitless == ATTEMPTS:
                 text = f"its body broke off at byte {done} of {size}, {ATTEMPTS} times ({trouble}); check the network"
                 raise OSError(errno.EIO, text, uri)
             time.sleep(min(0.1 * 2**fruitless, 10))
     assert etag is not None, "of the last answer"
-    return etag
+    return S3Object(uri=uri, size=size, etag=etag)
+
+
+def _extent(answer: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns where the body of an answer begins in the object, and the object's size."""
+    if "ContentRange" not in answer:  # not asked for, or a server without ranges
+        return 0, answer["ContentLength"]
+    span, _, size = answer["ContentRange"].removeprefix("bytes ").partition("/")
+    return int(span.partition("-")[0]), int(size)
+
+
+def _copy(body: Any, file: BinaryIO | io.BytesIO, *, skip: int, length: int) -> tuple[int | None, str]:
+    """Copies a part of a body, to its end or to where the body breaks off.
+
+    Returns:
+        Bytes that were written, None if none of the object can be trusted, and what the trouble was.
+    """
+    seen, stop = 0, skip + length
+    trouble = "too short"
+    while seen <= stop:  # at the stop it reads on: the end of the body is where its checksum is compared
+        try:
+            chunk = body.read(_CHUNK_BYTES)
+        except FlexibleChecksumError as error:  # of the whole object
+            return None, type(error).__name__
+        except Exception as error:  # of botocore, of urllib3, of sockets: none can be read on
+            trouble = type(error).__name__
+            break
+        if not chunk:
+            return max(0, seen - skip), trouble
+        file.write(chunk[max(0, skip - seen) : stop - seen])
+        seen += len(chunk)
+    body.close()
+    return max(0, min(seen, stop) - skip), trouble
 
 
 @contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
-    """A temporary file with an object's content; raises as `download`."""
+    """Gives a temporary file with an object's content; raises as `download`."""
     with tempfile.TemporaryDirectory(prefix="openvis-s3-") as folder:
         path = Path(folder, "content")
         with path.open("wb") as file:
@@ -183,83 +270,69 @@ def local_copy(uri: str) -> Iterator[Path]:
 
 
 def upload(source: Path, uri: str) -> None:
-    """Puts a local file in place, in parts if it is large; the object appears whole or not at all.
+    """Uploads a local file, in parts if it is large; the object appears whole or not at all.
 
-    S3 checks a CRC32 of what it gets.
+    S3 compares a CRC32 of what it receives.
 
     Raises:
         OSError: see above.
     """
     bucket, key = split(uri)
-    with _told(uri), create_transfer_manager(_client(), _TRANSFER) as manager:
+    with _explained(uri), create_transfer_manager(_client(), _TRANSFER) as manager:
         manager.upload(str(source), bucket, key).result()
 
 
 def remove(uri: str) -> None:
-    """Removes an object, if it is there.
+    """Removes an object if it exists.
 
     Raises:
         OSError: see above.
     """
     bucket, key = split(uri)
-    with _told(uri):
+    with _explained(uri):
         _client().delete_object(Bucket=bucket, Key=key)
 
 
 def read_tagged(uri: str) -> tuple[bytes, str] | None:
-    """Content and ETag of a small object; None if it is not there.
+    """Returns content and ETag of a small object; None if it is absent.
 
     Raises:
         OSError: see above.
     """
-    with tempfile.TemporaryFile() as file:
-        try:
-            etag = download(uri, file)
-        except FileNotFoundError:
-            return None
-        file.seek(0)
-        return file.read(), etag
+    file = io.BytesIO()
+    try:
+        etag = download(uri, file)
+    except FileNotFoundError:
+        return None
+    return file.getvalue(), etag
 
 
 def replace_tagged(uri: str, data: bytes, etag: str | None) -> str | None:
-    """Writes a small object if it still has an ETag, or, for None, if it is not there.
+    """Writes a small object if its ETag is still `etag`, or, for None, if it is absent.
 
     Args:
-        uri: where.
-        data: content, which nobody else may write: that is how a writer whose answer was lost knows its own.
-        etag: what was there.
+        uri: the object.
+        data: content that no other writer uses: a writer whose answer was lost recognises its own by it.
+        etag: ETag of the content that is replaced.
 
     Returns:
-        Its new ETag; None if it was not written, because another writer was first.
+        The new ETag; None if another writer was first.
 
     Raises:
         OSError: see above.
     """
     bucket, key = split(uri)
     condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-    with _told(uri):
+    with _explained(uri):
         try:
             answer = _client().put_object(Bucket=bucket, Key=key, Body=data, **condition)
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (404, 409, 412):
                 raise
-            found = read_tagged(uri)  # ours, if it was the answer that was lost, and the request sent again
-            return found[1] if found and found[0] == data else None
+            current = read_tagged(uri)  # our own content, if the answer was lost and the request sent again
+            return current[1] if current and current[0] == data else None
     new: str = answer["ETag"]
     return new
-
-
-def custom_endpoint() -> str | None:
-    """Address of an S3 that is configured and not Amazon's, for those who do not read the configuration themselves."""
-    standard = _new_client(Config(ignore_configured_endpoint_urls=True)).meta.endpoint_url
-    configured: str = _client().meta.endpoint_url
-    return None if configured == standard else configured
-
-
-def region() -> str:
-    """The configured region, or what stands for one at an endpoint of one's own."""
-    name: str = _client().meta.region_name
-    return name
 
 
 _TRANSFER = TransferConfig(
@@ -272,20 +345,15 @@ _TRANSFER = TransferConfig(
 
 @functools.cache
 def _client() -> Any:
-    """Of this process; it may be used by several threads."""
-    return _new_client(
-        Config(
-            retries={"mode": "adaptive", "total_max_attempts": ATTEMPTS},
-            connect_timeout=10,
-            read_timeout=READ_TIMEOUT_S,
-            max_pool_connections=32,
-        )
+    """Returns the client of this process, for all its threads."""
+    config = Config(
+        retries={"mode": "adaptive", "total_max_attempts": ATTEMPTS},
+        connect_timeout=10,
+        read_timeout=READ_TIMEOUT_S,
+        max_pool_connections=32,
     )
-
-
-def _new_client(config: Config) -> Any:
     try:
-        session = boto3.session.Session(region_name=os.environ.get("AWS_REGION"))  # which boto3 does not read itself
+        session = boto3.session.Session(region_name=os.environ.get("AWS_REGION"))  # boto3 does not read it
         return session.client("s3", config=config)
     except ProfileNotFound as error:
         raise ValueError(f"AWS_PROFILE: {error}; choose one of those in ~/.aws/config") from None
@@ -293,26 +361,9 @@ def _new_client(config: Config) -> Any:
         raise ValueError("AWS_ENDPOINT_URL: is no address; give https://host:port") from None
 
 
-def _copy(body: Any, file: BinaryIO, begin: int) -> tuple[int, str]:
-    """Copies a body to its end or to where it breaks off; returns the position there, and what the trouble was."""
-    done = begin
-    while True:
-        try:
-            chunk = body.read(_CHUNK_BYTES)
-        except FlexibleChecksumError as error:  # of the whole
-            return 0, type(error).__name__
-        except Exception as error:  # of botocore, of urllib3, of sockets: neither is read on
-            body.close()
-            return done, type(error).__name__
-        if not chunk:
-            return done, "too short"
-        file.write(chunk)
-        done += len(chunk)
-
-
 @contextmanager
-def _told(uri: str) -> Iterator[None]:
-    """Turns errors into this module's. Texts of a server or of boto3 are left out: they may hold what is secret."""
+def _explained(uri: str) -> Iterator[None]:
+    """Turns errors of boto3 into this module's, without texts of boto3 or the server: those may contain secrets."""
     try:
         yield
     except ClientError as error:

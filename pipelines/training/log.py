@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
 
-from pipelines.training.output import METRICS, TrainingStorage
+from pipelines.training.output import METRICS, TrainingOutput
 
 TENSORBOARD = "tensorboard"
 
@@ -20,19 +20,19 @@ class TrainingLog:
     """The metrics of a training, a line per step; what is in the output is whole at any time, if a bit old.
 
     Args:
-        storage: the output.
+        output: the output.
         text: lines up to the step that training goes on from.
         step: that step; whatever the output has of later ones is cut off.
     """
 
-    def __init__(self, storage: TrainingStorage, text: str, step: int) -> None:
-        self.storage = storage
+    def __init__(self, output: TrainingOutput, text: str, step: int) -> None:
+        self.output = output
         self.lines = text.splitlines()
         if len(self.lines) != step:
             raise ValueError(
                 f"{METRICS}: expected {step} lines in the checkpoint of step {step}, got {len(self.lines)}"
             )
-        self.every_s = _LOCAL_EVERY_S if storage.is_local else _REMOTE_EVERY_S
+        self.every_s = _LOCAL_EVERY_S if output.files.is_local else _REMOTE_EVERY_S
         self.folder = Path(tempfile.mkdtemp(prefix="openvis-"))
         self.writer = SummaryWriter(str(self.folder), purge_step=step + 1)
         self.publish()
@@ -51,9 +51,10 @@ class TrainingLog:
 
     def publish(self) -> None:
         """Writes all of it to the output."""
-        self.storage.write(METRICS, self.text().encode())
+        self.output.write(METRICS, self.text().encode())
         self.writer.flush()
-        self.storage.copy_in(self.folder, TENSORBOARD)
+        for file in self.folder.iterdir():
+            self.output.files.put(file, f"{TENSORBOARD}/{file.name}")
         self.published = time.monotonic()
 
     def close(self) -> None:

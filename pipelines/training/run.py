@@ -2,13 +2,15 @@
 
     train → Monitor (an actor), TorchTrainer → work (in each worker): batches → step → metrics, checkpoints
 
-Where to go on is read from the output alone. Ray Train could do it from a snapshot of its own, but writes that in
-place: killed meanwhile, it would refuse to start.
+The step to resume at is read from the output alone, so Ray Train is not given the checkpoints: its snapshot of them,
+truncated by a crash, would stop it from starting.
 """
 
 import json
 import math
 import os
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -17,14 +19,13 @@ from typing import Any
 
 import ray
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from pipelines.cluster import check_gpus, connect, reason
-from pipelines.storage.files import Storage
 from pipelines.storage.lease import Lease, hold_lease
 from pipelines.training.config import TrainingConfig
-from pipelines.training.output import CHECKPOINTS, METRICS, MODEL, TrainingStorage
+from pipelines.training.output import METRICS, MODEL, TrainingOutput
 from pipelines.training.progress import Monitor, TrainingProgress
 from pipelines.training.stage import Stage
 from pipelines.training.worker import VALIDATION, Job, work
@@ -70,16 +71,16 @@ def train(
     """
     start = time.monotonic()
     check_gpus("gpus_per_worker", config.gpus_per_worker, "workers", config.workers, torch.cuda.device_count())
-    storage = TrainingStorage.open(config.output)
-    with hold_lease(Storage(config.output)) as lease:
-        finished = storage.begin({**config.identity(), "stage": stage.fingerprint()})
-        first_step = config.steps if finished else max(storage.checkpoints(), default=0)
+    output = TrainingOutput.open(config.output)
+    with hold_lease(output.files) as lease:
+        finished = output.begin({**config.identity(), "stage": stage.fingerprint()})
+        first_step = config.steps if finished else max(output.checkpoints(), default=0)
         restarts = 0
         if not finished:
             connect((os.cpu_count() or 1) + math.ceil(config.workers * config.cpus_per_worker))
-            restarts = _run(config, stage, storage, lease, report)
-            storage.finish(config.steps)
-    last = _last_metrics(storage)
+            restarts = _run(config, stage, output, lease, report)
+            output.finish(config.steps)
+    last = _last_metrics(output)
     return TrainingSummary(
         steps=config.steps,
         first_step=first_step,
@@ -94,17 +95,18 @@ def train(
 def _run(
     config: TrainingConfig,
     stage: Stage,
-    storage: TrainingStorage,
+    output: TrainingOutput,
     lease: Lease,
     report: Callable[[TrainingProgress], None],
 ) -> int:
     """Trains; returns how often workers had to start again."""
     # Paths of the stage mean the same in workers as here.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    own_files = tempfile.mkdtemp(prefix="openvis-train-")
     monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
     trainer = TorchTrainer(
         work,
-        train_loop_config={"job": Job(config=config, stage=stage, storage=storage, monitor=monitor)},
+        train_loop_config={"job": Job(config=config, stage=stage, output=output, monitor=monitor)},
         scaling_config=ScalingConfig(
             num_workers=config.workers,
             use_gpu=config.gpus_per_worker > 0,
@@ -112,11 +114,9 @@ def _run(
             | ({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {}),
         ),
         run_config=RunConfig(
-            name=CHECKPOINTS,
-            storage_path=storage.root,
-            storage_filesystem=storage.filesystem,
+            name="run",
+            storage_path=own_files,  # Ray Train's marker file; checkpoints go to the output through our storage
             failure_config=FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=CheckpointConfig(),  # the first worker removes old ones, those of earlier runs too
         ),
     )
     fitting = _Fitting(trainer)
@@ -129,6 +129,7 @@ def _run(
         progress: TrainingProgress | None = ray.get(monitor.progress.remote())
     finally:
         ray.kill(monitor)
+        shutil.rmtree(own_files, ignore_errors=True)
     if failure or fitting.error:
         raise RuntimeError(
             f"the run broke off: {failure or reason(fitting.error)}; its last checkpoint stays, run it again to go on"
@@ -159,8 +160,8 @@ def _tell(monitor: Any, report: Callable[[TrainingProgress], None]) -> None:
         report(progress)
 
 
-def _last_metrics(storage: TrainingStorage) -> dict[str, Any]:
+def _last_metrics(output: TrainingOutput) -> dict[str, Any]:
     """The last line of the metrics."""
-    lines = (storage.read(METRICS) or b"").decode().splitlines()
+    lines = (output.files.read_bytes(METRICS) or b"").decode().splitlines()
     last: dict[str, Any] = json.loads(lines[-1])
     return last

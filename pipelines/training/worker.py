@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from pipelines.training.config import TrainingConfig
 from pipelines.training.log import TrainingLog
-from pipelines.training.output import METRICS, STATE, TrainingStorage, checkpoint_name, checkpoint_path, write_state
+from pipelines.training.output import METRICS, STATE, TrainingOutput, checkpoint_path, write_state
 from pipelines.training.progress import TrainingProgress
 from pipelines.training.sample_batches import Share
 from pipelines.training.stage import Stage
@@ -37,13 +37,13 @@ class Job:
     Attributes:
         config: of the training.
         stage: what is trained.
-        storage: the output.
+        output: the output.
         monitor: handle of the `Monitor` actor.
     """
 
     config: TrainingConfig
     stage: Stage
-    storage: TrainingStorage
+    output: TrainingOutput
     monitor: Any
 
 
@@ -73,17 +73,17 @@ class _Worker:
         context = ray.train.get_context()
         self.job = job
         self.config = job.config
-        self.storage = job.storage
+        self.output = job.output
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
         if self.rank == 0:
-            self.storage.remove_incomplete()
+            self.output.remove_incomplete()
             ray.get(job.monitor.begin.remote())
-        self.first_step = self._agree(max(self.storage.checkpoints(), default=0))
+        self.first_step = self._agree(max(self.output.checkpoints(), default=0))
         self.step, text = self._restore()
-        self.log = TrainingLog(self.storage, text, self.first_step) if self.rank == 0 else None
+        self.log = TrainingLog(self.output, text, self.first_step) if self.rank == 0 else None
         self.progress = TrainingProgress(
             step=self.first_step, steps=self.config.steps, first_step=self.first_step, scores=_last_scores(text)
         )
@@ -137,26 +137,25 @@ class _Worker:
             return TrainingStep(_on(stage.build(None), device), self.config, **ranks), ""
         with tempfile.TemporaryDirectory(prefix="openvis-") as name:
             folder = Path(name)
-            self.storage.copy_out(checkpoint_path(self.first_step), folder)
+            self.output.files.download_folder(checkpoint_path(self.first_step), folder)
             step = TrainingStep(_on(stage.build(folder / "model"), device), self.config, **ranks)
             step.load_state(torch.load(folder / OPTIMIZER, map_location=device, weights_only=True))
             assert json.loads((folder / STATE).read_bytes())["step"] == self.first_step
             return step, (folder / METRICS).read_text(encoding="utf-8")
 
     def _save(self, done: int) -> None:
-        """Hands a checkpoint to Ray Train, which uploads it."""
-        name = checkpoint_name(done)
+        """Stores a checkpoint; the other workers wait for it in `report`."""
         if self.log is None:
-            ray.train.report({}, checkpoint_dir_name=name)
+            ray.train.report({})
             return
         with tempfile.TemporaryDirectory(prefix="openvis-") as folder:
             self.step.objective.save(Path(folder, "model"))
             torch.save(self.step.state(), Path(folder, OPTIMIZER))
             Path(folder, METRICS).write_text(self.log.text(), encoding="utf-8")
             write_state(Path(folder), {"step": done, "stage": self.job.stage.fingerprint(), **self.config.identity()})
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report({"step": done}, checkpoint=checkpoint, checkpoint_dir_name=name)
-        self.storage.keep_last(self.config.keep_checkpoints)
+            self.output.put_checkpoint(Path(folder), done)
+        ray.train.report({"step": done})
+        self.output.keep_last(self.config.keep_checkpoints)
         self.log.publish()
 
     def _tell(self, done: int, metrics: dict[str, float]) -> None:

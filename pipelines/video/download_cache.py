@@ -19,10 +19,8 @@ import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -95,8 +93,7 @@ class DownloadCache:
                     with new.open("wb") as file:
                         file.truncate(objects[0].size)  # others who make room count it from now on
             if uri.endswith("/"):
-                with ThreadPoolExecutor(8) as pool:
-                    list(pool.map(partial(_download_frame, new), objects))
+                s3.download_all((image, new / image.uri.rpartition("/")[2]) for image in objects)
             else:
                 with new.open("r+b") as file:
                     s3.download(uri, file, etag=version)
@@ -132,11 +129,6 @@ def _objects(uri: str) -> list[S3Object]:
 
 def _etag(uri: str, objects: list[S3Object]) -> str:
     return frame_folder(uri, objects).etag if uri.endswith("/") else objects[0].etag
-
-
-def _download_frame(folder: Path, image: S3Object) -> None:
-    with open(folder / image.uri.rpartition("/")[2], "wb") as file:
-        s3.download(image.uri, file, etag=image.etag)
 
 
 def _lock_for_use(entry: Path) -> BinaryIO:

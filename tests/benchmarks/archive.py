@@ -56,7 +56,9 @@ def main() -> None:
         for number in range(TRACKS // PART):
             write_part(results, number)
         connect(2)
-        list(map_parts(results, lambda part, ids: {}))  # its processes are there, and what counts is known
+        list(
+            map_parts(results, lambda part, ids: {}, tuple(SCHEMAS))
+        )  # its processes are there, and what counts is known
         begin = time.perf_counter()
         for part in results.parts():
             for _ in results.row_groups("tracks", part, columns=("video_id", "track_id", "embedding")):
@@ -73,7 +75,7 @@ def main() -> None:
         for name, work in (("search", best), (f"relabel to {NAMES} names", new)):
             begin = time.perf_counter()
             with hold_lease(target.storage):
-                rows = list(map_parts(results, work))
+                rows = list(map_parts(results, work, tuple(SCHEMAS)))
             seconds = time.perf_counter() - begin
             assert sum(row["tracks"] for row in rows) == TRACKS
             sys.stdout.write(f"{name}, two processes: {seconds:.1f} s, {seconds / reading:.2f} × reading\n")

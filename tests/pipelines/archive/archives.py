@@ -10,7 +10,7 @@ from pipelines.labelling.run import LabelSummary, label_videos
 from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.files import encode_video
 from pipelines.shapes.render import draw, render
-from pipelines.shapes.scenes import SceneConfig, stage
+from pipelines.shapes.scenes import SceneConfig, invent_scene
 
 NAMES = [category.name for category in CATEGORIES]
 
@@ -22,7 +22,7 @@ def write_archive(folder: Path) -> None:
     for index in range(4):
         encode_video(folder / "videos" / f"{index}.mp4", render(scene, "novel", 0, index).frames, 8)
     rng = np.random.default_rng(0)
-    star = replace(stage(scene, "novel", rng)[0], category=NAMES.index("red striped star"))
+    star = replace(invent_scene(scene, "novel", rng)[0], category=NAMES.index("red striped star"))
     ground = np.full((scene.height, scene.width, 3), 128, np.float32)
     encode_video(folder / "videos" / "star.mp4", draw(ground, [star]).frames, 8)
     for file, names in (("all.txt", NAMES), ("some.txt", NAMES[4::10])):

@@ -1,17 +1,32 @@
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from pipelines.archive import part_map
 from pipelines.archive.compaction import compact
 from pipelines.archive.config import CompactConfig
-from pipelines.archive.part_map import map_parts
 from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.labels import part_name, put_part
 
-pytestmark = pytest.mark.usefixtures("cluster")
+
+@pytest.fixture(autouse=True, params=["here", "cluster"])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test runs in this process and on a cluster."""
+    if request.param == "cluster":
+        request.getfixturevalue("cluster")
+        monkeypatch.setattr(part_map, "SMALL_BYTES", 0)
+    place: str = request.param
+    return place
+
+
+def map_parts(results: Results, work: part_map.Work, video_ids: pa.Array | None = None) -> Iterator[dict[str, Any]]:
+    return part_map.map_parts(results, work, ("videos",), video_ids)
 
 
 @pytest.fixture
@@ -61,7 +76,10 @@ def test_parts_that_are_merged_meanwhile_are_found_again(results: Results) -> No
     assert sorted(video_id for row in rows for video_id in row["ids"]) == ["a", "b", "c", "d"]
 
 
-def test_a_folder_that_only_the_driver_sees_is_named(results: Results) -> None:
+def test_a_folder_that_only_the_driver_sees_is_named(results: Results, place: str) -> None:
+    if place == "here":
+        return  # there is only one machine
+
     class Elsewhere(Results):
         """Where it is sent to, another folder is at the place."""
 
@@ -85,3 +103,15 @@ def test_an_unforeseen_error_ends_it_in_a_line(results: Results) -> None:
 
     with pytest.raises(RuntimeError, match="^TypeError: a mistake in the code$"):
         list(map_parts(results, broken))
+
+
+def test_a_small_archive_needs_no_ray(results: Results) -> None:
+    code = (
+        "import sys\n"
+        "from pipelines.archive.part_map import map_parts\n"
+        "from pipelines.archive.tables import Results\n"
+        "from pipelines.storage.files import Storage\n"
+        "rows = list(map_parts(Results(Storage(sys.argv[1])), lambda part, ids: {}, ('videos',)))\n"
+        "sys.exit(len(rows) != 3 or 'ray' in sys.modules or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, results.storage.root], check=False).returncode == 0

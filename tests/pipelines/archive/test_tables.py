@@ -2,6 +2,7 @@ import pickle
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -14,7 +15,7 @@ from pipelines.archive.tables import SCHEMAS, Results, open_labels, read_masks, 
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.labels import part_name, put_part, row
 from tests.pipelines.storage.put import Put
-from tests.pipelines.storage.s3_server import Proxy
+from tests.pipelines.storage.s3_server import FAULTS, Proxy
 
 
 def test_tables_are_read_by_everyone(tmp_path: Path) -> None:
@@ -190,6 +191,16 @@ def test_what_is_known_of_parts_does_not_go_with_tasks(tmp_path: Path) -> None:
     assert pickle.loads(empty).read("videos").num_rows == 2
 
 
+def test_videos_of_other_models_are_found(tmp_path: Path) -> None:
+    results = Results(Storage(str(tmp_path)))
+    put_part(results, part_name(1), "a", "b", model_fingerprint="mine")
+    put_part(results, part_name(2), "c", model_fingerprint="other")
+    put_part(results, part_name(3), "d", status="failed", model_fingerprint="other")
+    assert results.of_other_models("mine").to_pylist() == ["c"]
+    with pytest.raises(ValueError, match="^checkpoint: all 3 videos in .* were labelled with another model; give the"):
+        results.of_other_models("third")
+
+
 def test_labels_that_are_no_labels_are_named(tmp_path: Path, s3_environment: None) -> None:
     for labels, option in ((str(tmp_path), "labels"), (str(tmp_path / "absent"), "output")):
         with pytest.raises(ValueError, match=f"^{option}: {labels} has no labels; give the output of a labelling run"):
@@ -207,7 +218,7 @@ def test_outputs_on_s3(bucket: str, proxy: Proxy) -> None:
     output = f"{bucket}/labels of/2026"
     results = Results(Storage(output))
     results.check_writable()
-    with pytest.raises(ValueError, match="output: s3://.* is not there; give the output of a labelling run"):
+    with pytest.raises(ValueError, match="output: s3://.* does not exist; give the output of a labelling run"):
         read_videos(output)
     put_part(results, part_name(1), "a")
     put_part(results, part_name(1, 1), "b", "c")
@@ -219,6 +230,68 @@ def test_outputs_on_s3(bucket: str, proxy: Proxy) -> None:
     assert results.read("masks", video_id="b")["video_id"].to_pylist() == ["b", "b"]
     assert len([path for method, path in proxy.requests if path.endswith(f"masks/{part_name(1, 1)}.parquet")]) <= 2
     assert not [path for method, path in proxy.requests if "videos/0" in path]  # known already
+
+
+@pytest.fixture
+def large_part(bucket: str, proxy: Proxy) -> Results:
+    """An archive on S3 with a part of more than 128 MB, whose videos have ten tracks each."""
+    results = Results(Storage(f"{bucket}/large"))
+    rng = np.random.default_rng(0)
+    rows, tracks = Rows(), 9 * 8192
+    for start in range(0, tracks, 8192):
+        number = np.arange(start, start + 8192)
+        values = pa.array(rng.standard_normal(8192 * 512).astype(np.float32))
+        columns = {
+            "video_id": pa.array([f"v{track // 10:05}" for track in number]),
+            "track_id": pa.array((number % 10).astype(np.int32)),
+            "score": pa.array(rng.random(8192).astype(np.float32)),
+            "embedding": pa.ListArray.from_arrays(pa.array(np.arange(8193, dtype=np.int32) * 512), values),
+        }
+        schema = SCHEMAS["tracks"]
+        missing = {name: pa.nulls(8192, schema.field(name).type) for name in schema.names if name not in columns}
+        rows.add_table("tracks", pa.table({**columns, **missing}).select(schema.names).cast(schema))
+    rows.add("videos", [row("videos", video_id=f"v{video:05}", status="ok") for video in range(tracks // 10)])
+    rows.put(results.storage, part_name(1))
+    return results
+
+
+def test_two_columns_of_a_large_part_on_s3_are_read_alone(large_part: Results, proxy: Proxy) -> None:
+    size = large_part.sizes(["tracks"])[part_name(1)]
+    assert size > 128e6
+    large_part.counting()
+    proxy.requests.clear()
+    proxy.sent = 0
+    (rows,) = large_part.scan("tracks", ("video_id", "score"), video_ids=["v01000"])
+    assert rows.num_rows == 10
+    reads = [path for method, path in proxy.requests if method == "GET" and path.endswith(".parquet")]
+    assert len(reads) <= 2  # the footer with the size, and the columns
+    assert proxy.sent < 500_000
+    proxy.requests.clear()
+    proxy.sent = 0
+    assert sum(group.num_rows for group in large_part.row_groups("tracks", part_name(1))) == 9 * 8192
+    assert proxy.count("GET") <= size / 2**23 + 2
+    assert proxy.sent <= size + 2**18
+
+
+def test_a_part_that_goes_while_it_is_read_is_followed(
+    large_part: Results, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = large_part.row_groups("tracks", part_name(1), columns=("video_id", "embedding"))
+    next(groups)
+    large_part.storage.remove(f"tracks/{part_name(1)}.parquet")
+    with pytest.raises(FileNotFoundError, match="there is no such object"):
+        list(groups)
+
+
+def test_tables_on_s3_survive_every_fault(bucket: str, proxy: Proxy) -> None:
+    results = Results(Storage(f"{bucket}/labels"))
+    for part in range(4):
+        put_part(results, part_name(1, part), *(f"v{part}{video}" for video in range(9)))
+    expected = {table: results.read(table) for table in SCHEMAS}
+    proxy.share = dict.fromkeys(FAULTS, 0.06)
+    for _ in range(3):
+        assert {table: Results(results.storage).read(table) for table in SCHEMAS} == expected
+    assert set(proxy.spoiled) >= {"cut", "reset"}
 
 
 def test_a_damaged_part_on_s3_is_named(bucket: str, put: Put) -> None:

@@ -41,6 +41,8 @@ class Proxy:
         share: Of the requests that each fault spoils.
         requests: Method and path of all that came.
         ranges: That they asked for, if they did.
+        sent: Bytes of all bodies that were answered to GET.
+        without_ranges: Whether it hides ranges from the endpoint, as some servers ignore them.
         spoiled: The faults so far.
         before: Called with a request's method and path before it is passed on.
     """
@@ -50,6 +52,8 @@ class Proxy:
         self.share: Mapping[str, float] = {}
         self.requests: list[tuple[str, str]] = []
         self.ranges: list[str] = []
+        self.sent = 0
+        self.without_ranges = False
         self.spoiled: list[str] = []
         self.before: Callable[[str, str], object] = lambda method, path: None
         self.random = np.random.default_rng(0)
@@ -108,7 +112,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.owner.before(self.command, self.path)
             connection = http.client.HTTPConnection(self.owner.target)
-            connection.request(self.command, self.path, body, dict(self.headers))
+            hidden = {"Range"} if self.owner.without_ranges else set()
+            headers = {name: value for name, value in self.headers.items() if name not in hidden}
+            connection.request(self.command, self.path, body, headers)
             response = connection.getresponse()
             data = response.read()
             connection.close()
@@ -131,7 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        self.wfile.write(data if fault is None else data[: len(data) // 2])
+        sent = data if fault is None else data[: len(data) // 2]
+        self.owner.sent += len(sent) if self.command == "GET" else 0
+        self.wfile.write(sent)
         if fault == "cut":
             self.hang_up()
         elif fault == "stall":

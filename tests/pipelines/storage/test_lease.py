@@ -16,8 +16,8 @@ from pipelines.storage.lease import LEASE, hold_lease
 
 HOLDER = """
 import sys, time
-from pipelines.lease import hold_lease
-from pipelines.storage import Storage
+from pipelines.storage.lease import hold_lease
+from pipelines.storage.files import Storage
 with hold_lease(Storage(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -13,7 +13,7 @@ import torch
 
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
-from pipelines.training.output import TrainingStorage
+from pipelines.training.output import TrainingOutput
 from pipelines.training.progress import TrainingProgress
 from pipelines.training.run import train
 from tests.pipelines.training.points import PointsStage, settings
@@ -50,7 +50,7 @@ def test_the_output_is_whole(undisturbed: Path) -> None:
     assert [line["step"] for line in lines(undisturbed) if "validation/error" in line] == [4, 8]
     assert lines(undisturbed)[7]["validation/error"] < lines(undisturbed)[3]["validation/error"]
     assert all(line["seconds"] > line["data_seconds"] > 0 for line in lines(undisturbed))
-    assert TrainingStorage.open(str(undisturbed)).checkpoints() == [6, 8]
+    assert TrainingOutput.open(str(undisturbed)).checkpoints() == [6, 8]
     assert [file.name for file in (undisturbed / "model").iterdir()] == ["network.pt"]
     assert any("tfevents" in file.name for file in (undisturbed / "tensorboard").iterdir())
 
@@ -115,7 +115,7 @@ def test_a_training_whose_driver_was_killed_goes_on(undisturbed: Path, tmp_path:
     try:
         metrics = output / "metrics.jsonl"
         wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 3)
-        wait_for(lambda: TrainingStorage.open(str(output)).checkpoints() == [3])
+        wait_for(lambda: TrainingOutput.open(str(output)).checkpoints() == [3])
     finally:
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
@@ -129,7 +129,7 @@ def test_a_training_whose_driver_was_killed_goes_on(undisturbed: Path, tmp_path:
     summary = train(settings(output, validate_every=4, keep_checkpoints=1, workers=1), PointsStage())
     assert (summary.first_step, summary.restarts) == (3, 0)
     assert curve(output) == curve(undisturbed)
-    assert TrainingStorage.open(str(output)).checkpoints() == [8]
+    assert TrainingOutput.open(str(output)).checkpoints() == [8]
     assert not half.exists()
 
 
@@ -147,5 +147,5 @@ def test_what_cannot_go_away_ends_a_training(undisturbed: Path, tmp_path: Path) 
         train(settings(tmp_path, validate_every=4, workers=2, max_failures=5), PointsStage(bad=(1, 7)))
     for a, b in zip(curve(undisturbed)[:6], curve(tmp_path)[:6], strict=True):
         assert b == pytest.approx(a, rel=1e-4)
-    assert TrainingStorage.open(str(tmp_path)).checkpoints() == [3, 6]
+    assert TrainingOutput.open(str(tmp_path)).checkpoints() == [3, 6]
     assert not (tmp_path / "model").exists()

@@ -12,7 +12,7 @@ import ray
 import ray.train
 
 from pipelines.training.config import TrainingConfig
-from pipelines.training.output import TrainingStorage
+from pipelines.training.output import TrainingOutput
 from pipelines.training.progress import Monitor, TrainingProgress
 from pipelines.training.sample_batches import Share
 from pipelines.training.worker import Job, work
@@ -31,14 +31,10 @@ class Handle:
 
 @pytest.fixture(autouse=True)
 def without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    storage = TrainingStorage.open(str(tmp_path / "output"))
-
-    def report(metrics: dict[str, Any], checkpoint: Any, checkpoint_dir_name: str) -> None:
-        storage.copy_in(Path(checkpoint.path), f"checkpoints/{checkpoint_dir_name}")
-
+    TrainingOutput.open(str(tmp_path / "output")).begin({})
     context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     monkeypatch.setattr(ray.train, "get_context", lambda: context)
-    monkeypatch.setattr(ray.train, "report", report)
+    monkeypatch.setattr(ray.train, "report", lambda metrics: None)
     monkeypatch.setattr(ray, "get", lambda value: value)
 
 
@@ -67,8 +63,8 @@ class Ending(PointsStage):
 
 def run(tmp_path: Path, stage: PointsStage, **options: Any) -> Monitor:
     config: TrainingConfig = settings(tmp_path / "output", validate_every=2, **options)
-    storage, monitor = TrainingStorage.open(config.output), Monitor()
-    work({"job": Job(config=config, stage=stage, storage=storage, monitor=Handle(monitor))})
+    output, monitor = TrainingOutput.open(config.output), Monitor()
+    work({"job": Job(config=config, stage=stage, output=output, monitor=Handle(monitor))})
     return monitor
 
 
@@ -82,7 +78,7 @@ def curve(tmp_path: Path) -> list[dict[str, float]]:
 def undisturbed(tmp_path: Path, without_ray: None) -> list[dict[str, float]]:
     run(tmp_path, PointsStage())
     found = curve(tmp_path)
-    TrainingStorage.open(str(tmp_path)).remove("output")
+    TrainingOutput.open(str(tmp_path)).remove("output")
     return found
 
 
@@ -111,18 +107,18 @@ def test_scores_of_before_are_shown(tmp_path: Path) -> None:
     seen: list[TrainingProgress] = []
     monitor = Monitor()
     config = settings(tmp_path / "output")
-    storage = TrainingStorage.open(config.output)
+    output = TrainingOutput.open(config.output)
     handle = Handle(
         SimpleNamespace(begin=monitor.begin, failure=monitor.failure, update=seen.append, fail=monitor.fail)
     )
-    work({"job": Job(config=config, stage=PointsStage(), storage=storage, monitor=handle)})
+    work({"job": Job(config=config, stage=PointsStage(), output=output, monitor=handle)})
     assert [progress.step for progress in seen] == [4, 5, 6, 7, 8]
     assert seen[0].scores.keys() == {"error"}
 
 
 def test_the_last_checkpoint_is_that_of_the_end(tmp_path: Path) -> None:
     run(tmp_path, PointsStage(), checkpoint_every=3, keep_checkpoints=1)
-    assert TrainingStorage.open(str(tmp_path / "output")).checkpoints() == [8]
+    assert TrainingOutput.open(str(tmp_path / "output")).checkpoints() == [8]
     state = json.loads((tmp_path / "output/checkpoints/step-00000008/state.json").read_text())
     assert state["files"].keys() == {"model/network.pt", "optimizer.pt", "metrics.jsonl"}
     assert (state["step"], state["stage"], state["batch_size"]) == (8, "points", 8)
@@ -140,7 +136,7 @@ def test_nothing_is_left_of_the_metrics_of_steps_that_will_be_repeated(tmp_path:
 def test_what_may_go_away_is_not_told(tmp_path: Path) -> None:
     monitor = Monitor()
     config = settings(tmp_path / "output")
-    job = Job(config=config, stage=Ending(2), storage=TrainingStorage.open(config.output), monitor=Handle(monitor))
+    job = Job(config=config, stage=Ending(2), output=TrainingOutput.open(config.output), monitor=Handle(monitor))
     with pytest.raises(StopError):
         work({"job": job})
     assert monitor.failure() is None
@@ -179,7 +175,7 @@ class Short(PointsStage):
 def test_what_cannot_go_away_is_told(tmp_path: Path, stage: PointsStage, reason: str) -> None:
     monitor = Monitor()
     config = settings(tmp_path / "output")
-    job = Job(config=config, stage=stage, storage=TrainingStorage.open(config.output), monitor=Handle(monitor))
+    job = Job(config=config, stage=stage, output=TrainingOutput.open(config.output), monitor=Handle(monitor))
     with pytest.raises((ValueError, FloatingPointError)):
         work({"job": job})
     assert str(monitor.failure()).startswith(reason)
