@@ -1,10 +1,9 @@
 """Clips to train on, out of annotated videos: which frames, their pixels, and their masks."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
-import ray
 from jaxtyping import Int64, UInt8
 from pycocotools import mask as coco
 
@@ -19,27 +18,11 @@ from pipelines.training.augmentation import (
     view_mask,
 )
 from pipelines.training.data import TrainingData, TrainingVideo
-from pipelines.training.sample_batches import AHEAD_BYTES, Share, batches
 from pipelines.training.still_images import read_image
 from pipelines.video.decode import decode
 from pipelines.video.plan import Segment, VideoError
 
 _EPOCH, _SAMPLE = 0, 1  # what generators are for
-
-
-def training_batches(
-    data: TrainingData, share: Share, *, decoders: int, ahead_bytes: int = AHEAD_BYTES
-) -> Iterator[list[TrainingClip]]:
-    """Yields a worker's clips, a list per step; see `pipelines.sample_batches.batches`.
-
-    Raises:
-        ValueError: as `batches`; while iterating, a file that cannot be read after all, by file and video.
-    """
-    return batches(partial(_open, ray.put(data)), share, decoders=decoders, ahead_bytes=ahead_bytes)
-
-
-def _open(data: "ray.ObjectRef[TrainingData]") -> Callable[[int], TrainingClip]:
-    return partial(sample, ray.get(data))
 
 
 def sample(data: TrainingData, number: int) -> TrainingClip:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 from torch import Tensor, nn
 
 from pipelines.training.optimizer import OptimizerConfig
-from pipelines.training.sample_batches import Share
+from pipelines.training.share import Share
 
 TrainingPrecision = Literal["float32", "bfloat16", "float16"]
 
@@ -60,7 +60,7 @@ class TrainingConfig:
         precision: of the networks' activations; weights are float32 in any case.
         workers: processes that share a batch.
         gpus_per_worker: 0 trains on the CPU.
-        cpus_per_worker: that Ray sets aside for each worker itself; loading data takes others.
+        cpus_per_worker: CPUs that Ray reserves for each worker and its decoders.
         threads: of torch in each worker; as many as it has CPUs if not given.
         seed: of what is random in a step besides the samples.
         checkpoint_every: steps.

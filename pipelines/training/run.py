@@ -75,7 +75,7 @@ def train(
         first_step = config.steps if finished else max(storage.checkpoints(), default=0)
         restarts = 0
         if not finished:
-            connect((os.cpu_count() or 1) + math.ceil(config.workers * config.cpus_per_worker))
+            connect(max(os.cpu_count() or 1, math.ceil(config.workers * config.cpus_per_worker)))
             restarts = _run(config, stage, storage, lease, report)
             storage.finish(config.steps)
     last = _last_metrics(storage)

@@ -30,9 +30,10 @@ from openvis_model.weights.pretrained import load_clip
 from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.images import FRAME_SIZE, ShapesImagesConfig, captioned_image
 from pipelines.training.checks import open_training_data
-from pipelines.training.clips import training_batches
+from pipelines.training.clips import sample
 from pipelines.training.data import TrainingDataConfig
-from pipelines.training.sample_batches import Share, batches
+from pipelines.training.loader import batches
+from pipelines.training.share import Share
 from pipelines.training.validation import Validation, ValidationConfig
 
 SHAPES_NAMES = tuple(category.name for category in CATEGORIES)
@@ -119,7 +120,7 @@ class Pretraining:
 
     def batches(self, share: Share) -> Iterator[list[CaptionedImage]]:
         """Pictures, rendered as they are needed."""
-        return batches(partial(_renderer, self.config.images), share, decoders=self.config.decoders)
+        return batches(partial(captioned_image, self.config.images), share, decoders=self.config.decoders)
 
     def validate(self, objective: ContrastiveObjective, rank: int, world_size: int) -> dict[str, float]:
         """How often the nearest of all names is the caption, for pictures that training does not see."""
@@ -146,7 +147,7 @@ class _ClipStage:
 
     def batches(self, share: Share) -> Iterator[list[TrainingClip]]:
         """Clips of the data set."""
-        return training_batches(self.data, share, decoders=self.common.decoders)
+        return batches(partial(sample, self.data), share, decoders=self.common.decoders)
 
     def validate(
         self, objective: InstanceObjective | TrackingObjective, rank: int, world_size: int
@@ -190,10 +191,6 @@ class TrackingStage(_ClipStage):
     def build(self, checkpoint: Path | None) -> TrackingObjective:
         """From the start, or from a folder that the objective saved."""
         return TrackingObjective(self._model(checkpoint), self.config.objective).train()
-
-
-def _renderer(config: ShapesImagesConfig) -> Any:
-    return partial(captioned_image, config)
 
 
 def _fitted(config: InstFormerConfig, seed: int) -> CLIP:

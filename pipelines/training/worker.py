@@ -18,7 +18,7 @@ from pipelines.training.config import Stage, TrainingConfig
 from pipelines.training.log import TrainingLog
 from pipelines.training.output import METRICS, STATE, TrainingStorage, checkpoint_name, checkpoint_path, write_state
 from pipelines.training.progress import TrainingProgress
-from pipelines.training.sample_batches import Share
+from pipelines.training.share import Share
 from pipelines.training.step import TrainingStep
 
 OPTIMIZER = "optimizer.pt"

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from pipelines.training.config import TrainingConfig
 from pipelines.training.optimizer import OptimizerConfig
-from pipelines.training.sample_batches import Share
+from pipelines.training.share import Share
 
 Sample = tuple[np.ndarray, np.ndarray]
 

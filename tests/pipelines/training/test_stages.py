@@ -22,7 +22,7 @@ from pipelines.training.config import Objective, Stage, TrainingConfig
 from pipelines.training.data import TrainingDataConfig
 from pipelines.training.optimizer import OptimizerConfig
 from pipelines.training.run import train
-from pipelines.training.sample_batches import Share
+from pipelines.training.share import Share
 from pipelines.training.stages import (
     SHAPES_NAMES,
     InstanceStage,
