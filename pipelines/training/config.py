@@ -1,4 +1,4 @@
-"""What a training needs to know, and what it trains."""
+"""Settings of a training, and the interface of what it trains."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,36 +16,36 @@ TrainingPrecision = Literal["float32", "bfloat16", "float16"]
 
 @runtime_checkable
 class Objective(Protocol):
-    """An `nn.Module`: samples in, weighted losses out. It is built in the modes that it trains in."""
+    """An `nn.Module` that maps samples to weighted losses; it is built in training mode."""
 
     def counts(self, samples: Sequence[Any], /) -> Tensor:
-        """What losses are normalised by, of these samples, [n]."""
+        """Counts what the losses of these samples are normalised by, [n]."""
 
     def forward(self, samples: Sequence[Any], normalisers: Tensor, /) -> dict[str, Tensor]:
-        """Scalar losses, as sums over the samples divided by the normalisers; their sum is minimised."""
+        """Computes scalar losses, sums over the samples divided by the normalisers; training minimises their sum."""
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters; each gets a gradient from every batch, be it zeros."""
+        """Returns the trainable parameters by group; every batch gives each a gradient, possibly zero."""
 
     def save(self, folder: Path, /) -> None:
-        """Writes the model as a checkpoint folder, which does not exist yet."""
+        """Writes the model as a new checkpoint folder."""
 
 
 @runtime_checkable
 class Stage(Protocol):
-    """What is trained, on what. It is pickled to the workers, whose working folder may be another."""
+    """What is trained, and on what data. It is pickled to the workers, whose working folder may differ."""
 
     def build(self, checkpoint: Path | None, /) -> Objective:
-        """The objective, on the CPU, from its start or from a folder that it saved."""
+        """Builds the objective on the CPU, from its initial weights or from a folder that it saved."""
 
     def batches(self, share: Share, /) -> Iterator[list[Any]]:
-        """The worker's samples, a list per step; closed when training ends."""
+        """Yields the worker's samples, a list per step; it is closed when training ends."""
 
     def validate(self, objective: Any, rank: int, world_size: int, /) -> dict[str, float]:
-        """Scores on held-out data; all workers call it at the same step, the numbers of rank 0 count."""
+        """Returns scores on held-out data; all workers call it at the same step, and rank 0's scores count."""
 
     def fingerprint(self) -> str:
-        """Of everything about the stage that results depend on."""
+        """Returns a hash of all settings and data that the result depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,23 +54,23 @@ class TrainingConfig:
 
     Attributes:
         output: folder or s3:// URI of checkpoints, metrics and the model.
-        steps: of the optimizer.
-        batch_size: samples of a step, of all workers together.
-        accumulate: parts that each worker cuts its share into, one after the other, to save memory.
-        precision: of the networks' activations; weights are float32 in any case.
-        workers: processes that share a batch.
-        gpus_per_worker: 0 trains on the CPU.
+        steps: optimizer steps.
+        batch_size: samples per step, of all workers together.
+        accumulate: number of parts that each worker processes one after the other in a step, to save memory.
+        precision: precision of activations; weights are always float32.
+        workers: training processes, which split each batch.
+        gpus_per_worker: GPUs per worker; 0 trains on the CPU.
         cpus_per_worker: CPUs that Ray reserves for each worker and its decoders.
-        threads: of torch in each worker; as many as it has CPUs if not given.
-        seed: of what is random in a step besides the samples.
-        checkpoint_every: steps.
-        keep_checkpoints: how many of the last ones stay.
-        validate_every: steps; 0 validates at the end alone.
-        max_failures: how often a training whose worker died goes on by itself.
-        optimizer: learning rate, schedule, clipping.
+        threads: torch threads per worker; default: as many as `cpus_per_worker`.
+        seed: seed of randomness within a step; samples have their own.
+        checkpoint_every: steps between checkpoints.
+        keep_checkpoints: number of recent checkpoints to keep.
+        validate_every: steps between validations; 0 validates only at the end.
+        max_failures: how often training restarts by itself after a worker has died.
+        optimizer: learning rate, schedule and clipping.
 
     Raises:
-        ValueError: a field is out of range, or two do not fit.
+        ValueError: a field is out of range, or two contradict each other.
     """
 
     output: str
@@ -111,7 +111,7 @@ class TrainingConfig:
             )
 
     def identity(self) -> dict[str, Any]:
-        """The settings that weights depend on; with others a training cannot go on."""
+        """Returns the settings that weights depend on; a training resumes only with the same ones."""
         names = ("steps", "batch_size", "precision", "seed")
         optimizer = {f"optimizer.{name}": value for name, value in asdict(self.optimizer).items()}
         return {name: getattr(self, name) for name in names} | optimizer

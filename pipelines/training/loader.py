@@ -22,25 +22,26 @@ from pipelines.training.share import Share
 T = TypeVar("T")
 
 _AHEAD = 8
-"""Steps made before they are needed, if not more are in the making; at least two per process."""
+"""Steps made ahead of time, unless two per decoder are more."""
 
 _PRELOADED = ["pipelines.training.loader", "pipelines.training.clips", "ray"]
-"""Modules that decoders share. A child of a Ray worker imports Ray's main script, and with it ray."""
+"""Modules that the server imports once for all decoders. Ray is among them because a child of a Ray worker imports the
+main script of that worker."""
 
 
 def batches(sampler: Callable[[int], T], share: Share, *, decoders: int) -> Iterator[list[T]]:
     """Yields a worker's samples, a list per step, in the order of steps.
 
-    Closing the iterator ends the processes. A process that dies is replaced once per step.
+    Closing the iterator ends its processes, the decoders. One that dies is replaced, once per step.
 
     Args:
-        sampler: makes a sample of its number; pickled once, and its arrays are shared by all processes.
+        sampler: makes a sample from its number; it is pickled once, and decoders share the memory of its arrays.
         share: which samples.
         decoders: number of processes.
 
     Raises:
-        ValueError: `decoders` is out of range; while iterating, at its step, what the sampler raised.
-        RuntimeError: while iterating, that processes die.
+        ValueError: `decoders` is out of range; while iterating, the sampler raised it for this step.
+        RuntimeError: while iterating, a decoder and its replacement died.
     """
     if decoders < 1:
         raise ValueError(f"decoders: expected at least 1, got {decoders}")
@@ -56,17 +57,16 @@ def _batches(steps: "_Steps[T]", decoders: int) -> Iterator[list[T]]:
                     raise row
                 yield unpack(row)
                 step += 1
-        except (RuntimeError, OSError, EOFError) as error:  # a process died, maybe with samples to be fetched from it
+        except (RuntimeError, OSError, EOFError) as error:  # a decoder died; its samples can no longer be fetched
             lost[step] += 1
             reason = str(error) or repr(error)
     if step < steps.share.last_step:
-        raise RuntimeError(f"step {step + 1}: a process that makes samples died, its replacement too ({reason})")
+        raise RuntimeError(f"step {step + 1}: a process that makes samples died, and so did its replacement ({reason})")
 
 
 def _start(steps: "_Steps[T]", first_step: int, decoders: int) -> Iterator[Tensor | ValueError]:
-    """Starts processes that make the steps from one on."""
-    # A forked process of Ray would inherit the locks of its threads. The server, from which decoders are forked, has
-    # none, and imports what they need once.
+    """Starts the decoders; yields packed samples, or an error, for each step from `first_step` on."""
+    # Forked from a Ray worker, decoders would inherit locks that its threads hold. The fork server has no threads.
     context: Any = torch.multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     loader = DataLoader(
@@ -78,14 +78,18 @@ def _start(steps: "_Steps[T]", first_step: int, decoders: int) -> Iterator[Tenso
         prefetch_factor=max(2, -(-_AHEAD // decoders)),
         multiprocessing_context=context,
         worker_init_fn=_end_with_parent,
-        generator=torch.Generator(),  # the loader draws a seed, which must not come from training's numbers
+        generator=torch.Generator(),  # otherwise the loader draws a seed from torch's global generator
     )
     with _one_thread():
         return iter(loader)
 
 
 class _Steps(Dataset[Tensor | ValueError], Generic[T]):
-    """A worker's samples by step, packed: only a tensor goes from process to process whole or not at all."""
+    """A worker's samples by step, packed.
+
+    A decoder sends only the handle of a tensor. Sent through the pipe, large samples could be cut off when the decoder
+    is killed, and the training worker would wait forever for the rest.
+    """
 
     def __init__(self, sampler: Callable[[int], T], share: Share) -> None:
         self.packed = pack(sampler).share_memory_()
@@ -109,7 +113,7 @@ def _as_it_is(row: Any) -> Any:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Processes that start in the block give numpy's and torch's libraries one thread each."""
+    """Limits the numeric libraries of processes that start inside the block to one thread."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
@@ -122,7 +126,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _end_with_parent(decoder: int) -> None:
-    """Ends this process with the training worker, however that ends."""
+    """Ends the decoder as soon as its training worker is gone, even if it was killed."""
     parent = parent_process()
     assert parent is not None
 

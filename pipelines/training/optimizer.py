@@ -1,4 +1,4 @@
-"""How weights move: AdamW, its learning rate at every step, and what weight decay spares."""
+"""AdamW, its learning-rate schedule, and which parameters get weight decay."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ class OptimizerConfig:
     """AdamW with a schedule; the numbers are Mask2Former's (Cheng et al. 2022).
 
     Attributes:
-        learning_rate: the highest one, of everything but the backbone.
-        backbone_factor: what the backbone's is multiplied by.
-        weight_decay: of matrices and kernels; vectors (norms, biases, tokens) and embeddings have none.
-        betas: decay of AdamW's two moments.
-        clip_norm: the most that the gradient's norm, over all parameters, may be; null clips nothing.
-        schedule: `constant`; `cosine` falls to 0 at the last step; `steps` falls by gamma at each milestone.
-        warmup_steps: over which the learning rate rises from near 0.
-        milestones: of `steps`, as shares of all steps.
-        gamma: what the learning rate is multiplied by at a milestone.
+        learning_rate: peak learning rate, of all parameters but the backbone's.
+        backbone_factor: factor on the learning rate of the backbone.
+        weight_decay: weight decay of matrices and kernels; vectors (norms, biases, tokens) and embeddings have none.
+        betas: decay rates of AdamW's two moments.
+        clip_norm: largest gradient norm, over all parameters; null turns clipping off.
+        schedule: `constant`; `cosine` falls to 0 at the last step; `steps` is multiplied by gamma at each milestone.
+        warmup_steps: steps over which the learning rate rises from near 0.
+        milestones: milestones of the schedule `steps`, as fractions of all steps.
+        gamma: factor on the learning rate at each milestone.
 
     Raises:
         ValueError: a field is out of range.
@@ -67,15 +67,15 @@ def build_optimizer(
     *,
     embeddings: Sequence[Tensor] = (),
 ) -> torch.optim.AdamW:
-    """AdamW over named groups, each in two halves: with weight decay and without.
+    """Builds AdamW over named groups, each split into parameters with and without weight decay.
 
     Args:
-        parameter_groups: trainable parameters by name; "backbone" has a learning rate of its own.
-        config: the numbers.
-        embeddings: parameters that are spared from weight decay although they are matrices; see `embeddings_of`.
+        parameter_groups: trainable parameters by name; "backbone" has its own learning rate.
+        config: hyperparameters.
+        embeddings: matrices without weight decay; `embeddings_of` lists those of a module.
 
     Raises:
-        ValueError: there is no parameter, one is frozen, or one is in two groups.
+        ValueError: there is no parameter, a parameter is frozen, or it is in two groups.
     """
     spared = {id(parameter) for parameter in embeddings}
     seen: set[int] = set()
@@ -99,16 +99,16 @@ def build_optimizer(
 
 
 def embeddings_of(module: nn.Module) -> list[Tensor]:
-    """The weights of all embedding layers."""
+    """Returns the weights of all embedding layers."""
     return [layer.weight for layer in module.modules() if isinstance(layer, nn.Embedding)]
 
 
 def learning_rate_factor(step: int, steps: int, config: OptimizerConfig) -> float:
-    """What the learning rate is multiplied by in a step: of the step alone, so that nothing is to be resumed.
+    """Returns the factor on the learning rate in a step; it depends on the step alone and needs no saved state.
 
     Args:
         step: from 0.
-        steps: of the whole training.
+        steps: steps of the whole training.
         config: the schedule.
     """
     warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))

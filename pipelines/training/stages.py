@@ -1,4 +1,4 @@
-"""What can be trained: a miniature CLIP, then proposals with InstCLIP (stage 1), then the rollout tracker (stage 2)."""
+"""The trainable stages: a miniature CLIP, proposals with InstCLIP (stage 1), and the rollout tracker (stage 2)."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ from pipelines.training.validation import Validation, ValidationConfig
 SHAPES_NAMES = tuple(category.name for category in CATEGORIES)
 
 _VALIDATION_IMAGES = 400
-_VALIDATION_SEED = 1_000_003  # of pictures that no training sees
+_VALIDATION_SEED = 1_000_003  # offset of the seed; no training uses these pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +47,10 @@ class PretrainingConfig:
     """Image-text pre-training of the miniature CLIP on all 1,000 categories of Shapes.
 
     Attributes:
-        start: checkpoint folder to go on from; a CLIP with random weights, and a text tower fitted to words, if not
-            given.
-        images: what it sees.
-        decoders: processes of each worker that render.
-        seed: of random weights.
+        start: checkpoint folder to start from; default: random weights, with the text tower fitted to words.
+        images: the pictures to train on.
+        decoders: processes per worker that render pictures.
+        seed: seed of random weights.
     """
 
     start: str | None = None
@@ -62,13 +61,13 @@ class PretrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipStageConfig:
-    """What both stages of the paper have.
+    """Settings of both stages of the paper.
 
     Attributes:
-        start: the model before.
-        data: what it is trained on.
-        validation: video AP along the way; none if not given.
-        decoders: processes of each worker that make clips.
+        start: the model to start from.
+        data: the training data.
+        validation: videos for computing video AP during training; default: no validation.
+        decoders: processes per worker that make clips.
     """
 
     start: StartConfig
@@ -106,7 +105,7 @@ class Pretraining:
         self.config = config
 
     def build(self, checkpoint: Path | None) -> ContrastiveObjective:
-        """From the start, or from a folder that the objective saved."""
+        """Builds the objective from its initial weights, or from a folder that it saved."""
         folder = checkpoint or self.config.start
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
@@ -119,25 +118,25 @@ class Pretraining:
             return ContrastiveObjective(model, clip, SHAPES_NAMES, FRAME_SIZE).train()
 
     def batches(self, share: Share) -> Iterator[list[CaptionedImage]]:
-        """Pictures, rendered as they are needed."""
+        """Yields pictures, rendered on the fly."""
         return batches(partial(captioned_image, self.config.images), share, decoders=self.config.decoders)
 
     def validate(self, objective: ContrastiveObjective, rank: int, world_size: int) -> dict[str, float]:
-        """How often the nearest of all names is the caption, for pictures that training does not see."""
+        """Computes how often the nearest of all names is the caption, on held-out pictures."""
         held_out = replace(self.config.images, seed=self.config.images.seed + _VALIDATION_SEED)
         images = [captioned_image(held_out, number) for number in range(_VALIDATION_IMAGES)]
         return {"top-1": objective.top1(images)} if rank == 0 else {}
 
     def fingerprint(self) -> str:
-        """Of the settings, and of the weights to start from."""
+        """Returns a hash of the settings and the initial weights."""
         return _fingerprint(asdict(replace(self.config, decoders=0)), self.config.start)
 
 
 class _ClipStage:
-    """What both stages of the paper do.
+    """The common part of both stages of the paper.
 
     Raises:
-        ValueError: for data that cannot be trained or validated on.
+        ValueError: the data cannot be used for training or validation.
     """
 
     def __init__(self, config: ClipStageConfig) -> None:
@@ -146,20 +145,17 @@ class _ClipStage:
         self.validation = Validation(config.validation) if config.validation else None
 
     def batches(self, share: Share) -> Iterator[list[TrainingClip]]:
-        """Clips of the data set."""
+        """Yields clips of the data set."""
         return batches(partial(sample, self.data), share, decoders=self.common.decoders)
 
     def validate(
         self, objective: InstanceObjective | TrackingObjective, rank: int, world_size: int
     ) -> dict[str, float]:
-        """Video AP."""
+        """Computes video AP."""
         return self.validation(objective.model, rank=rank, world_size=world_size) if self.validation else {}
 
     def fingerprint(self) -> str:
-        """Of the settings, the annotations, and the weights to start from.
-
-        How often and on what a run is validated does not change it, nor how many processes make its clips.
-        """
+        """Returns a hash of the settings, the annotations and the initial weights, without validation and decoders."""
         values = asdict(replace(self.common, decoders=0, validation=None))
         values["annotations"] = hashlib.sha256(Path(self.common.data.annotations).read_bytes()).hexdigest()
         start = self.common.start
@@ -177,7 +173,7 @@ class InstanceStage(_ClipStage):
         self.config = config
 
     def build(self, checkpoint: Path | None) -> InstanceObjective:
-        """From the start, or from a folder that the objective saved."""
+        """Builds the objective from its initial weights, or from a folder that it saved."""
         return InstanceObjective(self._model(checkpoint), self.data.names, self.config.objective).train()
 
 
@@ -189,7 +185,7 @@ class TrackingStage(_ClipStage):
         self.config = config
 
     def build(self, checkpoint: Path | None) -> TrackingObjective:
-        """From the start, or from a folder that the objective saved."""
+        """Builds the objective from its initial weights, or from a folder that it saved."""
         return TrackingObjective(self._model(checkpoint), self.config.objective).train()
 
 
@@ -200,7 +196,7 @@ def _fitted(config: InstFormerConfig, seed: int) -> CLIP:
 
 
 def _fingerprint(values: dict[str, Any], *folders: str | None) -> str:
-    """Of settings, and of the checkpoints that they name."""
+    """Hashes settings, and the fingerprints of checkpoints."""
     stored = [
         json.loads(file.read_text())["fingerprint"]
         for folder in folders

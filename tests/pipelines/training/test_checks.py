@@ -238,7 +238,7 @@ def test_an_encoded_video_that_is_not_there(shapes: Path, tmp_path: Path) -> Non
     assert junk == f"{path}: video 2, {second}: not a video file"
     assert small == (
         f"{path}: video 3 is annotated as 5 frames of 96 x 128, but {third} has 5 of 64 x 128; "
-        "give the video that was annotated"
+        "give the annotated video"
     )
 
 

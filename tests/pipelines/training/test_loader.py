@@ -133,7 +133,7 @@ def test_a_step_at_which_processes_always_die_is_an_error(tmp_path: Path) -> Non
     """Of a kind after which training starts again."""
     sampler = partial(draw_mortal, tmp_path / "died", 2)
     rows = batches(sampler, Share(first_step=0, last_step=8, batch_size=2), decoders=1)
-    with pytest.raises(RuntimeError, match=r"step \d: a process that makes samples died, its replacement too"):
+    with pytest.raises(RuntimeError, match=r"step \d: a process that makes samples died, and so did its repl"):
         list(rows)
 
 

@@ -37,7 +37,7 @@ from pipelines.training.validation import ValidationConfig
 SHARE = Share(first_step=0, last_step=2, batch_size=2, rank=0, world_size=1)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     ray.init(num_cpus=5, include_dashboard=False, log_to_driver=False)
     yield
@@ -154,6 +154,7 @@ def test_validation_is_video_ap(split: Path, checkpoint: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
 def test_two_workers_train_as_one_does(split: Path, checkpoint: str, tmp_path: Path) -> None:
     """Over five steps, float32: losses to 1e-4, relative."""
     stage = InstanceStage(instance_config(split, checkpoint))
