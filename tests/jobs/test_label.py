@@ -33,7 +33,7 @@ def test_gpus_that_are_not_there_are_not_waited_for(
     (tmp_path / "a.mp4").touch()
     options = ["--input", str(tmp_path), "--output", str(tmp_path / "out"), "--vocabulary", str(tmp_path / "names.txt")]
     assert main([*options, "--model_gpus", "64"]) == 2
-    assert "1 model_actors want 64 GPUs, this machine has" in capsys.readouterr().err
+    assert "1 model_actors need 64 GPUs, this machine has" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
