@@ -133,7 +133,6 @@ STARTS_RAY = {
     "tests/conftest.py",
     "tests/pipelines/labelling/test_run_on_s3.py",
     "tests/pipelines/labelling/test_prometheus.py",
-    "tests/pipelines/training/test_sample_batches.py",
 }
 
 

@@ -1,9 +1,9 @@
-"""How a clip is varied for training: a window of the frame, mirrored or not, resized, and in other colours.
+"""Augmentation of training clips: a random window of the frame, mirroring, resizing and colour changes.
 
-All of it is the same in every frame of a clip, so that what moves is what moved in the video, and masks go with the
-frames. Only clips of one still image have a window of their own in each frame, as if a camera moved.
+All frames of a clip get the same augmentation, and so do their masks: only motion of the video remains. Clips of one
+still image draw a window per frame, as if a camera moved.
 
-Numpy and Pillow alone: processes that decode do without torch.
+The module needs numpy and Pillow alone.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 from PIL import Image
 
 MIN_VISIBLE = 12
-"""Objects with a smaller visible area, pixels of the finished frame, count as absent, as in Shapes."""
+"""Objects with a smaller visible area, in pixels of the finished frame, count as absent."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 class Window(NamedTuple):
-    """What is seen of a frame, pixels, and whether it is mirrored left to right."""
+    """A rectangle of a frame, in pixels, and whether it is mirrored left to right."""
 
     top: int
     left: int
@@ -30,9 +30,10 @@ class Window(NamedTuple):
 
 
 class Colour(NamedTuple):
-    """Factors; 1 changes nothing. Contrast is around a clip's mean grey, saturation around each pixel's own.
+    """Factors, of which 1 changes nothing, and a hue shift, of which 0 changes nothing.
 
-    Hue is a part of a full turn around the axis of greys; 0 changes nothing.
+    Contrast scales around the clip's mean grey, saturation around each pixel's grey. Hue is a fraction of a full turn
+    around the axis of greys.
     """
 
     brightness: float
@@ -43,16 +44,19 @@ class Colour(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationConfig:
-    """How far clips are varied. Hue is for proposals alone: what a thing is called may be its colour.
+    """How far clips are varied. Use hue for proposals alone: a name may depend on the colour.
 
     Attributes:
-        min_crop: smallest height of a window as a share of the largest one that fits, which has the aspect ratio of the
-            finished frame. 1 is always the largest one, in the middle.
-        flip: probability.
-        brightness: factors are drawn from 1 - this to 1 + this.
-        contrast: likewise.
-        saturation: likewise.
-        hue: a turn is drawn from - this to this, of 0.5 at most.
+        min_crop: smallest height of the crop, as a fraction of the largest crop with the aspect ratio of the finished
+            frame; 1 always takes the largest crop, centred.
+        flip: probability of mirroring a clip left to right.
+        brightness: the brightness factor is drawn from 1 - brightness to 1 + brightness.
+        contrast: the contrast factor is drawn from 1 - contrast to 1 + contrast.
+        saturation: the saturation factor is drawn from 1 - saturation to 1 + saturation.
+        hue: the hue shift is drawn from -hue to hue, in turns, at most 0.5.
+
+    Raises:
+        ValueError: a field is out of range.
     """
 
     min_crop: float = 1.0
@@ -84,14 +88,16 @@ def draw_windows(
     *,
     still: bool,
 ) -> list[Window]:
-    """Draws the windows of a clip: one for all frames; one for each, alike in being mirrored, of a still image.
+    """Draws the windows of a clip: the same one for all frames of a video, one per frame of a still image.
+
+    All windows of a clip are mirrored, or none is.
 
     Args:
         count: frames of the clip.
         frame: height and width of the video, pixels.
-        size: height and width of the finished frames, pixels, whose aspect ratio windows have but for rounding.
-        config: how they vary.
-        rng: where randomness comes from.
+        size: height and width of the finished frames, pixels; windows have this aspect ratio, up to rounding.
+        config: range of the windows.
+        rng: source of randomness.
         still: whether the clip is one image.
     """
     flip = bool(rng.random() < config.flip)
@@ -112,7 +118,7 @@ def _draw_window(
 
 
 def draw_colour(config: AugmentationConfig, rng: np.random.Generator) -> Colour:
-    """Draws the factors of a clip."""
+    """Draws the colour change of a clip."""
     brightness, contrast, saturation, hue = 2 * rng.random(4) - 1
     return Colour(
         1 + config.brightness * brightness,
@@ -123,12 +129,12 @@ def draw_colour(config: AugmentationConfig, rng: np.random.Generator) -> Colour:
 
 
 def view_frame(frame: UInt8[np.ndarray, "h w 3"], window: Window, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    """The window of a frame at another size: bilinear, averaging over all pixels that a smaller one covers."""
+    """Cuts the window out of a frame and resizes it: bilinear, antialiased."""
     return _resize(_cut(frame, window), size, Image.Resampling.BILINEAR)
 
 
 def view_mask(mask: UInt8[np.ndarray, "h w"], window: Window, size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
-    """The same window of a mask (0 or 1): pixels that it covers by half or more, the nearest where it grows."""
+    """Cuts the window out of a mask (0 or 1) and resizes it; keeps pixels that are covered by half or more."""
     part = _cut(mask, window)
     if not part.any():
         return np.zeros(size, bool)
@@ -136,7 +142,7 @@ def view_mask(mask: UInt8[np.ndarray, "h w"], window: Window, size: tuple[int, i
 
 
 def recolour(frames: UInt8[np.ndarray, "T H W 3"], colour: Colour) -> UInt8[np.ndarray, "T H W 3"]:
-    """Brightness, contrast, saturation and hue of a clip, the same function of a pixel in all frames."""
+    """Changes the brightness, contrast, saturation and hue of a clip, alike in all frames."""
     if tuple(colour) == (1, 1, 1, 0):
         return frames
     pixels = frames.astype(np.float32) * np.float32(colour.brightness)
@@ -151,7 +157,7 @@ def recolour(frames: UInt8[np.ndarray, "T H W 3"], colour: Colour) -> UInt8[np.n
 
 
 def _turn(hue: float) -> Float32[np.ndarray, "3 3"]:
-    """Turns row vectors of red, green and blue around the axis of greys; a third of a turn makes red green."""
+    """Rotation of RGB row vectors around the axis of greys; a third of a turn makes red green."""
     cosine, sine = np.cos(2 * np.pi * hue), np.sin(2 * np.pi * hue)
     cyclic = np.roll(np.eye(3), 1, axis=1)
     turn: np.ndarray = cosine * np.eye(3) + (1 - cosine) / 3 + sine / np.sqrt(3) * (cyclic - cyclic.T)
@@ -161,10 +167,10 @@ def _turn(hue: float) -> Float32[np.ndarray, "3 3"]:
 def drop_invisible(
     masks: Bool[np.ndarray, "N T H W"], categories: Int64[np.ndarray, "N"]
 ) -> tuple[Bool[np.ndarray, "O T H W"], Int64[np.ndarray, "O"]]:
-    """Clears remains that are too small to be recognised, and leaves out objects that are in no frame."""
+    """Clears masks that are too small to recognise, and drops objects that are visible in no frame."""
     visible = np.count_nonzero(masks, (2, 3)) >= MIN_VISIBLE
-    seen = visible.any(1)
-    return masks[seen] & visible[seen][..., None, None], categories[seen]
+    kept = visible.any(1)
+    return masks[kept] & visible[kept][..., None, None], categories[kept]
 
 
 def _cut(image: Shaped[np.ndarray, "h w *c"], window: Window) -> Shaped[np.ndarray, "a b *c"]:

@@ -1,4 +1,4 @@
-"""The check of a training set before training: everything that is wrong is found at once and named."""
+"""Checks a training set before training, and reports all problems at once."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -17,19 +17,18 @@ from pipelines.training.still_images import image_size
 from pipelines.video.index import plan_video
 from pipelines.video.plan import Sampling, VideoError, VideoPlan
 
-_NAMED = 10  # problems that an error lists
-_THREADS = 16  # that wait for disks
-_BATCH = 1 << 13  # masks that are read at a time
+_NAMED = 10  # problems listed in an error
+_THREADS = 16  # they mostly wait for disks
+_BATCH = 1 << 13  # masks parsed at a time
 
 
 def open_training_data(config: TrainingDataConfig) -> TrainingData:
-    """Reads annotations and checks that everything is there and fits: files, sizes, lengths, masks, categories.
+    """Reads annotations and checks files, sizes, lengths, masks and categories against each other.
 
-    Videos are not decoded, but for the first frame of an encoded one. Videos without any track are kept: in them
-    there is nothing to be found.
+    Decodes only the first frame of each encoded video. Keeps videos without tracks, as examples without objects.
 
     Raises:
-        ValueError: all that is wrong; the first ten problems by file and id.
+        ValueError: something is wrong; lists the first ten problems by file and id.
     """
     problems: list[str] = []
     truth = _read(config, problems)
@@ -38,7 +37,7 @@ def open_training_data(config: TrainingDataConfig) -> TrainingData:
     folder = config.videos if config.videos is not None else os.path.dirname(config.annotations)
     with ThreadPoolExecutor(_THREADS) as pool:
         checked = list(pool.map(lambda video: _check(video, folder, config), truth.videos))
-    problems += chain.from_iterable(its for _, its in checked)
+    problems += chain.from_iterable(wrong for _, wrong in checked)
     targets = [track for track in truth.tracks if not track.crowd]
     if not targets and not problems:
         problems.append(f"{config.annotations}: no annotation of an object; give a file with some")
@@ -69,7 +68,7 @@ def _read(config: TrainingDataConfig, problems: list[str]) -> GroundTruth:
 
 
 def _from_burst(burst: BurstGroundTruth) -> GroundTruth:
-    """Sequences as videos with their frames in order of time; tracks are numbered through all of them, from 1."""
+    """Converts sequences to videos, with frames in order of time; numbers all tracks from 1."""
     videos, tracks = [], list[AnnotatedTrack]()
     for video, sequence in zip(burst.videos, burst.sequences, strict=True):
         order = np.argsort(sequence.times, kind="stable")
@@ -103,7 +102,7 @@ def _is_trainable(category: Category, config: TrainingDataConfig) -> bool:
 
 
 def _vocabulary(truth: GroundTruth, config: TrainingDataConfig, problems: list[str]) -> dict[str, int]:
-    """Category ids by the names to be trained on."""
+    """Category ids of the training vocabulary, by name."""
     try:
         return category_ids([category for category in truth.categories if _is_trainable(category, config)])
     except ValueError as error:
@@ -112,7 +111,7 @@ def _vocabulary(truth: GroundTruth, config: TrainingDataConfig, problems: list[s
 
 
 def _track_problems(truth: GroundTruth, config: TrainingDataConfig) -> Iterator[str]:
-    """Tracks that cannot be trained on: of no or a novel category, or nowhere to be seen."""
+    """Yields what is wrong with tracks: an unknown or novel category, or no visible frame."""
     categories = {category.id: category for category in truth.categories}
     sequences = {video.id: os.path.dirname(video.file_names[0]) for video in truth.videos if video.file_names}
     stops = list(accumulate((len(track.masks) for track in truth.tracks), initial=0))
@@ -134,16 +133,16 @@ def _track_problems(truth: GroundTruth, config: TrainingDataConfig) -> Iterator[
 
 
 def _check(video: AnnotatedVideo, folder: str, config: TrainingDataConfig) -> tuple[TrainingVideo | None, list[str]]:
-    """The video where it lies, or what is wrong with it; with images, what is wrong with each."""
+    """Returns the video with the paths of its files, or what is wrong with it."""
     where = f"{config.annotations}: {'image' if config.format == 'coco' else 'video'} {video.id}"
     if config.format != "coco" and video.length < config.frames:
         return None, [f"{where} has {video.length} frames, fewer than a clip; lower frames ({config.frames})"]
     try:
         if video.video is None:
             return _check_images(video, folder, config, where)
-        (found,) = find_benchmark_videos([video], folder)
-        # PyAV leaves out damaged frames, which is then an error, where decord may repeat others in their place.
-        plan = plan_video(found.uri, Sampling(), 1, reader="pyav")
+        (source,) = find_benchmark_videos([video], folder)
+        # PyAV leaves out damaged frames, which is reported; decord may repeat other frames instead.
+        plan = plan_video(source.uri, Sampling(), 1, reader="pyav")
     except VideoError as error:
         return None, [f"{where}, {os.path.join(folder, video.video or '')}: {error}"]
     except ValueError as error:
@@ -153,9 +152,9 @@ def _check(video: AnnotatedVideo, folder: str, config: TrainingDataConfig) -> tu
         cut = f" and lacks {info.missing_frames}" if info.missing_frames else ""
         return None, [
             f"{where} is annotated as {video.length} frames of {video.height} x {video.width}, "
-            f"but {found.uri} has {info.frames} of {info.height} x {info.width}{cut}; give the video that was annotated"
+            f"but {source.uri} has {info.frames} of {info.height} x {info.width}{cut}; give the annotated video"
         ]
-    return _found(video, (found.uri,), plan), []
+    return _training_video(video, (source.uri,), plan), []
 
 
 def _check_images(
@@ -173,23 +172,23 @@ def _check_images(
                 problems.append(f"{where} {annotated}, but {file} is {height} x {width}; give the one annotated")
         except VideoError as error:
             problems.append(f"{where}: {error}; give the folder that has it as videos, or copy it again")
-    return (_found(video, files, None) if not problems else None), problems
+    return (_training_video(video, files, None) if not problems else None), problems
 
 
-def _found(video: AnnotatedVideo, files: tuple[str, ...], plan: VideoPlan | None) -> TrainingVideo:
+def _training_video(video: AnnotatedVideo, files: tuple[str, ...], plan: VideoPlan | None) -> TrainingVideo:
     return TrainingVideo(
         id=video.id, height=video.height, width=video.width, length=video.length, files=files, plan=plan
     )
 
 
 def _areas(masks: Sequence[Mask | None]) -> Int64[np.ndarray, "n"]:
-    """Pixels of masks, 0 for absent ones."""
+    """Areas of masks in pixels, 0 for absent ones."""
     parts = [run_lengths.read(masks[start : start + _BATCH]).areas for start in range(0, len(masks), _BATCH)]
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
 def _table(tracks: Sequence[AnnotatedTrack], videos: list[int], rows: dict[int, int]) -> TrackTable:
-    """Tracks of these videos, in their order; masks without pixels are absent ones."""
+    """Table of the tracks, sorted by video; leaves out empty masks."""
     order = {video: position for position, video in enumerate(videos)}
     tracks = sorted(tracks, key=lambda track: order[track.video_id])
     present = [

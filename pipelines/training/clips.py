@@ -1,10 +1,12 @@
-"""Clips to train on, out of annotated videos: which frames, their pixels, and their masks."""
+"""Makes training clips from annotated videos: draws frames, decodes them, and augments pixels and masks.
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+Decoders run it, so it imports neither torch nor the model.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
-import ray
 from jaxtyping import Int64, UInt8
 from pycocotools import mask as coco
 
@@ -19,36 +21,20 @@ from pipelines.training.augmentation import (
     view_mask,
 )
 from pipelines.training.data import TrainingData, TrainingVideo
-from pipelines.training.sample_batches import AHEAD_BYTES, Share, batches
 from pipelines.training.still_images import read_image
 from pipelines.video.decode import decode
 from pipelines.video.plan import Segment, VideoError
 
-_EPOCH, _SAMPLE = 0, 1  # what generators are for
-
-
-def training_batches(
-    data: TrainingData, share: Share, *, decoders: int, ahead_bytes: int = AHEAD_BYTES
-) -> Iterator[list[TrainingClip]]:
-    """Yields a worker's clips, a list per step; see `pipelines.sample_batches.batches`.
-
-    Raises:
-        ValueError: as `batches`; while iterating, a file that cannot be read after all, by file and video.
-    """
-    return batches(partial(_open, ray.put(data)), share, decoders=decoders, ahead_bytes=ahead_bytes)
-
-
-def _open(data: "ray.ObjectRef[TrainingData]") -> Callable[[int], TrainingClip]:
-    return partial(sample, ray.get(data))
+_EPOCH, _SAMPLE = 0, 1  # purposes of generators, so that their numbers are independent
 
 
 def sample(data: TrainingData, number: int) -> TrainingClip:
-    """Sample `number` of an endless sequence, in which every epoch shows each video once, in another order.
+    """Makes sample `number` of an endless sequence; every epoch shows each video once, in another order.
 
-    A clip shows an object in at least one frame, if its video does; a window may still be beside it.
+    If the video has objects, at least one frame of the clip has one; the window may still miss it.
 
     Raises:
-        ValueError: a file cannot be read; names file and video. Nothing is put in its place.
+        ValueError: a file cannot be read; names file and video.
     """
     config = data.config
     epoch, place = divmod(number, len(data.videos))
@@ -80,17 +66,17 @@ def sample(data: TrainingData, number: int) -> TrainingClip:
 def choose_frames(
     length: int, shown: Int64[np.ndarray, "F"], count: int, max_stride: int, rng: np.random.Generator
 ) -> Int64[np.ndarray, "T"]:
-    """Draws T frames of a video in their order, with strides from 1 to `max_stride` between them.
+    """Draws T distinct frames of a video in ascending order, at distances from 1 to `max_stride`.
 
     Args:
-        length: frames of the video, at least `count`. In a short one strides are smaller, so that none occurs twice.
-        shown: frames with an object in them; if there are any, one is chosen at least.
+        length: frames of the video, at least `count`; in a short video distances are smaller.
+        shown: frames with a visible object; if there are any, the clip contains at least one of them.
         count: T.
-        max_stride: frames.
-        rng: where randomness comes from.
+        max_stride: largest distance, in frames.
+        rng: source of randomness.
     """
     longest = min(max_stride, (length - 1) // (count - 1)) if count > 1 else 1
-    for limit in range(longest, 0, -1):  # with strides of 1 every frame is in some clip
+    for limit in range(longest, 0, -1):  # at distance 1 every frame is in some clip, so the loop succeeds
         offsets = np.append(0, rng.integers(1, limit + 1, count - 1).cumsum())
         starts = np.arange(length - offsets[-1])
         if len(shown):
@@ -111,10 +97,10 @@ def _order(videos: int, seed: int, epoch: int) -> Int64[np.ndarray, "V"]:
 
 
 def _read(video: TrainingVideo, frames: Int64[np.ndarray, "T"]) -> Sequence[UInt8[np.ndarray, "h w 3"]]:
-    """The pixels of frames.
+    """Reads the pixels of frames.
 
     Raises:
-        VideoError: they are not what was found when the data set was opened.
+        VideoError: the file has changed since the data set was checked, or cannot be decoded.
     """
     if video.plan is None:
         images = {frame: read_image(video.files[frame]) for frame in set(frames.tolist())}
@@ -123,9 +109,9 @@ def _read(video: TrainingVideo, frames: Int64[np.ndarray, "T"]) -> Sequence[UInt
         batch = next(
             decode(video.files[0], video.plan.info, _segment(video, frames), size=None, batch_size=len(frames)), None
         )
-        found = [] if batch is None else batch.frame.tolist()
-        if found != frames.tolist():
-            raise VideoError(f"of the frames {frames.tolist()} only {found} can be decoded")
+        decoded = [] if batch is None else batch.frame.tolist()
+        if decoded != frames.tolist():
+            raise VideoError(f"of the frames {frames.tolist()} only {decoded} can be decoded")
         assert batch is not None, "there are frames"
         pixels = list(batch.frames)
     for image in pixels:
@@ -135,7 +121,7 @@ def _read(video: TrainingVideo, frames: Int64[np.ndarray, "T"]) -> Sequence[UInt
 
 
 def _segment(video: TrainingVideo, frames: Int64[np.ndarray, "T"]) -> Segment:
-    """These frames alone, from the last place before them at which decoding can start."""
+    """A segment of these frames alone; decoding starts at the last key frame before them."""
     assert video.plan is not None, "an encoded file"
     segments = video.plan.segments
     entry = max(segment.index for segment in segments if segment.frames[0] <= frames[0])
@@ -153,7 +139,7 @@ def _segment(video: TrainingVideo, frames: Int64[np.ndarray, "T"]) -> Segment:
 def _objects(
     data: TrainingData, video: int, frames: Int64[np.ndarray, "T"], windows: list[Window]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What is to be seen of the video's N tracks, bool [N, T, H, W], and their categories, [N]."""
+    """Masks of the video's N tracks within the windows, bool [N, T, H, W], and their categories, [N]."""
     source = [data.videos[video].height, data.videos[video].width]
     tracks = data.tracks.tracks(video)
     masks = np.zeros((len(tracks), len(frames), *data.config.size), bool)

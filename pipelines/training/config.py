@@ -13,15 +13,15 @@ class OptimizerConfig:
     """AdamW with a schedule; the numbers are Mask2Former's (Cheng et al. 2022).
 
     Attributes:
-        learning_rate: the highest one, of everything but the backbone.
-        backbone_factor: what the backbone's is multiplied by.
-        weight_decay: of matrices and kernels; vectors (norms, biases, tokens) and embeddings have none.
-        betas: decay of AdamW's two moments.
-        clip_norm: the most that the gradient's norm, over all parameters, may be; null clips nothing.
-        schedule: `constant`; `cosine` falls to 0 at the last step; `steps` falls by gamma at each milestone.
-        warmup_steps: over which the learning rate rises from near 0.
-        milestones: of `steps`, as shares of all steps.
-        gamma: what the learning rate is multiplied by at a milestone.
+        learning_rate: peak learning rate, of all parameters but the backbone's.
+        backbone_factor: factor on the learning rate of the backbone.
+        weight_decay: weight decay of matrices and kernels; vectors (norms, biases, tokens) and embeddings have none.
+        betas: decay rates of AdamW's two moments.
+        clip_norm: largest gradient norm, over all parameters; null turns clipping off.
+        schedule: `constant`; `cosine` falls to 0 at the last step; `steps` is multiplied by gamma at each milestone.
+        warmup_steps: steps over which the learning rate rises from near 0.
+        milestones: milestones of the schedule `steps`, as fractions of all steps.
+        gamma: factor on the learning rate at each milestone.
 
     Raises:
         ValueError: a field is out of range.
@@ -61,23 +61,23 @@ class TrainingConfig:
 
     Attributes:
         output: folder or s3:// URI of checkpoints, metrics and the model.
-        steps: of the optimizer.
-        batch_size: samples of a step, of all workers together.
-        accumulate: parts that each worker cuts its share into, one after the other, to save memory.
-        precision: of the networks' activations; weights are float32 in any case.
-        workers: processes that share a batch.
-        gpus_per_worker: 0 trains on the CPU.
-        cpus_per_worker: that Ray sets aside for each worker itself; loading data takes others.
-        threads: of torch in each worker; as many as it has CPUs if not given.
-        seed: of what is random in a step besides the samples.
-        checkpoint_every: steps.
-        keep_checkpoints: how many of the last ones stay.
-        validate_every: steps; 0 validates at the end alone.
-        max_failures: how often a training whose worker died goes on by itself.
-        optimizer: learning rate, schedule, clipping.
+        steps: optimizer steps.
+        batch_size: samples per step, of all workers together.
+        accumulate: number of parts that each worker processes one after the other in a step, to save memory.
+        precision: precision of activations; weights are always float32.
+        workers: training processes, which split each batch.
+        gpus_per_worker: GPUs per worker; 0 trains on the CPU.
+        cpus_per_worker: CPUs that Ray reserves for each worker and its decoders.
+        threads: torch threads per worker; default: as many as `cpus_per_worker`.
+        seed: seed of randomness within a step; samples have their own.
+        checkpoint_every: steps between checkpoints.
+        keep_checkpoints: number of recent checkpoints to keep.
+        validate_every: steps between validations; 0 validates only at the end.
+        max_failures: how often training restarts by itself after a worker has died.
+        optimizer: learning rate, schedule and clipping.
 
     Raises:
-        ValueError: a field is out of range, or two do not fit.
+        ValueError: a field is out of range, or two contradict each other.
     """
 
     output: str
@@ -118,7 +118,7 @@ class TrainingConfig:
             )
 
     def identity(self) -> dict[str, Any]:
-        """The settings that weights depend on; with others a training cannot go on."""
+        """Returns the settings that weights depend on; a training resumes only with the same ones."""
         names = ("steps", "batch_size", "precision", "seed")
         optimizer = {f"optimizer.{name}": value for name, value in asdict(self.optimizer).items()}
         return {name: getattr(self, name) for name in names} | optimizer

@@ -1,7 +1,6 @@
-"""Annotated videos to train on: which, how clips are made of them, and what their masks are.
+"""A training set: its videos, their masks, and how clips are made of them.
 
-`checks.open_training_data` reads and checks everything once. What it returns is pickled to the processes that decode,
-which import this file without torch; masks are arrays, so that Ray's processes on one machine share them.
+`checks.open_training_data` reads and checks all of it once. Masks are a few large arrays, which decoders share.
 """
 
 from collections.abc import Sequence
@@ -15,24 +14,27 @@ from pipelines.training.augmentation import AugmentationConfig
 from pipelines.video.plan import VideoPlan
 
 SIZE_DIVISOR = 32
-"""Of both sides of finished frames, pixels: what the mask proposal network needs."""
+"""Both sides of finished frames are multiples of it, pixels, as the mask proposal network requires."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingDataConfig(AugmentationConfig):
-    """A data set, and the clips to be made of it.
+    """A data set, and the clips to make of it.
 
     Attributes:
         annotations: file in the format of YouTube-VIS (also OVIS, LV-VIS, UVO, Shapes), BURST, or COCO.
-        videos: folder that the file's names of videos, frames or images begin in; that of the file if not given.
-        format: of the file. COCO's still images become clips in which a window moves over the image.
-        frames: frames per clip, T.
-        max_stride: most frames from one frame of a clip to the next; less where a video is short.
-        height: of the finished frames, pixels, a multiple of 32.
-        width: likewise.
-        categories: `base` trains on those of partition 0 or 1, or without one, and refuses tracks of others; `all` on
-            all.
-        seed: another one gives other clips.
+        videos: folder that the paths in the annotations are relative to; default: the folder of the annotations.
+        format: format of the annotations. Still images of COCO become clips in which a window moves over the image.
+        frames: frames per clip.
+        max_stride: largest distance between frames of a clip, in frames of the video; smaller in short videos.
+        height: height of the finished frames, pixels, a multiple of 32.
+        width: width of the finished frames, pixels, a multiple of 32.
+        categories: `base` trains on categories of partition 0 or 1, or without a partition, and refuses tracks of
+            others; `all` trains on every category.
+        seed: seed of the clips.
+
+    Raises:
+        ValueError: a field is out of range.
     """
 
     annotations: str
@@ -69,15 +71,15 @@ class TrainingDataConfig(AugmentationConfig):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingVideo:
-    """A video whose files were found to be as annotated.
+    """A video whose files match its annotation.
 
     Attributes:
-        id: in the annotations.
+        id: id in the annotations.
         height: pixels.
         width: pixels.
         length: frames.
-        files: paths: one encoded file, or an image per frame.
-        plan: index of the encoded file, cut at every key frame; None if there are images.
+        files: paths of one encoded file, or of an image per frame.
+        plan: index of the encoded file, cut at every key frame; None for images.
     """
 
     id: int
@@ -90,14 +92,14 @@ class TrainingVideo:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrackTable:
-    """The N tracks of V videos, with M masks of one or more pixels. Rows of a video, and of a track, follow each other.
+    """The N tracks of V videos, with M non-empty masks; sorted by video, track and frame.
 
     Attributes:
-        categories: of tracks, rows of the training vocabulary.
-        frames: of masks, positions in their videos, ascending within a track.
-        first_track: of each video its first track, and behind the last one N.
-        first_mask: of each track its first mask, and behind the last one M.
-        first_character: of each mask, and behind the last one the number of characters.
+        categories: category of each track, a row of the training vocabulary.
+        frames: frame of each mask, a position in its video.
+        first_track: first track of each video; its last element is N.
+        first_mask: first mask of each track; its last element is M.
+        first_character: first character of each mask; its last element is the length of `text`.
         text: COCO compressed run lengths of all masks.
     """
 
@@ -109,16 +111,16 @@ class TrackTable:
     text: UInt8[np.ndarray, "L"]
 
     def tracks(self, video: int) -> range:
-        """Rows of a video's tracks."""
+        """Returns the rows of a video's tracks."""
         return range(int(self.first_track[video]), int(self.first_track[video + 1]))
 
     def shown(self, video: int) -> Int64[np.ndarray, "F"]:
-        """The frames of a video, ascending, in which an object is visible."""
+        """Returns the frames of a video in which an object is visible, ascending."""
         first, last = self.first_mask[self.first_track[video : video + 2]]
         return np.unique(self.frames[first:last])
 
     def counts(self, track: int, frame: int) -> bytes | None:
-        """The mask of a track in a frame; None if the object is absent."""
+        """Returns the run lengths of a track in a frame; None if the object is absent."""
         first, last = self.first_mask[track : track + 2]
         mask = int(first + np.searchsorted(self.frames[first:last], frame))
         if mask == last or self.frames[mask] != frame:
@@ -128,14 +130,14 @@ class TrackTable:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingData:
-    """A data set that was checked.
+    """A checked data set.
 
     Attributes:
-        config: what was opened.
-        names: the training vocabulary, in the order of the file.
-        videos: in the order of the file.
-        tracks: what is to be found in them.
-        crowds: number of annotated groups of objects, which are no targets.
+        config: its settings.
+        names: the training vocabulary, in the order of the annotations.
+        videos: its videos, in the order of the annotations.
+        tracks: the objects in them.
+        crowds: number of annotated groups of objects, which are not training targets.
     """
 
     config: TrainingDataConfig

@@ -1,4 +1,4 @@
-"""What a training did, step by step: JSON lines and TensorBoard."""
+"""Metrics of a training, step by step: JSON lines and TensorBoard."""
 
 import json
 import shutil
@@ -13,16 +13,19 @@ from pipelines.training.output import METRICS, TrainingOutput
 
 TENSORBOARD = "tensorboard"
 
-_LOCAL_EVERY_S, _REMOTE_EVERY_S = 2.0, 30.0  # between writings of the whole file
+_LOCAL_EVERY_S, _REMOTE_EVERY_S = 2.0, 30.0  # between writes of the whole file
 
 
 class TrainingLog:
-    """The metrics of a training, a line per step; what is in the output is whole at any time, if a bit old.
+    """The metrics of a training, a line per step. The output always holds whole files, up to half a minute old.
 
     Args:
         output: the output.
-        text: lines up to the step that training goes on from.
-        step: that step; whatever the output has of later ones is cut off.
+        text: lines up to the step from which training resumes.
+        step: that step; later lines in the output are removed.
+
+    Raises:
+        ValueError: the number of lines differs from `step`.
     """
 
     def __init__(self, output: TrainingOutput, text: str, step: int) -> None:
@@ -46,11 +49,11 @@ class TrainingLog:
             self.publish()
 
     def text(self) -> str:
-        """All lines so far."""
+        """Returns all lines so far."""
         return "".join(f"{line}\n" for line in self.lines)
 
     def publish(self) -> None:
-        """Writes all of it to the output."""
+        """Writes all lines to the output."""
         self.output.write(METRICS, self.text().encode())
         self.writer.flush()
         for file in self.folder.iterdir():
@@ -58,7 +61,7 @@ class TrainingLog:
         self.published = time.monotonic()
 
     def close(self) -> None:
-        """Writes all of it to the output, and ends."""
-        self.writer.close()  # waits for what is queued, which a flush does not
+        """Writes all lines to the output and closes the log."""
+        self.writer.close()  # waits for queued events, unlike flush
         self.publish()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""How weights move: AdamW, its learning rate at every step, and what weight decay spares."""
+"""AdamW, its learning-rate schedule, and which parameters get weight decay."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ def build_optimizer(
     *,
     embeddings: Sequence[Tensor] = (),
 ) -> torch.optim.AdamW:
-    """AdamW over named groups, each in two halves: with weight decay and without.
+    """Builds AdamW over named groups, each split into parameters with and without weight decay.
 
     Args:
-        parameter_groups: trainable parameters by name; "backbone" has a learning rate of its own.
-        config: the numbers.
-        embeddings: parameters that are spared from weight decay although they are matrices; see `embeddings_of`.
+        parameter_groups: trainable parameters by name; "backbone" has its own learning rate.
+        config: hyperparameters.
+        embeddings: matrices without weight decay; `embeddings_of` lists those of a module.
 
     Raises:
-        ValueError: there is no parameter, one is frozen, or one is in two groups.
+        ValueError: there is no parameter, a parameter is frozen, or it is in two groups.
     """
     spared = {id(parameter) for parameter in embeddings}
     seen: set[int] = set()
@@ -51,16 +51,16 @@ def build_optimizer(
 
 
 def embeddings_of(module: nn.Module) -> list[Tensor]:
-    """The weights of all embedding layers."""
+    """Returns the weights of all embedding layers."""
     return [layer.weight for layer in module.modules() if isinstance(layer, nn.Embedding)]
 
 
 def learning_rate_factor(step: int, steps: int, config: OptimizerConfig) -> float:
-    """What the learning rate is multiplied by in a step: of the step alone, so that nothing is to be resumed.
+    """Returns the factor on the learning rate in a step; it depends on the step alone and needs no saved state.
 
     Args:
         step: from 0.
-        steps: of the whole training.
+        steps: steps of the whole training.
         config: the schedule.
     """
     warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))

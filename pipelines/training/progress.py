@@ -1,6 +1,6 @@
-"""How far a training has come, told by its first worker to the driver.
+"""Progress of a training, which its first worker reports to the driver.
 
-Without torch: whoever holds a handle of an actor imports its class.
+Without torch: every process with a handle of an actor imports its class.
 """
 
 from collections.abc import Mapping
@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingProgress:
-    """How far a training has come.
+    """Progress of a training.
 
     Attributes:
         step: steps done.
-        steps: of the whole training.
-        first_step: steps that were done when the workers started.
-        restarts: how often they had to start again.
-        loss: of the last step, the sum of all.
-        scores: of the last validation.
-        seconds: spent in steps since the workers started.
-        data_seconds: of these, waited for samples.
+        steps: steps of the whole training.
+        first_step: steps done when the workers started.
+        restarts: restarts of the workers in this run.
+        loss: total loss of the last step.
+        scores: scores of the last validation.
+        seconds: time spent in steps since the workers started.
+        data_seconds: part of `seconds` spent waiting for samples.
     """
 
     step: int
@@ -33,7 +33,7 @@ class TrainingProgress:
 
 
 class Monitor:
-    """The actor between the workers and the driver; it outlives workers."""
+    """Actor through which workers report to the driver; it outlives the workers."""
 
     def __init__(self) -> None:
         self.starts = 0
@@ -41,21 +41,21 @@ class Monitor:
         self.reason: str | None = None
 
     def begin(self) -> None:
-        """The first worker of a group starts."""
+        """Counts a start of the workers."""
         self.starts += 1
 
     def update(self, progress: TrainingProgress) -> None:
-        """A step is done."""
+        """Records the progress after a step."""
         self.last = replace(progress, restarts=self.starts - 1)
 
     def fail(self, reason: str) -> None:
-        """Training cannot go on, whoever tries; the first reason counts."""
+        """Records why training cannot continue, even after a restart; keeps the first reason."""
         self.reason = self.reason or reason
 
     def progress(self) -> TrainingProgress | None:
-        """The last known; none before the first step."""
+        """Returns the last progress; None before the first step."""
         return self.last
 
     def failure(self) -> str | None:
-        """Why training cannot go on."""
+        """Returns why training cannot continue; None if it can."""
         return self.reason

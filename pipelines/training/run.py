@@ -1,9 +1,9 @@
-"""Training on Ray Train: data parallel, going on by itself where a worker or the whole job was killed.
+"""Data-parallel training on Ray Train, which resumes by itself after a worker dies, or when the job runs again.
 
     train → Monitor (an actor), TorchTrainer → work (in each worker): batches → step → metrics, checkpoints
 
-The step to resume at is read from the output alone, so Ray Train is not given the checkpoints: its snapshot of them,
-truncated by a crash, would stop it from starting.
+The step to resume at comes from the output alone. Ray Train's own snapshot is not written atomically: a run killed
+meanwhile could not start again.
 """
 
 import json
@@ -33,14 +33,14 @@ from pipelines.training.worker import VALIDATION, Job, work
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSummary:
-    """What a run did.
+    """Result of a run.
 
     Attributes:
-        steps: of the whole training.
-        first_step: steps that earlier runs had done; all of them if there was nothing left to do.
-        restarts: how often workers had to start again.
-        loss: of the last step.
-        scores: of the last validation.
+        steps: steps of the whole training.
+        first_step: steps that earlier runs had done; equal to `steps` if nothing was left to do.
+        restarts: restarts of the workers.
+        loss: total loss of the last step.
+        scores: scores of the last validation.
         model: checkpoint folder of the result.
         seconds: duration of the run.
     """
@@ -57,16 +57,16 @@ class TrainingSummary:
 def train(
     config: TrainingConfig, stage: Stage, report: Callable[[TrainingProgress], None] = lambda progress: None
 ) -> TrainingSummary:
-    """Trains to the last step, from where an earlier run with the same output was.
+    """Trains to the last step; resumes at the last checkpoint of earlier runs with the same output.
 
     Args:
-        config: the job.
-        stage: what is trained, on what.
-        report: called about once a second with how far it is, from the first step on.
+        config: settings of the training.
+        stage: what is trained, and on what data.
+        report: called with the progress about once a second, after the first step is done.
 
     Raises:
-        ValueError: before anything heavy starts, for an output that cannot be used, is of another training, or that
-            another run is writing to.
+        ValueError: before training starts: the output cannot be used, belongs to another training, or another run is
+            writing to it.
         RuntimeError: the run broke off; its last checkpoint stays.
     """
     start = time.monotonic()
@@ -77,7 +77,7 @@ def train(
         first_step = config.steps if finished else max(output.checkpoints(), default=0)
         restarts = 0
         if not finished:
-            connect((os.cpu_count() or 1) + math.ceil(config.workers * config.cpus_per_worker))
+            connect(max(os.cpu_count() or 1, math.ceil(config.workers * config.cpus_per_worker)))
             restarts = _run(config, stage, output, lease, report)
             output.finish(config.steps)
     last = _last_metrics(output)
@@ -99,8 +99,8 @@ def _run(
     lease: Lease,
     report: Callable[[TrainingProgress], None],
 ) -> int:
-    """Trains; returns how often workers had to start again."""
-    # Paths of the stage mean the same in workers as here.
+    """Trains; returns the number of restarts."""
+    # Workers keep the driver's working folder, so that relative paths of the stage stay valid.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     own_files = tempfile.mkdtemp(prefix="openvis-train-")
     monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
@@ -124,7 +124,7 @@ def _run(
         while fitting.is_alive():
             fitting.join(timeout=1)
             lease.check()
-            _tell(monitor, report)
+            _report(monitor, report)
         failure = ray.get(monitor.failure.remote())
         progress: TrainingProgress | None = ray.get(monitor.progress.remote())
     finally:
@@ -138,7 +138,7 @@ def _run(
 
 
 class _Fitting(threading.Thread):
-    """Waits for Ray Train in a thread of its own: in the main one it would take Ctrl-C for itself, and exit with 0."""
+    """Runs Ray Train in its own thread: in the main thread it would handle Ctrl-C itself, and exit with 0."""
 
     def __init__(self, trainer: TorchTrainer) -> None:
         super().__init__(daemon=True)
@@ -147,21 +147,21 @@ class _Fitting(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Called in the thread."""
+        """Fits the trainer; keeps its error."""
         try:
             self.trainer.fit()
         except Exception as error:
             self.error = error
 
 
-def _tell(monitor: Any, report: Callable[[TrainingProgress], None]) -> None:
+def _report(monitor: Any, report: Callable[[TrainingProgress], None]) -> None:
     progress: TrainingProgress | None = ray.get(monitor.progress.remote())
     if progress:
         report(progress)
 
 
 def _last_metrics(output: TrainingOutput) -> dict[str, Any]:
-    """The last line of the metrics."""
+    """Reads the last line of the metrics."""
     lines = (output.files.read_bytes(METRICS) or b"").decode().splitlines()
     last: dict[str, Any] = json.loads(lines[-1])
     return last

@@ -6,38 +6,38 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from pipelines.training.sample_batches import Share
+from pipelines.training.share import Share
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """An `nn.Module`: samples in, weighted losses out. It is built in the modes that it trains in."""
+    """An `nn.Module` that maps samples to weighted losses; it is built in training mode."""
 
     def counts(self, samples: Sequence[Any], /) -> Tensor:
-        """What losses are normalised by, of these samples, [n]."""
+        """Counts what the losses of these samples are normalised by, [n]."""
 
     def forward(self, samples: Sequence[Any], normalisers: Tensor, /) -> dict[str, Tensor]:
-        """Scalar losses, as sums over the samples divided by the normalisers; their sum is minimised."""
+        """Computes scalar losses, sums over the samples divided by the normalisers; training minimises their sum."""
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters; each gets a gradient from every batch, be it zeros."""
+        """Returns the trainable parameters by group; every batch gives each a gradient, possibly zero."""
 
     def save(self, folder: Path, /) -> None:
-        """Writes the model as a checkpoint folder, which does not exist yet."""
+        """Writes the model as a new checkpoint folder."""
 
 
 @runtime_checkable
 class Stage(Protocol):
-    """What is trained, on what. It is pickled to the workers, whose working folder may be another."""
+    """What is trained, and on what data. It is pickled to the workers, whose working folder may differ."""
 
     def build(self, checkpoint: Path | None, /) -> Objective:
-        """The objective, on the CPU, from its start or from a folder that it saved."""
+        """Builds the objective on the CPU, from its initial weights or from a folder that it saved."""
 
     def batches(self, share: Share, /) -> Iterator[list[Any]]:
-        """The worker's samples, a list per step; closed when training ends."""
+        """Yields the worker's samples, a list per step; it is closed when training ends."""
 
     def validate(self, objective: Any, rank: int, world_size: int, /) -> dict[str, float]:
-        """Scores on held-out data; all workers call it at the same step, the numbers of rank 0 count."""
+        """Returns scores on held-out data; all workers call it at the same step, and rank 0's scores count."""
 
     def fingerprint(self) -> str:
-        """Of everything about the stage that results depend on."""
+        """Returns a hash of all settings and data that the result depends on."""

@@ -39,11 +39,10 @@ class PretrainingConfig:
     """Image-text pre-training of the miniature CLIP on all 1,000 categories of Shapes.
 
     Attributes:
-        start: checkpoint folder to go on from; a CLIP with random weights, and a text tower fitted to words, if not
-            given.
-        images: what it sees.
-        decoders: processes of each worker that render.
-        seed: of random weights.
+        start: checkpoint folder to start from; default: random weights, with the text tower fitted to words.
+        images: the pictures to train on.
+        decoders: processes per worker that render pictures.
+        seed: seed of random weights.
     """
 
     start: str | None = None
@@ -54,13 +53,13 @@ class PretrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipStageConfig:
-    """What both stages of the paper have.
+    """Settings of both stages of the paper.
 
     Attributes:
-        start: the model before.
-        data: what it is trained on.
-        validation: video AP along the way; none if not given.
-        decoders: processes of each worker that make clips.
+        start: the model to start from.
+        data: the training data.
+        validation: videos for computing video AP during training; default: no validation.
+        decoders: processes per worker that make clips.
     """
 
     start: StartConfig

@@ -1,4 +1,4 @@
-"""What can be trained: a miniature CLIP, then proposals with InstCLIP (stage 1), then the rollout tracker (stage 2)."""
+"""The trainable stages: a miniature CLIP, proposals with InstCLIP (stage 1), and the rollout tracker (stage 2)."""
 
 import hashlib
 import json
@@ -23,10 +23,11 @@ from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import load_checkpoint
 from openvis_model.weights.pretrained import load_clip
 from pipelines.shapes.categories import CATEGORIES
-from pipelines.shapes.images import FRAME_SIZE, ShapesImagesConfig, captioned_image
+from pipelines.shapes.images import FRAME_SIZE, captioned_image
 from pipelines.training.checks import open_training_data
-from pipelines.training.clips import training_batches
-from pipelines.training.sample_batches import Share, batches
+from pipelines.training.clips import sample
+from pipelines.training.loader import batches
+from pipelines.training.share import Share
 from pipelines.training.stage_config import (
     ClipStageConfig,
     InstanceStageConfig,
@@ -38,7 +39,7 @@ from pipelines.training.validation import Validation
 SHAPES_NAMES = tuple(category.name for category in CATEGORIES)
 
 _VALIDATION_IMAGES = 400
-_VALIDATION_SEED = 1_000_003  # of pictures that no training sees
+_VALIDATION_SEED = 1_000_003  # offset of the seed; no training uses these pictures
 
 
 class Pretraining:
@@ -48,7 +49,7 @@ class Pretraining:
         self.config = config
 
     def build(self, checkpoint: Path | None) -> ContrastiveObjective:
-        """From the start, or from a folder that the objective saved."""
+        """Builds the objective from its initial weights, or from a folder that it saved."""
         folder = checkpoint or self.config.start
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
@@ -61,25 +62,25 @@ class Pretraining:
             return ContrastiveObjective(model, clip, SHAPES_NAMES, FRAME_SIZE).train()
 
     def batches(self, share: Share) -> Iterator[list[CaptionedImage]]:
-        """Pictures, rendered as they are needed."""
-        return batches(partial(_renderer, self.config.images), share, decoders=self.config.decoders)
+        """Yields pictures, rendered on the fly."""
+        return batches(partial(captioned_image, self.config.images), share, decoders=self.config.decoders)
 
     def validate(self, objective: ContrastiveObjective, rank: int, world_size: int) -> dict[str, float]:
-        """How often the nearest of all names is the caption, for pictures that training does not see."""
+        """Computes how often the nearest of all names is the caption, on held-out pictures."""
         held_out = replace(self.config.images, seed=self.config.images.seed + _VALIDATION_SEED)
         images = [captioned_image(held_out, number) for number in range(_VALIDATION_IMAGES)]
         return {"top-1": objective.top1(images)} if rank == 0 else {}
 
     def fingerprint(self) -> str:
-        """Of the settings, and of the weights to start from."""
+        """Returns a hash of the settings and the initial weights."""
         return _fingerprint(asdict(replace(self.config, decoders=0)), self.config.start)
 
 
 class _ClipStage:
-    """What both stages of the paper do.
+    """The common part of both stages of the paper.
 
     Raises:
-        ValueError: for data that cannot be trained or validated on.
+        ValueError: the data cannot be used for training or validation.
     """
 
     def __init__(self, config: ClipStageConfig) -> None:
@@ -88,20 +89,17 @@ class _ClipStage:
         self.validation = Validation(config.validation) if config.validation else None
 
     def batches(self, share: Share) -> Iterator[list[TrainingClip]]:
-        """Clips of the data set."""
-        return training_batches(self.data, share, decoders=self.common.decoders)
+        """Yields clips of the data set."""
+        return batches(partial(sample, self.data), share, decoders=self.common.decoders)
 
     def validate(
         self, objective: InstanceObjective | TrackingObjective, rank: int, world_size: int
     ) -> dict[str, float]:
-        """Video AP."""
+        """Computes video AP."""
         return self.validation(objective.model, rank=rank, world_size=world_size) if self.validation else {}
 
     def fingerprint(self) -> str:
-        """Of the settings, the annotations, and the weights to start from.
-
-        How often and on what a run is validated does not change it, nor how many processes make its clips.
-        """
+        """Returns a hash of the settings, the annotations and the initial weights, without validation and decoders."""
         values = asdict(replace(self.common, decoders=0, validation=None))
         values["annotations"] = hashlib.sha256(Path(self.common.data.annotations).read_bytes()).hexdigest()
         start = self.common.start
@@ -119,7 +117,7 @@ class InstanceStage(_ClipStage):
         self.config = config
 
     def build(self, checkpoint: Path | None) -> InstanceObjective:
-        """From the start, or from a folder that the objective saved."""
+        """Builds the objective from its initial weights, or from a folder that it saved."""
         return InstanceObjective(self._model(checkpoint), self.data.names, self.config.objective).train()
 
 
@@ -131,12 +129,8 @@ class TrackingStage(_ClipStage):
         self.config = config
 
     def build(self, checkpoint: Path | None) -> TrackingObjective:
-        """From the start, or from a folder that the objective saved."""
+        """Builds the objective from its initial weights, or from a folder that it saved."""
         return TrackingObjective(self._model(checkpoint), self.config.objective).train()
-
-
-def _renderer(config: ShapesImagesConfig) -> Any:
-    return partial(captioned_image, config)
 
 
 def _fitted(config: InstFormerConfig, seed: int) -> CLIP:
@@ -146,7 +140,7 @@ def _fitted(config: InstFormerConfig, seed: int) -> CLIP:
 
 
 def _fingerprint(values: dict[str, Any], *folders: str | None) -> str:
-    """Of settings, and of the checkpoints that they name."""
+    """Hashes settings, and the fingerprints of checkpoints."""
     stored = [
         json.loads(file.read_text())["fingerprint"]
         for folder in folders

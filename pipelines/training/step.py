@@ -1,4 +1,4 @@
-"""One step of the optimizer: however many workers and parts share a batch, the gradient is that of the whole batch."""
+"""One optimizer step. The gradient is that of the whole batch, however many workers and parts split it."""
 
 import math
 import time
@@ -21,10 +21,10 @@ class TrainingStep:
     """An objective with its optimizer, on one of the workers.
 
     Args:
-        objective: an `Objective`, on the device that it trains on.
-        config: of the training.
-        rank: of the worker.
-        world_size: number of workers; if there are several, torch's process group must be.
+        objective: an `Objective`, on its training device.
+        config: settings of the training.
+        rank: rank of the worker.
+        world_size: number of workers; several need an initialised torch process group.
     """
 
     def __init__(self, objective: Any, config: TrainingConfig, *, rank: int = 0, world_size: int = 1) -> None:
@@ -39,7 +39,7 @@ class TrainingStep:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.module: nn.Module = objective
         if world_size > 1:
-            # Only a batch norm that is trained changes buffers: each worker has its own, those of the first are saved.
+            # Only a trained batch norm changes buffers: each worker has its own; checkpoints hold those of the first.
             self.module = DistributedDataParallel(objective, broadcast_buffers=False)
 
     def __call__(self, step: int, samples: Sequence[Any]) -> dict[str, float]:
@@ -47,14 +47,14 @@ class TrainingStep:
 
         Args:
             step: from 0.
-            samples: the share, which is cut into `accumulate` parts.
+            samples: the share, which is split into `accumulate` parts.
 
         Returns:
-            The losses of the whole batch, the gradient's norm before clipping, the learning rate, and seconds.
+            The losses of the whole batch, the gradient norm before clipping, the learning rate, and seconds.
 
         Raises:
-            FloatingPointError: a loss or the gradient is NaN or infinite; names both and the step. Weights have not
-                changed then.
+            FloatingPointError: a loss or the gradient is NaN or infinite; names it and the step. Weights stay
+                unchanged.
         """
         start = time.monotonic()
         torch.manual_seed(((self.config.seed * 1_000_003 + step) * 1_009 + self.rank) % 2**63)
@@ -68,9 +68,9 @@ class TrainingStep:
         if not math.isfinite(total):
             raise FloatingPointError(f"step {step + 1}: {_listed(losses)}; {_REMEDY}")
         self.scaler.unscale_(self.optimizer)
-        most = math.inf if self.config.optimizer.clip_norm is None else self.config.optimizer.clip_norm
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, most))
-        if not (math.isfinite(norm) or self.scaler.is_enabled()):  # the scaler leaves such a step out
+        limit = math.inf if self.config.optimizer.clip_norm is None else self.config.optimizer.clip_norm
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
+        if not (math.isfinite(norm) or self.scaler.is_enabled()):  # the scaler skips such a step
             raise FloatingPointError(f"step {step + 1}: the gradient's norm is {norm}, {_listed(losses)}; {_REMEDY}")
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -83,7 +83,7 @@ class TrainingStep:
         }
 
     def state(self) -> dict[str, Any]:
-        """What has to be restored besides the model: the optimizer, and all that is trained, as it is in memory."""
+        """Returns the state to restore besides the model: optimizer, scaler, and trained parameters bit for bit."""
         parameters = {name: [weight.detach() for weight in group] for name, group in self.groups.items()}
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "parameters": parameters}
 
@@ -91,7 +91,7 @@ class TrainingStep:
         """Restores a state.
 
         Raises:
-            ValueError: it is of other parameters.
+            ValueError: its parameters differ in number or shape.
         """
         for name, group in self.groups.items():
             stored = state["parameters"].get(name, [])
@@ -104,11 +104,11 @@ class TrainingStep:
         self.scaler.load_state_dict(state["scaler"])
 
     def _gradients(self, samples: Sequence[Any]) -> dict[str, float]:
-        """Leaves the gradient of the whole batch; returns its losses."""
+        """Computes the gradient of the whole batch; returns its losses."""
         size = len(samples) // self.config.accumulate
         parts = [samples[start : start + size] for start in range(0, len(samples), size)]
         counts = torch.stack([self.objective.counts(part).float() for part in parts]).sum(0).to(self.device)
-        # Gradients are summed over parts and averaged over workers.
+        # Gradients are summed over parts, but averaged over workers.
         normalisers = self._summed(counts).clamp(min=1) / self.world_size
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
@@ -123,11 +123,11 @@ class TrainingStep:
                 self.scaler.scale(torch.stack([loss.float() for loss in losses.values()]).sum()).backward()
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0) + loss.detach().double()
-        together = self._summed(torch.stack(list(sums.values()))) / self.world_size
-        return dict(zip(sums, together.tolist(), strict=True))
+        totals = self._summed(torch.stack(list(sums.values()))) / self.world_size
+        return dict(zip(sums, totals.tolist(), strict=True))
 
     def _synchronised(self, last: bool) -> AbstractContextManager[None]:
-        """Workers exchange gradients once per step, after the last part."""
+        """Has workers exchange gradients once per step, after the last part."""
         if last or not isinstance(self.module, DistributedDataParallel):
             return nullcontext()
         return self.module.no_sync()

@@ -1,4 +1,4 @@
-"""Image files that are trained on. Unlike FFmpeg, Pillow notices when a JPEG ends too early; it fills nothing in."""
+"""Reads image files with Pillow, which refuses a truncated JPEG where FFmpeg would fill in the rest."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +10,14 @@ from PIL import Image, ImageOps
 
 from pipelines.video.plan import VideoError
 
-_ORIENTATION = 0x0112  # Exif's tag; 5 to 8 lie on their side
+_ORIENTATION = 0x0112  # Exif tag; values 5 to 8 are turned by 90 degrees
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Height and width in pixels, upright, by the file's header alone.
+    """Reads the upright height and width in pixels from the file's header.
 
     Raises:
-        VideoError: names the file, which is not there or no image.
+        VideoError: the file is missing or not an image; names it.
     """
     with _open(path) as image:
         width, height = image.size
@@ -25,10 +25,10 @@ def image_size(path: str) -> tuple[int, int]:
 
 
 def read_image(path: str) -> UInt8[np.ndarray, "h w 3"]:
-    """The image, RGB, upright.
+    """Reads the image upright, as RGB.
 
     Raises:
-        VideoError: names the file, which is not there, no image, or incomplete.
+        VideoError: the file is missing, not an image, or incomplete; names it.
     """
     with _open(path) as image:
         return np.array(ImageOps.exif_transpose(image).convert("RGB"))

@@ -1,4 +1,4 @@
-"""What each training worker does, from the last checkpoint to the last step."""
+"""The work of a training worker, from the last checkpoint to the last step."""
 
 import json
 import tempfile
@@ -18,24 +18,24 @@ from pipelines.training.config import TrainingConfig
 from pipelines.training.log import TrainingLog
 from pipelines.training.output import METRICS, STATE, TrainingOutput, checkpoint_path, write_state
 from pipelines.training.progress import TrainingProgress
-from pipelines.training.sample_batches import Share
+from pipelines.training.share import Share
 from pipelines.training.stage import Stage
 from pipelines.training.step import TrainingStep
 
 OPTIMIZER = "optimizer.pt"
 
 VALIDATION = "validation/"
-"""What the names of scores begin with among the metrics."""
+"""Prefix of scores among the metrics."""
 
-_TRANSIENT = (RuntimeError, OSError, ray.exceptions.RayError)  # a lost worker, its peers' lost connection, the storage
+_TRANSIENT = (RuntimeError, OSError, ray.exceptions.RayError)  # a lost worker, a lost connection to it, the storage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a worker is handed; all of it can be pickled.
+    """Arguments of a worker, which are pickled to it.
 
     Attributes:
-        config: of the training.
+        config: settings of the training.
         stage: what is trained.
         output: the output.
         monitor: handle of the `Monitor` actor.
@@ -48,10 +48,10 @@ class Job:
 
 
 def work(settings: dict[str, Job]) -> None:
-    """Ray Train's entry: trains in a worker. Only errors that may go away are raised, which makes Ray start again.
+    """Trains in a worker; the function that Ray Train calls, and calls again in new workers after an error.
 
-    The others are told to the monitor. A worker that merely returned would leave its peers waiting for it, so it fails
-    too; when the workers have started again, all of them return.
+    An error that would come again is reported to the monitor as well: the new workers then return at once. The failing
+    worker raises it nevertheless, because its peers would wait forever for a worker that returned.
     """
     job = settings["job"]
     if ray.get(job.monitor.failure.remote()) is not None:
@@ -67,7 +67,7 @@ def work(settings: dict[str, Job]) -> None:
 
 
 class _Worker:
-    """One worker, from its start to its end."""
+    """One worker, from start to end."""
 
     def __init__(self, job: Job) -> None:
         context = ray.train.get_context()
@@ -89,7 +89,7 @@ class _Worker:
         )
 
     def run(self) -> None:
-        """Trains to the last step; a checkpoint of it is the last thing written."""
+        """Trains to the last step, and writes its checkpoint."""
         config = self.config
         share = Share(
             first_step=self.first_step,
@@ -107,13 +107,13 @@ class _Worker:
                 self.log.close()
 
     def _advance(self, step: int, batches: Iterator[list[Any]]) -> None:
-        """One step, and what is due after it."""
+        """Does one step, and the validation and checkpoint due after it."""
         config = self.config
         start = time.monotonic()
         samples = next(batches, None)
         if samples is None or len(samples) != config.batch_size // self.world_size:
-            found = "none" if samples is None else len(samples)
-            raise ValueError(f"step {step + 1}: expected {config.batch_size // self.world_size} samples, got {found}")
+            count = "none" if samples is None else len(samples)
+            raise ValueError(f"step {step + 1}: expected {config.batch_size // self.world_size} samples, got {count}")
         waited = self._longest(time.monotonic() - start)
         metrics = self.step(step, samples) | {"data_seconds": waited}
         metrics["seconds"] += waited
@@ -124,12 +124,12 @@ class _Worker:
             metrics |= {f"{VALIDATION}{name}": float(value) for name, value in scores.items()}
         if self.log:
             self.log.add(done, metrics)
-            self._tell(done, metrics)
+            self._report(done, metrics)
         if done == config.steps or done % config.checkpoint_every == 0:
             self._save(done)
 
     def _restore(self) -> tuple[TrainingStep, str]:
-        """The state after `first_step`, and the metrics up to it."""
+        """Restores the state after `first_step`, and the metrics up to it."""
         stage, ranks = self.job.stage, {"rank": self.rank, "world_size": self.world_size}
         device = ray.train.torch.get_device() if self.config.gpus_per_worker else torch.device("cpu")
         torch.manual_seed(self.config.seed)
@@ -158,8 +158,8 @@ class _Worker:
         self.output.keep_last(self.config.keep_checkpoints)
         self.log.publish()
 
-    def _tell(self, done: int, metrics: dict[str, float]) -> None:
-        """Tells the driver how far training is; nobody waits for it."""
+    def _report(self, done: int, metrics: dict[str, float]) -> None:
+        """Reports the progress to the driver, without waiting."""
         scores = {name.removeprefix(VALIDATION): value for name, value in metrics.items() if VALIDATION in name}
         self.progress = replace(
             self.progress,
@@ -172,14 +172,14 @@ class _Worker:
         self.job.monitor.update.remote(self.progress)
 
     def _agree(self, step: int) -> int:
-        """What the first worker says."""
-        said = [step]
+        """Returns the value of the first worker."""
+        steps = [step]
         if self.world_size > 1:
-            dist.broadcast_object_list(said, src=0)
-        return said[0]
+            dist.broadcast_object_list(steps, src=0)
+        return steps[0]
 
     def _longest(self, seconds: float) -> float:
-        """The longest time of all workers, for which the others wait."""
+        """Returns the longest time of all workers, for which the others wait."""
         if self.world_size == 1:
             return seconds
         longest = torch.tensor([seconds], device=self.step.device)
@@ -192,12 +192,12 @@ def _on(objective: Any, device: torch.device) -> Any:
 
 
 def _closable(batches: Iterator[list[Any]]) -> Generator[list[Any], None, None]:
-    """A generator, whose end is that of the iterator too."""
+    """Wraps an iterator in a generator; closing it releases the iterator."""
     yield from batches
 
 
 def _last_scores(text: str) -> dict[str, float]:
-    """Of the last validation in the metrics."""
+    """Returns the scores of the last validation in the metrics."""
     for line in reversed(text.splitlines()):
         scores = {
             name.removeprefix(VALIDATION): value for name, value in json.loads(line).items() if VALIDATION in name

@@ -9,7 +9,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import ray
 import torch
 
 from openvis_model.training.config import StartConfig
@@ -17,7 +16,7 @@ from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.training.config import TrainingConfig
 from pipelines.training.data import TrainingDataConfig
-from pipelines.training.sample_batches import Share
+from pipelines.training.share import Share
 from pipelines.training.stage_config import InstanceStageConfig
 from pipelines.training.stages import InstanceStage
 from pipelines.training.step import TrainingStep
@@ -30,7 +29,6 @@ SIZES = {"96 × 128": (96, 128, 40), "384 × 640": (384, 640, 12)}
 def main() -> None:
     """Prints both rates and their ratio for each size."""
     torch.set_num_threads(1)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     for title, (height, width, steps) in SIZES.items():
         with tempfile.TemporaryDirectory() as folder:
             split = write_split(Path(folder), "train", VIDEOS, 0, SceneConfig(height=height, width=width)).path

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipelines.training.config import OptimizerConfig, TrainingConfig
-from pipelines.training.sample_batches import Share
+from pipelines.training.share import Share
 
 Sample = tuple[np.ndarray, np.ndarray]
 

@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from pipelines.shapes.files import write_split
 from pipelines.shapes.render import Clip, render
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.training.checks import open_training_data
-from pipelines.training.clips import choose_frames, sample, training_batches
+from pipelines.training.clips import choose_frames, sample
 from pipelines.training.data import TrainingData, TrainingDataConfig
-from pipelines.training.sample_batches import Share
+from pipelines.training.loader import batches
+from pipelines.training.share import Share
 from tests.pipelines.datasets.training_sets import (
     BLUE,
     RED,
@@ -239,19 +241,18 @@ def test_an_image_that_breaks_is_named(tmp_path: Path) -> None:
     assert len(sample(data, 0).frames) == len(sample(data, 1).frames) == 6
 
 
-# On Ray
+# In processes
 
 
-@pytest.mark.usefixtures("cluster")
 def test_workers_and_restarts_see_the_same_clips(shapes: Path) -> None:
     data = open_shapes(shapes, **VARIED)
     expected = [[sample(data, 4 * step + i) for i in range(4)] for step in range(4)]
-    whole = list(training_batches(data, Share(first_step=0, last_step=4, batch_size=4), decoders=2))
+    whole = list(batches(partial(sample, data), Share(first_step=0, last_step=4, batch_size=4), decoders=2))
     shares = [Share(first_step=1, last_step=4, batch_size=4, rank=rank, world_size=2) for rank in (0, 1)]
-    first, second = (list(training_batches(data, share, decoders=1)) for share in shares)
+    first, second = (list(batches(partial(sample, data), share, decoders=1)) for share in shares)
     parts = [a + b for a, b in zip(first, second, strict=True)]
-    for found, wanted in ((whole, expected), (parts, expected[1:])):
-        assert len(found) == len(wanted)
-        for batch, clips in zip(found, wanted, strict=True):
+    for steps, wanted in ((whole, expected), (parts, expected[1:])):
+        assert len(steps) == len(wanted)
+        for batch, clips in zip(steps, wanted, strict=True):
             assert len(batch) == len(clips)
             assert all(same(clip, other) for clip, other in zip(batch, clips, strict=True))

@@ -63,9 +63,9 @@ def test_data_can_be_pickled_and_used_without_torch(tmp_path: Path) -> None:
     (tmp_path / "data.pickle").write_bytes(pickle.dumps(data))
     script = """if True:
         import pickle, sys
-        import pipelines.training_clips
+        import pipelines.training.clips
         data = pickle.load(open(sys.argv[1], "rb"))
-        clip = pipelines.training_clips.sample(data, 0)
+        clip = pipelines.training.clips.sample(data, 0)
         print(clip.frames.shape, "torch" in sys.modules)
     """
     command = [sys.executable, "-c", script, str(tmp_path / "data.pickle")]

@@ -17,7 +17,7 @@ from pipelines.shapes.scenes import SceneConfig
 from pipelines.training.config import OptimizerConfig, TrainingConfig
 from pipelines.training.data import TrainingDataConfig
 from pipelines.training.run import train
-from pipelines.training.sample_batches import Share
+from pipelines.training.share import Share
 from pipelines.training.stage import Objective, Stage
 from pipelines.training.stage_config import (
     InstanceStageConfig,
@@ -142,6 +142,7 @@ def test_validation_is_video_ap(split: Path, checkpoint: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
 def test_two_workers_train_as_one_does(split: Path, checkpoint: str, tmp_path: Path) -> None:
     """Over five steps, float32: losses to 1e-4, relative."""
     stage = InstanceStage(instance_config(split, checkpoint))

@@ -14,7 +14,7 @@ import ray.train
 from pipelines.training.config import TrainingConfig
 from pipelines.training.output import TrainingOutput
 from pipelines.training.progress import Monitor, TrainingProgress
-from pipelines.training.sample_batches import Share
+from pipelines.training.share import Share
 from pipelines.training.worker import Job, work
 from tests.pipelines.training.points import PointsStage, Sample, settings
 
