@@ -103,7 +103,9 @@ class Passes:
             # Ray wraps an error so that it is also an instance of the original class, such as ValueError.
             if is_loss(error):
                 raise PassBrokenError(reason(error)) from error
-            raise RuntimeError(f"the run broke off, {reason(error)}; what is committed stays, run it again") from error
+            raise RuntimeError(
+                f"the run broke off, {reason(error)}; committed videos are kept, run it again"
+            ) from error
 
     def _stalled(self) -> RuntimeError:
         return RuntimeError(f"no progress for {self.config.stall_s:g} s; {_resources()}")
@@ -159,4 +161,4 @@ def _resources() -> str:
     """Returns what the cluster has, and how much of it is free."""
     total, free = ray.cluster_resources(), ray.available_resources()  # type: ignore[no-untyped-call]
     resources = [f"{free.get(name, 0):g} of {total[name]:g} {name}s" for name in ("CPU", "GPU") if name in total]
-    return f"the cluster has {' and '.join(resources)} free; what is committed stays, run it again"
+    return f"the cluster has {' and '.join(resources)} free; committed videos are kept, run it again"

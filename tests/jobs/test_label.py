@@ -80,7 +80,7 @@ def test_the_summary_names_failures(capsys: pytest.CaptureFixture[str]) -> None:
     summary = LabelSummary(videos=4, skipped=1, ok=1, failures={"a-1": "empty file"}, frames=24, tracks=3, seconds=2.0)
     print_summary(summary, "labels")
     printed = capsys.readouterr().out
-    assert "1 of 4 videos labelled, 1 were already: 24 frames, 3 tracks in 2 s (12.0 frames/s) → labels" in printed
+    assert "1 of 4 videos labelled, 1 already done: 24 frames, 3 tracks in 2 s (12.0 frames/s) → labels" in printed
     assert "failed: a-1: empty file" in printed
     many = {f"a-{number}": "empty file" for number in range(130)}
     print_summary(replace(summary, failures=many), "labels")

@@ -75,7 +75,7 @@ def test_a_config_file_gives_options(
     [
         (ValueError("output: is\nof another"), 2, "train: error: output: is of another"),
         (RuntimeError("the run broke off"), 1, "train: error: the run broke off"),
-        (KeyboardInterrupt(), os.EX_TEMPFAIL, "train: interrupted; checkpoints stay, run it again to go on"),
+        (KeyboardInterrupt(), os.EX_TEMPFAIL, "train: interrupted; checkpoints are kept; run it again to resume"),
     ],
 )
 def test_exit_codes(
@@ -100,7 +100,7 @@ def test_summaries(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[::2] == [
         "100 steps, the last 40 of them now, in 12 s → out/model",
-        "100 steps were done already → out/model",
+        "100 steps already done → out/model",
     ]
 
 
