@@ -3,8 +3,7 @@
     FOLDER/lock             locked while space is freed
     FOLDER/HASH/use         readers hold a shared lock on it; its modification time is the last use
     FOLDER/HASH/download    locked by the process that downloads the entry
-    FOLDER/HASH/partial     the unfinished download
-    FOLDER/HASH/content     the complete file or folder of frames
+    FOLDER/HASH/content     the complete file or folder of frames; a draft beside it while it is downloaded
 
 HASH is a hash of URI and ETag, so no key can lead out of the folder. When a process dies, the system frees its locks;
 the files that it leaves are used or removed like all others.
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipelines.storage import s3
+from pipelines.storage.local import LocalStore, whole_file, whole_folder
 from pipelines.storage.s3 import S3Object
 from pipelines.video.names import VIDEO_SUFFIXES, suffix
 from pipelines.video.plan import VideoError
@@ -81,23 +81,22 @@ class DownloadCache:
         with _locked(content.parent / "download"):
             if content.exists():
                 return
-            objects, new = _objects(uri), content.parent / "partial"
+            objects = _objects(uri)
             if _etag(uri, objects) != version:
                 raise OSError(errno.ESTALE, "it has changed since it was listed; run again", uri)
-            with _locked(self._private_folder() / "lock"):
-                _remove(new)
-                self._make_room(sum(item.size for item in objects))
-                if uri.endswith("/"):
-                    new.mkdir()
-                else:
-                    with new.open("wb") as file:
-                        file.truncate(objects[0].size)  # other processes count this space from now on
+            LocalStore(str(content.parent)).remove_partial(content.name)
             if uri.endswith("/"):
-                s3.download_all((image, new / image.uri.rpartition("/")[2]) for image in objects)
+                with _locked(self._private_folder() / "lock"):
+                    self._make_room(sum(image.size for image in objects))
+                with whole_folder(content) as folder:
+                    s3.download_all((image, folder / image.uri.rpartition("/")[2]) for image in objects)
             else:
-                with new.open("r+b") as file:
+                with ExitStack() as stack:
+                    with _locked(self._private_folder() / "lock"):
+                        self._make_room(objects[0].size)
+                        file = stack.enter_context(whole_file(content))
+                        file.truncate(objects[0].size)  # other processes count this space from now on
                     s3.download(uri, file, etag=version)
-            new.rename(content)
 
     def _make_room(self, size: int) -> None:
         """Removes unused entries, the least recently used first, until `size` more bytes fit."""
