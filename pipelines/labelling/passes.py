@@ -20,7 +20,7 @@ from pipelines.storage.lease import Lease
 from pipelines.video.sources import Video
 
 _ANSWER_S = 10.0  # for a call to a tracker, which Ray may be restarting
-_COMMIT_S = 600.0  # for putting a part in place
+_COMMIT_S = 600.0  # for committing a part
 
 
 class Passes:
@@ -30,7 +30,7 @@ class Passes:
         config: the job.
         writers: each tracker actor gets a copy.
         short_side: the model's working size, pixels.
-        lease: on the output.
+        lease: lease on the output.
         report: called about once a second with the progress.
 
     Attributes:
