@@ -1,1 +1,1 @@
-"""Entry points: the only place that parses arguments and talks to a person."""
+"""Entry points: the only place that parses arguments and prints."""

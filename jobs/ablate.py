@@ -2,8 +2,8 @@
 
 python -m jobs.ablate --config jobs/configs/ablations.yaml
 
-Run again after any interruption, it goes on where it was. The exit code is 0 if all is there, 1 if something broke off,
-2 for bad input, 75 if it was interrupted.
+After an interruption, run it again: it resumes where it stopped. The exit code is 0 if everything is done, 1 if a
+training or an evaluation failed, 2 for bad input, 75 if it was interrupted.
 """
 
 import os
@@ -18,7 +18,7 @@ from pipelines.evaluation.config import AblationsConfig, ModelConfig
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; returns the exit code."""
-    return run_job("ablate", lambda: _ablate(arguments), interrupted="what is done stays, run it again to go on")
+    return run_job("ablate", lambda: _ablate(arguments), interrupted="what is done is kept; run it again to resume")
 
 
 def _ablate(arguments: list[str] | None) -> int:
@@ -34,10 +34,10 @@ def _ablate(arguments: list[str] | None) -> int:
 
 
 def train(model: ModelConfig, output: str) -> None:
-    """Runs one training, or goes on with it.
+    """Runs one training, or resumes it.
 
     Raises:
-        RuntimeError: it did not end well; it has said why.
+        RuntimeError: the training failed; it has printed why.
     """
     print(model.name, file=sys.stderr)
     files = [option for file in model.configs for option in ("--config", file)]

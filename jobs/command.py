@@ -1,4 +1,4 @@
-"""What all jobs share: cheap checks of options, errors in one line, exit codes."""
+"""What all jobs share: quick checks of options, errors in one line, exit codes."""
 
 import glob
 import os
@@ -15,16 +15,16 @@ def check_kept(name: str, output: str | None) -> None:
     A job submitted to a cluster runs in Ray's copy of the working folder, which Ray removes some time after the job.
 
     Args:
-        name: the option.
-        output: its value, a path or URI.
+        name: name of the option.
+        output: value of the option, a path or URI.
 
     Raises:
         ValueError: names the option.
     """
     if output and "://" not in output and "working_dir_files" in Path(output).absolute().parts:
         raise ValueError(
-            f"{name}: {output} is in the cluster's copy of the working folder, which goes with the job; "
-            "give a whole path that all machines see, or s3://"
+            f"{name}: {output} is in the cluster's copy of the working folder, which is removed after the job; "
+            "give an absolute path that all machines see, or s3://"
         )
 
 
@@ -32,8 +32,8 @@ def check_present(name: str, path: str | None) -> None:
     """Checks that a local input exists, before anything heavy is imported; a glob or URI is checked when it is read.
 
     Args:
-        name: the option.
-        path: its value.
+        name: name of the option.
+        path: value of the option.
 
     Raises:
         ValueError: names the option.
@@ -43,7 +43,7 @@ def check_present(name: str, path: str | None) -> None:
 
 
 def check_local(name: str, output: str) -> None:
-    """Refuses an output that is not in a local folder, for jobs that can do no other.
+    """Refuses an output that is not a local path, for jobs that can only write locally.
 
     Raises:
         ValueError: names the option.
@@ -53,15 +53,15 @@ def check_local(name: str, output: str) -> None:
 
 
 def run_job(job: str, work: Callable[[], int], *, interrupted: str) -> int:
-    """Does a job's work.
+    """Runs a job's work and prints its error, if any, in one line.
 
     Args:
-        job: its name, for errors.
-        work: the work, which returns the exit code.
-        interrupted: what to say after an interruption.
+        job: name of the job, for errors.
+        work: the work; returns the exit code.
+        interrupted: what to print after an interruption.
 
     Returns:
-        The exit code: that of the work; 1 if it broke off, 2 for bad input, 75 if it was interrupted.
+        The exit code: that of the work; 1 if the work failed, 2 for bad input, 75 if it was interrupted.
     """
     try:
         return work()
@@ -73,21 +73,22 @@ def run_job(job: str, work: Callable[[], int], *, interrupted: str) -> int:
         code, text = 1, f"error: {error}"
     except KeyboardInterrupt:
         code, text = os.EX_TEMPFAIL, f"interrupted; {interrupted}"
-    line_end = "\n" if sys.stderr.isatty() else ""  # of a progress line
+    line_end = "\n" if sys.stderr.isatty() else ""  # ends a progress line
     print(f"{line_end}{job}: {text}", file=sys.stderr)
     return code
 
 
 def print_left_out(job: str, video_ids: Sequence[str]) -> None:
-    """Says which videos have embeddings of another model, if there are any."""
+    """Prints which videos have embeddings of another model, if any."""
     if video_ids:
-        some = ", ".join(video_ids[:3]) + (", …" if len(video_ids) > 3 else "")
+        first = ", ".join(video_ids[:3]) + (", …" if len(video_ids) > 3 else "")
         print(
-            f"{job}: {len(video_ids)} videos were labelled with another model and are left out: {some}", file=sys.stderr
+            f"{job}: {len(video_ids)} videos were labelled with another model and are left out: {first}",
+            file=sys.stderr,
         )
 
 
 def start(main: Callable[[], int]) -> NoReturn:
-    """Runs a job as the process's own: a scheduler's SIGTERM is an interruption, as Ctrl-C is."""
+    """Runs a job as this process; a scheduler's SIGTERM interrupts it like Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

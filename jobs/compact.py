@@ -1,8 +1,8 @@
-"""Merges small files of a labelling output into large ones; the tables read the same before, meanwhile and after.
+"""Merges small files of a labelling output into large ones; the tables read the same before, during and after.
 
 python -m jobs.compact --output labels/
 
-The exit code is 0, 1 if it broke off and 75 if it was interrupted, which costs nothing: run it again; 2 for bad input.
+The exit code is 0, 1 if it failed, 2 for bad input, 75 if it was interrupted. Run it again then: nothing is lost.
 """
 
 from jobs.command import check_present, run_job, start
@@ -12,7 +12,7 @@ from pipelines.archive.config import CompactConfig
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; returns the exit code."""
-    return run_job("compact", lambda: _compact(arguments), interrupted="nothing is lost, run it again to go on")
+    return run_job("compact", lambda: _compact(arguments), interrupted="nothing is lost; run it again to resume")
 
 
 def _compact(arguments: list[str] | None) -> int:

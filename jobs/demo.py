@@ -1,8 +1,8 @@
-"""Labels a few short Shapes videos made on the spot and renders what was found.
+"""Labels a few short Shapes videos made on the spot and renders the labels.
 
 python -m jobs.demo --output demo
 
-The folder then holds the videos, the tables, an overlay MP4 for each video, and a contact sheet.
+The output folder then has the videos, the tables, an overlay MP4 for each video, and a contact sheet.
 """
 
 import os
@@ -20,7 +20,7 @@ from jobs.options import read_config
 from pipelines.labelling.config import LabelConfig
 
 MARKER = ".openvis-demo"
-"""File that says that a folder was made by this job."""
+"""File that marks a folder as made by this job."""
 
 SHEET = "contact-sheet.png"
 
@@ -33,7 +33,7 @@ class DemoConfig:
     """A demo.
 
     Attributes:
-        output: empty or an earlier demo's folder.
+        output: empty folder, or folder of an earlier demo.
         videos: number of videos.
     """
 
@@ -48,12 +48,12 @@ class DemoConfig:
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"output: {folder} is a file; choose a folder")
         if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).exists():
-            raise ValueError(f"output: {folder} is not empty and no earlier demo; choose another folder")
+            raise ValueError(f"output: {folder} is not empty and not of an earlier demo; choose another folder")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the demo; returns the exit code."""
-    return run_job("demo", lambda: _demo(arguments), interrupted="run it again to begin anew")
+    return run_job("demo", lambda: _demo(arguments), interrupted="run it again to start over")
 
 
 def _demo(arguments: list[str] | None) -> int:
@@ -84,7 +84,7 @@ def _demo(arguments: list[str] | None) -> int:
 
 
 def remove_earlier(output: Path) -> None:
-    """Removes what an earlier demo made, and nothing that somebody put beside it."""
+    """Removes what an earlier demo made, and nothing else in the folder."""
     for folder in ("novel", "labels"):
         shutil.rmtree(output / folder, ignore_errors=True)
     for file in (*output.glob("novel-*.mp4"), output / SHEET):

@@ -3,7 +3,7 @@
 python -m jobs.evaluate score --protocol lvvis --ground_truth val_instances.json --predictions results.json
 python -m jobs.evaluate run --config sweep.yaml
 
-The exit code is 0, 1 if a cell of a sweep failed or the run broke off, 2 for bad input, 75 if it was interrupted.
+The exit code is 0, 1 if a cell of a sweep or the whole run failed, 2 for bad input, 75 if it was interrupted.
 """
 
 import sys
@@ -32,7 +32,7 @@ class ScoreConfig:
         protocol: benchmark whose rules apply.
         ground_truth: annotation file; of BURST, all_classes.json.
         predictions: file in the benchmark's format for submissions.
-        output: JSON file for all numbers, those of every category included.
+        output: JSON file for all numbers, including those of each category.
         threads: number of threads.
     """
 
@@ -45,7 +45,9 @@ class ScoreConfig:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; returns the exit code."""
-    return run_job("evaluate", lambda: _evaluate(arguments), interrupted="finished cells stay, run it again to go on")
+    return run_job(
+        "evaluate", lambda: _evaluate(arguments), interrupted="finished cells are kept; run it again to resume"
+    )
 
 
 def _evaluate(arguments: list[str] | None) -> int:
@@ -100,7 +102,7 @@ class CellProgress:
 
 
 def print_score(scored: "Score") -> None:
-    """Prints the main numbers in percent, what AP50 is lost to, what strict rules make of the files, and warnings."""
+    """Prints the main numbers in percent, the causes of lost AP50, warnings, and differences under strict rules."""
     from pipelines.metrics.errors import KINDS
 
     benchmark = BENCHMARKS[scored.protocol]

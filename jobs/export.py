@@ -1,9 +1,9 @@
-"""Writes what a labelling run found as annotations of other tools.
+"""Exports labels as annotations for other tools.
 
 python -m jobs.export --labels labels/ --output review/ --format cvat --min_score 0.3
 
-`youtube_vis` and `coco` are one file, annotations.json, with masks; `cvat` is an XML of CVAT for video 1.1 per video,
-with boxes, to be reviewed there. The exit code is 0, 1 if it broke off, 2 for bad input.
+`youtube_vis` and `coco` write one file with masks, annotations.json; `cvat` writes a CVAT for video 1.1 file with boxes
+for each video, for review. The exit code is 0, 1 if it failed, 2 for bad input, 75 if it was interrupted.
 """
 
 from jobs.command import check_present, run_job, start
@@ -14,7 +14,7 @@ from pipelines.archive.config import ExportConfig
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; returns the exit code."""
-    return run_job("export", lambda: _export(arguments), interrupted="run it again")
+    return run_job("export", lambda: _export(arguments), interrupted="run it again to start over")
 
 
 def _export(arguments: list[str] | None) -> int:

@@ -2,9 +2,9 @@
 
 python -m jobs.label --input videos/ --output labels/ --vocabulary names.txt
 
-Run again after any interruption, it goes on where it was. The exit code is 0 if every video is labelled, 1 if a
-larger share than --max_failed has failed (their reasons are in the `videos` table) or the run broke off, 2 for bad
-input, 75 if it was interrupted.
+After an interruption, run it again: it resumes where it stopped. The exit code is 0 if every video is labelled, 1 if
+a larger share than --max_failed failed (the `videos` table has the reasons) or the run broke off, 2 for bad input, 75
+if it was interrupted.
 """
 
 import sys
@@ -21,11 +21,11 @@ from pipelines.labelling.progress import Progress
 if TYPE_CHECKING:
     from pipelines.labelling.run import LabelSummary
 
-_LISTED = 100  # failures
+_LISTED = 100  # failures printed at most
 
 
 class LabelProgress:
-    """Progress of a labelling run; rates count from the first frames on."""
+    """Progress line of a labelling run; rates count from the first frames on."""
 
     def __init__(self) -> None:
         self.line = ProgressLine()
@@ -53,7 +53,7 @@ class LabelProgress:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; returns the exit code."""
-    return run_job("label", lambda: _label(arguments), interrupted="what is committed stays, run it again to go on")
+    return run_job("label", lambda: _label(arguments), interrupted="committed videos are kept; run it again to resume")
 
 
 def _label(arguments: list[str] | None) -> int:
@@ -64,7 +64,7 @@ def _label(arguments: list[str] | None) -> int:
     from pipelines.labelling.run import label_videos
 
     if config.checkpoint is None:
-        print("No checkpoint is given: the built-in model knows the words of Shapes only.", file=sys.stderr)
+        print("No checkpoint is given: the built-in model knows only the words of Shapes.", file=sys.stderr)
     progress = LabelProgress()
     summary = label_videos(config, progress)
     progress.line.end()
@@ -73,10 +73,10 @@ def _label(arguments: list[str] | None) -> int:
 
 
 def print_summary(summary: "LabelSummary", output: str) -> None:
-    """Prints what was done, the first failures by name."""
+    """Prints the result of a run and its first failures."""
     done = f"{summary.ok} of {summary.videos} videos labelled"
     if summary.skipped:
-        done += f", {summary.skipped} were already"
+        done += f", {summary.skipped} already done"
     if summary.frames:
         rate = summary.frames / summary.seconds
         done += f": {summary.frames} frames, {summary.tracks} tracks in {summary.seconds:.0f} s ({rate:.1f} frames/s)"

@@ -2,10 +2,10 @@
 
 python -m jobs.make_shapes --output shapes --split train --videos 100
 
-train     the 40 base categories, which may be trained on
-valid     the same categories in other scenes
+train     the 40 base categories, for training
+valid     the base categories in other scenes
 novel     200 categories that training never shows
-hard      all of those; fast look-alikes that cross, hide, leave and return
+hard      base and novel categories: fast look-alikes that cross, hide, leave and return
 pretrain  all 1,000 categories, for the image-text pre-training of the miniature CLIP
 """
 
@@ -24,15 +24,15 @@ class ShapesConfig:
     """A split.
 
     Attributes:
-        output: folder to write to, made if missing; the split is a folder in it.
-        split: `train`, `valid`, `novel`, `hard` or `pretrain`.
+        output: folder to write to, created if missing; the split becomes a folder in it.
+        split: the split to make.
         videos: number of videos.
-        seed: another one gives other videos.
+        seed: seed of the scenes; another seed makes other videos.
         frames: frames per video.
-        height: pixels, even.
-        width: pixels, even.
+        height: height of the frames, pixels, even.
+        width: width of the frames, pixels, even.
         fps: frames per second of playback.
-        processes: to work in.
+        processes: number of processes; the files do not depend on it.
     """
 
     output: str
@@ -51,7 +51,7 @@ class ShapesConfig:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; returns the exit code."""
-    return run_job("make_shapes", lambda: _make(arguments), interrupted="run it again to make it whole")
+    return run_job("make_shapes", lambda: _make(arguments), interrupted="run it again to start over")
 
 
 def _make(arguments: list[str] | None) -> int:

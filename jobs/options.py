@@ -1,7 +1,7 @@
 """Options of jobs: the fields of a config dataclass, from YAML files and the command line.
 
-Pydantic checks the values and says what is wrong as data (where, which kind of error, what was given); the words are
-ours. Pydantic is imported once there is something to check, so that `--help` is quick.
+Pydantic checks the values and reports errors as data (place, kind, value); the messages are ours. It is imported only
+when there are values to check, so that `--help` is quick.
 """
 
 import difflib
@@ -29,9 +29,9 @@ class _Option:
     """One option: a field of a config, or a field of a config in it.
 
     Attributes:
-        name: names of the fields on the way to it, joined by dots.
+        name: names of the fields that lead to it, joined by dots.
         kind: type of its value.
-        default: `MISSING` if it is required.
+        default: default value; `MISSING` if the option is required.
         help: description from the docstring.
     """
 
@@ -74,7 +74,7 @@ def read_config(job: str, description: str, kind: type[T], arguments: Sequence[s
 
 
 def read_command(job: str, description: str, kinds: Mapping[str, type], arguments: Sequence[str] | None) -> Any:
-    """Reads the config of the command that the command line begins with; raises as `read_config`.
+    """Reads the config of the command that the command line starts with; raises as `read_config`.
 
     Args:
         job: name of the job's module.
@@ -93,7 +93,7 @@ def read_command(job: str, description: str, kinds: Mapping[str, type], argument
 
 
 def _options(kind: type, prefix: str = "") -> Iterator[_Option]:
-    """Options of a config, and of the configs in it."""
+    """Yields the options of a config, and of the configs in it."""
     hints, docs = get_type_hints(kind), _docs(kind)
     for field in fields(kind):
         name, hint = prefix + field.name, hints[field.name]
@@ -103,7 +103,7 @@ def _options(kind: type, prefix: str = "") -> Iterator[_Option]:
 
 
 def _docs(kind: type) -> dict[str, str]:
-    """Descriptions of the fields, those of base classes included."""
+    """Returns the descriptions of the fields, including those of base classes."""
     params = [param for base in reversed(kind.__mro__) if is_dataclass(base) for param in parse(base.__doc__).params]
     return {param.arg_name: " ".join((param.description or "").split()).rstrip(".") for param in params}
 
@@ -149,12 +149,12 @@ def _parser(job: str, description: str, options: Iterable[_Option]) -> ArgumentP
 
 
 def _plain(default: Any) -> str:
-    """A default as YAML has it."""
+    """Returns a default as YAML has it."""
     return default if isinstance(default, str) else json.dumps(default, default=vars)
 
 
 def _spelled(kind: Any) -> str:
-    """A type, for people."""
+    """Returns a type in words."""
     if kind is NoneType:
         return "null"
     if is_dataclass(kind):
@@ -180,12 +180,12 @@ def _read_file(file: str) -> _Values:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
     if not values or not isinstance(values, dict):
-        raise ValueError(f"{file}: has no options in it; write one a line, as `name: value`")
+        raise ValueError(f"{file}: has no options; write one per line, as `name: value`")
     return values
 
 
 def _value(text: str, kind: Any) -> Any:
-    """A value of the command line: text as it is, all else as in YAML."""
+    """Returns a value of the command line: text unchanged, all else parsed as YAML."""
     parts = _alternatives(kind)
     if all(part in (str, NoneType) or get_origin(part) is Literal for part in parts):
         return None if text == "null" and NoneType in parts else text
@@ -196,7 +196,7 @@ def _value(text: str, kind: Any) -> Any:
 
 
 def _nested(values: _Values) -> _Values:
-    """Values by dotted names, as they stand in a file."""
+    """Nests values with dotted names, as in a file."""
     nested: dict[str, Any] = {}
     for name, value in values.items():
         for part in reversed(name.split(".")):
@@ -206,14 +206,14 @@ def _nested(values: _Values) -> _Values:
 
 
 def _merge(first: Any, second: Any) -> Any:
-    """Options over others."""
+    """Merges options; `second` wins."""
     if not isinstance(first, dict) or not isinstance(second, dict):
         return second
     return first | {name: _merge(first.get(name), value) for name, value in second.items()}
 
 
 def _build(kind: type[T], sources: Sequence[tuple[str, _Values]], *, print_config: bool) -> T:
-    """A config of what files and the command line give."""
+    """Builds a config from files and the command line."""
     from pydantic import TypeAdapter, ValidationError
     from pydantic_core import to_jsonable_python
 
@@ -232,7 +232,7 @@ def _build(kind: type[T], sources: Sequence[tuple[str, _Values]], *, print_confi
 
 
 def _completed(kind: type, given: _Values) -> _Values:
-    """Options with the defaults of those that are not given."""
+    """Adds defaults for the options that are not given."""
     hints, completed = get_type_hints(kind), dict[str, Any]()
     for field in fields(kind):
         value, inner = _default(field), _config_in(hints[field.name])
@@ -248,7 +248,7 @@ def _completed(kind: type, given: _Values) -> _Values:
 
 
 def _explain(errors: Sequence[Any], kind: Any, sources: Sequence[tuple[str, _Values]]) -> str:
-    """What is wrong with the options: with a name first, then with a value, then what is missing."""
+    """Returns what is wrong with the options: an unknown name first, then a bad value, then what is missing."""
     missing = [_name(error["loc"]) for error in errors if error["type"] == "missing"]
     unknown = [error for error in errors if error["type"] == "unexpected_keyword_argument"]
     others = [error for error in errors if error["type"] not in ("missing", "unexpected_keyword_argument")]
@@ -280,12 +280,12 @@ def _wrong_value(value: Any, kind: Any) -> str:
 
 
 def _name(location: Sequence[str | int]) -> str:
-    """An option's name, as `datasets[0].protocol`."""
+    """Returns an option's name, such as `datasets[0].protocol`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
 
 
 def _kind_at(kind: Any, location: Sequence[str | int]) -> Any:
-    """Type of the option at a place in a config."""
+    """Returns the type of the option at a location in a config."""
     for part in location:
         inner = _config_in(kind)
         kind = get_type_hints(inner)[part] if inner else get_args(kind)[0]  # type: ignore[index]

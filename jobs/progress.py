@@ -8,14 +8,14 @@ LOG_EVERY, REWRITE_EVERY = 10.0, 0.1
 
 
 class ProgressLine:
-    """One line that is rewritten in a terminal; log lines elsewhere."""
+    """A line that is rewritten in place in a terminal, or log lines elsewhere."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
         self._open = self._finished = False
 
     def show(self, text: str, *, finished: bool) -> None:
-        """Shows a line if it is time, the finished one at once; nothing follows that one."""
+        """Shows a line if the last one is old enough; a finished line always, and nothing after it."""
         now, terminal = time.monotonic(), sys.stderr.isatty()
         if self._finished or (not finished and now - self._last < (REWRITE_EVERY if terminal else LOG_EVERY)):
             return
@@ -35,7 +35,7 @@ class ProgressCount:
     """A count as a progress line.
 
     Args:
-        things: name of what is counted.
+        things: plural noun of what is counted.
     """
 
     def __init__(self, things: str) -> None:

@@ -1,10 +1,10 @@
-"""Renames the objects of labelled videos with another vocabulary, without reading any video.
+"""Renames the tracks of labelled videos with another vocabulary, without reading any video.
 
 python -m jobs.relabel --labels labels/ --output relabelled/ --vocabulary new_names.txt
 
-The output is what labelling with that vocabulary would have written, all three tables. Run it again to add videos that
-were labelled since. The exit code is 0, 1 if some could not be renamed or the run broke off, 2 for bad input, 75 if it
-was interrupted.
+The output has all three tables, as labelling with that vocabulary would have written them. Run it again to add videos
+that were labelled since. The exit code is 0, 1 if some videos could not be renamed or the run broke off, 2 for bad
+input, 75 if it was interrupted.
 """
 
 import sys
@@ -17,7 +17,9 @@ from pipelines.archive.config import RelabelConfig
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; returns the exit code."""
-    return run_job("relabel", lambda: _relabel(arguments), interrupted="what is done stays, run it again to go on")
+    return run_job(
+        "relabel", lambda: _relabel(arguments), interrupted="renamed videos are kept; run it again to resume"
+    )
 
 
 def _relabel(arguments: list[str] | None) -> int:
@@ -30,7 +32,7 @@ def _relabel(arguments: list[str] | None) -> int:
     summary = relabel(config, ProgressCount("videos"))
     done = f"{summary.tracks} tracks of {summary.videos} videos renamed in {summary.seconds:.0f} s"
     if summary.skipped:
-        done += f", {summary.skipped} videos were done before"
+        done += f", {summary.skipped} videos already done"
     print(f"{done} → {config.output}")
     print_left_out("relabel", summary.left_out)
     for part, reason in summary.failures.items():

@@ -1,9 +1,10 @@
-"""Draws the labels of a video into it: masks, contours, names and ids, in a colour per track.
+"""Draws the labels of a video over it: masks, contours, names and ids, with a colour per track.
 
 python -m jobs.render --video dog.mp4 --labels labels --output dog_labelled.mp4 --sheet dog.png
 
-The result is an MP4 (H.264, no sound). Frames between those that were labelled show the masks of the one before. A
-video that was moved since is found by its --video_id. The exit code is 0, 1 if it broke off, 2 for bad input.
+The result is an MP4 (H.264, no sound). Frames that were not labelled show the masks of the last labelled one. If the
+video was moved since it was labelled, give its --video_id. The exit code is 0, 1 if it failed, 2 for bad input, 75 if
+it was interrupted.
 """
 
 import os
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from pipelines.archive.tables import Results
     from pipelines.video.download_cache import DownloadCache
 
-_TILES = 12  # of a contact sheet
-_SUGGESTED = 5  # videos that an error lists
+_TILES = 12  # pictures on a contact sheet
+_SUGGESTED = 5  # videos that an error lists at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +36,13 @@ class RenderConfig:
     """An overlay.
 
     Attributes:
-        video: the file, local or s3://.
+        video: video file or folder of frame images, local or s3://.
         labels: output of a labelling run, local or s3://.
-        output: MP4 to write, local or s3://; replaced if it is there.
-        sheet: also write a contact sheet, a PNG of 12 frames; local or s3://.
-        video_id: the video's id in the labels; it is found by its absolute path if none is given.
-        min_score: tracks that are scored lower are left out, 0 to 1.
-        most: maximum number of objects drawn in a frame, those with the best scores; all if not given.
+        output: MP4 to write, local or s3://; an existing file is replaced.
+        sheet: contact sheet to write as well, a PNG of 12 frames, local or s3://.
+        video_id: id of the video in the labels; null finds the video by its absolute path.
+        min_score: tracks with a lower score are left out, 0 to 1.
+        most: maximum number of objects drawn in a frame, best scores first; null draws all.
     """
 
     video: str
@@ -99,7 +100,7 @@ def _render(arguments: list[str] | None) -> int:
 
 @contextmanager
 def _opened(cache: "DownloadCache", video: str) -> Iterator[str]:
-    """Gives the local path of the video."""
+    """Yields a local path of the video."""
     try:
         with cache.open(video, cache.version(video)) as path:
             try:
@@ -111,7 +112,7 @@ def _opened(cache: "DownloadCache", video: str) -> Iterator[str]:
 
 
 def _check(config: RenderConfig) -> None:
-    """Finds what is wrong with the options before anything heavy is imported."""
+    """Checks the options before anything heavy is imported."""
     check_present("video", config.video)
     check_present("labels", config.labels)
     if not 0 <= config.min_score <= 1:
@@ -129,7 +130,7 @@ def _check(config: RenderConfig) -> None:
 
 
 def _find(results: "Results", video: str, video_id: str | None, labels: str) -> str:
-    """Id of the video in the labels, by its path unless the id is given."""
+    """Returns the id of the video in the labels; finds it by its path unless the id is given."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -139,21 +140,21 @@ def _find(results: "Results", video: str, video_id: str | None, labels: str) -> 
     name, values = ("uri", paths) if video_id is None else ("video_id", [video_id])
     wanted = pa.array(values, pa.string())
     columns = ("video_id", "uri", "status", "error")
-    tables = results.scan("videos", columns, each=lambda rows: rows.filter(pc.is_in(rows[name], wanted)))
-    found: list[dict[str, Any]] = pa.concat_tables(tables).sort_by("video_id").to_pylist()
-    if not found:
+    tables = results.scan("videos", columns, each=lambda videos: videos.filter(pc.is_in(videos[name], wanted)))
+    rows: list[dict[str, Any]] = pa.concat_tables(tables).sort_by("video_id").to_pylist()
+    if not rows:
         missing = f"video {paths[0]}" if video_id is None else f"video_id {video_id}"
         raise ValueError(f"labels: {labels} has no {missing}; it has {_some(results)}")
-    if len(found) > 1:
-        ids = ", ".join(row["video_id"] for row in found[:_SUGGESTED])
-        raise ValueError(f"labels: {labels} has {video} {len(found)} times; choose one with --video_id: {ids}")
-    if found[0]["status"] != "ok":
-        raise ValueError(f"video: {video} could not be labelled ({found[0]['error']})")
-    return str(found[0]["video_id"])
+    if len(rows) > 1:
+        ids = ", ".join(row["video_id"] for row in rows[:_SUGGESTED])
+        raise ValueError(f"labels: {labels} has {video} {len(rows)} times; choose one with --video_id: {ids}")
+    if rows[0]["status"] != "ok":
+        raise ValueError(f"video: {video} could not be labelled ({rows[0]['error']})")
+    return str(rows[0]["video_id"])
 
 
 def _some(results: "Results") -> str:
-    """A few videos of the labels, and how many more there are."""
+    """Returns a list of a few videos of the labels, and the number of the others."""
     import pyarrow as pa
 
     first = results.scan("videos", ("video_id", "uri"), each=_first)

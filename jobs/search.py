@@ -2,8 +2,8 @@
 
 python -m jobs.search --labels labels/ --text "red striped star" --sheet found.png
 
-Each line is a track: how similar it is to the text, where it is seen best, and what it was labelled as. The exit code
-is 0, 1 if something could not be read or was left out, 2 for bad input.
+Each line is a track: how similar it is to the text, when it is seen best, and what it was labelled as. The exit code
+is 0, 1 if something could not be read or was left out, 2 for bad input, 75 if it was interrupted.
 """
 
 import sys

@@ -2,8 +2,8 @@
 
 python -m jobs.train --config jobs/configs/paper/stage_1.yaml --output runs/stage_1
 
-Run again after any interruption, it goes on at the step of its last checkpoint. The exit code is 0 if the model is
-there, 1 if the run broke off, 2 for bad input, 75 if it was interrupted.
+After an interruption, run it again: it resumes at the step of its last checkpoint. The exit code is 0 if the model is
+written, 1 if the run broke off, 2 for bad input, 75 if it was interrupted.
 """
 
 import time
@@ -44,11 +44,11 @@ class TrainConfig(TrainingConfig):
             raise ValueError(f"expected one of {', '.join(names)}, got {', '.join(given) or 'none'}")
 
     def common(self) -> TrainingConfig:
-        """What all stages have."""
+        """Returns the options that all stages share."""
         return TrainingConfig(**{field.name: getattr(self, field.name) for field in fields(TrainingConfig)})
 
     def stage(self) -> "Stage":
-        """What is trained."""
+        """Returns the stage to train."""
         from pipelines.training.stages import InstanceStage, Pretraining, TrackingStage
 
         if self.pretraining:
@@ -60,7 +60,7 @@ class TrainConfig(TrainingConfig):
 
 
 class TrainProgress:
-    """Progress of a training; rates count since the workers started."""
+    """Progress line of a training; rates count from the last start of the workers."""
 
     def __init__(self) -> None:
         self.line = ProgressLine()
@@ -93,7 +93,7 @@ class TrainProgress:
 
 
 def _score(name: str, value: float) -> str:
-    """Fractions as percentages, as papers have them."""
+    """Returns a score as text, in percent."""
     return f"{name} {100 * value:.1f}"
 
 
@@ -106,7 +106,7 @@ def _duration(seconds: float) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the job; returns the exit code."""
-    return run_job("train", lambda: _train(arguments), interrupted="checkpoints stay, run it again to go on")
+    return run_job("train", lambda: _train(arguments), interrupted="checkpoints are kept; run it again to resume")
 
 
 def _train(arguments: list[str] | None) -> int:
@@ -126,13 +126,13 @@ def _train(arguments: list[str] | None) -> int:
 
 
 def print_summary(summary: "TrainingSummary") -> None:
-    """Prints what was done."""
+    """Prints the result of a training."""
     done = summary.steps - summary.first_step
     if done:
-        went_on = f", the last {done} of them now" if summary.first_step else ""
-        print(f"{summary.steps} steps{went_on}, in {summary.seconds:.0f} s → {summary.model}")
+        resumed = f", the last {done} of them now" if summary.first_step else ""
+        print(f"{summary.steps} steps{resumed}, in {summary.seconds:.0f} s → {summary.model}")
     else:
-        print(f"{summary.steps} steps were done already → {summary.model}")
+        print(f"{summary.steps} steps already done → {summary.model}")
     print(", ".join([f"loss {summary.loss:.4g}", *(_score(name, value) for name, value in summary.scores.items())]))
 
 

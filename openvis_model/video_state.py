@@ -82,7 +82,7 @@ def read_state(path: str | Path, owner: Mapping[str, str], names: tuple[str, ...
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dict
         content = json.loads(metadata[_KEY])
         intact = metadata["sha256"] == _digest(content, tensors)
     except (OSError, SafetensorError, KeyError, ValueError) as error:

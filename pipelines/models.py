@@ -1,4 +1,4 @@
-"""The model and the names that a job runs with."""
+"""Loads the model and the vocabulary of a job."""
 
 import hashlib
 import re
@@ -11,14 +11,14 @@ from openvis_model.weights.checkpoint import load
 from pipelines.storage import s3
 from pipelines.storage.files import Storage, bad_input
 
-_FILES = re.compile(r"(adapter/)?\w+\.(json|safetensors)")  # of a checkpoint; nothing else is downloaded
+_FILES = re.compile(r"(adapter/)?\w+\.(json|safetensors)")  # only these files of a checkpoint are downloaded
 
 
 def load_model(checkpoint: str | None) -> InstFormer:
-    """The model of a checkpoint folder, local or on S3, or the built-in one.
+    """Loads the model of a checkpoint folder, local or on S3, or the built-in model.
 
     Raises:
-        ValueError: what is wrong with the checkpoint.
+        ValueError: the checkpoint is missing or damaged; says what is wrong.
     """
     if checkpoint is not None and s3.is_s3(checkpoint):
         return _load_from_s3(checkpoint)
@@ -26,10 +26,10 @@ def load_model(checkpoint: str | None) -> InstFormer:
 
 
 def load_vocabulary(path: str) -> Vocabulary:
-    """The vocabulary of a text file, local or on S3.
+    """Reads the vocabulary of a text file, local or on S3.
 
     Raises:
-        ValueError: names the file and what is wrong with it.
+        ValueError: the file is missing or malformed; names the file and says what is wrong.
     """
     if not s3.is_s3(path):
         return Vocabulary.read(path)
@@ -41,7 +41,7 @@ def load_vocabulary(path: str) -> Vocabulary:
 
 
 def vocabulary_fingerprint(vocabulary: Vocabulary) -> str:
-    """Of all names, synonyms among them."""
+    """Returns a hash of all names, synonyms included."""
     return hashlib.sha256(repr(vocabulary.categories).encode()).hexdigest()
 
 

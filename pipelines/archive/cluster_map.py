@@ -1,4 +1,4 @@
-"""Work on the parts of a large archive, spread over the cluster by Ray Data."""
+"""Work on the parts of a large archive, spread over the cluster with Ray Data."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -10,16 +10,16 @@ from ray.exceptions import RayError
 
 from pipelines.cluster import calm_data, connect, reason
 
-_MAX_BLOCKS = 1024  # of rows; each is an object of Ray
+_MAX_BLOCKS = 1024  # each block is an object in Ray's store
 
 
 def map_on_cluster(
     task: Callable[[dict[str, Any]], dict[str, Any]], rows: Sequence[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Does the task on every row, each in a Ray task with one CPU; yields the results as they finish.
+    """Applies `task` to every row, each in a Ray task with one CPU; yields results as they finish.
 
     Raises:
-        RuntimeError: the task raised an error, or Ray lost its processes again and again.
+        RuntimeError: the task raised an error, or Ray repeatedly lost its processes.
     """
     connect(os.cpu_count() or 1)
     calm_data(DataContext.get_current())

@@ -34,9 +34,9 @@ class ExportConfig:
     Attributes:
         labels: output of a labelling run, local or s3://.
         output: folder of the annotations, local or s3://.
-        format: `youtube_vis` (a file, masks of tracks), `coco` (a file, masks of frames) or `cvat` (a file of CVAT for
-            video 1.1 per video, boxes of tracks).
-        min_score: tracks that are scored lower are left out, 0 to 1.
+        format: `youtube_vis` (one file, masks by track), `coco` (one file, masks by frame) or `cvat` (one CVAT for
+            video 1.1 file per video, boxes by track).
+        min_score: tracks with a lower score are left out, 0 to 1.
     """
 
     labels: str
@@ -59,7 +59,7 @@ class RelabelConfig:
         labels: output of a labelling run, local or s3://.
         output: folder of the new tables, local or s3://.
         vocabulary: text file of the new names, one category per line, synonyms separated by commas; local or s3://.
-        checkpoint: the one that the videos were labelled with, local or s3://; the built-in model if none is given.
+        checkpoint: checkpoint folder of the model that labelled the videos, local or s3://; null is the built-in model.
         top: categories listed for a track, the best one included.
     """
 
@@ -81,7 +81,7 @@ class SearchConfig:
     Attributes:
         labels: output of a labelling run, local or s3://.
         text: what to look for, such as "red striped star"; synonyms separated by commas.
-        checkpoint: the one that the videos were labelled with, local or s3://; the built-in model if none is given.
+        checkpoint: checkpoint folder of the model that labelled the videos, local or s3://; null is the built-in model.
         top: tracks listed, the most similar first.
         sheet: also write a PNG with a picture of each track, local or s3://; reads their videos.
     """

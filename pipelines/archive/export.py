@@ -1,4 +1,4 @@
-"""Labelled tables as annotations of other tools: YouTube-VIS and COCO with masks, CVAT with boxes for review."""
+"""Exports labels as annotations for other tools: masks for YouTube-VIS and COCO, boxes for review in CVAT."""
 
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from pipelines.archive.tables import Results, open_labels
 from pipelines.storage.files import Storage
 
 FILE = "annotations.json"
-"""What YouTube-VIS and COCO annotations are called in the output."""
+"""Name of the file of YouTube-VIS and COCO annotations in the output."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSummary:
-    """What an export wrote: videos in which something was found, and their tracks."""
+    """The result of an export: number of videos with tracks, and number of their tracks."""
 
     videos: int
     tracks: int
@@ -31,19 +31,19 @@ class ExportSummary:
 def export_annotations(
     config: ExportConfig, report: Callable[[int, int], None] = lambda done, total: None
 ) -> ExportSummary:
-    """Writes what a labelling run found as annotations; in memory is a video at a time.
+    """Writes labels as annotations, one video in memory at a time.
 
     Args:
         config: the export.
-        report: called with the number of videos that were looked at, and of all.
+        report: called with the number of videos read and the number of all videos.
 
     Raises:
-        ValueError: for labels that are not there, have no tracks of that score, or are damaged.
+        ValueError: the labels are missing or damaged, or have no track with such a score.
         OSError: the output cannot be written to.
     """
     results, output = open_labels(config.labels), Storage(config.output)
-    found = results.scan("tracks", ("category", "score"), each=lambda rows: _categories(rows, config.min_score))
-    categories = {name: number for number, name in enumerate(sorted(set().union(*found)), start=1)}
+    names = results.scan("tracks", ("category", "score"), each=lambda rows: _categories(rows, config.min_score))
+    categories = {name: number for number, name in enumerate(sorted(set().union(*names)), start=1)}
     if not categories:
         raise ValueError(f"labels: {config.labels} has no tracks with a score of {config.min_score} or more")
     output.check_writable()
@@ -71,10 +71,10 @@ def export_annotations(
 
 
 def _remove_earlier(results: Results, output: Storage, written: Set[str]) -> None:
-    """Removes what an earlier export has written of videos of which there is nothing now."""
-    ours = {f"{video_id}.xml" for ids in results.counting().values() for video_id in ids.to_pylist()}
+    """Removes files of an earlier export for videos that have no tracks now."""
+    possible = {f"{video_id}.xml" for ids in results.counting().values() for video_id in ids.to_pylist()}
     for name in list(output.list(".")):
-        if name in ours and name not in written:
+        if name in possible and name not in written:
             output.remove(name)
 
 
@@ -83,7 +83,7 @@ def _categories(tracks: pa.Table, min_score: float) -> set[str]:
 
 
 def _videos(results: Results, min_score: float) -> Iterator[VideoLabels]:
-    """Yields each video once; where parts are merged meanwhile, goes on with those that have the rest."""
+    """Yields each video once; if a compaction replaces parts meanwhile, continues with the new ones."""
     todo = dict(results.counting())
     while todo:
         part = next(iter(todo))
@@ -97,8 +97,8 @@ def _videos(results: Results, min_score: float) -> Iterator[VideoLabels]:
             if part in results.parts():
                 raise
             rest = ids.filter(pc.invert(pc.is_in(ids, pa.array(done, pa.string()))))
-            for other, its in results.counting(rest).items():
-                todo[other] = pa.concat_arrays([its, todo[other]]) if other in todo else its
+            for other, video_ids in results.counting(rest).items():
+                todo[other] = pa.concat_arrays([video_ids, todo[other]]) if other in todo else video_ids
 
 
 def _videos_of_part(results: Results, part: str, ids: pa.Array, min_score: float) -> Iterator[VideoLabels]:
@@ -111,9 +111,10 @@ def _videos_of_part(results: Results, part: str, ids: pa.Array, min_score: float
         )
     )
     tracks = dict(of_tracks)
-    for video_id, its in of_masks:
+    for video_id, rows_of_video in of_masks:
         kept = {row["track_id"]: row for row in tracks[video_id].to_pylist() if row["score"] >= min_score}
-        masks = its.filter(pc.is_in(its["track_id"], pa.array(kept, pa.int32()))).sort_by("frame").to_pylist()
+        shown = pc.is_in(rows_of_video["track_id"], pa.array(kept, pa.int32()))
+        masks = rows_of_video.filter(shown).sort_by("frame").to_pylist()
         frames = list(dict.fromkeys(mask["frame"] for mask in masks))
         yield VideoLabels(row=rows.pop(video_id), tracks=kept, masks=masks, frames=frames)
     for row in rows.values():
@@ -121,11 +122,11 @@ def _videos_of_part(results: Results, part: str, ids: pa.Array, min_score: float
 
 
 def _by_video(tables: Iterable[pa.Table]) -> Iterator[tuple[str, pa.Table]]:
-    """Yields the rows of each video; those of one stand together."""
+    """Yields the rows of each video; the rows of a video must be consecutive."""
     held: list[pa.Table] = []
     for table in tables:
         if not table.num_rows:
-            continue  # a row group of which nothing counts
+            continue  # no row of this row group counts
         ids = np.asarray(table["video_id"].to_pylist(), dtype=object)
         starts = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1).tolist(), len(ids)]
         for start, stop in pairwise(starts):

@@ -1,4 +1,4 @@
-"""Work on the parts of an archive: in this process if the archive is small, else spread over the cluster."""
+"""Work on the parts of an archive: in this process if the archive is small, otherwise on the cluster."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -11,7 +11,7 @@ from pipelines.archive.tables import Results
 from pipelines.storage.files import ELSEWHERE
 
 SMALL_BYTES = 256e6
-"""Up to this size of the files to read, this process is done before a cluster has started."""
+"""Up to this size of the files to read, this process finishes before a cluster has started."""
 
 _THREADS = 8  # parts at a time in this process
 
@@ -65,7 +65,7 @@ def map_parts(
         None.
 
     Raises:
-        RuntimeError: the work raised any other error, or Ray lost its processes again and again.
+        RuntimeError: the work raised any other error, or Ray repeatedly lost its processes.
     """
     wanted = {part: ids for part, ids in results.counting(video_ids).items() if len(ids)}
     while wanted:

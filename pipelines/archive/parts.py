@@ -1,4 +1,4 @@
-"""How the output is written: rows of each video in files of its own, gathered into parts of a target size."""
+"""Writes the output: collects each video's rows in files of its own, then gathers them into parts of a target size."""
 
 import tempfile
 import time
@@ -14,17 +14,16 @@ from pipelines.archive.tables import SCHEMAS
 from pipelines.storage.files import Storage
 
 ROW_GROUP = 8192
-"""Rows of a row group, and thus those of a video or a part that are held in memory."""
+"""Rows per row group; no more rows of a table are held in memory."""
 
-
-_ORDER = ("masks", "tracks", "videos")  # of putting in place: what it is all about comes last
+_ORDER = ("masks", "tracks", "videos")  # `videos` last: it makes the part count
 
 
 class Rows:
-    """Rows of the three tables on their way to the disk; memory stays flat, however many they are.
+    """Rows of the three tables, written to local files as they arrive; memory stays constant.
 
     Attributes:
-        folder: a local folder that goes with them.
+        folder: a local folder for these files, removed with them.
     """
 
     def __init__(self) -> None:
@@ -37,7 +36,7 @@ class Rows:
         }
 
     def file(self, table: str) -> Path:
-        """Where the rows of a table are once `close` was called."""
+        """Returns the path of a table's file, which is complete after `close`."""
         return self.folder / table
 
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -46,35 +45,35 @@ class Rows:
             self.add_table(table, pa.Table.from_pylist(list(rows), SCHEMAS[table]))
 
     def add_table(self, table: str, rows: pa.Table) -> None:
-        """Adds rows that are a table already."""
+        """Adds rows given as an Arrow table."""
         if not rows.num_rows:
-            return  # or the file would get row groups without rows
+            return  # otherwise the file would get an empty row group
         self._held[table].append(rows)
         self._num_held[table] += rows.num_rows
         if self._num_held[table] >= ROW_GROUP:
             self._flush(table)
 
     def add_file(self, table: str, file: Path) -> None:
-        """Adds all rows of a Parquet file, a row group at a time."""
+        """Adds all rows of a Parquet file, one row group at a time."""
         with pq.ParquetFile(file) as source:
             for group in range(source.num_row_groups):
                 self.add_table(table, source.read_row_group(group, use_threads=False).cast(SCHEMAS[table]))
 
     def bytes(self) -> int:
-        """Size on the disk so far."""
+        """Returns the size on disk so far."""
         return sum(self.file(table).stat().st_size for table in SCHEMAS)
 
     def close(self) -> None:
-        """Completes the files; nothing can be added any more."""
+        """Completes the files; no more rows can be added."""
         for table in SCHEMAS:
             self._flush(table)
             self._writers[table].close()
 
     def put(self, storage: Storage, name: str) -> None:
-        """Makes them a part of an output; it counts from the last of its files on.
+        """Writes the rows as a part of an output; the part counts once its last file is written.
 
         Raises:
-            OSError: the output cannot be written to; the part does not count, and may be put again.
+            OSError: the output cannot be written to; the part does not count, and `put` may be called again.
         """
         self.close()
         for table in _ORDER:
@@ -94,15 +93,15 @@ class Rows:
 
 
 class PartWriter:
-    """Gathers the rows of finished videos, and puts them in place as parts. Can be pickled while it has none.
+    """Gathers the rows of finished videos and commits them as parts. Can be pickled while it holds none.
 
-    Videos that failed have parts of their own: when they are tried again, no large part is to be rewritten.
+    Failed videos get parts of their own, so that retrying them does not rewrite large parts.
 
     Args:
         storage: the output.
-        run: what the parts' names begin with.
-        part_bytes: size on the disk, of all three tables, at which a part is put in place.
-        part_s: time after which it is, seconds since its first video.
+        run: prefix of the parts' names.
+        part_bytes: size on disk, of all three tables, at which a part is committed.
+        part_s: age at which a part is committed, seconds since its first video.
     """
 
     def __init__(self, storage: Storage, run: str, part_bytes: float, part_s: float) -> None:
@@ -111,14 +110,14 @@ class PartWriter:
         self.part_bytes = part_bytes
         self.part_s = part_s
         self._open: dict[str, Rows] = {}  # by status
-        self._full: dict[str, Rows] = {}  # by name, on their way
+        self._full: dict[str, Rows] = {}  # by name, being committed
         self._since = 0.0
 
     def add(self, video: Rows, status: str) -> None:
         """Takes over the rows of a finished video.
 
         Raises:
-            OSError: this machine's disk cannot be written to; the videos that waited with this one are dropped.
+            OSError: this machine's disk cannot be written to; all uncommitted videos are dropped.
         """
         if not self._open:
             self._since = time.monotonic()
@@ -127,7 +126,7 @@ class PartWriter:
             rows = self._open.get(status) or self._open.setdefault(status, Rows())
             for table in _ORDER:
                 rows.add_file(table, video.file(table))
-        except BaseException:  # half a video must never be seen
+        except BaseException:  # half a video must never be committed
             for waiting in self._open.values():
                 waiting.discard()
             self._open.clear()
@@ -136,17 +135,17 @@ class PartWriter:
             video.discard()
 
     def commit_if_due(self) -> None:
-        """Puts parts in place that are large or old enough; raises as `commit`."""
+        """Commits if the open parts are large or old enough; raises as `commit`."""
         size = sum(rows.bytes() for rows in self._open.values())
         old = self._open and time.monotonic() - self._since >= self.part_s
         if self._full or size >= self.part_bytes or old:
             self.commit()
 
     def commit(self) -> None:
-        """Puts what there is in place: its videos count from now on.
+        """Commits all finished videos; they count from now on.
 
         Raises:
-            OSError: the output cannot be written to; what is not in place is kept for another try.
+            OSError: the output cannot be written to; parts that were not written are kept for the next call.
         """
         self._full |= {f"{self.run}-{uuid.uuid4().hex[:12]}": rows for rows in self._open.values()}
         self._open.clear()
@@ -155,7 +154,7 @@ class PartWriter:
             del self._full[name]
 
     def discard(self) -> None:
-        """Drops what is not in place."""
+        """Drops everything that is not committed."""
         for rows in (*self._open.values(), *self._full.values()):
             rows.discard()
         self._open.clear()

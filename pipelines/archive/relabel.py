@@ -1,4 +1,4 @@
-"""Labelled tracks under new names: scores follow from what `tracks` has, so no video is read."""
+"""Renames labelled tracks with another vocabulary, from the embeddings in `tracks`; no video is read."""
 
 import time
 from collections.abc import Callable
@@ -25,14 +25,14 @@ _KNOWN = pa.schema([("video_id", pa.string()), ("row_hash", pa.int64()), ("ok", 
 
 @dataclass(frozen=True, kw_only=True)
 class RelabelSummary:
-    """What a relabelling did.
+    """The result of a relabelling.
 
     Attributes:
-        videos: videos copied now, their tracks renamed.
-        tracks: their tracks.
-        skipped: videos that the output had already.
-        left_out: ids of those that were labelled with another model than the checkpoint's.
-        failures: part and reason of those that could not be read or written.
+        videos: videos that this run copied under new names.
+        tracks: tracks of these videos.
+        skipped: videos that the output already had.
+        left_out: ids of the videos that were labelled with a model other than the checkpoint's.
+        failures: reasons of the parts that could not be read or written, by part.
         seconds: duration.
     """
 
@@ -45,18 +45,18 @@ class RelabelSummary:
 
 
 def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda done, total: None) -> RelabelSummary:
-    """Writes labels anew with the categories of another vocabulary, as labelling with it would have: all three tables.
+    """Writes all three tables as labelling with another vocabulary would have written them.
 
-    Run again after any interruption, or when videos were labelled since, it does the videos that the output lacks.
+    A repeated run adds only the videos that the output lacks, whether it was interrupted or videos were labelled since.
 
     Args:
         config: the job.
-        report: called with the number of videos that are done, and of those to do.
+        report: called with the number of videos done and the number of videos to do.
 
     Raises:
-        ValueError: before anything is written, for labels, output, vocabulary or checkpoint that cannot be used or do
-            not go together.
-        RuntimeError: the lease on the output was lost, or Ray's processes were.
+        ValueError: labels, output, vocabulary or checkpoint cannot be used or do not fit together; raised before
+            anything is written.
+        RuntimeError: the lease on the output was lost, or Ray lost its processes.
     """
     start = time.monotonic()
     vocabulary = load_vocabulary(config.vocabulary)
@@ -81,8 +81,8 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
         todo, skipped = _compare(source, target, left_out)
         videos, tracks, failures = 0, 0, dict[str, str]()
         if todo:
-            about = {"config": asdict(config), "vocabulary_fingerprint": work.fingerprint, "wanted": len(todo)}
-            with run_report(target.storage, work.run, about) as told:
+            facts = {"config": asdict(config), "vocabulary_fingerprint": work.fingerprint, "wanted": len(todo)}
+            with run_report(target.storage, work.run, facts) as entries:
                 for row in map_parts(source, work, tuple(SCHEMAS), todo):
                     lease.check()
                     if row["error"]:
@@ -90,7 +90,7 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
                     else:
                         videos, tracks = videos + row["videos"], tracks + row["tracks"]
                     report(videos, len(todo))
-                    told |= {"videos": videos, "tracks": tracks, "failures": failures}
+                    entries |= {"videos": videos, "tracks": tracks, "failures": failures}
             settle(target, lease)
     return RelabelSummary(
         videos=videos,
@@ -103,21 +103,21 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
 
 
 def _compare(source: Results, target: Results, left_out: pa.Array) -> tuple[pa.Array, int]:
-    """Ids of the videos that the output does not have as they are now labelled, and the number of those that it has."""
-    found, there = (
+    """Returns the ids of videos whose current labels the output lacks, and the number of videos that it has."""
+    labelled, copied = (
         pa.concat_tables([_KNOWN.empty_table(), *results.scan("videos", _COPIED, each=_known)]).combine_chunks()
         for results in (source, target)
     )
-    found = found.filter(pc.invert(pc.is_in(found["video_id"], left_out)))
-    place = pc.index_in(found["video_id"], there["video_id"].combine_chunks())
-    same = pc.equal(there["row_hash"].take(place), found["row_hash"])
-    better = pc.and_not(there["ok"].take(place), found["ok"])  # it was tried again there, and succeeded
-    todo = found["video_id"].filter(pc.invert(pc.fill_null(pc.or_(same, better), False))).combine_chunks()
-    return todo, found.num_rows - len(todo)
+    labelled = labelled.filter(pc.invert(pc.is_in(labelled["video_id"], left_out)))
+    index = pc.index_in(labelled["video_id"], copied["video_id"].combine_chunks())
+    same = pc.equal(copied["row_hash"].take(index), labelled["row_hash"])
+    better = pc.and_not(copied["ok"].take(index), labelled["ok"])  # the output has an attempt that succeeded
+    todo = labelled["video_id"].filter(pc.invert(pc.fill_null(pc.or_(same, better), False))).combine_chunks()
+    return todo, labelled.num_rows - len(todo)
 
 
 def _known(videos: pa.Table) -> pa.Table:
-    """Eight bytes of each row, by which one labelling of a video differs from another; of this process alone."""
+    """Returns a hash of each row that tells two labellings of a video apart; comparable within this process only."""
     rows = zip(*(videos[name].to_pylist() for name in _COPIED), strict=True)
     return pa.table(
         [videos["video_id"], pa.array(map(hash, rows), pa.int64()), pc.equal(videos["status"], "ok")], _KNOWN

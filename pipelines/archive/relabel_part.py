@@ -1,4 +1,4 @@
-"""New names for the tracks of a part. Without CLIP, so that the processes that do it start soon."""
+"""Renames the tracks of one part. Imports no CLIP, so that worker processes start quickly."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from pipelines.storage.lease import LEASE
 RENEWED = ("vocabulary_fingerprint", "top")
 """Columns of `videos` that are not copied."""
 
-_SCORES = 2**23  # of tracks × categories in memory at a time
+_SCORES = 2**23  # tracks × categories in memory at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Relabel:
-    """Writes a part of the output.
+    """Writes one part of the output.
 
     Attributes:
         source: the labels.
         target: the output.
-        vocabulary: the new one, in the space of the tracks' embeddings.
-        fingerprint: of the vocabulary.
+        vocabulary: the new vocabulary, embedded by the model that labelled the tracks.
+        fingerprint: hash of the vocabulary.
         top: categories listed for a track.
-        run: what the names of the parts begin with, later than all that the output has.
+        run: prefix of the new parts' names; sorts after all parts that the output has.
     """
 
     source: Results
@@ -40,11 +40,11 @@ class Relabel:
     run: str
 
     def __call__(self, part: str, video_ids: pa.Array | None) -> dict[str, int]:
-        """Returns the number of its videos and tracks.
+        """Renames the tracks of a part; returns the number of its videos and tracks.
 
         Raises:
-            FileNotFoundError: the part is not there.
-            ValueError: it is damaged, or the output is a folder that this machine does not see.
+            FileNotFoundError: the part no longer exists.
+            ValueError: the part is damaged, or this machine does not see the output folder.
             OSError: the output cannot be written to.
         """
         if not self.target.storage.exists(LEASE):
@@ -55,7 +55,7 @@ class Relabel:
                 for group in self.source.row_groups(table, part, video_ids):
                     sizes[table] += group.num_rows
                     rows.add_table(table, self._renewed(table, group))
-            name = hashlib.sha256(part.encode()).hexdigest()[:12]  # a task that is done again replaces its part
+            name = hashlib.sha256(part.encode()).hexdigest()[:12]  # a repeated task replaces its part
             rows.put(self.target.storage, f"{self.run}-{name}")
         finally:
             rows.discard()
@@ -70,17 +70,17 @@ class Relabel:
             return _with_columns(rows, columns)
         if table == "tracks":
             size = max(1, _SCORES // len(self.vocabulary.names))
-            some = [named(rows.slice(i, size), self.vocabulary, self.top) for i in range(0, rows.num_rows, size)]
-            return pa.concat_tables([rows.slice(0, 0), *some])
+            slices = [named(rows.slice(i, size), self.vocabulary, self.top) for i in range(0, rows.num_rows, size)]
+            return pa.concat_tables([rows.slice(0, 0), *slices])
         return rows
 
 
 def named(tracks: pa.Table, vocabulary: VocabularyEmbedding, top: int) -> pa.Table:
-    """Tracks under the names of a vocabulary: scores are objectness × class probability of the embedding (Eq. 4).
+    """Returns tracks with the names of a vocabulary; scores are objectness × class probability (Eq. 4).
 
     Args:
         tracks: rows of the `tracks` table.
-        vocabulary: in the space of their embeddings.
+        vocabulary: names, embedded by the model that labelled the tracks.
         top: categories listed for a track.
     """
     objectness = torch.tensor(tracks["objectness"].to_numpy())

@@ -1,4 +1,4 @@
-"""What a run was and did, in `runs/` of its output: one JSON file that is written however the run ends."""
+"""The report of a run in `runs/` of its output: one JSON file, written however the run ends."""
 
 import json
 import sys
@@ -15,18 +15,18 @@ PACKAGES = ("openvis", "torch", "ray", "av", "numpy", "pyarrow")
 
 
 @contextmanager
-def run_report(storage: Storage, run: str, about: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields the report, to be filled while the block runs.
+def run_report(storage: Storage, run: str, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields the report as a dictionary; entries added while the block runs are written too.
 
     Args:
         storage: the output.
-        run: its name, with which those of its parts begin.
-        about: what is known before.
+        run: name of the run, the prefix of its parts' names.
+        facts: entries known at the start.
     """
     began, started = time.monotonic(), datetime.now(UTC)
     versions = {"python": sys.version.split()[0]} | {package: version(package) for package in PACKAGES}
     report: dict[str, Any] = {"id": run, "started": started.isoformat(), "outcome": "done", "error": None}
-    report |= {"versions": versions, **about}
+    report |= {"versions": versions, **facts}
     try:
         yield report
     except BaseException as error:
@@ -35,6 +35,6 @@ def run_report(storage: Storage, run: str, about: Mapping[str, Any]) -> Iterator
         raise
     finally:
         report["seconds"] = round(time.monotonic() - began, 3)
-        # A storage that cannot be written to has already ended the run, with an error that says more.
+        # If the storage cannot be written to, the run has already ended with an error that says more.
         with suppress(OSError), storage.write(f"runs/{run}.json") as file:
             file.write(json.dumps(report, indent=1, ensure_ascii=False).encode())

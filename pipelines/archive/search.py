@@ -1,4 +1,4 @@
-"""Free text over the tracks of an archive, by their embeddings; no video is read but for pictures of what was found."""
+"""Searches the tracks of an archive by free text, from their embeddings; no video is read."""
 
 import heapq
 from collections.abc import Mapping, Sequence
@@ -23,21 +23,21 @@ _SEEN = ("video_id", "track_id", "frame", "time_s", "area", "score", "rle")
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
-    """A track that was found.
+    """A track that matches the text.
 
     Attributes:
-        similarity: cosine of its embedding and the text's.
-        video_id: the video.
-        uri: where the video is.
-        track_id: in the video.
-        category: what it was labelled as.
-        score: of that category.
+        similarity: cosine between the embeddings of track and text.
+        video_id: id of the video.
+        uri: local path or S3 URI of the video.
+        track_id: id of the track within the video.
+        category: category that the track was labelled with.
+        score: score of that category.
         objectness: mean over its frames.
-        first_frame: index of the first frame in which it was seen.
-        last_frame: index of the last one.
-        frame: where it is seen best: that of the largest score × area.
-        time_s: of this frame, seconds from the first.
-        mask: in this frame, as in the `masks` table.
+        first_frame: index of the first frame in which it is visible.
+        last_frame: index of the last such frame.
+        frame: index of the frame that shows it best: largest score × area.
+        time_s: time of that frame, seconds since the video's first frame.
+        mask: its mask in that frame, as in the `masks` table.
     """
 
     similarity: float
@@ -56,13 +56,13 @@ class Hit:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a search gave.
+    """The result of a search.
 
     Attributes:
         hits: most similar first.
-        tracks: number of tracks that were compared.
-        left_out: ids of videos that were labelled with another model than the checkpoint's.
-        failures: part, or video, and reason of those that could not be read.
+        tracks: number of tracks compared with the text.
+        left_out: ids of the videos that were labelled with a model other than the checkpoint's.
+        failures: reasons of the parts and videos that could not be read, by part or video.
     """
 
     hits: tuple[Hit, ...]
@@ -75,9 +75,9 @@ def search(config: SearchConfig) -> Found:
     """Finds the tracks whose embeddings are most similar to a text's.
 
     Raises:
-        ValueError: for labels or a checkpoint that cannot be used or do not go together, and for a text that CLIP's
-            text tower cannot read.
-        RuntimeError: Ray's processes were lost.
+        ValueError: labels or checkpoint cannot be used or do not fit together, or CLIP's text tower cannot read the
+            text.
+        RuntimeError: Ray lost its processes.
     """
     try:
         vocabulary = Vocabulary((tuple(config.text.split(",")),))
@@ -103,12 +103,12 @@ def search(config: SearchConfig) -> Found:
         tracks=sum(row["tracks"] for row in rows if not row["error"]),
         left_out=tuple(left_out.to_pylist()),
         failures={row["part"]: row["error"] for row in rows if row["error"]}
-        | dict.fromkeys(gone, "was labelled anew meanwhile; search again"),
+        | dict.fromkeys(gone, "was labelled again meanwhile; search again"),
     )
 
 
 def _seen_best(results: Results, found: Sequence[Mapping[str, Any]]) -> list[Hit]:
-    """Adds where each track is seen best; leaves out those that are there no more."""
+    """Adds the frame that shows each track best; leaves out tracks that no longer exist."""
     ids = list({row["video_id"] for row in found})
     masks, videos = (
         {key(row): row for rows in results.scan(table, columns, video_ids=ids, each=each) for row in rows}
@@ -126,7 +126,7 @@ def _seen_best(results: Results, found: Sequence[Mapping[str, Any]]) -> list[Hit
 
 
 def _best_masks(masks: pa.Table) -> list[dict[str, Any]]:
-    """Of each track the one with the largest score × area, the first of several."""
+    """Returns each track's mask with the largest score × area, the first of equal ones."""
     seen = pc.multiply(masks["score"], pc.cast(masks["area"], pa.float32()))
     tracks = masks.select(["video_id", "track_id"]).append_column("seen", seen)
     tracks = tracks.append_column("row", pa.array(np.arange(masks.num_rows)))

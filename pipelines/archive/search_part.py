@@ -1,4 +1,4 @@
-"""The most similar tracks of a part. Without torch, so that the processes that do it start at once."""
+"""Finds the most similar tracks of one part. Imports no torch, so that worker processes start quickly."""
 
 import heapq
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class Best:
 
     Attributes:
         results: the labels.
-        text: what is looked for, unit norm.
-        top: number of tracks.
+        text: embedding of the text, unit norm.
+        top: number of tracks to return.
     """
 
     results: Results
@@ -28,11 +28,11 @@ class Best:
     top: int
 
     def __call__(self, part: str, video_ids: pa.Array | None) -> dict[str, Any]:
-        """Returns them, as rows of the `tracks` table with their similarity, and the number of tracks compared.
+        """Returns `hits`, rows of the `tracks` table with their similarity, and `tracks`, the number compared.
 
         Raises:
-            FileNotFoundError: the part is not there.
-            ValueError: it is damaged.
+            FileNotFoundError: the part no longer exists.
+            ValueError: the part is damaged.
         """
         best, tracks = [], 0
         for group in self.results.row_groups("tracks", part, video_ids, _COLUMNS):

@@ -12,12 +12,11 @@ Predictions are a list of video_id, category_id, score and `segmentations` as co
 
 import json
 import math
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from io import TextIOBase
+from io import TextIOBase, TextIOWrapper
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from pipelines.datasets.annotations import (
     read_json,
 )
 from pipelines.datasets.ytvis_entries import EntryReader
+from pipelines.storage.local import whole_file
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,14 +153,10 @@ def _open(path_or_file: str | Path | TextIOBase) -> Iterator[TextIOBase]:
     if not isinstance(path_or_file, str | Path):
         yield path_or_file
         return
-    target = Path(path_or_file)
-    partial = target.with_name(f".{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            yield file
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(Path(path_or_file)) as file:
+        text = TextIOWrapper(file, encoding="utf-8")
+        yield text
+        text.detach()  # flushes, and leaves the file open
 
 
 def _plain(mask: Mask | None) -> dict[str, Any] | None:

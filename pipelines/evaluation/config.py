@@ -16,11 +16,11 @@ class BenchmarkConfig:
     """A data set.
 
     Attributes:
-        name: in the results.
-        protocol: whose rules.
-        ground_truth: the annotation file.
-        videos: folder that the file's paths are relative to; that of the file if not given.
-        top_k: predictions per video; the benchmark's usual number if not given.
+        name: name of the data set in the results.
+        protocol: benchmark whose rules apply.
+        ground_truth: annotation file.
+        videos: folder that the file's video paths are relative to; null is the folder of the file.
+        top_k: predictions per video; null is the benchmark's usual number.
     """
 
     name: str
@@ -40,7 +40,12 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """A model: its name in the results, and the folder of the checkpoint, or none for the built-in model."""
+    """A model.
+
+    Attributes:
+        name: name of the model in the results.
+        path: checkpoint folder; null is the built-in model.
+    """
 
     name: str
     path: str | None = None
@@ -48,7 +53,12 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AblationConfig:
-    """A way of tracking: its name in the results, and the association. No match is refused, as in all benchmarks."""
+    """A way of tracking. No match is refused, as in all benchmarks.
+
+    Attributes:
+        name: name of the ablation in the results.
+        association: how instances are linked.
+    """
 
     name: str
     association: AssociationConfig = field(default_factory=AssociationConfig)
@@ -60,12 +70,12 @@ class SweepConfig:
 
     Attributes:
         output: local folder of the results.
-        datasets: at least one.
-        checkpoints: at least one.
-        ablations: the paper's tracker if none is given.
+        datasets: data sets, at least one.
+        checkpoints: models, at least one.
+        ablations: ways of tracking; the paper's tracker by default.
         batch_size: frames that go through the model together.
-        segment_frames: frames after which a long video may be cut, so that its parts are decoded in parallel; null
-            cuts none.
+        segment_frames: frames after which a long video may be cut, so that its segments are decoded in parallel; null
+            never cuts.
         precision: `bfloat16` runs the model under autocast.
         compile: whether torch compiles the networks first.
         model_actors: processes that run the model.
@@ -87,17 +97,22 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         for name in ("datasets", "checkpoints", "ablations"):
-            names = [each.name for each in getattr(self, name)]
+            names = [entry.name for entry in getattr(self, name)]
             if not names:
                 raise ValueError(f"{name}: is empty; give at least one")
-            for each in names:
-                if names.count(each) > 1 or not _NAME.fullmatch(each):
-                    raise ValueError(f"{name}: name {each!r} must be unique, of letters, digits, - _ and .")
+            for given in names:
+                if names.count(given) > 1 or not _NAME.fullmatch(given):
+                    raise ValueError(f"{name}: name {given!r} must be unique, of letters, digits, - _ and .")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A training: its name, and the files of options for `jobs.train`, of which later ones win."""
+    """A training.
+
+    Attributes:
+        name: name of the trained model.
+        configs: YAML files of options for `jobs.train`; later ones win.
+    """
 
     name: str
     configs: list[str]
@@ -108,12 +123,12 @@ class RowConfig:
     """A row of a table.
 
     Attributes:
-        table: which, as the paper numbers them.
-        name: of the row, unique.
-        model: which of the models.
-        dataset: which of the data sets.
+        table: number of the table in the paper.
+        name: name of the row, unique.
+        model: name of one of the models.
+        dataset: name of one of the data sets.
         association: how instances are linked.
-        paper: the paper's number on BURST in percent, if it has the row.
+        paper: the paper's number on BURST in percent; null if the paper lacks the row.
     """
 
     table: str
@@ -126,12 +141,12 @@ class RowConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimConfig:
-    """An ordering: of two rows on one data set the first is better.
+    """An ordering: one row is better than another on the same data set.
 
     Attributes:
-        better: name of a row.
-        worse: name of another.
-        number: in which number, of `pipelines.metrics.intervals.NAMES`.
+        better: name of the row that should be better.
+        worse: name of the row that should be worse.
+        number: number that is compared, such as `AP` or `agnostic/AP`.
     """
 
     better: str
@@ -145,13 +160,13 @@ class AblationsConfig:
 
     Attributes:
         output: folder of models, sweeps and tables.
-        models: trained in this order.
-        datasets: with the protocol `shapes`.
-        rows: of all tables.
-        claims: orderings to look at.
+        models: trainings, in this order.
+        datasets: data sets, with the protocol `shapes`.
+        rows: rows of all tables.
+        claims: orderings to check.
 
     Raises:
-        ValueError: names an unknown or repeated name.
+        ValueError: a name is unknown or repeated.
     """
 
     output: str
@@ -164,7 +179,7 @@ class AblationsConfig:
         from pipelines.metrics.intervals import NAMES  # loads numba
 
         models, datasets, rows = (
-            _unique(field, [each.name for each in getattr(self, field)]) for field in ("models", "datasets", "rows")
+            _unique(field, [entry.name for entry in getattr(self, field)]) for field in ("models", "datasets", "rows")
         )
         for row in self.rows:
             _known(f"rows: {row.name}: model", row.model, models)
@@ -172,16 +187,16 @@ class AblationsConfig:
         for dataset in self.datasets:
             if dataset.protocol != "shapes":
                 raise ValueError(f"datasets: {dataset.name}: protocol: expected shapes, got {dataset.protocol}")
-        of = {row.name: row.dataset for row in self.rows}
+        dataset_of = {row.name: row.dataset for row in self.rows}
         for claim in self.claims:
             _known("claims: better", claim.better, rows)
             _known("claims: worse", claim.worse, rows)
             _known(f"claims: {claim.better}: number", claim.number, NAMES)
-            if of[claim.better] != of[claim.worse]:
+            if dataset_of[claim.better] != dataset_of[claim.worse]:
                 raise ValueError(f"claims: {claim.better} and {claim.worse} are rows of different data sets")
 
     def model_path(self, name: str) -> str:
-        """Folder of a training's output."""
+        """Returns the folder of a training's output."""
         return f"{self.output.rstrip('/')}/models/{name}"
 
 

@@ -35,7 +35,7 @@ def read_predictions(
         masks = _masks(results, name, video, {track for _, track, _ in pairs})
         for score, track, category in pairs:
             if category not in ids:
-                raise ValueError(f"labels: {category!r} of video {name} is no category of the ground truth")
+                raise ValueError(f"labels: {category!r} of video {name} is not a category of the ground truth")
             yield PredictedTrack(video_id=video.id, category_id=ids[category], score=score, masks=masks[track])
 
 

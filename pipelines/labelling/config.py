@@ -26,7 +26,7 @@ class LabelConfig:
         fps: frames to label per second of video; null labels every frame.
         stride: label every n-th frame; cannot be combined with fps.
         tracker: when tracks begin and end.
-        objectness_floor: proposals below are not embedded; at most the tracker's threshold.
+        objectness_floor: proposals with a lower objectness are not embedded; at most the tracker's threshold.
         top: categories listed for a track, the best one included.
         batch_size: frames that go through the model together.
         segment_frames: frames after which a long video may be cut, so that its segments are decoded in parallel; null

@@ -20,7 +20,7 @@ from pipelines.storage.lease import Lease
 from pipelines.video.sources import Video
 
 _ANSWER_S = 10.0  # for a call to a tracker, which Ray may be restarting
-_COMMIT_S = 600.0  # for putting a part in place
+_COMMIT_S = 600.0  # for committing a part
 
 
 class Passes:
@@ -30,7 +30,7 @@ class Passes:
         config: the job.
         writers: each tracker actor gets a copy.
         short_side: the model's working size, pixels.
-        lease: on the output.
+        lease: lease on the output.
         report: called about once a second with the progress.
 
     Attributes:
@@ -103,7 +103,9 @@ class Passes:
             # Ray wraps an error so that it is also an instance of the original class, such as ValueError.
             if is_loss(error):
                 raise PassBrokenError(reason(error)) from error
-            raise RuntimeError(f"the run broke off, {reason(error)}; what is committed stays, run it again") from error
+            raise RuntimeError(
+                f"the run broke off, {reason(error)}; committed videos are kept, run it again"
+            ) from error
 
     def _stalled(self) -> RuntimeError:
         return RuntimeError(f"no progress for {self.config.stall_s:g} s; {_resources()}")
@@ -159,4 +161,4 @@ def _resources() -> str:
     """Returns what the cluster has, and how much of it is free."""
     total, free = ray.cluster_resources(), ray.available_resources()  # type: ignore[no-untyped-call]
     resources = [f"{free.get(name, 0):g} of {total[name]:g} {name}s" for name in ("CPU", "GPU") if name in total]
-    return f"the cluster has {' and '.join(resources)} free; what is committed stays, run it again"
+    return f"the cluster has {' and '.join(resources)} free; committed videos are kept, run it again"

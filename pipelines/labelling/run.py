@@ -77,7 +77,7 @@ def label_videos(
     Raises:
         ValueError: input, output, vocabulary or checkpoint cannot be used, or another run is writing to the output;
             raised before anything heavy starts.
-        RuntimeError: the run broke off or stalled; what is committed stays.
+        RuntimeError: the run broke off or stalled; committed videos are kept.
     """
     start = time.monotonic()
     vocabulary = load_vocabulary(config.vocabulary)

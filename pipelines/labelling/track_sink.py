@@ -49,7 +49,7 @@ class Writers(Protocol):
         """Returns the writer of a video."""
 
     def sees_output(self) -> bool:
-        """Whether this process sees the lease on the output."""
+        """Returns whether this process sees the lease on the output."""
 
     def take(self, writer: Any, status: str) -> None:
         """Takes over a finished video."""
@@ -124,7 +124,7 @@ class TrackerActor:
             self.done.add(batch.video_id)
 
     def sees_output(self) -> bool:
-        """Whether the output is the one that the run holds the lease on, not a folder of this machine alone."""
+        """Returns whether this process sees the output that the run leased, not a folder of the same name."""
         return self.video_writers.sees_output()
 
     def progress(self) -> tuple[str, Progress]:

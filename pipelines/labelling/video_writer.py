@@ -154,7 +154,7 @@ class VideoWriters:
         return VideoWriter(video_id, uri, self.tracker, self.fingerprints)
 
     def sees_output(self) -> bool:
-        """Whether this process sees the lease on the output."""
+        """Returns whether this process sees the lease on the output."""
         return self.parts.storage.exists(LEASE)
 
     def take(self, writer: VideoWriter, status: str) -> None:

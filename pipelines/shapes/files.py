@@ -6,9 +6,9 @@ OUTPUT/SPLIT/vocabulary.txt      the 1,000 category names, one per line, in the 
 """
 
 import json
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -25,6 +25,7 @@ from openvis_model import rle
 from pipelines.shapes.categories import BASE, CATEGORIES
 from pipelines.shapes.render import Clip, render
 from pipelines.shapes.scenes import SPLITS, SceneConfig, Split
+from pipelines.storage.local import LocalStore, whole_folder
 
 _CRF = "10"
 _CHUNK = 8  # clips per task of a process
@@ -87,24 +88,29 @@ def write_split(
     if config.height % 2 or config.width % 2:
         raise ValueError(f"height and width: H.264 needs even numbers, got {config.height} and {config.width}")
 
-    target, draft = output / split, output / f".{split}.partial"
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"output: {target} exists and is not an empty folder; remove it or choose another output")
-    shutil.rmtree(draft, ignore_errors=True)  # left by a run that was killed
-    try:
-        (draft / "videos").mkdir(parents=True)
-    except OSError as error:
-        raise ValueError(f"output: cannot make {draft} ({error.strerror}); choose another output") from error
-    try:
+    target = output / split
+    _check_free(target)
+    with ExitStack() as stack:
+        try:
+            LocalStore(str(output)).remove_partial(split)  # left by a run that was killed
+            draft = stack.enter_context(whole_folder(target))
+            (draft / "videos").mkdir()
+        except OSError as error:
+            raise ValueError(
+                f"output: cannot make {error.filename} ({error.strerror}); choose another output"
+            ) from error
         tracks = _write_videos(draft, split, videos, seed, config, processes, progress)
         document = _document(split, videos, seed, config, tracks)
         (draft / "instances.json").write_text(json.dumps(document, separators=(",", ":")) + "\n")
         (draft / "vocabulary.txt").write_text("".join(f"{category.name}\n" for category in CATEGORIES))
-        draft.rename(target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        _check_free(target)
     masks = sum(area is not None for track in document["annotations"] for area in track["areas"])
     return SplitSummary(path=target, videos=videos, tracks=len(document["annotations"]), masks=masks)
+
+
+def _check_free(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"output: {target} exists and is not an empty folder; remove it or choose another output")
 
 
 def encode_video(path: Path, frames: UInt8[np.ndarray, "T H W 3"], fps: int) -> None:

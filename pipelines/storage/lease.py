@@ -1,6 +1,6 @@
-"""A lease on an output: one run writes at a time, and one that died keeps nobody out.
+"""A lease on an output: one run writes at a time, and a dead run does not block the next one.
 
-No clock is compared with that of another machine: who wants the lease watches whether its holder still renews it.
+Clocks of different machines are never compared: a run that wants the lease watches whether the holder still renews it.
 """
 
 import json
@@ -20,18 +20,18 @@ LEASE = "lease.json"
 
 RENEW_S = 5.0
 EXPIRE_S = 30.0
-"""Without a renewal for so long, a holder is taken for dead, and knows itself that it no longer holds the lease."""
+"""After this long without a renewal, others take the holder for dead, and the holder knows that it lost the lease."""
 
 _POLL_S = 0.5
 
 
 class Lease:
-    """What `hold_lease` gives to its holder.
+    """A lease that this process holds; a thread renews it.
 
     Args:
         storage: the output.
-        tag: of the lease as it was written.
-        content: of the lease.
+        tag: tag of the lease file as it was written.
+        content: content of the lease file.
     """
 
     def __init__(self, storage: Storage, tag: str, content: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ class Lease:
         """Raises if the lease is lost.
 
         Raises:
-            RuntimeError: says why; whatever is written from now on may collide with another run.
+            RuntimeError: the lease is lost; further writes may collide with another run.
         """
         if self._lost:
             raise RuntimeError(self._lost)
@@ -54,7 +54,7 @@ class Lease:
             raise RuntimeError(f"the lease on {self._storage.root} could not be renewed for {EXPIRE_S:g} s")
 
     def release(self) -> None:
-        """Lets the next run in at once; nothing happens if the lease is lost."""
+        """Lets the next run start at once; does nothing if the lease is lost."""
         self._ended.set()
         self._thread.join()
         if not self._lost:
@@ -66,25 +66,25 @@ class Lease:
             content = {**self._content, "renewals": self._content["renewals"] + 1}
             try:
                 tag = self._storage.replace_tagged(LEASE, _json(content), self._tag)
-            except OSError:  # the storage may come back in time
+            except OSError:  # the storage may recover in time
                 continue
             if tag is None:
-                self._lost = f"another run took over {self._storage.root}, since this one had not renewed its lease"
+                self._lost = f"another run took over {self._storage.root}, because this one did not renew its lease"
                 return
             self._tag, self._content, self._renewed = tag, content, time.monotonic()
 
 
 @contextmanager
 def hold_lease(storage: Storage) -> Iterator[Lease]:
-    """Holds the lease on an output while the block runs; takes it over from a run that died.
+    """Holds the lease on an output while the block runs; takes it over from a dead run.
 
-    That takes up to `EXPIRE_S`; no time if it ran on this machine.
+    Taking over takes up to `EXPIRE_S`, or no time if the dead run was on this machine.
 
     Args:
         storage: the output.
 
     Raises:
-        ValueError: another run holds it; names the process and its machine.
+        ValueError: another run holds the lease; names its process and machine.
     """
     lease = _acquire(storage)
     try:
@@ -105,23 +105,23 @@ def _acquire(storage: Storage) -> Lease:
     seen: str | None = None
     watched = time.monotonic()
     while True:
-        found = storage.read_tagged(LEASE)
-        tag = found and found[1]
-        free = found is None or _is_free(found[0]) or (tag == seen and time.monotonic() - watched > EXPIRE_S)
+        current = storage.read_tagged(LEASE)
+        tag = current and current[1]
+        free = current is None or _is_free(current[0]) or (tag == seen and time.monotonic() - watched > EXPIRE_S)
         if free and (written := storage.replace_tagged(LEASE, _json(content), tag)):
             return Lease(storage, written, content)
-        if found and seen not in (None, tag):
-            holder = json.loads(found[0])
+        if current and seen not in (None, tag):
+            holder = json.loads(current[0])
             raise ValueError(
                 f"output: {storage.root} is being written by another run (process {holder['pid']} on "
-                f"{holder['host']}); wait until it has ended, or choose another output"
+                f"{holder['host']}); wait until it ends, or choose another output"
             )
         seen = tag
         time.sleep(_POLL_S)
 
 
 def _is_free(data: bytes) -> bool:
-    """Whether a lease was given back, is damaged, or was held by a process of this machine that is gone."""
+    """Returns whether a lease was released, is damaged, or was held by a process of this machine that has ended."""
     try:
         holder = json.loads(data)
         released, processes, pid = bool(holder["released"]), holder.get("processes"), int(holder["pid"])
@@ -131,10 +131,10 @@ def _is_free(data: bytes) -> bool:
 
 
 def _processes() -> str:
-    """Which processes one can see: those of this machine since it started, or of a container of it."""
+    """Returns an id of the set of processes visible here: those of this machine since its boot, or of one container."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return socket.gethostname()
 
 

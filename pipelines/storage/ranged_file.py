@@ -11,7 +11,7 @@ TAIL_BYTES = 2**18
 REQUEST_BYTES = 2**23
 """Largest planned request; a reader holds two of them in memory."""
 
-_HOLE_BYTES = 2**17  # fetched rather than skipped: a request costs more than so many bytes
+_HOLE_BYTES = 2**17  # smaller holes are fetched too: another request would cost more
 _UNPLANNED_BYTES = 2**20  # smallest request of a read that nobody planned, which may be the first of many
 
 Range = tuple[int, int]

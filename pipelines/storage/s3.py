@@ -358,7 +358,7 @@ def _client() -> Any:
     except ProfileNotFound as error:
         raise ValueError(f"AWS_PROFILE: {error}; choose one of those in ~/.aws/config") from None
     except ValueError:
-        raise ValueError("AWS_ENDPOINT_URL: is no address; give https://host:port") from None
+        raise ValueError("AWS_ENDPOINT_URL: is not an address; give https://host:port") from None
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class TrainingOutput:
             file.write(data)
 
     def begin(self, identity: Mapping[str, Any]) -> bool:
-        """Begins a training or goes on with one; returns whether it is finished.
+        """Begins or resumes a training; returns whether it is finished.
 
         Args:
             identity: everything that the result depends on, as JSON has it.

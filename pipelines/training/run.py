@@ -67,7 +67,7 @@ def train(
     Raises:
         ValueError: before training starts: the output cannot be used, belongs to another training, or another run is
             writing to it.
-        RuntimeError: the run broke off; its last checkpoint stays.
+        RuntimeError: the run broke off; its last checkpoint is kept.
     """
     start = time.monotonic()
     check_gpus("gpus_per_worker", config.gpus_per_worker, "workers", config.workers, torch.cuda.device_count())
@@ -132,7 +132,7 @@ def _run(
         shutil.rmtree(own_files, ignore_errors=True)
     if failure or fitting.error:
         raise RuntimeError(
-            f"the run broke off: {failure or reason(fitting.error)}; its last checkpoint stays, run it again to go on"
+            f"the run broke off: {failure or reason(fitting.error)}; its last checkpoint is kept; run it again"
         ) from fitting.error
     return progress.restarts if progress else 0
 

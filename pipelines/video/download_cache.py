@@ -1,13 +1,12 @@
-"""Videos of S3 on the disk of a node, downloaded once for all processes there that decode segments of them.
+"""Videos from S3 on the disk of a node, downloaded once for all its processes.
 
-    FOLDER/lock             held while room is made
-    FOLDER/HASH/use         its shared lock is held by whoever reads the entry; time of change is that of the last use
-    FOLDER/HASH/download    its lock is held by whoever downloads the entry
-    FOLDER/HASH/partial     what is being downloaded
-    FOLDER/HASH/content     a file, or a folder of frames, that is there as a whole
+    FOLDER/lock             locked while space is freed
+    FOLDER/HASH/use         readers hold a shared lock on it; its modification time is the last use
+    FOLDER/HASH/download    locked by the process that downloads the entry
+    FOLDER/HASH/content     the complete file or folder of frames; a draft beside it while it is downloaded
 
-HASH is of URI and ETag, so no key leads anywhere else. The system frees the locks of a process that dies; what it left
-behind is used or removed like everything else.
+HASH is a hash of URI and ETag, so no key can lead out of the folder. When a process dies, the system frees its locks;
+the files that it leaves are used or removed like all others.
 """
 
 import errno
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipelines.storage import s3
+from pipelines.storage.local import LocalStore, whole_file, whole_folder
 from pipelines.storage.s3 import S3Object
 from pipelines.video.names import VIDEO_SUFFIXES, suffix
 from pipelines.video.plan import VideoError
@@ -33,47 +33,47 @@ from pipelines.video.s3_sources import frame_folder, list_frames
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadCache:
-    """The cache of whichever node it is used on.
+    """The cache of the node that it is used on.
 
     Attributes:
-        max_bytes: to which the least recently used entries are removed. What is in use never is, so that videos which
+        max_bytes: size above which the least recently used entries are removed. Entries in use stay, so videos that
             are decoded at the same time may take more.
-        folder: instead of one of this user's in the node's folder for temporary files.
+        folder: the cache's folder; null is a folder of this user among the node's temporary files.
     """
 
     max_bytes: int = 20 * 2**30
     folder: str | None = None
 
     def version(self, uri: str) -> str:
-        """The ETag of what is now at a URI; empty for a local path.
+        """Returns the ETag of the current content of a URI; empty for a local path.
 
         Raises:
-            VideoError: it is not there, or cannot be asked for.
+            VideoError: the content is missing, or the request failed.
         """
-        with _told():
+        with _video_errors():
             return _etag(uri, _objects(uri)) if s3.is_s3(uri) else ""
 
     @contextmanager
     def open(self, uri: str, version: str) -> Iterator[str]:
-        """Gives the local path of a video, which stays while the block lasts; that of a local one is its own.
+        """Yields a local path of a video, which exists while the block runs; a local video keeps its own path.
 
         Args:
-            uri: a local path, or where on S3.
-            version: the ETag that it must have.
+            uri: local path or S3 URI.
+            version: ETag that the content must have.
 
         Raises:
-            VideoError: it is not there, has changed, or cannot be downloaded.
+            VideoError: the video is missing, has changed, or cannot be downloaded.
         """
         if not s3.is_s3(uri):
             yield uri
             return
-        # FFmpeg tells some formats by their names alone.
+        # FFmpeg recognises some formats by the file name alone.
         name = f"content{suffix(uri) if suffix(uri) in VIDEO_SUFFIXES else ''}"
-        with _told():
+        with _video_errors():
             entry = self._private_folder() / hashlib.sha256(f"{uri}\0{version}".encode()).hexdigest()
             lock = _lock_for_use(entry)
         with lock:
-            with _told():
+            with _video_errors():
                 self._fetch(uri, version, entry / name)
             yield str(entry / name)
 
@@ -81,26 +81,25 @@ class DownloadCache:
         with _locked(content.parent / "download"):
             if content.exists():
                 return
-            objects, new = _objects(uri), content.parent / "partial"
+            objects = _objects(uri)
             if _etag(uri, objects) != version:
                 raise OSError(errno.ESTALE, "it has changed since it was listed; run again", uri)
-            with _locked(self._private_folder() / "lock"):
-                _remove(new)
-                self._make_room(sum(each.size for each in objects))
-                if uri.endswith("/"):
-                    new.mkdir()
-                else:
-                    with new.open("wb") as file:
-                        file.truncate(objects[0].size)  # others who make room count it from now on
+            LocalStore(str(content.parent)).remove_partial(content.name)
             if uri.endswith("/"):
-                s3.download_all((image, new / image.uri.rpartition("/")[2]) for image in objects)
+                with _locked(self._private_folder() / "lock"):
+                    self._make_room(sum(image.size for image in objects))
+                with whole_folder(content) as folder:
+                    s3.download_all((image, folder / image.uri.rpartition("/")[2]) for image in objects)
             else:
-                with new.open("r+b") as file:
+                with ExitStack() as stack:
+                    with _locked(self._private_folder() / "lock"):
+                        self._make_room(objects[0].size)
+                        file = stack.enter_context(whole_file(content))
+                        file.truncate(objects[0].size)  # other processes count this space from now on
                     s3.download(uri, file, etag=version)
-            new.rename(content)
 
     def _make_room(self, size: int) -> None:
-        """Removes entries that nobody uses, those first whose last use is longest ago, until there is room."""
+        """Removes unused entries, the least recently used first, until `size` more bytes fit."""
         entries = [entry for entry in self._private_folder().iterdir() if entry.is_dir()]
         sizes = {entry: _size(entry) for entry in entries}
         total = sum(sizes.values())
@@ -115,15 +114,15 @@ class DownloadCache:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise OSError(errno.EPERM, "it belongs to or is open to others; remove it, or set TMPDIR", str(folder))
+            raise OSError(errno.EPERM, "other users own it or have access to it; remove it, or set TMPDIR", str(folder))
         return folder
 
 
 def _objects(uri: str) -> list[S3Object]:
-    """The object, or the images of a folder."""
+    """Returns the object, or the images of a folder."""
     objects = list_frames(uri) if uri.endswith("/") else [s3.head(uri)]
     if not objects:
-        raise FileNotFoundError(errno.ENOENT, "there are no images in it", uri)
+        raise FileNotFoundError(errno.ENOENT, "the folder has no images", uri)
     return objects
 
 
@@ -132,7 +131,7 @@ def _etag(uri: str, objects: list[S3Object]) -> str:
 
 
 def _lock_for_use(entry: Path) -> BinaryIO:
-    """Makes an entry if it is not there; it is not removed until the lock is closed."""
+    """Creates an entry if it is missing; nobody removes it until the returned lock is closed."""
     while True:
         entry.mkdir(mode=0o700, exist_ok=True)
         with suppress(FileNotFoundError), ExitStack() as stack:  # removed meanwhile
@@ -146,20 +145,20 @@ def _lock_for_use(entry: Path) -> BinaryIO:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Has a lock to itself."""
+    """Holds an exclusive lock while the block runs."""
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _remove_unused(entry: Path) -> bool:
-    """Removes an entry, unless somebody uses it; returns whether it did."""
+    """Removes an entry unless it is in use; returns whether it was removed."""
     with (entry / "use").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        aside = entry.with_name(uuid.uuid4().hex)  # whoever wants it meanwhile makes a new one
+        aside = entry.with_name(uuid.uuid4().hex)  # a process that needs the entry meanwhile creates a new one
         entry.rename(aside)
         _remove(aside)
     return True
@@ -173,7 +172,7 @@ def _remove(path: Path) -> None:
 
 
 def _size(entry: Path) -> int:
-    """Bytes of its files, also of those that are not downloaded yet."""
+    """Returns the size of an entry, including files that are still being downloaded."""
     total = 0
     for folder, _, names in os.walk(entry):
         for name in names:
@@ -185,13 +184,13 @@ def _size(entry: Path) -> int:
 def _last_use(entry: Path) -> int:
     try:
         return (entry / "use").stat().st_mtime_ns
-    except FileNotFoundError:  # its maker died
+    except FileNotFoundError:  # the process that created it died
         return 0
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turns errors into reasons for people."""
+def _video_errors() -> Iterator[None]:
+    """Turns a system error into a `VideoError` with its reason."""
     try:
         yield
     except FileNotFoundError as error:

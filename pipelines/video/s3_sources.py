@@ -1,7 +1,7 @@
-"""Videos among the objects of S3, found by listing alone.
+"""Finds videos on S3 by listing objects alone.
 
-A folder of frames is a video as well: it stands for its images, with a URI that ends at a slash, their size in total
-and an ETag made of theirs.
+A folder of frames is one video: its URI ends with a slash, its size is that of all images together, and its ETag is a
+hash of theirs.
 """
 
 import hashlib
@@ -16,28 +16,28 @@ from pipelines.video.names import is_image, is_video, natural_key
 
 
 def find_in_prefix(source: str) -> Iterator[S3Object]:
-    """Videos below s3://bucket/prefix, a folder whether it ends at a slash or not, or that match a glob.
+    """Yields the videos in a folder s3://bucket/prefix, with or without a slash at its end, or those that match a glob.
 
-    Sorted by URI, but for folders of frames, which come after what is in them. Hidden objects are left out, and those
-    in hidden folders, unless a glob names them.
+    They are sorted by URI, except that a folder of frames comes after its contents. Hidden objects and objects in
+    hidden folders are left out, unless a glob names them.
 
     Raises:
-        OSError: of `s3`.
+        OSError: S3 refused the request or is not reachable.
     """
     if magic := re.search(r"[*?[]", source):
         patterns = source.rstrip("/").split("/")
-        for found in _walk(source[: magic.start()]):
-            if _matches(found.uri.rstrip("/").split("/"), patterns):
-                yield found
+        for video in _walk(source[: magic.start()]):
+            if _matches(video.uri.rstrip("/").split("/"), patterns):
+                yield video
     else:
         folder = f"{source.rstrip('/')}/"
-        for found in _walk(folder):
-            if not any(part.startswith(".") for part in found.uri.removeprefix(folder).split("/")):
-                yield found
+        for video in _walk(folder):
+            if not any(part.startswith(".") for part in video.uri.removeprefix(folder).split("/")):
+                yield video
 
 
 def frame_folder(uri: str, images: Sequence[S3Object]) -> S3Object:
-    """The video that images in a folder are."""
+    """Returns the video that the images of a folder form."""
     digest = hashlib.sha256()
     for image in images:
         digest.update(f"{image.uri}\0{image.size}\0{image.etag}\0".encode())
@@ -45,55 +45,55 @@ def frame_folder(uri: str, images: Sequence[S3Object]) -> S3Object:
 
 
 def list_frames(uri: str) -> list[S3Object]:
-    """The images directly in a folder, in natural order; raises OSError of `s3`."""
-    images = [found for found in s3.list_objects(uri, delimiter="/") if is_image(_name(found))]
+    """Returns the images directly in a folder, in natural order; raises as `find_in_prefix`."""
+    images = [item for item in s3.list_objects(uri, delimiter="/") if is_image(_name(item))]
     return sorted(images, key=lambda image: natural_key(_name(image)))
 
 
 @dataclass
 class _Folder:
-    """One whose listing has not come to its end."""
+    """A folder whose listing is not complete."""
 
     uri: str
     images: list[S3Object] = field(default_factory=list)
     has_videos: bool = False
 
-    def add(self, found: S3Object) -> None:
-        if is_video(_name(found)):
+    def add(self, item: S3Object) -> None:
+        if is_video(_name(item)):
             self.has_videos = True
             self.images.clear()
         elif not self.has_videos:
-            self.images.append(found)
+            self.images.append(item)
 
     def video(self) -> Iterator[S3Object]:
-        """Its images, unless they are for example thumbnails of videos beside them."""
+        """Yields the video that its images form, unless videos lie beside them: then they may be thumbnails."""
         if self.images:
             yield frame_folder(self.uri, sorted(self.images, key=lambda image: natural_key(_name(image))))
 
 
 def _walk(prefix: str) -> Iterator[S3Object]:
-    """Yields videos while they are listed; holds the images of the folders that the listing is in."""
-    folders: list[_Folder] = []  # each in the one before
-    for found in s3.list_objects(prefix):
-        while folders and not found.uri.startswith(folders[-1].uri):
+    """Yields videos as they are listed; holds only the images of folders whose listing is not complete."""
+    folders: list[_Folder] = []  # each inside the previous one
+    for item in s3.list_objects(prefix):
+        while folders and not item.uri.startswith(folders[-1].uri):
             yield from folders.pop().video()
-        if is_video(_name(found)) or is_image(_name(found)):
-            uri = found.uri.removesuffix(_name(found))
+        if is_video(_name(item)) or is_image(_name(item)):
+            uri = item.uri.removesuffix(_name(item))
             if not folders or folders[-1].uri != uri:
                 folders.append(_Folder(uri))
-            folders[-1].add(found)
-            if is_video(_name(found)):
-                yield found
+            folders[-1].add(item)
+            if is_video(_name(item)):
+                yield item
     while folders:
         yield from folders.pop().video()
 
 
-def _name(found: S3Object) -> str:
-    return found.uri.rpartition("/")[2]
+def _name(item: S3Object) -> str:
+    return item.uri.rpartition("/")[2]
 
 
 def _matches(parts: list[str], patterns: list[str]) -> bool:
-    """Whether a path matches a glob; as in a local one ** is any folders, and hidden names are to be named."""
+    """Returns whether a path matches a glob; as with local globs, ** is any number of folders and never hidden ones."""
     if not patterns or not parts:
         return not parts and all(pattern == "**" for pattern in patterns)
     if patterns[0] == "**":

@@ -122,7 +122,7 @@ def bare_rate(video: Path, checkpoint: Path) -> float:
 
 
 def repeat(video: Path, times: int, output: Path) -> None:
-    """Writes a video that shows another one so many times, without encoding it again."""
+    """Writes a video that repeats another one, without encoding it again."""
     with av.open(str(video)) as source, av.open(str(output), "w") as target:
         stream = source.streams.video[0]
         copy = target.add_stream_from_template(stream)

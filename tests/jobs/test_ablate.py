@@ -57,4 +57,4 @@ def test_a_training_that_breaks_off_ends_it(
 def test_an_interrupted_training_ends_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(jobs.train, "main", lambda arguments: os.EX_TEMPFAIL)
     assert main(["--config", "jobs/configs/ablations.yaml"]) == os.EX_TEMPFAIL
-    assert "ablate: interrupted; what is done stays" in capsys.readouterr().err
+    assert "ablate: interrupted; what is done is kept" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from jobs.command import check_present, run_job
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "message"),
     [
         (ValueError("output: is\nof another"), 2, "label: error: output: is of another"),
         (RuntimeError("it broke off"), 1, "label: error: it broke off"),
@@ -20,12 +20,12 @@ from jobs.command import check_present, run_job
         (KeyboardInterrupt(), os.EX_TEMPFAIL, "label: interrupted; run it again"),
     ],
 )
-def test_how_a_job_ends(error: BaseException, code: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_how_a_job_ends(error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> int:
         raise error
 
     assert run_job("label", work, interrupted="run it again") == code
-    assert capsys.readouterr().err == f"{told}\n"
+    assert capsys.readouterr().err == f"{message}\n"
     assert run_job("label", lambda: 3, interrupted="run it again") == 3
 
 

@@ -33,7 +33,7 @@ def test_gpus_that_are_not_there_are_not_waited_for(
     (tmp_path / "a.mp4").touch()
     options = ["--input", str(tmp_path), "--output", str(tmp_path / "out"), "--vocabulary", str(tmp_path / "names.txt")]
     assert main([*options, "--model_gpus", "64"]) == 2
-    assert "1 model_actors want 64 GPUs, this machine has" in capsys.readouterr().err
+    assert "1 model_actors need 64 GPUs, this machine has" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -80,7 +80,7 @@ def test_the_summary_names_failures(capsys: pytest.CaptureFixture[str]) -> None:
     summary = LabelSummary(videos=4, skipped=1, ok=1, failures={"a-1": "empty file"}, frames=24, tracks=3, seconds=2.0)
     print_summary(summary, "labels")
     printed = capsys.readouterr().out
-    assert "1 of 4 videos labelled, 1 were already: 24 frames, 3 tracks in 2 s (12.0 frames/s) → labels" in printed
+    assert "1 of 4 videos labelled, 1 already done: 24 frames, 3 tracks in 2 s (12.0 frames/s) → labels" in printed
     assert "failed: a-1: empty file" in printed
     many = {f"a-{number}": "empty file" for number in range(130)}
     print_summary(replace(summary, failures=many), "labels")

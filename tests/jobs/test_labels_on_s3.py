@@ -21,7 +21,7 @@ MAINS = {
 
 
 @pytest.fixture
-def told(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
+def error_of(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
     """Runs a job on labels in the bucket, and gives its one line."""
     names = tmp_path / "names.txt"
     names.write_text("red star\n")
@@ -47,16 +47,16 @@ def told(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Cal
 
 @pytest.mark.parametrize("job", MAINS)
 def test_what_is_wrong_with_s3(
-    job: str, told: Callable[[str], str], proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    job: str, error_of: Callable[[str], str], proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "ATTEMPTS", 1)
-    assert told(job) == " has no labels; give the output of a labelling run"
+    assert error_of(job) == " has no labels; give the output of a labelling run"
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-        assert "http://127.0.0.1:9 cannot be reached" in told(job)
+        assert "http://127.0.0.1:9 cannot be reached" in error_of(job)
     with monkeypatch.context() as patch:
         patch.delenv("AWS_ACCESS_KEY_ID")
         patch.delenv("AWS_SECRET_ACCESS_KEY")
-        assert "no credentials (NoCredentialsError); set AWS_ACCESS_KEY_ID" in told(job)
+        assert "no credentials (NoCredentialsError); set AWS_ACCESS_KEY_ID" in error_of(job)
     proxy.refuse(400, "AuthorizationHeaderMalformed")
-    assert "its bucket is in another region; set AWS_REGION" in told(job)
+    assert "its bucket is in another region; set AWS_REGION" in error_of(job)

@@ -16,7 +16,7 @@ def test_it_says_what_was_done(capsys: pytest.CaptureFixture[str], monkeypatch: 
 
     monkeypatch.setattr("pipelines.archive.relabel.relabel", done)
     assert main(OPTIONS) == 0
-    assert capsys.readouterr().out == "70 tracks of 5 videos renamed in 2 s, 2 videos were done before → new\n"
+    assert capsys.readouterr().out == "70 tracks of 5 videos renamed in 2 s, 2 videos already done → new\n"
     failures["000001"] = "tracks/000001.parquet: damaged"
     assert main(OPTIONS) == 1
     assert capsys.readouterr().err == "relabel: failed: 000001: tracks/000001.parquet: damaged\n"

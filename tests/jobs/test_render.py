@@ -180,5 +180,5 @@ def test_bad_arguments(arguments: tuple[str, ...], message: str, folder: Path) -
 def test_help_explains() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for text in ("--sheet", "absolute path", "masks of the one before"):
+    for text in ("--sheet", "absolute path", "masks of the last labelled one"):
         assert text in done.stdout

@@ -131,12 +131,12 @@ def test_a_job_that_is_stopped_goes_on_when_it_is_submitted_again(
         assert time.monotonic() < deadline, cluster.ray("job", "logs", name).stdout
         time.sleep(0.05)
     assert cluster.ray("job", "stop", name).returncode == 0
-    assert "label: interrupted; what is committed stays, run it again" in cluster.ray("job", "logs", name).stdout
+    assert "label: interrupted; committed videos are kept; run it again" in cluster.ray("job", "logs", name).stdout
     kept = len(results.parts())
     assert 2 <= kept < 12
     again = cluster.submit("jobs.label", *options)
     assert again.returncode == 0, again.stdout + again.stderr
-    found = re.search(r"(\d+) were already", again.stdout)
+    found = re.search(r"(\d+) already done", again.stdout)
     assert found
     assert kept <= int(found[1]) < 12
     assert len(results.read("videos")) == 12

@@ -71,17 +71,17 @@ def test_a_config_file_gives_options(
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "message"),
     [
         (ValueError("output: is\nof another"), 2, "train: error: output: is of another"),
         (RuntimeError("the run broke off"), 1, "train: error: the run broke off"),
-        (KeyboardInterrupt(), os.EX_TEMPFAIL, "train: interrupted; checkpoints stay, run it again to go on"),
+        (KeyboardInterrupt(), os.EX_TEMPFAIL, "train: interrupted; checkpoints are kept; run it again to resume"),
     ],
 )
 def test_exit_codes(
     error: BaseException,
     code: int,
-    told: str,
+    message: str,
     trained: list[TrainingConfig],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -91,7 +91,7 @@ def test_exit_codes(
 
     monkeypatch.setattr("pipelines.training.run.train", train)
     assert main(["--output", "x", "--steps", "3", "--batch_size", "2", "--pretraining.seed", "1"]) == code
-    assert capsys.readouterr().err.strip() == told
+    assert capsys.readouterr().err.strip() == message
 
 
 def test_summaries(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +100,7 @@ def test_summaries(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[::2] == [
         "100 steps, the last 40 of them now, in 12 s → out/model",
-        "100 steps were done already → out/model",
+        "100 steps already done → out/model",
     ]
 
 

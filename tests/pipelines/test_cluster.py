@@ -65,7 +65,7 @@ def test_a_cluster_that_was_started_here_is_joined(tmp_path: Path) -> None:
         no_token = {"RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)}
         done = python("from pipelines.cluster import connect\nconnect(7)", **no_token)
         assert "RuntimeError: the Ray cluster at " in done.stderr, done.stderr
-        assert "wants a token" in done.stderr
+        assert "requires a token" in done.stderr
     finally:
         head.terminate()
         head.wait(60)
@@ -83,7 +83,7 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     check_gpus("model_gpus", 0.5, "model_actors", 4, here=2)
-    with pytest.raises(ValueError, match="model_gpus: 3 model_actors want 1.5 GPUs, this machine has 1; lower model_g"):
+    with pytest.raises(ValueError, match="model_gpus: 3 model_actors need 1.5 GPUs, this machine has 1; lower model_g"):
         check_gpus("model_gpus", 0.5, "model_actors", 3, here=1)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     check_gpus("model_gpus", 0.5, "model_actors", 3, here=1)  # a cluster may grow
@@ -106,6 +106,6 @@ def test_calm_data() -> None:
 
 def test_pipelines_that_come_after_a_stop_run() -> None:
     pause = _Pause()
-    with data_stopped(), pytest.raises(RuntimeError, match="told to stop"):
+    with data_stopped(), pytest.raises(RuntimeError, match="stopped"):
         pause.on_execution_step(None)
     pause.on_execution_step(None)

@@ -1,1 +1,1 @@
-"""Annotation formats that labels are exported to, a file each."""
+"""Annotation formats that labels are exported to, one module each."""

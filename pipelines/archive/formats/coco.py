@@ -1,4 +1,4 @@
-"""COCO: an image per frame, a mask per annotation."""
+"""COCO: one image per frame, one annotation per mask."""
 
 from collections.abc import Iterable
 from itertools import count
@@ -7,19 +7,19 @@ from pipelines.archive.formats.video_labels import Add, VideoLabels, box, catego
 
 
 def write_coco(videos: Iterable[VideoLabels], categories: dict[str, int], add: Add) -> None:
-    """An image is a frame that has anything, an annotation a mask; `track_id` says which belong together."""
+    """Writes an image for each frame with masks and an annotation for each mask; `track_id` links a track's masks."""
     images, annotations = count(1), count(1)
     for video in videos:
         image_ids = dict(zip(video.frames, images, strict=False))
         for frame, image in image_ids.items():
-            about = {"id": image, "file_name": video.image(frame), "video_id": video.row["video_id"], "frame": frame}
-            add("images", about | {"width": video.row["width"], "height": video.row["height"]})
+            names = {"id": image, "file_name": video.image(frame), "video_id": video.row["video_id"], "frame": frame}
+            add("images", names | {"width": video.row["width"], "height": video.row["height"]})
         for mask in video.masks:
             row = video.tracks[mask["track_id"]]
-            about = {
+            ids = {
                 "id": next(annotations),
                 "image_id": image_ids[mask["frame"]],
                 "category_id": category_number(categories, row["category"]),
             }
-            what = {"segmentation": mask["rle"], "bbox": box(mask), "area": mask["area"], "iscrowd": 0}
-            add("annotations", about | what | {"track_id": mask["track_id"], "score": row["score"]})
+            shape = {"segmentation": mask["rle"], "bbox": box(mask), "area": mask["area"], "iscrowd": 0}
+            add("annotations", ids | shape | {"track_id": mask["track_id"], "score": row["score"]})

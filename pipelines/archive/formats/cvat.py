@@ -1,4 +1,4 @@
-"""CVAT for video 1.1: a file per video, a track of boxes per object."""
+"""CVAT for video 1.1: one file per video, one track of boxes per object."""
 
 import math
 from collections.abc import Iterable
@@ -7,23 +7,25 @@ from xml.etree import ElementTree
 from pipelines.archive.formats.video_labels import Row, VideoLabels
 from pipelines.storage.files import Storage
 
-_HOLD = 1.5  # steps for which a track stays where it was seen last; a step may vary by a frame
+_HOLD = 1.5  # steps that a box lasts beyond its frame; a step may vary by one frame
 
-
-_ROUNDING = 0.1  # frames that the length of a video, from its duration, may be too long by, per look
+_ROUNDING = 0.1  # by how much the step, computed from the duration, may be too long, frames
 
 
 def write_cvat(videos: Iterable[VideoLabels], categories: dict[str, int], output: Storage) -> set[str]:
-    """A track is a box in each frame that was labelled, which CVAT interpolates between, or `outside`.
+    """Writes a box per labelled frame of a track; CVAT interpolates between them unless one is `outside`.
 
     Returns:
-        The names of the files.
+        Names of the files.
     """
     written = set()
     for video in videos:
         row = video.row
         size = max(round(row["duration_s"] * row["fps"]), video.frames[-1] + 1)
-        step, step_s = size / row["expected_frames"], row["duration_s"] / row["expected_frames"]  # between two looks
+        step, step_s = (
+            size / row["expected_frames"],
+            row["duration_s"] / row["expected_frames"],
+        )  # between labelled frames
         period = math.ceil(step - _ROUNDING)
         names = {track["category"]: None for track in video.tracks.values()}
         root = ElementTree.Element("annotations")
@@ -36,11 +38,11 @@ def write_cvat(videos: Iterable[VideoLabels], categories: dict[str, int], output
             _text(ElementTree.SubElement(labels, "label"), "name", name)
         for name in ("width", "height"):
             _text(original, name, row[name])
-        for track, its in video.masks_of_tracks().items():
-            about = {"id": str(track), "label": video.tracks[track]["category"], "source": "auto"}
-            element = ElementTree.SubElement(root, "track", about)
+        for track, masks in video.masks_of_tracks().items():
+            attributes = {"id": str(track), "label": video.tracks[track]["category"], "source": "auto"}
+            element = ElementTree.SubElement(root, "track", attributes)
             end = {"frame": size, "time_s": row["duration_s"]}
-            for mask, later in zip(its, [*its[1:], end], strict=True):
+            for mask, later in zip(masks, [*masks[1:], end], strict=True):
                 _add_box(element, mask, mask["frame"], outside=False)
                 frames, seconds = later["frame"] - mask["frame"], later["time_s"] - mask["time_s"]
                 if frames > max(period, _HOLD * step) and seconds > _HOLD * step_s:

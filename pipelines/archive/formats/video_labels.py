@@ -1,4 +1,4 @@
-"""The labels of one video as the writers of annotation formats take them, and what those writers share."""
+"""The labels of one video, as the writers of annotation formats take them, and helpers that these writers share."""
 
 import json
 import shutil
@@ -12,20 +12,19 @@ from pipelines.storage.files import Storage
 
 Row = Mapping[str, Any]
 
-
 Add = Callable[[str, Row], None]
 """Adds an item to a list of a JSON object."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VideoLabels:
-    """A video and what was found in it.
+    """The labels of one video.
 
     Attributes:
-        row: of the `videos` table.
+        row: its row of the `videos` table.
         tracks: rows of the `tracks` table, by track id.
         masks: rows of the `masks` table, sorted by frame.
-        frames: indices of those frames in which something was found.
+        frames: indices of the frames that have masks.
     """
 
     row: Row
@@ -34,20 +33,20 @@ class VideoLabels:
     frames: list[int]
 
     def masks_of_tracks(self) -> dict[int, list[Row]]:
-        """Masks of each track, by its id."""
-        found: dict[int, list[Row]] = {track: [] for track in self.tracks}
+        """Returns the masks of each track, by track id."""
+        masks: dict[int, list[Row]] = {track: [] for track in self.tracks}
         for mask in self.masks:
-            found[mask["track_id"]].append(mask)
-        return found
+            masks[mask["track_id"]].append(mask)
+        return masks
 
     def image(self, frame: int) -> str:
-        """Name of a frame as an image file."""
+        """Returns the name of a frame's image file."""
         return f"{self.row['video_id']}/{frame:06d}.jpg"
 
 
 @contextmanager
 def json_lists(output: Storage, path: str) -> Iterator[Add]:
-    """Gives a function that adds an item to a list of a JSON object, which is written at the end, a list at a time."""
+    """Yields a function that adds an item to a list of a JSON object; the object is written when the block ends."""
     with ExitStack() as files:
         lists: dict[str, BinaryIO] = {}
 
@@ -69,10 +68,10 @@ def json_lists(output: Storage, path: str) -> Iterator[Add]:
 
 
 def category_number(categories: dict[str, int], name: str) -> int:
-    """That of a category; a new one if it came up since, in a video that was labelled anew meanwhile."""
+    """Returns a category's number; adds a category that appeared since, in a video that was labelled again."""
     return categories.setdefault(name, len(categories) + 1)
 
 
 def box(mask: Row) -> list[int]:
-    """Left, top, width and height of a mask, pixels."""
+    """Returns left, top, width and height of a mask, pixels."""
     return [mask["x"], mask["y"], mask["width"], mask["height"]]

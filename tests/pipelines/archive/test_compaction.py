@@ -62,7 +62,7 @@ def crash_before(operation: int | None, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def next_run(output: str) -> None:
-    """Labels b, which failed, and c anew, and d; what there is already is left."""
+    """Labels d, and again c and b, which failed; leaves the rest."""
     settled(output)
     results = Results(Storage(output))
     there = {each["video_id"]: each for each in results.read("tracks").to_pylist()}

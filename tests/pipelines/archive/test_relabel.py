@@ -71,7 +71,7 @@ def test_a_damaged_part_does_not_stop_the_others(archive: Path, tmp_path: Path) 
 
 
 def put_video(results: Results, like: dict[str, Any], *, tracks: int = 0, **changes: Any) -> None:
-    """Labels a video anew, as a later run would."""
+    """Labels a video again, as a later run would."""
     part = Rows()
     part.add("videos", [like | changes])
     part.add_table("tracks", results.read("tracks", video_id=like["video_id"]).slice(0, tracks))

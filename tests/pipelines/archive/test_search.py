@@ -73,7 +73,7 @@ def test_masks_are_read_once_a_part_and_tracks_that_are_gone_are_told(
     again = search(config)
     gone = [hit for hit in found.hits if hit.video_id == found.hits[0].video_id]
     assert again.hits == tuple(hit for hit in found.hits if hit not in gone)
-    assert again.failures == {gone[0].video_id: "was labelled anew meanwhile; search again"}
+    assert again.failures == {gone[0].video_id: "was labelled again meanwhile; search again"}
 
 
 def test_videos_of_another_model_are_left_out_and_told(archive: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_the_best_of_a_part_are_those_with_the_largest_cosine(tmp_path: Path) ->
         rows.add("videos", [row("videos", video_id=video, status="ok")])
     results = Results(Storage(str(tmp_path)))
     rows.put(results.storage, part_name(1))
-    put_part(results, part_name(2), "gone", category="star")  # labelled anew: its old rows do not count
+    put_part(results, part_name(2), "gone", category="star")  # labelled again: its old rows do not count
     counting = results.counting()[part_name(1)]
     text = vectors[0].astype(np.float32)
     found = Best(results=results, text=text, top=5)(part_name(1), counting)

@@ -121,7 +121,7 @@ def test_agrees_with_reading_masks_one_by_one() -> None:
 
 
 def test_any_bytes_are_read_or_refused() -> None:
-    """Short texts of any bytes, of numbers, and of characters after which a number goes on."""
+    """Short texts of any bytes, of numbers, and of characters after which a number continues."""
     rng = np.random.default_rng(2)
     sound = 0
     for low, high in [(0, 256), (48, 112), (78, 82), (80, 112), (48, 56)]:

@@ -79,7 +79,7 @@ def test_verdicts(low: float, high: float, verdict: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         (
             {"models": [ModelConfig(name="a", configs=[]), ModelConfig(name="a", configs=[])]},
@@ -100,8 +100,8 @@ def test_verdicts(low: float, high: float, verdict: str) -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_does_not_fit_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         ablations(tmp_path, **changes)
 
 

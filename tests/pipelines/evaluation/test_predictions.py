@@ -57,7 +57,7 @@ def test_what_is_missing_is_named(results: Results, tmp_path: Path) -> None:
     absent = BenchmarkVideo(id=5, uri="/videos/b.mp4", positions={}, length=3)
     with pytest.raises(ValueError, match="lacks video 5, /videos/b.mp4; label it first"):
         list(read_predictions(results, [VIDEO, absent], IDS, top_k=1))
-    with pytest.raises(ValueError, match="'disc' of video 3 is no category"):
+    with pytest.raises(ValueError, match="'disc' of video 3 is not a category"):
         list(read_predictions(results, [VIDEO], {"star": 1}, top_k=1))
     with pytest.raises(ValueError, match="track 0 of video 3 has fewer than 4 categories; label with --top 4"):
         list(read_predictions(results, [VIDEO], IDS | {"cube": 1}, top_k=4))

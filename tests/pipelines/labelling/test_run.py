@@ -231,7 +231,7 @@ def test_a_manifest_names_videos(shapes: Path, tmp_path: Path) -> None:
 def test_an_error_of_the_code_is_not_bad_input(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.labelling.pipeline.Decode", Broken)
     with pytest.raises(
-        RuntimeError, match="the run broke off, ValueError: unforeseen; what is committed stays, run it again"
+        RuntimeError, match="the run broke off, ValueError: unforeseen; committed videos are kept, run it again"
     ):
         label(shapes, tmp_path)
     (file,) = (tmp_path / "runs").iterdir()
@@ -265,7 +265,7 @@ def test_an_interrupted_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     driver.send_signal(signal.SIGTERM)
     _, printed = driver.communicate(timeout=300)
     assert driver.returncode == os.EX_TEMPFAIL
-    assert printed.splitlines()[-1] == "label: interrupted; what is committed stays, run it again to go on"
+    assert printed.splitlines()[-1] == "label: interrupted; committed videos are kept; run it again to resume"
     assert "Traceback" not in printed
     assert not list(temporary.glob("openvis-rows-*"))
     shutil.rmtree(temporary, ignore_errors=True)
@@ -275,7 +275,7 @@ def test_an_interrupted_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert again.returncode == 0, again.stderr
     assert "8 videos" in again.stdout
-    assert "were already" in again.stdout
+    assert "already done" in again.stdout
     assert all(file.stat().st_mtime_ns == changed for file, changed in kept.items())
     videos = rows(output, "videos", "video_id")
     assert len(videos) == len({video["video_id"] for video in videos}) == 8

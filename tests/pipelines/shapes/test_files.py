@@ -112,8 +112,8 @@ def test_a_failed_run_leaves_nothing_and_a_killed_one_is_no_obstacle(tmp_path: P
         write_split(tmp_path, "train", 2, 0, SceneConfig(frames=2), progress=fail)
     assert not list(tmp_path.iterdir())
 
-    (tmp_path / ".train.partial" / "videos").mkdir(parents=True)
-    (tmp_path / ".train.partial" / "videos" / "junk.mp4").write_text("half a video")
+    (tmp_path / ".train.0.partial" / "videos").mkdir(parents=True)
+    (tmp_path / ".train.0.partial" / "videos" / "junk.mp4").write_text("half a video")
     summary = write_split(tmp_path, "train", 1, 0, SceneConfig(frames=2))
     assert sorted(files(summary.path)) == ["instances.json", "videos/train-0-00000.mp4", "vocabulary.txt"]
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
@@ -148,5 +148,5 @@ def test_bad_arguments(change: dict[str, Any], message: str, tmp_path: Path) -> 
 
 def test_an_output_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"output: cannot make .* \(Not a directory\)"):
+    with pytest.raises(ValueError, match=r"output: cannot make .*file \(File exists\)"):
         write_split(tmp_path / "file", "train", 1, 0, CONFIG)

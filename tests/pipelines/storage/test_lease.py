@@ -47,9 +47,9 @@ def write(storage: Storage, **values: Any) -> None:
 
 
 def test_a_second_run_is_refused_and_the_first_one_goes_on(storage: Storage) -> None:
-    told = rf"being written by another run \(process {os.getpid()} on "
+    message = rf"being written by another run \(process {os.getpid()} on "
     with hold_lease(storage) as first:
-        with pytest.raises(ValueError, match=told), hold_lease(storage):
+        with pytest.raises(ValueError, match=message), hold_lease(storage):
             pass
         before = content(storage)["renewals"]
         time.sleep(0.8)
@@ -85,7 +85,7 @@ def test_what_is_no_lease_keeps_nobody_out(storage: Storage) -> None:
         lease.check()
 
 
-def test_who_lost_the_lease_is_told(storage: Storage) -> None:
+def test_who_lost_the_lease_is_message(storage: Storage) -> None:
     with hold_lease(storage) as lease:
         write(storage)
         time.sleep(0.4)
@@ -94,7 +94,7 @@ def test_who_lost_the_lease_is_told(storage: Storage) -> None:
     assert content(storage)["host"] == "elsewhere"  # not given back
 
 
-def test_who_cannot_renew_is_told(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_cannot_renew_is_message(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> None:
         raise OSError("no connection")
 

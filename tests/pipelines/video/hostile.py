@@ -36,7 +36,7 @@ def _damaged(path: Path) -> None:
 
 
 def _patched(box: bytes, offset: int, value: int) -> Callable[[Path], object]:
-    """A clip with a number of one of its boxes, so many bytes behind the box's name, replaced."""
+    """A clip with a number in one of its boxes replaced, at an offset from the box's name."""
 
     def write(path: Path) -> None:
         data = bytearray(_clip(path).read_bytes())

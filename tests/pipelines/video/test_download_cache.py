@@ -73,12 +73,12 @@ def test_it_is_this_users_alone(bucket: str, put: Put, folder: Path, monkeypatch
     content(cache_of(folder), uri)
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o750)
-    with pytest.raises(VideoError, match="it belongs to or is open to others; remove it, or set TMPDIR"):
+    with pytest.raises(VideoError, match="other users own it or have access to it; remove it, or set TMPDIR"):
         content(cache_of(folder), uri)
     shutil.move(folder, aside := folder.with_name("aside"))
     aside.chmod(0o700)
     folder.symlink_to(aside)
-    with pytest.raises(VideoError, match="it belongs to or is open to others"):
+    with pytest.raises(VideoError, match="other users own it or have access to it"):
         content(cache_of(folder), uri)
     monkeypatch.setattr("tempfile.tempdir", str(folder.parent))
     with DownloadCache().open(uri, s3.head(uri).etag) as path:
