@@ -70,15 +70,15 @@ class TrainingOutput:
             return False
         try:
             content = json.loads(stored)
-            there, finished = dict(content["identity"]), bool(content["finished"])
+            begun, finished = dict(content["identity"]), bool(content["finished"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"output: {self.files.root}/{_STARTED} cannot be read ({error!r}); choose another output"
             ) from error
         differing = [
-            f"{name} (there {there.get(name)}, here {wanted.get(name)})"
-            for name in sorted(there.keys() | wanted.keys())
-            if there.get(name) != wanted.get(name)
+            f"{name} (there {begun.get(name)}, here {wanted.get(name)})"
+            for name in sorted(begun.keys() | wanted.keys())
+            if begun.get(name) != wanted.get(name)
         ]
         if differing:
             raise ValueError(

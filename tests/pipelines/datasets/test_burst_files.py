@@ -368,7 +368,7 @@ def test_predictions_are_written_whole_or_not_at_all(files: Files, monkeypatch: 
     with pytest.raises(RuntimeError):
         write_predictions(files.predictions, truth, [NONE, NONE])
     assert Path(files.predictions).read_bytes() == before
-    assert sorted(Storage(str(Path(files.gt).parent)).list(".")) == ["./gt.json", "./predictions.json"]
+    assert sorted(Storage(str(Path(files.gt).parent)).list(".")) == ["gt.json", "predictions.json"]
 
 
 def test_a_changed_ground_truth_is_noticed(files: Files) -> None:

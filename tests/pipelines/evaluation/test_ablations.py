@@ -83,7 +83,7 @@ def test_verdicts(low: float, high: float, verdict: str) -> None:
     [
         (
             {"models": [ModelConfig(name="a", configs=[]), ModelConfig(name="a", configs=[])]},
-            "models: name 'a' is there",
+            "models: 'a' is given twice",
         ),
         ({"models": [ModelConfig(name="a", configs=[])]}, "rows: second: model: unknown value 'b'; choose from a"),
         (
