@@ -25,8 +25,6 @@ def _search(arguments: list[str] | None) -> int:
         check_present(name, getattr(config, name))
 
     from pipelines.archive.search import search
-    from pipelines.overlays.contact_sheet import contact_sheet
-    from pipelines.overlays.pictures import pictures
     from pipelines.storage.files import check_output
 
     begin = time.monotonic()
@@ -42,6 +40,9 @@ def _search(arguments: list[str] | None) -> int:
     print(f"{found.tracks} tracks in {time.monotonic() - begin:.1f} s")
     failures = dict(found.failures)
     if config.sheet and found.hits:
+        from pipelines.overlays.contact_sheet import contact_sheet
+        from pipelines.overlays.pictures import pictures
+
         tiles, unread = pictures(found.hits)
         failures |= unread
         if tiles:

@@ -1,19 +1,16 @@
-"""CLIP from `open_clip`: its config, its text tower and its tokenizers."""
+"""CLIP from `open_clip`: its config, the model, its text encoder."""
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, get_args
 
 import open_clip
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, CLIPTextCfg, CLIPVisionCfg
-from torch import Tensor, nn
 
 from openvis_model.convolutional_stem import ConvolutionalStem
-from openvis_model.vocabulary import split_words
+from openvis_model.text_encoder import TextEncoder, TextTowerConfig
+from openvis_model.tokenizer import Tokenizer, WordTokenizer
 
 Stem = Literal["patches", "convolutional"]
 
@@ -85,13 +82,19 @@ def check_names(values: Any, known: Collection[str], name: str) -> None:
             raise ValueError(f"{name}.{key}: no such field; {remedy} (its value is {values[key]!r})")
 
 
+def architecture_of(config: ClipConfig) -> dict[str, Any]:
+    """Returns the architecture that the config gives, or that open_clip knows under its name."""
+    architecture: dict[str, Any] = config.architecture or open_clip.get_model_config(config.model)
+    return architecture
+
+
 def build_clip(config: ClipConfig) -> open_clip.CLIP:
     """Builds a CLIP with random weights.
 
     Raises:
         ValueError: if the model is not a plain CLIP, for example because its text tower comes from another library.
     """
-    architecture = config.architecture or open_clip.get_model_config(config.model)
+    architecture = architecture_of(config)
     if extra := sorted(set(architecture) - set(ARCHITECTURE)):
         raise ValueError(
             f"clip: {config.model or 'architecture'} is not a plain CLIP, it has {', '.join(extra)}; use e.g. ViT-B-32"
@@ -103,126 +106,14 @@ def build_clip(config: ClipConfig) -> open_clip.CLIP:
     return clip
 
 
-@runtime_checkable
-class Tokenizer(Protocol):
-    """The tokenizer interface that `TextEncoder` uses."""
-
-    def encode(self, text: str) -> list[int]:
-        """Returns the token ids of a text, without start and end of text."""
-
-    def __call__(self, texts: Sequence[str]) -> Int[Tensor, "n length"]:
-        """Returns the token ids of texts with start and end, padded with 0; the end token has the largest id."""
-
-
-class WordTokenizer:
-    """A tokenizer with one id per word; it keeps the embedding table of a CLIP trained with few words small.
-
-    Args:
-        words: every known word, lower case.
-        context_length: ids per text.
-    """
-
-    def __init__(self, words: Sequence[str], context_length: int) -> None:
-        self.ids = {word: index for index, word in enumerate(words, start=2)}
-        self.context_length = context_length
-        self.start, self.end = 1, len(words) + 2
-
-    @staticmethod
-    def vocabulary_size(words: Sequence[str]) -> int:
-        """Returns the number of rows of the embedding table: padding, start, the words, end."""
-        return len(words) + 3
-
-    def encode(self, text: str) -> list[int]:
-        """Returns the ids of a text's words; punctuation is skipped.
-
-        Raises:
-            ValueError: for a text without words, or with words that the model does not know; lists them.
-        """
-        words = split_words(text)
-        if not words:
-            raise ValueError(f"vocabulary: {text!r} has no word that the model's CLIP can read; use letters")
-        unknown = [word for word in words if word not in self.ids]
-        if unknown:
-            raise ValueError(
-                f"vocabulary: the model's CLIP does not know {', '.join(map(repr, unknown))} in {text!r}; it was "
-                f"trained with {len(self.ids)} words only ({', '.join(list(self.ids)[:8])}, …); "
-                "use its words or another checkpoint"
-            )
-        return [self.ids[word] for word in words]
-
-    def __call__(self, texts: Sequence[str]) -> Int[Tensor, "n length"]:
-        """Returns ids with start and end of text, padded with 0 to the context length."""
-        ids = torch.zeros(len(texts), self.context_length, dtype=torch.long)
-        for row, text in zip(ids, texts, strict=True):
-            encoded = [self.start, *self.encode(text), self.end]
-            row[: len(encoded)] = torch.tensor(encoded)
-        return ids
-
-
-class TextEncoder(nn.Module):
-    """CLIP's text tower: texts in, unit-norm embeddings out.
-
-    Args:
-        clip: an `open_clip` model; only its text tower and logit scale are used.
-        tokenizer: the tokenizer that the tower was trained with.
+def build_text_encoder(config: ClipConfig, clip: open_clip.CLIP) -> TextEncoder:
+    """Builds the text encoder of a CLIP; the two share their parameters.
 
     Raises:
-        ValueError: for a text tower without causal attention, or with another pooling than CLIP's.
+        ValueError: for a text tower that is not CLIP's.
     """
-
-    def __init__(self, clip: open_clip.CLIP, tokenizer: Tokenizer) -> None:
-        super().__init__()
-        if clip.text_pool_type != "argmax" or clip.attn_mask is None:
-            raise ValueError(
-                "clip: expected causal text attention pooled at the end of text, got "
-                f"pool_type={clip.text_pool_type!r}; use a model such as ViT-B-32"
-            )
-        self.tokenizer = tokenizer
-        self.context_length: int = clip.context_length
-        self.token_embedding = clip.token_embedding
-        self.positional_embedding = clip.positional_embedding
-        self.transformer = clip.transformer
-        self.ln_final = clip.ln_final
-        self.text_projection = clip.text_projection
-        self.logit_scale = clip.logit_scale
-        self.register_buffer("attn_mask", clip.attn_mask, persistent=False)
-        self.attn_mask: Tensor
-
-    @property
-    def identity(self) -> dict[str, object]:
-        """Everything beside the weights that determines the embeddings of texts."""
-        block = self.transformer.resblocks[0]
-        return {
-            "activation": type(block.mlp.gelu).__name__,
-            "heads": block.attn.num_heads,
-            "layers": len(self.transformer.resblocks),
-            "context_length": self.context_length,
-            "tokenizer": list(self.tokenizer.ids) if isinstance(self.tokenizer, WordTokenizer) else "bpe",
-        }
-
-    def forward(self, texts: Sequence[str]) -> Float[Tensor, "n D"]:
-        """Embeds texts.
-
-        Attention is causal and the embedding is read at the end of text. Positions beyond the longest text of the batch
-        are therefore left out, which gives the same numbers as the full context and is several times faster for names.
-
-        Raises:
-            ValueError: for a text that is longer than the context, or has words that the tokenizer does not know.
-        """
-        for text in texts:
-            length = len(self.tokenizer.encode(text)) + 2
-            if length > self.context_length:
-                raise ValueError(
-                    f"vocabulary: {text[:60]!r}… takes {length} tokens, CLIP reads {self.context_length}; "
-                    "shorten the name"
-                )
-        ids = self.tokenizer(texts).to(self.positional_embedding.device)
-        end = ids.argmax(dim=-1)
-        length = int(end.max()) + 1
-        x = self.token_embedding(ids[:, :length]) + self.positional_embedding[:length]
-        x = self.transformer(x, attn_mask=self.attn_mask[:length, :length])
-        x = self.ln_final(x[torch.arange(len(x), device=x.device), end])
-        return F.normalize(x @ self.text_projection, dim=-1)
+    tower = TextTowerConfig.of(architecture_of(config))
+    return TextEncoder(tower, build_tokenizer(config, tower.context_length), clip.state_dict(keep_vars=True))
 
 
 def build_tokenizer(config: ClipConfig, context_length: int) -> Tokenizer:

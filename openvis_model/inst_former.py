@@ -8,7 +8,7 @@ from open_clip import CLIP
 from torch import Tensor, nn
 from transformers import Mask2FormerForUniversalSegmentation
 
-from openvis_model.clip import TextEncoder, build_clip, build_tokenizer
+from openvis_model.clip import build_clip, build_text_encoder
 from openvis_model.config import InstFormerConfig
 from openvis_model.crop_clip import CropClip
 from openvis_model.frames import check_frames
@@ -65,7 +65,7 @@ class InstFormer(nn.Module):
             )
         else:
             self.classifier = CropClip(clip.visual, short_side=config.short_side)
-        self.text_encoder = TextEncoder(clip, build_tokenizer(config.clip, clip.context_length))
+        self.text_encoder = build_text_encoder(config.clip, clip)
         token_width: int = mask2former_config.hidden_dim
         if config.rollout_tracker.token == "instance_query":
             token_width += self.classifier.embedding_width

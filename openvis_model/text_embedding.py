@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from openvis_model.clip import TextEncoder
+from openvis_model.text_encoder import TextEncoder
 from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding
 
 

@@ -3,26 +3,45 @@
 import hashlib
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-from openvis_model.inst_former import InstFormer
+from openvis_model.text_encoder import TextEncoder
 from openvis_model.vocabulary import Vocabulary
-from openvis_model.weights.checkpoint import load
+from openvis_model.weights.text_encoder import load_text_encoder as load_encoder
 from pipelines.storage import s3
 from pipelines.storage.files import Storage, bad_input
+
+if TYPE_CHECKING:
+    from openvis_model.inst_former import InstFormer
+
+_Loaded = TypeVar("_Loaded")
 
 _FILES = re.compile(r"(adapter/)?\w+\.(json|safetensors)")  # only these files of a checkpoint are downloaded
 
 
-def load_model(checkpoint: str | None) -> InstFormer:
+def load_model(checkpoint: str | None) -> "InstFormer":
     """Loads the model of a checkpoint folder, local or on S3, or the built-in model.
 
     Raises:
         ValueError: the checkpoint is missing or damaged; says what is wrong.
     """
-    if checkpoint is not None and s3.is_s3(checkpoint):
-        return _load_from_s3(checkpoint)
-    return load(checkpoint)
+    from openvis_model.weights.checkpoint import load  # takes seconds; who only embeds texts does without
+
+    return _load(checkpoint, load)
+
+
+def load_text_encoder(checkpoint: str | None) -> tuple[TextEncoder, str]:
+    """Loads the text encoder of the model of a checkpoint folder, and the fingerprint of the whole model.
+
+    Args:
+        checkpoint: a folder, local or on S3; None is the built-in model.
+
+    Raises:
+        ValueError: names what is wrong with the checkpoint.
+    """
+    return _load(checkpoint, load_encoder)
 
 
 def load_vocabulary(path: str) -> Vocabulary:
@@ -45,7 +64,9 @@ def vocabulary_fingerprint(vocabulary: Vocabulary) -> str:
     return hashlib.sha256(repr(vocabulary.categories).encode()).hexdigest()
 
 
-def _load_from_s3(checkpoint: str) -> InstFormer:
+def _load(checkpoint: str | None, load: Callable[[str | None], _Loaded]) -> _Loaded:
+    if checkpoint is None or not s3.is_s3(checkpoint):
+        return load(checkpoint)
     with tempfile.TemporaryDirectory(prefix="openvis-checkpoint-") as folder:
         with bad_input("checkpoint"):
             Storage(checkpoint).download_folder(".", Path(folder), _FILES.fullmatch)

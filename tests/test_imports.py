@@ -1,9 +1,17 @@
 """What programs and processes import: heavy libraries cost seconds of start-up, and memory in every worker."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+
+from openvis_model.weights.files import BUILT_IN
+from pipelines.archive.parts import Rows
+from pipelines.archive.tables import SCHEMAS
+from pipelines.storage.files import Storage
 
 HEAVY = {
     "av", "boto3", "decord", "matplotlib", "numba", "open_clip", "peft", "pyarrow", "pycocotools", "ray", "scipy",
@@ -89,3 +97,35 @@ assert "absent" in text.getvalue(), text.getvalue()
 def test_processes_that_decode_or_watch_need_no_torch(module: str) -> None:
     """A node has many of them; torch would add seconds to the start and half a gigabyte to each."""
     assert "torch" not in imported(f"import {module}")
+
+
+@pytest.mark.parametrize(
+    "arguments", ["search --labels {0} --text star", "relabel --labels {0} --output {1} --vocabulary {2}"]
+)
+def test_a_small_archive_is_searched_and_renamed_with_the_text_tower_alone(arguments: str, tmp_path: Path) -> None:
+    """Without CLIP's, the adapters', Mask2Former's and the cluster's libraries, which take longer than the work."""
+    put_tracks(tmp_path / "labels")
+    (tmp_path / "names.txt").write_text("red star\n")
+    job, *options = arguments.format(tmp_path / "labels", tmp_path / "new", tmp_path / "names.txt").split()
+    unused = HEAVY - {"boto3", "pyarrow", "torch"}
+    assert not imported(f"from jobs.{job} import main\nassert main({options}) == 0") & unused
+
+
+def put_tracks(labels: Path) -> None:
+    """Writes an archive of one video with ten tracks of the built-in model."""
+    fingerprint = json.loads((BUILT_IN / "config.json").read_text())["fingerprint"]
+    video = {"video_id": "v", "uri": "v.mp4", "status": "ok", "tracks": 10, "model_fingerprint": fingerprint}
+    embeddings = np.random.default_rng(0).normal(size=(10, 128))
+    track = {"video_id": "v", "category": "star", "score": 0.5, "objectness": 0.9, "top": []}
+    mask = {"video_id": "v", "frame": 0, "time_s": 0.0, "area": 4, "score": 0.5}
+    rows = Rows()
+    for table, added in (
+        ("videos", [video]),
+        (
+            "tracks",
+            [track | {"track_id": i, "embedding": row / np.linalg.norm(row)} for i, row in enumerate(embeddings)],
+        ),
+        ("masks", [mask | {"track_id": i} for i in range(10)]),
+    ):
+        rows.add(table, [dict.fromkeys(SCHEMAS[table].names) | row for row in added])
+    rows.put(Storage(str(labels)), "000001-00000000-000000000000")

@@ -19,11 +19,12 @@ from jaxtyping import Bool, Float
 from open_clip import CLIP
 from torch import Tensor, nn
 
-from openvis_model.clip import TextEncoder, build_clip, build_tokenizer
+from openvis_model.clip import build_clip, build_text_encoder
 from openvis_model.config import InstFormerConfig
 from openvis_model.inst_clip import pixel_statistics
 from openvis_model.inst_former import InstFormer
 from openvis_model.text_embedding import embed_vocabulary
+from openvis_model.text_encoder import TextEncoder
 from openvis_model.training.captioned_image import CaptionedImage
 from openvis_model.vocabulary import PROMPTS, Vocabulary, split_words
 from openvis_model.weights.checkpoint import save_checkpoint
@@ -62,7 +63,7 @@ class ContrastiveObjective(nn.Module):
         clip.requires_grad_(False)
         clip.visual.requires_grad_(True)
         clip.logit_scale.requires_grad_(True)
-        encoder = TextEncoder(clip, build_tokenizer(config.clip, clip.context_length))
+        encoder = build_text_encoder(config.clip, clip)
         embeddings = embed_vocabulary(Vocabulary.from_lines(names), encoder).embeddings
         self.register_buffer("embeddings", embeddings, persistent=False)
         self.embeddings: Tensor

@@ -1,17 +1,6 @@
-"""Saves and loads whole models.
-
-A checkpoint is a self-contained folder without pickles:
-
-    config.json                 the InstFormerConfig and the fingerprint of all weights
-    clip.safetensors            CLIP under open_clip's names; training never changes it
-    mask_proposal.safetensors   Mask2Former under transformers' names
-    inst_clip.safetensors       instance tokens and register
-    adapter/                    LoRA adapters in peft's format
-    rollout_tracker.safetensors
-"""
+"""Saves and loads whole models; `files` says what a checkpoint folder holds."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -20,20 +9,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 
 from openvis_model.clip import build_clip
 from openvis_model.config import InstFormerConfig
-from openvis_model.fingerprint import tensor_fingerprint
 from openvis_model.inst_clip import InstanceGuidanceAttention, InstClip
 from openvis_model.inst_former import InstFormer
 from openvis_model.options import Classifier
+from openvis_model.weights.files import (
+    BUILT_IN,
+    check_fingerprint,
+    model_fingerprint,
+    read_config,
+    read_states,
+    weight_files,
+)
 from openvis_model.weights.state_dicts import check_finite, contiguous, load_strictly
-
-BUILT_IN = Path(__file__).parents[1] / "built_in_model"
-"""Checkpoint folder of the built-in model: the mini preset, trained on Shapes; it knows only the words of Shapes."""
 
 PEFT_PREFIX = "base_model.model."
 """Prefix that peft adds to the names of adapted modules."""
@@ -52,7 +44,7 @@ def save_checkpoint(model: InstFormer, folder: str | Path) -> str:
     for name, state in states.items():
         check_finite(state, source=f"{folder}: {name}")
     config = model.config.to_dict()
-    identity = _fingerprint(config, states)
+    identity = model_fingerprint(config, states)
     content = {"config": config, "fingerprint": identity}
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
@@ -75,7 +67,7 @@ def save_checkpoint(model: InstFormer, folder: str | Path) -> str:
 
 def fingerprint(model: InstFormer) -> str:
     """Returns a hash of the config and all weights; models with the same fingerprint give the same results."""
-    return _fingerprint(model.config.to_dict(), _states(model))
+    return model_fingerprint(model.config.to_dict(), _states(model))
 
 
 def load(checkpoint: str | Path | None = None) -> InstFormer:
@@ -103,23 +95,17 @@ def load_checkpoint(folder: str | Path, *, classifier: Classifier | None = None)
             do not match the fingerprint; names the file and the problem.
     """
     folder = Path(folder)
-    try:
-        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        values, expected = stored["config"], stored["fingerprint"]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder}: not a checkpoint folder ({error!r} in config.json)") from error
-    if not isinstance(expected, str):
-        raise ValueError(f"{folder}/config.json: fingerprint: expected text, got {expected!r}; copy the file again")
+    values, expected = read_config(folder)
     try:
         config = InstFormerConfig.from_dict(values)
     except ValueError as error:
         raise ValueError(f"{folder}/config.json: {error}") from error
-    names = weight_files(config)
-    states = {name: _read(folder / f"{name}.safetensors") for name in names}
+    names = weight_files(config.classifier)
+    states = read_states(folder, names)
     _check_num_queries(config, states, folder)
     if classifier and classifier != config.classifier:
         config = dataclasses.replace(config, classifier=classifier)
-        if missing := set(weight_files(config)) - set(names):
+        if missing := set(weight_files(classifier)) - set(names):
             raise ValueError(f"{folder}: classifier {classifier!r} needs {sorted(missing)}, which it lacks")
 
     clip = build_clip(config.clip)
@@ -131,18 +117,8 @@ def load_checkpoint(folder: str | Path, *, classifier: Classifier | None = None)
     if isinstance(model.classifier, InstClip):
         _load_inst_clip(model.classifier, states, folder)
     # Last, because the checks above name what differs.
-    if _fingerprint(values, states) != expected:
-        raise ValueError(
-            f"{folder}: config.json and weights are not those that were saved together "
-            f"(fingerprint {expected[:12]}…); copy the whole folder again"
-        )
+    check_fingerprint(folder, values, states, expected)
     return model.eval()
-
-
-def weight_files(config: InstFormerConfig) -> tuple[str, ...]:
-    """Returns the names of a checkpoint's weight files, without extension."""
-    common = ("clip", "mask_proposal", "rollout_tracker")
-    return (*common, "inst_clip", "adapter/adapter_model") if config.classifier == "inst_clip" else common
 
 
 def _states(model: InstFormer) -> dict[str, dict[str, Tensor]]:
@@ -228,15 +204,3 @@ def _check_num_queries(config: InstFormerConfig, states: Mapping[str, Mapping[st
                 f"{folder}: num_queries: config.json says N = {expected}, {file}.safetensors holds {len(tensor)} of "
                 f"{name}; copy the whole folder again"
             )
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except Exception as error:
-        raise ValueError(f"{file}: cannot be read as safetensors ({error})") from error
-
-
-def _fingerprint(config: Mapping[str, object], states: Mapping[str, Mapping[str, Tensor]]) -> str:
-    content = json.dumps([config, {name: tensor_fingerprint(states[name]) for name in sorted(states)}], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()

@@ -11,12 +11,11 @@ import pyarrow.compute as pc
 
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary
-from openvis_model.weights.checkpoint import fingerprint
 from pipelines.archive.config import SearchConfig
 from pipelines.archive.part_map import map_parts
 from pipelines.archive.search_part import Best
 from pipelines.archive.tables import Results, open_labels
-from pipelines.models import load_model
+from pipelines.models import load_text_encoder
 
 _SEEN = ("video_id", "track_id", "frame", "time_s", "area", "score", "rle")
 
@@ -84,9 +83,9 @@ def search(config: SearchConfig) -> Found:
     except ValueError:
         raise ValueError(f"text: {config.text!r} has an empty word; give one, or several separated by commas") from None
     results = open_labels(config.labels)
-    model = load_model(config.checkpoint)
-    left_out = results.of_other_models(fingerprint(model))
-    text = embed_vocabulary(vocabulary, model.text_encoder).embeddings[0].numpy()
+    encoder, fingerprint = load_text_encoder(config.checkpoint)
+    left_out = results.of_other_models(fingerprint)
+    text = embed_vocabulary(vocabulary, encoder).embeddings[0].numpy()
     wanted = None
     if len(left_out):
         ids = pa.concat_arrays(list(results.counting().values()))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from open_clip import CLIP
 
-from openvis_model.clip import TextEncoder, build_clip, build_tokenizer
+from openvis_model.clip import build_clip, build_text_encoder
 from openvis_model.config import InstFormerConfig, mini
 from openvis_model.inst_former import InstFormer
 from openvis_model.training.captioned_image import CaptionedImage
@@ -135,7 +135,7 @@ class TrackingStage(_ClipStage):
 
 def _fitted(config: InstFormerConfig, seed: int) -> CLIP:
     clip = build_clip(config.clip)
-    fit_text_tower(TextEncoder(clip, build_tokenizer(config.clip, clip.context_length)), SHAPES_NAMES, seed=seed)
+    fit_text_tower(build_text_encoder(config.clip, clip), SHAPES_NAMES, seed=seed)
     return clip
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from openvis_model.clip import TextEncoder, build_clip, build_tokenizer
+from openvis_model.clip import build_clip, build_text_encoder
 from openvis_model.config import InstFormerConfig, mini
 from openvis_model.inst_clip import InstClip
 from openvis_model.options import InstClipConfig
@@ -115,7 +115,7 @@ def test_a_saved_objective_is_a_checkpoint(objective: ContrastiveObjective, tmp_
 def test_a_fitted_text_tower_counts_shared_words(config: InstFormerConfig) -> None:
     torch.manual_seed(0)
     clip = build_clip(config.clip)
-    encoder = TextEncoder(clip, build_tokenizer(config.clip, clip.context_length))
+    encoder = build_text_encoder(config.clip, clip)
     assert fit_text_tower(encoder, NAMES, seed=0) < 2e-3
     with torch.no_grad():
         cosines = encoder(["a photo of a red star.", "a photo of a red heart.", "a photo of a blue star.", "star"])

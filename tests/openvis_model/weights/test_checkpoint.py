@@ -186,7 +186,7 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(
     with pytest.raises(ValueError, match="exists already"):
         save_checkpoint(trained, checkpoint)
     monkeypatch.setattr("openvis_model.weights.checkpoint.json.dumps", lambda *_, **__: 1 / 0)
-    monkeypatch.setattr("openvis_model.weights.checkpoint._fingerprint", lambda *_: "")
+    monkeypatch.setattr("openvis_model.weights.checkpoint.model_fingerprint", lambda *_: "")
     with pytest.raises(ZeroDivisionError):
         save_checkpoint(trained, checkpoint.parent / "second")
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["checkpoint"]

@@ -1,0 +1,87 @@
+"""The files of a checkpoint, and their fingerprint.
+
+A checkpoint is a self-contained folder without pickles:
+
+    config.json                 the InstFormerConfig and the fingerprint of all weights
+    clip.safetensors            CLIP under open_clip's names; training never changes it
+    mask_proposal.safetensors   Mask2Former under transformers' names
+    inst_clip.safetensors       instance tokens and register
+    adapter/                    LoRA adapters in peft's format
+    rollout_tracker.safetensors
+
+Reading them needs neither CLIP nor Mask2Former, whose libraries take seconds to import.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from openvis_model.fingerprint import tensor_fingerprint
+from openvis_model.options import Classifier
+
+BUILT_IN = Path(__file__).parents[1] / "built_in_model"
+"""Checkpoint folder of the built-in model: the mini preset, trained on Shapes; it knows only the words of Shapes."""
+
+
+def read_config(folder: Path) -> tuple[dict[str, Any], str]:
+    """Reads the config, as plain values, and the fingerprint of a checkpoint folder.
+
+    Raises:
+        ValueError: names the file and the problem.
+    """
+    try:
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        values, expected = stored["config"], stored["fingerprint"]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder}: not a checkpoint folder ({error!r} in config.json)") from error
+    if not isinstance(expected, str):
+        raise ValueError(f"{folder}/config.json: fingerprint: expected text, got {expected!r}; copy the file again")
+    return values, expected
+
+
+def weight_files(classifier: Classifier) -> tuple[str, ...]:
+    """Returns the names of a checkpoint's weight files, without extension."""
+    common = ("clip", "mask_proposal", "rollout_tracker")
+    return (*common, "inst_clip", "adapter/adapter_model") if classifier == "inst_clip" else common
+
+
+def read_states(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """Reads the state dict of each weight file.
+
+    Raises:
+        ValueError: names the file that cannot be read.
+    """
+    return {name: _read(folder / f"{name}.safetensors") for name in names}
+
+
+def model_fingerprint(config: Mapping[str, object], states: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """Returns a hash of a config, as plain values, and the state dict of each weight file."""
+    content = json.dumps([config, {name: tensor_fingerprint(states[name]) for name in sorted(states)}], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def check_fingerprint(
+    folder: Path, config: Mapping[str, object], states: Mapping[str, Mapping[str, Tensor]], expected: str
+) -> None:
+    """Checks that config and weights were saved together.
+
+    Raises:
+        ValueError: they were not.
+    """
+    if model_fingerprint(config, states) != expected:
+        raise ValueError(
+            f"{folder}: config.json and weights are not those that were saved together "
+            f"(fingerprint {expected[:12]}…); copy the whole folder again"
+        )
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except Exception as error:
+        raise ValueError(f"{file}: cannot be read as safetensors ({error})") from error

@@ -1,0 +1,50 @@
+from typing import Any
+
+import pytest
+import torch
+
+from openvis_model.clip import ClipConfig, build_clip, build_text_encoder
+from openvis_model.config import mini
+from openvis_model.text_encoder import TextEncoder, TextTowerConfig
+from openvis_model.tokenizer import WordTokenizer
+from tests.words import WORDS
+
+
+@pytest.mark.parametrize("config", [ClipConfig(model="ViT-B-32-quickgelu"), mini(WORDS).clip], ids=["ViT-B-32", "mini"])
+def test_short_context_gives_open_clips_embeddings(config: ClipConfig) -> None:
+    clip = build_clip(config).eval()
+    encoder = build_text_encoder(config, clip)
+    texts = ["a photo of a red striped star.", "star", "There is the blue plain disc in the scene"]
+    with torch.inference_mode():
+        expected = clip.encode_text(encoder.tokenizer(texts), normalize=True)
+        assert (encoder(texts) - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (mini(WORDS).clip, "takes 102 tokens, CLIP reads 16"),
+        (ClipConfig(model="ViT-B-32"), "takes 102 tokens, CLIP reads 77"),
+    ],
+    ids=["mini", "ViT-B-32"],
+)
+def test_too_long_names_are_named(config: ClipConfig, message: str) -> None:
+    clip = build_clip(config)
+    with pytest.raises(ValueError, match=message):
+        build_text_encoder(config, clip)(["red " * 100])
+
+
+@pytest.mark.parametrize(
+    "field", [{"pool_type": "last"}, {"no_causal_mask": True}, {"hf_tokenizer_name": "google/mt5-base"}]
+)
+def test_towers_that_are_not_clips_are_refused(field: dict[str, Any]) -> None:
+    (name,) = field
+    with pytest.raises(ValueError, match=f"text_cfg.{name}="):
+        TextTowerConfig.of({"embed_dim": 8, "text_cfg": {"width": 8, **field}})
+    assert TextTowerConfig.of({"embed_dim": 8, "text_cfg": {"pool_type": "argmax"}}) == TextTowerConfig(embed_dim=8)
+
+
+def test_weights_of_another_tower_are_refused() -> None:
+    tower = TextTowerConfig.of(mini(WORDS).clip.architecture)
+    with pytest.raises(ValueError, match=r"(?s)not CLIP's.*Missing"):
+        TextEncoder(tower, WordTokenizer(WORDS, tower.context_length), {})

@@ -1,0 +1,21 @@
+import pytest
+
+from openvis_model.tokenizer import WordTokenizer
+
+
+def test_word_tokenizer_by_hand() -> None:
+    tokenizer = WordTokenizer(("a", "red", "star"), context_length=6)
+    assert tokenizer(["A red, star."]).tolist() == [[1, 2, 3, 4, 5, 0]]
+    assert WordTokenizer.vocabulary_size(("a", "red", "star")) == 6  # padding, start, three words, end = 5
+
+
+def test_texts_without_words_are_refused() -> None:
+    with pytest.raises(ValueError, match="'日本'"):
+        WordTokenizer(("a", "red", "star"), context_length=6)(["日本"])
+    with pytest.raises(ValueError, match=r"'\.\.\.' has no word"):
+        WordTokenizer(("a", "red", "star"), context_length=6)(["..."])
+
+
+def test_unknown_words_are_named() -> None:
+    with pytest.raises(ValueError, match=r"'dog'.*'a dog'.*3 words"):
+        WordTokenizer(("a", "red", "star"), context_length=6)(["a dog"])
