@@ -120,7 +120,9 @@ class TextEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.context_length = config.context_length
         with torch.device("meta"):
-            self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+            # Not Embedding(…): its random start, on "meta", imports torch._dynamo, which takes as long as torch itself.
+            table = torch.empty(config.vocab_size, config.width)
+            self.token_embedding = nn.Embedding.from_pretrained(table, freeze=False)
             self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
             self.transformer = TextTransformer(config)
             self.ln_final = nn.LayerNorm(config.width)
