@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from openvis_model.frames import to_pixels
+from openvis_model.options import SIZE_DIVISOR
 
 # This logger's only message says that a ResNet backbone "may not be compatible"; our tests show that it is.
 logging.getLogger("transformers.models.mask2former.configuration_mask2former").setLevel(logging.ERROR)
-
-SIZE_DIVISOR = 32
-"""The coarsest feature map has 1/32 of the frame's resolution."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -6,6 +6,9 @@ Imports no torch, so that jobs answer `--help` and check options at once.
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+SIZE_DIVISOR = 32
+"""Sides of the proposal network's input are multiples of it, pixels: its coarsest feature map has 1/32 of them."""
+
 Guidance = Literal["logits", "binary", "none"]
 Resampling = Literal["log_mean_probability", "logit_mean_probability", "mean_logit", "max_logit"]
 TokenKind = Literal["query", "instance_query"]

@@ -13,8 +13,7 @@ from openvis_model.fingerprint import tensor_fingerprint
 from openvis_model.frame_result import FrameResult
 from openvis_model.inst_former import InstFormer
 from openvis_model.instances import Instances
-from openvis_model.mask_proposal import SIZE_DIVISOR
-from openvis_model.options import VideoTrackerConfig
+from openvis_model.options import SIZE_DIVISOR, VideoTrackerConfig
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.track import Track
 from openvis_model.video_frames import Frames, VideoSource, batches

@@ -18,7 +18,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from openvis_model.mask_proposal import SIZE_DIVISOR
+from openvis_model.options import SIZE_DIVISOR
 from pipelines.cluster import calm_data
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan

@@ -53,10 +53,6 @@ class Worklist:
         while chunk := list(islice(videos, size)):
             yield chunk
 
-    def close(self) -> None:
-        """Removes the file."""
-        self._file.close()
-
 
 def undone(
     listed: Worklist, results: Results, fingerprints: Fingerprints, *, retry_failed: bool, overwrite: bool

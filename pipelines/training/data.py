@@ -10,11 +10,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from openvis_model.options import SIZE_DIVISOR
 from pipelines.training.augmentation import AugmentationConfig
 from pipelines.video.plan import VideoPlan
-
-SIZE_DIVISOR = 32
-"""Both sides of finished frames are multiples of it, pixels, as the mask proposal network requires."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ class ValidationConfig:
         annotations: file in the format of YouTube-VIS.
         videos: folder that the paths in the file are relative to; the folder of the file if not given.
         most_videos: how many videos to use, from the start of the file.
-        association: how instances are linked.
+        association: how instances are linked; no match is refused.
 
     Raises:
         ValueError: for a number of videos below 1.
@@ -25,9 +25,7 @@ class ValidationConfig:
     annotations: str
     videos: str | None = None
     most_videos: int = 50
-    association: AssociationConfig = field(
-        default_factory=lambda: AssociationConfig(kind="hungarian", min_similarity=-1.0)
-    )
+    association: AssociationConfig = field(default_factory=lambda: AssociationConfig(kind="hungarian"))
 
     def __post_init__(self) -> None:
         if self.most_videos < 1:

@@ -6,19 +6,20 @@ from collections.abc import Iterable, Iterator
 import torch.distributed as dist
 
 from openvis_model.inst_former import InstFormer
-from openvis_model.options import VideoTrackerConfig
 from openvis_model.track import Track
 from openvis_model.video_segmenter import VideoSegmenter
 from openvis_model.vocabulary import Vocabulary
 from pipelines.datasets import ytvis
 from pipelines.datasets.annotations import GroundTruth, Mask, PredictedTrack
 from pipelines.datasets.benchmark_videos import BenchmarkVideo, category_ids, find_benchmark_videos
+from pipelines.evaluation.benchmarks import BENCHMARKS
 from pipelines.evaluation.score import score_tracks
+from pipelines.evaluation.tracking import benchmark_tracker
 from pipelines.training.stage_config import ValidationConfig
 from pipelines.video.frames import read_frames
 
-TOP_K = 10
-"""Predictions per video, as on YouTube-VIS."""
+TOP_K = BENCHMARKS["ytvis"].top_k
+"""Predictions per video."""
 
 _REPORTED = ("AP", "AP50", "AR10")
 
@@ -72,11 +73,7 @@ class Validation:
 
     def segmenter(self, model: InstFormer) -> VideoSegmenter:
         """Returns a segmenter that keeps all instances of all frames, as benchmarks do; the model is in eval mode."""
-        settings = VideoTrackerConfig(
-            association=self.config.association,
-            objectness_threshold=0.0,
-            max_gap=max(video.length for video in self.videos),
-        )
+        settings = benchmark_tracker(self.config.association, self.videos)
         return VideoSegmenter(model, Vocabulary.from_lines(self.category_ids), tracker=settings, top=TOP_K)
 
     def predict(self, segmenter: VideoSegmenter, video: BenchmarkVideo) -> list[PredictedTrack]:

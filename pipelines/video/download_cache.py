@@ -41,7 +41,7 @@ class DownloadCache:
         folder: the cache's folder; null is a folder of this user among the node's temporary files.
     """
 
-    max_bytes: int = 20 * 2**30
+    max_bytes: int = int(20e9)
     folder: str | None = None
 
     def version(self, uri: str) -> str:

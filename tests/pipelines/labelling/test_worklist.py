@@ -35,7 +35,6 @@ def test_videos_come_back_as_they_were() -> None:
     assert list(listed.chunks(4)) == [VIDEOS[:4], VIDEOS[4:]]
     assert list(listed.chunks(10)) == [VIDEOS]
     assert not Worklist([])
-    listed.close()
 
 
 def test_done_videos_are_left_out(tmp_path: Path) -> None:
