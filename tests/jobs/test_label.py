@@ -26,7 +26,7 @@ def test_unknown_and_missing_options_are_named(
 
 
 def test_gpus_that_are_not_there_are_not_waited_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    no_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "names.txt").write_text("red striped star\n")
