@@ -1,6 +1,6 @@
 """CLIP's text tower in plain torch, under open_clip's names.
 
-`import open_clip` takes seconds; who only embeds texts with a checkpoint's text tower does without it.
+`import open_clip` takes seconds; code that only embeds texts does not need it.
 """
 
 from collections import OrderedDict
@@ -112,7 +112,7 @@ class TextEncoder(nn.Module):
         state: CLIP's weights; those of the text tower become this module's own, without a copy.
 
     Raises:
-        ValueError: for weights that the tower has not.
+        ValueError: for weights that do not fit the tower.
     """
 
     def __init__(self, config: TextTowerConfig, tokenizer: Tokenizer, state: Mapping[str, Tensor]) -> None:

@@ -62,7 +62,10 @@ def write_state(state: VideoState, path: str | Path, owner: Mapping[str, str]) -
     metadata = {_KEY: json.dumps(content), "sha256": _digest(content, tensors)}
     partial = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
-        partial.write_bytes(serialize(tensors, metadata))
+        with partial.open("wb") as file:
+            file.write(serialize(tensors, metadata))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ def load_model(checkpoint: str | None) -> "InstFormer":
     Raises:
         ValueError: the checkpoint is missing or damaged; says what is wrong.
     """
-    from openvis_model.weights.checkpoint import load  # takes seconds; who only embeds texts does without
+    from openvis_model.weights.checkpoint import load  # takes seconds; code that only embeds texts does not need it
 
     return _load(checkpoint, load)
 

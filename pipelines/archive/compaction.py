@@ -57,6 +57,7 @@ def settle(results: Results, lease: Lease) -> None:
         RuntimeError: the lease was lost.
     """
     parts = results.parts()
+    results.storage.remove_partial("runs/*")
     for table in SCHEMAS:
         lease.check()
         results.storage.remove_partial(f"{table}/*.parquet")

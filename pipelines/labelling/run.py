@@ -76,7 +76,7 @@ def label_videos(
 
     Raises:
         ValueError: input, output, vocabulary or checkpoint cannot be used, or another run is writing to the output;
-            raised before anything heavy starts.
+            raised before any video is opened.
         RuntimeError: the run broke off or stalled; committed videos are kept.
     """
     start = time.monotonic()
@@ -90,7 +90,11 @@ def label_videos(
     with ThreadPoolExecutor(1) as thread:
         loading = thread.submit(_load, config, vocabulary)
         if not results.parts():  # there is work for sure: Ray starts meanwhile
-            connect(slots)
+            try:
+                connect(slots)
+            except RuntimeError:
+                loading.result()  # a checkpoint that cannot be used is the first thing to mend
+                raise
         model, embedding = loading.result()
     fingerprints = Fingerprints(
         model_fingerprint=fingerprint(model),

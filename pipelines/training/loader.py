@@ -41,7 +41,7 @@ def batches(sampler: Callable[[int], T], share: Share, *, decoders: int) -> Iter
 
     Raises:
         ValueError: `decoders` is out of range; while iterating, the sampler raised it for this step.
-        RuntimeError: while iterating, a decoder and its replacement died.
+        RuntimeError: while iterating, a decoder and its replacement died, or failed with another error.
     """
     if decoders < 1:
         raise ValueError(f"decoders: expected at least 1, got {decoders}")
@@ -57,11 +57,11 @@ def _batches(steps: "_Steps[T]", decoders: int) -> Iterator[list[T]]:
                     raise row
                 yield unpack(row)
                 step += 1
-        except (RuntimeError, OSError, EOFError) as error:  # a decoder died; its samples can no longer be fetched
+        except (RuntimeError, OSError, EOFError) as error:  # a decoder died or failed; the others are started anew too
             lost[step] += 1
             reason = str(error) or repr(error)
     if step < steps.share.last_step:
-        raise RuntimeError(f"step {step + 1}: a process that makes samples died, and so did its replacement ({reason})")
+        raise RuntimeError(f"step {step + 1}: its samples could not be made in two attempts ({reason})")
 
 
 def _start(steps: "_Steps[T]", first_step: int, decoders: int) -> Iterator[Tensor | ValueError]:
@@ -102,9 +102,12 @@ class _Steps(Dataset[Tensor | ValueError], Generic[T]):
 
     def __getitem__(self, step: int) -> Tensor | ValueError:
         try:
-            return pack([self.sampler(number) for number in self.share.numbers(step)])
+            samples = pack([self.sampler(number) for number in self.share.numbers(step)])
         except ValueError as error:
             return ValueError(str(error) or repr(error))
+        # In the queue's own thread, an error, as of full shared memory, would be printed and nobody told.
+        shared: Tensor = samples.share_memory_()
+        return shared
 
 
 def _as_it_is(row: Any) -> Any:

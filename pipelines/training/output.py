@@ -76,7 +76,7 @@ class TrainingOutput:
                 f"output: {self.files.root}/{_STARTED} cannot be read ({error!r}); choose another output"
             ) from error
         differing = [
-            f"{name} (there {begun.get(name)}, here {wanted.get(name)})"
+            f"{name} (output: {begun.get(name)}, now: {wanted.get(name)})"
             for name in sorted(begun.keys() | wanted.keys())
             if begun.get(name) != wanted.get(name)
         ]
@@ -111,11 +111,12 @@ class TrainingOutput:
         return sorted(step for step, complete in self._steps().items() if complete)
 
     def remove_incomplete(self) -> None:
-        """Removes checkpoints whose writer died."""
+        """Removes what writers that died have left behind."""
         for step, complete in self._steps().items():
             if not complete:
                 self.files.remove_folder(checkpoint_path(step))
-        self.files.remove_partial(f"{CHECKPOINTS}/step-*")
+        for path in (_STARTED, METRICS, "tensorboard/*", f"{CHECKPOINTS}/step-*"):
+            self.files.remove_partial(path)
 
     def keep_last(self, count: int) -> None:
         """Removes all complete checkpoints but the last `count`."""
@@ -139,12 +140,12 @@ class TrainingOutput:
 
 
 def checkpoint_path(step: int) -> str:
-    """Where the checkpoint of a step is."""
+    """Returns the path of the checkpoint of a step."""
     return f"{CHECKPOINTS}/{checkpoint_name(step)}"
 
 
 def checkpoint_name(step: int) -> str:
-    """Of a checkpoint's folder."""
+    """Returns the name of a checkpoint's folder."""
     return f"step-{step:08d}"
 
 

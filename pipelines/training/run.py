@@ -9,7 +9,6 @@ meanwhile could not start again.
 import json
 import math
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -102,34 +101,35 @@ def _run(
     """Trains; returns the number of restarts."""
     # Workers keep the driver's working folder, so that relative paths of the stage stay valid.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    own_files = tempfile.mkdtemp(prefix="openvis-train-")
     monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
-    trainer = TorchTrainer(
-        work,
-        train_loop_config={"job": Job(config=config, stage=stage, output=output, monitor=monitor)},
-        scaling_config=ScalingConfig(
-            num_workers=config.workers,
-            use_gpu=config.gpus_per_worker > 0,
-            resources_per_worker={"CPU": config.cpus_per_worker}
-            | ({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {}),
-        ),
-        run_config=RunConfig(
-            name="run",
-            storage_path=own_files,  # Ray Train's marker file; checkpoints go to the output through our storage
-            failure_config=FailureConfig(max_failures=config.max_failures),
-        ),
-    )
-    fitting = _Fitting(trainer)
-    try:
-        while fitting.is_alive():
-            fitting.join(timeout=1)
-            lease.check()
-            _report(monitor, report)
-        failure = ray.get(monitor.failure.remote())
-        progress: TrainingProgress | None = ray.get(monitor.progress.remote())
-    finally:
-        ray.kill(monitor)
-        shutil.rmtree(own_files, ignore_errors=True)
+    # Ray Train's marker file. It lies with the controller, on this machine: checkpoints go to the output through our
+    # own storage, and are never given to `ray.train.report`.
+    with tempfile.TemporaryDirectory(prefix="openvis-train-", ignore_cleanup_errors=True) as own_files:
+        trainer = TorchTrainer(
+            work,
+            train_loop_config={"job": Job(config=config, stage=stage, output=output, monitor=monitor)},
+            scaling_config=ScalingConfig(
+                num_workers=config.workers,
+                use_gpu=config.gpus_per_worker > 0,
+                resources_per_worker={"CPU": config.cpus_per_worker}
+                | ({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {}),
+            ),
+            run_config=RunConfig(
+                name="run",
+                storage_path=own_files,
+                failure_config=FailureConfig(max_failures=config.max_failures),
+            ),
+        )
+        fitting = _Fitting(trainer)
+        try:
+            while fitting.is_alive():
+                fitting.join(timeout=1)
+                lease.check()
+                _report(monitor, report)
+            failure = ray.get(monitor.failure.remote())
+            progress: TrainingProgress | None = ray.get(monitor.progress.remote())
+        finally:
+            ray.kill(monitor)
     if failure or fitting.error:
         raise RuntimeError(
             f"the run broke off: {failure or reason(fitting.error)}; its last checkpoint is kept; run it again"

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from pipelines.training.loader import batches
+from pipelines.training.loader import _Steps, batches
 from pipelines.training.share import Share
 
 ROOT = Path(__file__).parents[3]
@@ -133,8 +133,20 @@ def test_a_step_at_which_processes_always_die_is_an_error(tmp_path: Path) -> Non
     """Of a kind after which training starts again."""
     sampler = partial(draw_mortal, tmp_path / "died", 2)
     rows = batches(sampler, Share(first_step=0, last_step=8, batch_size=2), decoders=1)
-    with pytest.raises(RuntimeError, match=r"step \d: a process that makes samples died, and so did its repl"):
+    with pytest.raises(RuntimeError, match=r"step \d: its samples could not be made in two attempts"):
         list(rows)
+
+
+def test_shared_memory_that_is_full_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here, not in the thread of a queue that nobody hears."""
+    steps = _Steps(draw, Share(first_step=0, last_step=1, batch_size=1))
+
+    def full(_: torch.Tensor) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(OSError, match="No space left"):
+        steps[0]
 
 
 def test_a_process_that_is_killed_is_replaced(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_model_that_was_being_put_in_place(storage: TrainingOutput, tmp_path: 
 
 def test_another_training_is_refused(storage: TrainingOutput) -> None:
     storage.begin(IDENTITY)
-    with pytest.raises(ValueError, match=r"differs in new .there None, here 1., steps .there 3, here 4.; choose"):
+    with pytest.raises(ValueError, match=r"differs in new .output: None, now: 1., steps .output: 3, now: 4.; choose"):
         storage.begin(IDENTITY | {"steps": 4, "new": 1})
 
 

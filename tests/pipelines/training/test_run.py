@@ -64,7 +64,7 @@ def test_a_finished_training_is_not_repeated(undisturbed: Path) -> None:
 
 
 def test_another_training_is_refused(undisturbed: Path) -> None:
-    with pytest.raises(ValueError, match="batch_size .there 8, here 16., seed .there 0, here 1., stage .there p"):
+    with pytest.raises(ValueError, match="batch_size .output: 8, now: 16., seed .output: 0, now: 1., stage .output: p"):
         train(settings(undisturbed, batch_size=16, seed=1), PointsStage(name="other"))
 
 
