@@ -237,8 +237,7 @@ def test_an_encoded_video_that_is_not_there(shapes: Path, tmp_path: Path) -> Non
     assert missing.startswith(f"{path}: video 1: videos: {first} is not there, video 1")
     assert junk == f"{path}: video 2, {second}: not a video file"
     assert small == (
-        f"{path}: video 3 is annotated as 5 frames of 96 x 128, but {third} has 5 of 64 x 128; "
-        "give the annotated video"
+        f"{path}: video 3 is annotated as 5 frames of 96 x 128, but {third} has 5 of 64 x 128; give the annotated video"
     )
 
 
