@@ -13,6 +13,7 @@ import numpy as np
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from moto.s3.models import s3_backends
+from moto.s3.responses import S3Response
 
 SECRET = "secret-that-nobody-may-see"
 FAULTS = ("500", "503", "reset", "cut", "stall")
@@ -21,11 +22,26 @@ SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request ra
 
 def start_server() -> tuple[str, Callable[[], None]]:
     """Returns the endpoint of a new, empty S3, and what stops it."""
+    _make_puts_atomic()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request otherwise
     server.start()
     host, port = server.get_host_and_port()
     return f"http://{host}:{port}", server.stop
+
+
+def _make_puts_atomic() -> None:
+    """Lets no request come between a put's condition and its write, as S3 does; moto's threads would."""
+    put, lock = S3Response.put_object, threading.Lock()
+    if getattr(put, "is_atomic", False):
+        return
+
+    def atomic(self: S3Response) -> Any:
+        with lock:
+            return put(self)
+
+    atomic.is_atomic = True  # type: ignore[attr-defined]
+    S3Response.put_object = atomic
 
 
 def fill(bucket: str, keys: Iterable[str]) -> None:
