@@ -57,7 +57,7 @@ def _batches(steps: "_Steps[T]", decoders: int) -> Iterator[list[T]]:
                     raise row
                 yield unpack(row)
                 step += 1
-        except (RuntimeError, OSError, EOFError) as error:  # a decoder died or failed; the others are started anew too
+        except (RuntimeError, OSError, EOFError) as error:  # a decoder died or failed: all of them are replaced
             lost[step] += 1
             reason = str(error) or repr(error)
     if step < steps.share.last_step:
