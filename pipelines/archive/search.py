@@ -54,7 +54,7 @@ class Hit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class SearchResult:
     """The result of a search.
 
     Attributes:
@@ -70,7 +70,7 @@ class Found:
     failures: dict[str, str]
 
 
-def search(config: SearchConfig) -> Found:
+def search(config: SearchConfig) -> SearchResult:
     """Finds the tracks whose embeddings are most similar to a text's.
 
     Raises:
@@ -95,9 +95,9 @@ def search(config: SearchConfig) -> Found:
         config.top, (hit for row in rows if not row["error"] for hit in row["hits"]), key=lambda hit: hit["similarity"]
     )
     hits = _seen_best(results, best)
-    found = {(hit.video_id, hit.track_id) for hit in hits}
-    gone = [row["video_id"] for row in best if (row["video_id"], row["track_id"]) not in found]
-    return Found(
+    shown = {(hit.video_id, hit.track_id) for hit in hits}
+    gone = [row["video_id"] for row in best if (row["video_id"], row["track_id"]) not in shown]
+    return SearchResult(
         hits=tuple(hits),
         tracks=sum(row["tracks"] for row in rows if not row["error"]),
         left_out=tuple(left_out.to_pylist()),
@@ -106,9 +106,9 @@ def search(config: SearchConfig) -> Found:
     )
 
 
-def _seen_best(results: Results, found: Sequence[Mapping[str, Any]]) -> list[Hit]:
+def _seen_best(results: Results, tracks: Sequence[Mapping[str, Any]]) -> list[Hit]:
     """Adds the frame that shows each track best; leaves out tracks that no longer exist."""
-    ids = list({row["video_id"] for row in found})
+    ids = list({row["video_id"] for row in tracks})
     masks, videos = (
         {key(row): row for rows in results.scan(table, columns, video_ids=ids, each=each) for row in rows}
         for table, columns, each, key in (
@@ -117,7 +117,7 @@ def _seen_best(results: Results, found: Sequence[Mapping[str, Any]]) -> list[Hit
         )
     )
     hits = []
-    for row in found:
+    for row in tracks:
         if mask := masks.get((row["video_id"], row["track_id"])):
             where = {"frame": mask["frame"], "time_s": mask["time_s"], "mask": mask["rle"]}
             hits.append(Hit(**row, uri=videos[row["video_id"]]["uri"], **where))
@@ -131,5 +131,5 @@ def _best_masks(masks: pa.Table) -> list[dict[str, Any]]:
     tracks = tracks.append_column("row", pa.array(np.arange(masks.num_rows)))
     tracks = tracks.sort_by([("seen", "descending"), ("row", "ascending")])
     best = tracks.group_by(["video_id", "track_id"], use_threads=False).aggregate([("row", "first")])
-    found: list[dict[str, Any]] = masks.take(best["row_first"]).to_pylist()
-    return found
+    rows: list[dict[str, Any]] = masks.take(best["row_first"]).to_pylist()
+    return rows

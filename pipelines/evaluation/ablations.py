@@ -109,9 +109,9 @@ def _name(association: AssociationConfig) -> str:
 def _findings(config: AblationsConfig, cells: dict[str, tuple[Path, CellResult]]) -> Iterator[Finding]:
     of = {row.name: row.dataset for row in config.rows}
     truths = {
-        each.name: ytvis.read_ground_truth(each.ground_truth, strict=True)
-        for each in config.datasets
-        if each.name in of.values()
+        dataset.name: ytvis.read_ground_truth(dataset.ground_truth, strict=True)
+        for dataset in config.datasets
+        if dataset.name in of.values()
     }
     for claim in config.claims:
         truth = truths[of[claim.better]]
@@ -131,13 +131,13 @@ def _markdown(config: AblationsConfig, results: dict[str, CellResult], findings:
     for table in dict.fromkeys(row.table for row in config.rows):
         lines += [f"### Table {table}", "", f"| | videos | paper, BURST | {' | '.join(headings)} |"]
         lines += ["|" + "---|" * (3 + len(_COLUMNS))]
-        for row in (each for each in config.rows if each.table == table):
+        for row in (row for row in config.rows if row.table == table):
             shown = [show_number(results[row.name], name) for name in _COLUMNS]
             lines += [f"| {row.name} | {row.dataset} | {row.paper or '–'} | {' | '.join(shown)} |"]
         lines += [""]
     lines += ["### Orderings", "", "| the paper has | better by | 95 % interval | here |", "|---|---|---|---|"]
     for finding in findings:
-        claim, (value, low, high) = finding.claim, (100 * each for each in finding.difference)
+        claim, (value, low, high) = finding.claim, (100 * number for number in finding.difference)
         ordering = f"{claim.better} > {claim.worse}"
         lines += [f"| {ordering} | {value:+.1f} {claim.number} | {low:+.1f} to {high:+.1f} | {finding.verdict} |"]
     return "\n".join(lines) + "\n"

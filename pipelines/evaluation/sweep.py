@@ -51,7 +51,7 @@ def run_sweep(
             raise ValueError(
                 f"checkpoints: {checkpoint.name}: {checkpoint.path} is not a checkpoint folder; correct the path"
             )
-    datasets = [_Dataset.open(each) for each in config.datasets]
+    datasets = [_Dataset.open(dataset) for dataset in config.datasets]
     if s3.is_s3(config.output):
         raise ValueError(f"output: {config.output} is on S3; give a sweep a local folder")
     Storage(config.output).check_writable()

@@ -154,8 +154,10 @@ def _as_one(rows: BurstDetections) -> BurstDetections:
 
 def _subset(ground_truth: BurstGroundTruth, *, in_common: bool) -> BurstGroundTruth:
     sequences = [
-        replace(each, objects=each.objects.select(np.isin(each.objects.category_id, list(COMMON)) == in_common))
-        for each in ground_truth.sequences
+        replace(
+            sequence, objects=sequence.objects.select(np.isin(sequence.objects.category_id, list(COMMON)) == in_common)
+        )
+        for sequence in ground_truth.sequences
     ]
     return replace(ground_truth, sequences=tuple(sequences))
 

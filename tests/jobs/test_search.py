@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from jobs.search import main
-from pipelines.archive.search import Found, Hit
+from pipelines.archive.search import Hit, SearchResult
 from pipelines.overlays.contact_sheet import Tile
 
 HIT = Hit(
@@ -31,7 +31,7 @@ def test_a_line_per_track_and_a_picture(
     failures, left_out = dict[str, str](), ()
     tile = Tile(image=np.zeros((30, 40, 3), np.uint8), video="v.mp4", time_s=75.04)
     monkeypatch.setattr(
-        "pipelines.archive.search.search", lambda _: Found(hits=(HIT,), tracks=9, left_out=left_out, failures={})
+        "pipelines.archive.search.search", lambda _: SearchResult(hits=(HIT,), tracks=9, left_out=left_out, failures={})
     )
     monkeypatch.setattr("pipelines.overlays.pictures.pictures", lambda _: ([tile], failures))
     options = ["--labels", str(tmp_path), "--text", "red star", "--sheet", str(tmp_path / "found.png")]
@@ -71,7 +71,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_an_interruption_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: Any) -> Found:
+    def interrupted(_: Any) -> SearchResult:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pipelines.archive.search.search", interrupted)
