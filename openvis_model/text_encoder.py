@@ -109,7 +109,7 @@ class TextEncoder(nn.Module):
     Args:
         config: the size of the tower.
         tokenizer: the tokenizer that the tower was trained with.
-        state: CLIP's weights; those of the text tower become this module's own, without a copy.
+        state: CLIP's weights; those of the text tower become this module's own, without a copy, and train as before.
 
     Raises:
         ValueError: for weights that do not fit the tower.
@@ -129,10 +129,13 @@ class TextEncoder(nn.Module):
             self.text_projection = nn.Parameter(torch.empty(config.width, config.embed_dim))
             self.logit_scale = nn.Parameter(torch.empty(()))
         text = {name: tensor for name, tensor in state.items() if not name.startswith("visual.")}
+        trainable = {name: tensor.requires_grad for name, tensor in text.items()}
         try:
             self.load_state_dict(text, assign=True)
         except RuntimeError as error:
             raise ValueError(f"clip: its text tower is not CLIP's ({error}); use a model such as ViT-B-32") from error
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(trainable[name])  # loading makes all of them trainable, shared ones too
 
     def forward(self, texts: Sequence[str]) -> Float[Tensor, "n D"]:
         """Embeds texts.

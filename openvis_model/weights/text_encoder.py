@@ -26,7 +26,7 @@ def load_text_encoder(checkpoint: str | Path | None = None) -> tuple[TextEncoder
     check_fingerprint(folder, config, states, expected)
     architecture, tokenizer = _words(clip) if clip["words"] else _byte_pairs(clip)
     encoder = TextEncoder(TextTowerConfig.of(architecture), tokenizer, states["clip"])
-    return encoder.requires_grad_(False).eval(), expected
+    return encoder.eval(), expected
 
 
 def _words(clip: dict[str, Any]) -> tuple[dict[str, Any], Tokenizer]:
