@@ -7,17 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from openvis_model.inst_former import InstFormer
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.video_tracker import VideoTracker
 from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
-from openvis_model.weights.checkpoint import fingerprint
 from pipelines.archive.compaction import settle
 from pipelines.archive.parts import PartWriter
 from pipelines.archive.run_report import run_report
@@ -34,6 +32,9 @@ from pipelines.models import load_model, load_vocabulary, vocabulary_fingerprint
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
 from pipelines.video.sources import Video, find_videos
+
+if TYPE_CHECKING:
+    from openvis_model.inst_former import InstFormer
 
 CHUNK = 10_000
 """Videos that a pass begins with at most; a run holds only these in memory."""
@@ -95,9 +96,9 @@ def label_videos(
             except RuntimeError:
                 loading.result()  # a checkpoint that cannot be used is the first thing to mend
                 raise
-        model, embedding = loading.result()
+        model, model_fingerprint, embedding = loading.result()
     fingerprints = Fingerprints(
-        model_fingerprint=fingerprint(model),
+        model_fingerprint=model_fingerprint,
         vocabulary_fingerprint=vocabulary_fingerprint(vocabulary),
         config_fingerprint=config.fingerprint(),
         top=config.top,
@@ -138,9 +139,12 @@ def label_videos(
     )
 
 
-def _load(config: LabelConfig, vocabulary: Vocabulary) -> tuple[InstFormer, VocabularyEmbedding]:
+def _load(config: LabelConfig, vocabulary: Vocabulary) -> tuple["InstFormer", str, VocabularyEmbedding]:
+    """Loads the model, its fingerprint, and the vocabulary's embedding."""
+    from openvis_model.weights.checkpoint import fingerprint  # takes seconds, in which Ray starts
+
     model = load_model(config.checkpoint)
-    return model, embed_vocabulary(vocabulary, model.text_encoder)
+    return model, fingerprint(model), embed_vocabulary(vocabulary, model.text_encoder)
 
 
 def _label(
