@@ -24,7 +24,7 @@ from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = pytest.mark.usefixtures("cluster", "disc_model")
 
 BUILT_IN = CheckpointConfig(name="built-in")
 ASSOCIATIONS = [AblationConfig(name=kind, association=AssociationConfig(kind=kind)) for kind in ("rollout", "iou")]

@@ -11,7 +11,7 @@ from pipelines.labelling.run import label_videos
 from tests.pipelines.video.clips import CLIPS, H264, VFR, listed_clip, write_clip, write_images
 from tests.pipelines.video.hostile import HOSTILE, write_hostile
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = pytest.mark.usefixtures("cluster", "disc_model")
 
 TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.0, max_gap=2)
 

@@ -24,7 +24,7 @@ from pipelines.storage.files import Storage
 from pipelines.video.isolation import isolated
 from pipelines.video.plan import VideoError
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = pytest.mark.usefixtures("cluster", "disc_model")
 
 TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.55, max_gap=2)
 TIMES = ("model_s", "tracker_s")

@@ -16,7 +16,7 @@ from tests.pipelines.video.clips import H264, write_clip
 
 
 def test_the_schema_of_every_operator_is_the_declared_one(
-    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: None, disc_model: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In every block, whether its videos are good, of another size, or have failed and are null in half the columns."""
     (tmp_path / "junk.mp4").write_bytes(b"junk" * 99)
@@ -64,5 +64,5 @@ def test_the_schema_of_every_operator_is_the_declared_one(
         "MapBatches(Plan)",
         "StreamingRepartition[num_rows_per_block=1,strict=False]",
         "MapBatches(Decode)",
-        "MapBatches(Model)",
+        "MapBatches(DiscModel)",
     ]

@@ -142,15 +142,6 @@ def test_the_videos_really_are_cut(shapes: Path) -> None:
     assert counts == [[8] * 5, [32, 8], [40]]
 
 
-def test_other_precisions_run(labelled: Path, shapes: Path, tmp_path: Path) -> None:
-    """bfloat16 changes scores a little, not what is in the tables."""
-    label(shapes, tmp_path, precision="bfloat16", stride=8)
-    videos, tracks = rows(tmp_path, "videos", "video_id"), rows(tmp_path, "tracks", "video_id", "track_id")
-    assert [(video["status"], video["frames"]) for video in videos] == [("ok", 5)] * 3
-    assert tracks
-    assert all(np.isfinite(track["score"]) for track in tracks)
-
-
 def assert_close(a: Any, b: Any) -> None:
     if isinstance(a, dict):
         assert a.keys() == b.keys()
@@ -176,6 +167,7 @@ def test_what_is_labelled_is_not_labelled_again(labelled: Path, shapes: Path, tm
         label(shapes, output, stride=4)
 
 
+@pytest.mark.usefixtures("disc_model")
 def test_overwriting_resumes_where_it_stopped(
     labelled: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +202,7 @@ def test_an_output_that_another_run_writes_to_is_left_alone(shapes: Path, tmp_pa
     assert half.exists()
 
 
+@pytest.mark.usefixtures("disc_model")
 def test_a_manifest_names_videos(shapes: Path, tmp_path: Path) -> None:
     """Failed videos are tried again on request; an id that names another file now is an error."""
     manifest, output = tmp_path / "videos.csv", tmp_path / "out"
@@ -228,6 +221,7 @@ def test_a_manifest_names_videos(shapes: Path, tmp_path: Path) -> None:
         label(shapes, output, **source)
 
 
+@pytest.mark.usefixtures("disc_model")
 def test_an_error_of_the_code_is_not_bad_input(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.labelling.pipeline.Decode", Broken)
     with pytest.raises(

@@ -59,7 +59,13 @@ def tables(output: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_tables_on_s3_are_those_of_local_videos(
-    bucket: str, cluster: Path, proxy: Proxy, put: Put, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    bucket: str,
+    cluster: Path,
+    disc_model: None,
+    proxy: Proxy,
+    put: Put,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     for number, key in enumerate(KEYS):
         clip = render(SceneConfig(frames=24), "novel", 0, number)
