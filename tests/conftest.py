@@ -150,7 +150,7 @@ def proxy(bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Itera
     """The way to the server from now on."""
     proxy = Proxy(s3_server)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 1.0)
     s3._client.cache_clear()
     yield proxy
     proxy.stop()

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ def put(tmp_path: Path) -> Put:
     return Put(tmp_path)
 
 
-@pytest.fixture
-def disc_model(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def disc_model() -> Iterator[None]:
     """Labelling finds two discs in every frame, and loads no networks."""
-    monkeypatch.setattr("pipelines.labelling.pipeline.Model", DiscModel)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.labelling.pipeline.Model", DiscModel)
+        yield

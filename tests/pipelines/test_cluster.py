@@ -40,6 +40,7 @@ assert ray.cluster_resources()["CPU"] == 3
 """
 
 
+@pytest.mark.slow
 def test_a_cluster_that_was_started_here_is_joined(tmp_path: Path) -> None:
     """As after `ray up` and `ray attach`, where nothing sets RAY_ADDRESS."""
     folder = tempfile.mkdtemp(prefix="ov-")  # Ray's sockets need a short path

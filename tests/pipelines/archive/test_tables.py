@@ -289,7 +289,7 @@ def test_tables_on_s3_survive_every_fault(bucket: str, proxy: Proxy) -> None:
         put_part(results, part_name(1, part), *(f"v{part}{video}" for video in range(9)))
     expected = {table: results.read(table) for table in SCHEMAS}
     proxy.share = dict.fromkeys(FAULTS, 0.06)
-    for _ in range(3):
+    for _ in range(2):
         assert {table: Results(results.storage).read(table) for table in SCHEMAS} == expected
     assert set(proxy.spoiled) >= {"cut", "reset"}
 

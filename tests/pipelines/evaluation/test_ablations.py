@@ -113,7 +113,7 @@ def test_claims_are_about_one_data_set(tmp_path: Path) -> None:
         replace(config, datasets=datasets, rows=rows, claims=config.claims[:1])
 
 
-def test_a_row_that_fails_is_named(tmp_path: Path) -> None:
+def test_a_row_that_fails_is_named(disc_model: None, tmp_path: Path) -> None:
     write_split(tmp_path, "novel", 1, 0, SceneConfig(frames=2))
     (tmp_path / "novel/videos" / next((tmp_path / "novel/videos").iterdir()).name).write_bytes(b"junk")
     model = Path(ablations(tmp_path).model_path("a"), "model")

@@ -88,12 +88,12 @@ def test_sizes(bucket: str, proxy: Proxy, put: Put, size: int, monkeypatch: pyte
 def test_the_same_bytes_come_out_whatever_goes_wrong(bucket: str, proxy: Proxy, put: Put) -> None:
     """Each twentieth request meets each of the faults."""
     proxy.share = dict.fromkeys(FAULTS, 0.05)
-    for number in range(30):
+    for number in range(20):
         data = CONTENT[number * 100_000 :]
         uri = put(f"{bucket}/{number}", data)
         assert content(uri) == data
         assert len(list(s3.list_objects(bucket))) == number + 1
-    for number in range(30):
+    for number in range(20):
         s3.remove(f"{bucket}/{number}")
     assert list(s3.list_objects(bucket)) == []
     assert set(proxy.spoiled) == set(FAULTS)

@@ -50,6 +50,7 @@ def predictions(split: Path, model: InstFormer, tmp_path: Path) -> list[Predicte
     return list(read_predictions(results, videos, category_ids(truth.categories), top_k=TOP_K))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_validation_finds_what_labelling_finds(split: Path, tmp_path: Path) -> None:
     model = load_model(None)
