@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from openvis_model.frames import to_pixels
 from openvis_model.guidance import instance_guidance
-from openvis_model.options import InstClipConfig
+from openvis_model.options import LORA_TARGETS, InstClipConfig
 
 QUICK_GELU = 1.702
 """The factor in OpenAI's approximation of GELU, x · sigmoid(1.702 x)."""
@@ -128,7 +128,7 @@ class InstClip(nn.Module):
 
         for block in self.visual.transformer.resblocks:
             block.attn = InstanceGuidanceAttention(block.attn)
-        lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=["q_proj", "v_proj"])
+        lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=list(LORA_TARGETS))
         inject_adapter_in_model(lora, self.visual)
 
     @property

@@ -15,6 +15,10 @@ TokenKind = Literal["query", "instance_query"]
 Classifier = Literal["inst_clip", "crop_clip"]
 
 
+LORA_TARGETS = ("q_proj", "v_proj")
+"""Projections of InstCLIP's attention that have LoRA adapters."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InstClipConfig:
     """Variants of InstCLIP (the paper's Table 5), and its adapters.

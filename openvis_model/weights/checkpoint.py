@@ -19,6 +19,7 @@ from openvis_model.inst_former import InstFormer
 from openvis_model.options import Classifier
 from openvis_model.weights.files import (
     BUILT_IN,
+    check_adapter_config,
     check_fingerprint,
     model_fingerprint,
     read_config,
@@ -171,24 +172,8 @@ def _load_inst_clip(classifier: InstClip, states: Mapping[str, dict[str, Tensor]
             "copy the whole folder again"
         )
     check_finite(adapter, source=f"{folder}/adapter")
-    _check_adapter_config(classifier.visual.peft_config["default"], folder / "adapter/adapter_config.json")
+    check_adapter_config(folder, classifier.config)
     set_peft_model_state_dict(classifier.visual, adapter)
-
-
-def _check_adapter_config(lora: LoraConfig, file: Path) -> None:
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        given = {name: stored[name] for name in ("r", "lora_alpha")} | {
-            "target_modules": sorted(stored["target_modules"])
-        }
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read as peft's config ({error!r}); copy the whole folder again") from error
-    expected = {"r": lora.r, "lora_alpha": lora.lora_alpha, "target_modules": sorted(lora.target_modules)}
-    for name, value in expected.items():
-        if given[name] != value:
-            raise ValueError(
-                f"{file}: {name}: {given[name]!r} disagrees with {value!r} of config.json; copy the whole folder again"
-            )
 
 
 def _check_num_queries(config: InstFormerConfig, states: Mapping[str, Mapping[str, Tensor]], folder: Path) -> None:

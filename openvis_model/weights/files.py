@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from openvis_model.fingerprint import tensor_fingerprint
-from openvis_model.options import Classifier
+from openvis_model.options import LORA_TARGETS, Classifier, InstClipConfig
 
 BUILT_IN = Path(__file__).parents[1] / "built_in_model"
 """Checkpoint folder of the built-in model: the mini preset, trained on Shapes; it knows only the words of Shapes."""
@@ -78,6 +78,28 @@ def check_fingerprint(
             f"{folder}: config.json and weights are not those that were saved together "
             f"(fingerprint {expected[:12]}…); copy the whole folder again"
         )
+
+
+def check_adapter_config(folder: Path, config: InstClipConfig) -> None:
+    """Checks that peft's config of the adapters, which the fingerprint does not cover, agrees with `config.json`.
+
+    Raises:
+        ValueError: names the file and the field.
+    """
+    file = folder / "adapter/adapter_config.json"
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        given = {name: stored[name] for name in ("r", "lora_alpha")} | {
+            "target_modules": sorted(stored["target_modules"])
+        }
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: cannot be read as peft's config ({error!r}); copy the whole folder again") from error
+    expected = {"r": config.lora_rank, "lora_alpha": config.lora_alpha, "target_modules": sorted(LORA_TARGETS)}
+    for name, value in expected.items():
+        if given[name] != value:
+            raise ValueError(
+                f"{file}: {name}: {given[name]!r} disagrees with {value!r} of config.json; copy the whole folder again"
+            )
 
 
 def _read(file: Path) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from pipelines.archive.part_map import map_parts
 from pipelines.archive.relabel_part import RENEWED, Relabel
 from pipelines.archive.run_report import run_report
 from pipelines.archive.tables import SCHEMAS, Results, open_labels
-from pipelines.models import load_text_encoder, load_vocabulary, vocabulary_fingerprint
+from pipelines.models import load_light_model, load_vocabulary, vocabulary_fingerprint
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
 
@@ -62,10 +62,10 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
     source, target = open_labels(config.labels), Results(Storage(config.output))
     if source.storage.root.rstrip("/") == target.storage.root.rstrip("/"):
         raise ValueError(f"output: {config.output} is the folder of the labels; choose another")
-    encoder, fingerprint = load_text_encoder(config.checkpoint)
-    left_out = source.of_other_models(fingerprint)
+    model = load_light_model(config.checkpoint)
+    left_out = source.of_other_models(model.fingerprint)
     target.check_writable()
-    embedding = embed_vocabulary(vocabulary, encoder)
+    embedding = embed_vocabulary(vocabulary, model.text_encoder)
     with hold_lease(target.storage) as lease:
         settle(target, lease)
         work = Relabel(

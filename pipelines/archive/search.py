@@ -15,7 +15,7 @@ from pipelines.archive.config import SearchConfig
 from pipelines.archive.part_map import map_parts
 from pipelines.archive.search_part import Best
 from pipelines.archive.tables import Results, open_labels
-from pipelines.models import load_text_encoder
+from pipelines.models import load_light_model
 
 _SEEN = ("video_id", "track_id", "frame", "time_s", "area", "score", "rle")
 
@@ -83,9 +83,9 @@ def search(config: SearchConfig) -> SearchResult:
     except ValueError:
         raise ValueError(f"text: {config.text!r} has an empty word; give one, or several separated by commas") from None
     results = open_labels(config.labels)
-    encoder, fingerprint = load_text_encoder(config.checkpoint)
-    left_out = results.of_other_models(fingerprint)
-    text = embed_vocabulary(vocabulary, encoder).embeddings[0].numpy()
+    model = load_light_model(config.checkpoint)
+    left_out = results.of_other_models(model.fingerprint)
+    text = embed_vocabulary(vocabulary, model.text_encoder).embeddings[0].numpy()
     wanted = None
     if len(left_out):
         ids = pa.concat_arrays(list(results.counting().values()))

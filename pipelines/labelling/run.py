@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +16,7 @@ import torch
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.video_tracker import VideoTracker
 from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
+from openvis_model.weights.light_model import LightModel
 from pipelines.archive.compaction import settle
 from pipelines.archive.parts import PartWriter
 from pipelines.archive.run_report import run_report
@@ -28,13 +29,10 @@ from pipelines.labelling.reconcile import reconcile
 from pipelines.labelling.rows import LabelledRow
 from pipelines.labelling.video_writer import VideoWriters
 from pipelines.labelling.worklist import Worklist, undone
-from pipelines.models import load_model, load_vocabulary, vocabulary_fingerprint
+from pipelines.models import load_light_model, load_vocabulary, vocabulary_fingerprint
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
 from pipelines.video.sources import Video, find_videos
-
-if TYPE_CHECKING:
-    from openvis_model.inst_former import InstFormer
 
 CHUNK = 10_000
 """Videos that a pass begins with at most; a run holds only these in memory."""
@@ -96,9 +94,9 @@ def label_videos(
             except RuntimeError:
                 loading.result()  # a checkpoint that cannot be used is the first thing to mend
                 raise
-        model, model_fingerprint, embedding = loading.result()
+        model, embedding = loading.result()
     fingerprints = Fingerprints(
-        model_fingerprint=model_fingerprint,
+        model_fingerprint=model.fingerprint,
         vocabulary_fingerprint=vocabulary_fingerprint(vocabulary),
         config_fingerprint=config.fingerprint(),
         top=config.top,
@@ -117,7 +115,7 @@ def label_videos(
             writers = VideoWriters(tracker, parts, fingerprints)
             facts = {"config": asdict(config), **vars(fingerprints), "videos": len(listed), "wanted": len(todo)}
             with run_report(results.storage, name, facts) as entries:
-                passes = Passes(config, writers, model.config.short_side, lease, lambda done: report(done, len(todo)))
+                passes = Passes(config, writers, model.short_side, lease, lambda done: report(done, len(todo)))
                 entries["passes"] = passes.outcomes
                 try:
                     _label(config, passes, results, writers, todo, proven=len(todo) < len(listed))
@@ -139,12 +137,9 @@ def label_videos(
     )
 
 
-def _load(config: LabelConfig, vocabulary: Vocabulary) -> tuple["InstFormer", str, VocabularyEmbedding]:
-    """Loads the model, its fingerprint, and the vocabulary's embedding."""
-    from openvis_model.weights.checkpoint import fingerprint  # takes seconds, in which Ray starts
-
-    model = load_model(config.checkpoint)
-    return model, fingerprint(model), embed_vocabulary(vocabulary, model.text_encoder)
+def _load(config: LabelConfig, vocabulary: Vocabulary) -> tuple[LightModel, VocabularyEmbedding]:
+    model = load_light_model(config.checkpoint)
+    return model, embed_vocabulary(vocabulary, model.text_encoder)
 
 
 def _label(

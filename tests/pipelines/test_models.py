@@ -9,7 +9,7 @@ from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary
 from openvis_model.weights.checkpoint import fingerprint, save_checkpoint
 from openvis_model.weights.files import BUILT_IN
-from pipelines.models import load_model, load_text_encoder, load_vocabulary
+from pipelines.models import load_light_model, load_model, load_vocabulary
 from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.render import render
 from pipelines.shapes.scenes import SceneConfig
@@ -62,7 +62,7 @@ def test_a_checkpoint_on_s3_is_loaded(bucket: str, proxy: Proxy, put: Put, tmp_p
         put(f"{bucket}/my model/{name}", b"evil")
     proxy.requests.clear()
     assert fingerprint(load_model(f"{bucket}/my model/")) == expected
-    assert load_text_encoder(f"{bucket}/my model")[1] == expected
+    assert load_light_model(f"{bucket}/my model").fingerprint == expected
     fetched = {
         path.rpartition("/")[2] for method, path in proxy.requests if method == "GET" and "list-type" not in path
     }
