@@ -84,6 +84,11 @@ def _cluster() -> str | None:
     return address
 
 
+def node_id() -> str:
+    """Returns Ray's id of this machine; empty outside of a cluster."""
+    return ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+
+
 def check_gpus(gpus_name: str, gpus: float, workers_name: str, workers: int, here: int) -> None:
     """Checks that this machine has the GPUs asked for; a cluster may grow, a machine will not.
 

@@ -3,17 +3,20 @@
 This module never imports torch: a worker that decodes starts in a second and takes a fifth of the memory.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pyarrow as pa
 
 from openvis_model.working_size import working_size
+from pipelines.cluster import node_id
 from pipelines.labelling import decoder_process
 from pipelines.labelling.rows import BatchRow, SegmentRow
+from pipelines.storage.s3 import is_s3
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.isolation import Limits, isolated
-from pipelines.video.plan import Sampling, VideoError
+from pipelines.video.plan import MachineError, Sampling, VideoError
 
 
 class Plan:
@@ -35,13 +38,13 @@ class Plan:
     def __call__(self, videos: pa.Table) -> Iterator[pa.Table]:
         """Yields one `SegmentRow` per segment of the only video, or one with the error."""
         (video,) = videos.to_pylist()
-        row = SegmentRow(video_id=video["video_id"], uri=video["uri"])
+        row = SegmentRow(video_id=video["video_id"], uri=video["uri"], node=node_id())
         try:
             row = replace(row, version=video["version"] or self.cache.version(row.uri))
             with self.cache.open(row.uri, row.version) as path, isolated(self.limits) as process:
                 (plan,) = process.run(decoder_process.plan, path, self.sampling, self.segment_frames)
-        except VideoError as error:
-            yield replace(row, error=str(error)).to_table()
+        except (VideoError, MachineError) as error:
+            yield replace(row, error=str(error), lost=_is_lost(row.uri, error)).to_table()
             return
         expected = sum(len(segment.frames) for segment in plan.segments)
         row = replace(row, info=plan.info, expected_frames=expected, segments=len(plan.segments))
@@ -70,13 +73,14 @@ class Decode:
     def __call__(self, segments: pa.Table) -> Iterator[pa.Table]:
         """Yields one `BatchRow` per batch of the only segment; one without frames if it has none, or has failed."""
         (row,) = SegmentRow.from_table(segments)
-        if row.info is None:
+        if (info := row.info) is None:
             yield row.to(BatchRow).to_table()
             return
-        size = working_size(row.info.height, row.info.width, short_side=self.short_side, divisor=self.divisor)
+        size = working_size(info.height, info.width, short_side=self.short_side, divisor=self.divisor)
+        row = replace(row, node=node_id())
         try:
             with self.cache.open(row.uri, row.version) as path, isolated(self.limits) as process:
-                batches = process.run(decoder_process.batches, path, row.info, row.to_segment(), size, self.batch_size)
+                batches = process.run(decoder_process.batches, path, info, row.to_segment(), size, self.batch_size)
                 held = row.to(BatchRow)  # until it is known whether another one follows
                 for batch in batches:
                     if len(held.frames):
@@ -84,5 +88,10 @@ class Decode:
                         held = replace(held, batch=held.batch + 1)
                     held = replace(held, frame=batch.frame, time_s=batch.time_s, frames=batch.frames)
                 yield held.to_table()
-        except VideoError as error:
-            yield row.to(BatchRow, error=str(error)).to_table()
+        except (VideoError, MachineError) as error:
+            yield row.to(BatchRow, error=str(error), lost=_is_lost(row.uri, error)).to_table()
+
+
+def _is_lost(uri: str, error: Exception) -> bool:
+    """Returns whether an error is the machine's, such as that it does not see a local video."""
+    return isinstance(error, MachineError) or (not is_s3(uri) and not os.path.exists(uri))

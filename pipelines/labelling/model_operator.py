@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from pipelines.cluster import node_id
 from pipelines.labelling.config import Precision
 from pipelines.labelling.instance_bytes import encode_instances
 from pipelines.labelling.rows import BatchRow, LabelledRow
@@ -62,6 +63,8 @@ class Model:
                     objectness_floor=self.objectness_floor,
                     frame_size=(batch.info.height, batch.info.width),
                 )
+        except torch.OutOfMemoryError as error:
+            return batch.to(LabelledRow, error=f"the device's memory is full: {error}", lost=True, node=node_id())
         except torch.AcceleratorError as error:  # every later call in this process would fail as well
             logging.getLogger(__name__).critical("the device has failed, this process ends: %s", error)
             os._exit(1)  # Ray restarts the actor and repeats the batch

@@ -1,6 +1,8 @@
 """Passes: executions of the labelling pipeline inside a run, watched until they end."""
 
+import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -19,6 +21,8 @@ from pipelines.storage.files import ELSEWHERE
 from pipelines.storage.lease import Lease
 from pipelines.video.sources import Video
 
+_log = logging.getLogger(__name__)
+
 _ANSWER_S = 10.0  # for a call to a tracker, which Ray may be restarting
 _COMMIT_S = 600.0  # for committing a part
 
@@ -35,6 +39,7 @@ class Passes:
 
     Attributes:
         outcomes: for each pass the error that ended it, None if it was completed.
+        avoided: why machines read no more videos, by address.
     """
 
     def __init__(
@@ -50,7 +55,10 @@ class Passes:
         self.lease = lease
         self.report = report
         self.outcomes: list[str | None] = []
+        self.avoided: dict[str, str] = {}
         self._lives: dict[str, Progress] = {}
+        self._losses: dict[str, list[str]] = defaultdict(list)  # reasons, by node
+        self._sound: set[str] = set()
         self._writers = ray.put(writers)
 
     @property
@@ -58,8 +66,8 @@ class Passes:
         """Total over all passes, without work that an actor lost before it was reported."""
         return sum(self._lives.values(), Progress())
 
-    def run(self, videos: Sequence[Video]) -> None:
-        """Executes one pass.
+    def run(self, videos: Sequence[Video]) -> dict[Video, str]:
+        """Executes one pass; returns the videos that a machine has failed to read, with the reasons.
 
         Raises:
             PassBrokenError: Ray lost a process, a machine or an object too often.
@@ -71,8 +79,9 @@ class Passes:
         self.outcomes.append(None)
         written: Future[None] | None = None
         try:
-            written = write(label(videos, self.config, self.short_side), trackers)
+            written = write(label(videos, self.config, self.short_side, self._avoid()), trackers)
             self._watch(written, trackers)
+            losses = self._take_losses(trackers)
         except BaseException as error:
             self.outcomes[-1] = str(error) or type(error).__name__
             raise
@@ -81,6 +90,31 @@ class Passes:
             if written:
                 with data_stopped():  # otherwise the abandoned pass's thread would restart Ray
                     wait([written], timeout=_ANSWER_S)
+        return {video: losses[video.video_id] for video in videos if video.video_id in losses}
+
+    def _take_losses(self, trackers: list[Any]) -> dict[str, str]:
+        """Returns the reasons of videos that were lost in this pass, by id."""
+        reasons = {}
+        with suppress(RayError):  # a tracker that was restarted has forgotten them; its videos are lost as well
+            for losses, sound in ray.get([tracker.losses.remote() for tracker in trackers], timeout=_ANSWER_S):
+                self._sound |= sound
+                for video_id, loss in losses.items():
+                    self._losses[loss.node].append(loss.reason)
+                    reasons[video_id] = loss.reason
+        return reasons
+
+    def _avoid(self) -> list[str]:
+        """Returns the machines that have read no video, only failed to; never all of them."""
+        alive = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+        failing = {node for node, reasons in self._losses.items() if len(reasons) > 1 and node not in self._sound}
+        avoided = sorted(failing & alive.keys())
+        if len(avoided) == len(alive):
+            return []
+        for node in avoided:
+            if alive[node] not in self.avoided:
+                self.avoided[alive[node]] = self._losses[node][-1]
+                _log.warning("machine %s reads no more videos: %s", alive[node], self._losses[node][-1])
+        return avoided
 
     def _watch(self, written: Future[None], trackers: list[Any]) -> None:
         try:

@@ -8,7 +8,7 @@ actors.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -33,22 +33,26 @@ ROW_BYTES = 16 * 2**20
 RESTARTS = 4
 """How often Ray restarts each actor within a pass."""
 
+_NODE = "ray.io/node-id"  # a label that Ray gives every machine
+
 _MAX_BLOCKS = 1024  # of videos; each is an object in Ray's store
 
 
-def label(videos: Sequence[Video], config: LabelConfig, short_side: int) -> Dataset:
+def label(videos: Sequence[Video], config: LabelConfig, short_side: int, avoided: Collection[str] = ()) -> Dataset:
     """Returns the lazy data set of labelled batches, rows of `LabelledRow`.
 
     Args:
         videos: at least one.
         config: the job.
         short_side: the model's working size, pixels.
+        avoided: Ray's ids of machines that shall read no videos.
     """
     context = DataContext.get_current()
     context.target_max_block_size = ROW_BYTES
     calm_data(context)
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")  # no other way to pass max_restarts
     one_row: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
+    reading: dict[str, Any] = {"label_selector": {_NODE: f"!in({','.join(avoided)})"} if avoided else None}
     cache, limits = DownloadCache(max_bytes=int(config.download_cache_gb * 1e9)), config.limits()
 
     # Unlike `from_arrow`, `from_items` makes its blocks here, without a task that waits for a process to start.
@@ -57,12 +61,12 @@ def label(videos: Sequence[Video], config: LabelConfig, short_side: int) -> Data
     )
     # 1 video → its segments. Reads the file's index only: a fraction of a CPU, so it must not share a task with Decode.
     plan = Plan(config.sampling(), config.segment_frames, cache, limits)
-    dataset = dataset.map_batches(plan, **one_row, num_cpus=0.25)
+    dataset = dataset.map_batches(plan, **one_row, **reading, num_cpus=0.25)
     # 1 segment → 1 block, so that the segments of one video are decoded in parallel.
     dataset = dataset.repartition(target_num_rows_per_block=1)
     # 1 segment → its batches, resized to the model's working size: a few MB a row, handed on while others are decoded.
     decode = Decode(short_side, SIZE_DIVISOR, config.batch_size, cache, limits)
-    dataset = dataset.map_batches(decode, **one_row, num_cpus=1)
+    dataset = dataset.map_batches(decode, **one_row, **reading, num_cpus=1)
     # 1 batch → its instances, some kB of tokens and RLE. Two in flight: one is fetched while one is computed.
     return dataset.map_batches(
         Model,

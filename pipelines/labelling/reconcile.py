@@ -1,18 +1,24 @@
 """Repeats passes over the wanted items until each is done, or has proved impossible.
 
-An item that a pass loses with a process or a machine is simply still wanted.
+An item that a pass loses with a process or a machine is simply still wanted. Which item killed a process is found by
+halving; an item that a machine has failed to read is known, and is repeated together with all others.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
+
+PAUSE_S = 20.0
+"""Wait after a pass in which machines have failed to read every item: what ails them may pass."""
 
 _IN_FLIGHT = 16
 """Items probably in flight when a pass broke; one of them may be the cause, so they are retried last."""
 
 _HOPELESS = 10
-"""After this many consecutive losses, the items are not the cause."""
+"""After this many losses in a row or in a pass without any success, the items are not the cause."""
 
 
 class PassBrokenError(RuntimeError):
@@ -21,7 +27,7 @@ class PassBrokenError(RuntimeError):
 
 def reconcile(
     wanted: Sequence[T],
-    run: Callable[[Sequence[T]], None],
+    run: Callable[[Sequence[T]], Mapping[T, str]],
     left: Callable[[Sequence[T]], Sequence[T]],
     *,
     attempts: int,
@@ -31,27 +37,42 @@ def reconcile(
 
     Args:
         wanted: the items to do.
-        run: executes a pass; may raise `PassBrokenError`. Any other error ends everything.
+        run: executes a pass, and returns the items that a machine has failed to read, with the reasons; may raise
+            `PassBrokenError`. Any other error ends everything.
         left: returns those of the given items that are not done.
-        attempts: passes that a single item gets, at least 1.
+        attempts: passes that a single item gets, and failures to read it, at least 1.
         proven: whether any item was ever done, so that passes are known to work.
 
     Returns:
-        The items that were lost in each of their own passes, with the reason.
+        The items that were lost in each of their own passes, or that could not be read as often, with the reason.
 
     Raises:
         PassBrokenError: no item was ever done, or too many were lost in a row: the cause lies elsewhere.
     """
     lost: list[tuple[T, str]] = []
     groups, tries, in_a_row = [list(wanted)], 0, 0
+    failures: Counter[T] = Counter()
     while groups:
         group = groups.pop()
         if not group:
             continue
-        reason = _try(run, group)
-        rest = left(group)
-        if len(rest) < len(group):
+        unread, reason = _try(run, group)
+        rest = list(left(group))
+        progress = len(rest) < len(group)
+        if progress:
             proven, tries, in_a_row = True, 0, 0
+        if unread:
+            everywhere = not progress and len(unread) >= _HOPELESS
+            tries += not progress
+            if tries == attempts and (everywhere or not proven):
+                raise PassBrokenError(reason)
+            if not everywhere:
+                failures.update(unread.keys())
+            lost += [(item, unread[item]) for item in rest if item in unread and failures[item] >= attempts]
+            rest = [item for item in rest if item not in unread or failures[item] < attempts]
+            if rest and not progress:
+                time.sleep(PAUSE_S)
+        if progress or unread:
             groups.append([*rest[_IN_FLIGHT:], *rest[:_IN_FLIGHT]])
         elif len(group) > 1:
             half = len(group) // 2
@@ -66,9 +87,10 @@ def reconcile(
     return lost
 
 
-def _try(run: Callable[[Sequence[T]], None], wanted: Sequence[T]) -> str:
+def _try(run: Callable[[Sequence[T]], Mapping[T, str]], wanted: Sequence[T]) -> tuple[Mapping[T, str], str]:
+    """Returns what could not be read, and why items may be lost."""
     try:
-        run(wanted)
+        unread = run(wanted)
     except PassBrokenError as error:
-        return str(error)
-    return "the process that had it was lost"
+        return {}, str(error)
+    return unread, next(iter(unread.values()), "the process that had it was lost")

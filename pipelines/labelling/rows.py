@@ -49,6 +49,8 @@ class Row:
         uri: local path or S3 URI of the video.
         version: ETag that the content on S3 must have; empty for a local path.
         error: why the video failed, null if it did not. Its other rows no longer count.
+        lost: whether the error is the machine's, so that the video may be labelled on another one, or later.
+        node: Ray's id of the machine that has read the video.
         info: facts from the file's index, see `VideoInfo`; null if the index could not be read.
         expected_frames: frames that the whole video should yield.
         segments: number of segments of the video.
@@ -59,6 +61,8 @@ class Row:
     uri: Annotated[str, pa.string()]
     version: Annotated[str, pa.string()] = ""
     error: Annotated[str | None, pa.string()] = None
+    lost: Annotated[bool, pa.bool_()] = False
+    node: Annotated[str, pa.string()] = ""
     info: Annotated[VideoInfo | None, _INFO] = None
     expected_frames: Annotated[int, pa.int64()] = 0
     segments: Annotated[int, pa.int64()] = 1

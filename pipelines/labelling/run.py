@@ -116,7 +116,7 @@ def label_videos(
             facts = {"config": asdict(config), **vars(fingerprints), "videos": len(listed), "wanted": len(todo)}
             with run_report(results.storage, name, facts) as entries:
                 passes = Passes(config, writers, model.short_side, lease, lambda done: report(done, len(todo)))
-                entries["passes"] = passes.outcomes
+                entries |= {"passes": passes.outcomes, "avoided": passes.avoided}
                 try:
                     _label(config, passes, results, writers, todo, proven=len(todo) < len(listed))
                 except BaseException:

@@ -4,10 +4,11 @@ This module never imports torch, which only comes with an actor's writers: whoev
 the actor's class.
 """
 
+import os
 import uuid
 import zlib
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from ray.data.block import Block, BlockAccessor
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.prometheus import TrackerMetrics
 from pipelines.labelling.rows import LabelledRow
+from pipelines.storage.s3 import is_s3
 
 
 @runtime_checkable
@@ -61,6 +63,19 @@ class Writers(Protocol):
         """Drops finished videos that are not committed."""
 
 
+@dataclass(frozen=True)
+class Loss:
+    """A video that a machine has failed to read.
+
+    Attributes:
+        node: Ray's id of the machine.
+        reason: what went wrong.
+    """
+
+    node: str
+    reason: str
+
+
 class TrackerActor:
     """Owns the videos whose ids hash to it.
 
@@ -76,6 +91,8 @@ class TrackerActor:
         self.life = uuid.uuid4().hex
         self.writers: dict[str, Writer] = {}
         self.done: set[str] = set()
+        self.lost: dict[str, Loss] = {}
+        self.sound: set[str] = set()
         self.count = Progress()
         self.metrics = TrackerMetrics(self.life)
         self.closed = self.draining = False
@@ -99,6 +116,11 @@ class TrackerActor:
         return video_id not in self.done and not self.draining
 
     def _add(self, batch: LabelledRow) -> None:
+        if batch.lost and (is_s3(batch.uri) or os.path.exists(batch.uri)):  # what is absent here as well has failed
+            self._lose(batch)
+            return
+        if not batch.error:
+            self.sound.add(batch.node)
         writer = self.writers.get(batch.video_id)
         if writer is None:
             writer = self.video_writers.new(batch.video_id, batch.uri)
@@ -122,6 +144,17 @@ class TrackerActor:
             self.metrics.finish(status)
             self.count += Progress(ok=int(status == "ok"), failed=int(status == "failed"))
             self.done.add(batch.video_id)
+
+    def _lose(self, batch: LabelledRow) -> None:
+        """Drops a video that a machine has failed to read."""
+        if writer := self.writers.pop(batch.video_id, None):
+            writer.discard()
+        self.lost[batch.video_id] = Loss(batch.node, str(batch.error))
+        self.done.add(batch.video_id)
+
+    def losses(self) -> tuple[dict[str, Loss], set[str]]:
+        """Returns the videos that machines have failed to read, and the nodes that have read a video."""
+        return self.lost, self.sound
 
     def sees_output(self) -> bool:
         """Returns whether this process sees the output that the run leased, not a folder of the same name."""

@@ -50,7 +50,7 @@ _SCHEME = "s3://"
 
 _ABSENT = (errno.ENOENT, "there is no such object or bucket")
 _REFUSED = (errno.EACCES, "the credentials are refused; renew them, or check the keys, the clock and AWS_ENDPOINT_URL")
-_DENIED = (errno.EACCES, "access is denied; grant the rights that docs/output.md lists")
+_DENIED = (errno.EPERM, "access is denied; grant the rights that docs/output.md lists")
 _CHANGED = (errno.ESTALE, "it changed while it was read; run again")
 _ELSEWHERE = (errno.EREMOTE, "its bucket is in another region; set AWS_REGION")
 _CODES = {

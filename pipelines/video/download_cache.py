@@ -27,7 +27,7 @@ from pipelines.storage import s3
 from pipelines.storage.local import LocalStore, whole_file, whole_folder
 from pipelines.storage.s3 import S3Object
 from pipelines.video.names import VIDEO_SUFFIXES, suffix
-from pipelines.video.plan import VideoError
+from pipelines.video.plan import MachineError, VideoError
 from pipelines.video.s3_sources import frame_folder, list_frames
 
 
@@ -48,7 +48,8 @@ class DownloadCache:
         """Returns the ETag of the current content of a URI; empty for a local path.
 
         Raises:
-            VideoError: the content is missing, or the request failed.
+            VideoError: the content is missing, or reading it is denied.
+            MachineError: the request failed.
         """
         with _video_errors():
             return _etag(uri, _objects(uri)) if s3.is_s3(uri) else ""
@@ -62,7 +63,8 @@ class DownloadCache:
             version: ETag that the content must have.
 
         Raises:
-            VideoError: the video is missing, has changed, or cannot be downloaded.
+            VideoError: the video is missing, or reading it is denied.
+            MachineError: it cannot be downloaded here and now, or has changed.
         """
         if not s3.is_s3(uri):
             yield uri
@@ -84,27 +86,34 @@ class DownloadCache:
             objects = _objects(uri)
             if _etag(uri, objects) != version:
                 raise OSError(errno.ESTALE, "it has changed since it was listed; run again", uri)
-            LocalStore(str(content.parent)).remove_partial(content.name)
-            if uri.endswith("/"):
-                with _locked(self._private_folder() / "lock"):
-                    self._make_room(sum(image.size for image in objects))
-                with whole_folder(content) as folder:
-                    s3.download_all((image, folder / image.uri.rpartition("/")[2]) for image in objects)
-            else:
-                with ExitStack() as stack:
-                    with _locked(self._private_folder() / "lock"):
-                        self._make_room(objects[0].size)
-                        file = stack.enter_context(whole_file(content))
-                        file.truncate(objects[0].size)  # other processes count this space from now on
-                    s3.download(uri, file, etag=version)
+            try:
+                self._download(uri, objects, content, self.max_bytes)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                self._download(uri, objects, content, 0)  # the disk is smaller than the limit: all else goes
 
-    def _make_room(self, size: int) -> None:
-        """Removes unused entries, the least recently used first, until `size` more bytes fit."""
+    def _download(self, uri: str, objects: list[S3Object], content: Path, max_bytes: int) -> None:
+        LocalStore(str(content.parent)).remove_partial(content.name)
+        with ExitStack() as stack:
+            with _locked(self._private_folder() / "lock"):
+                self._make_room(sum(entry.size for entry in objects), max_bytes)
+                if not uri.endswith("/"):
+                    file = stack.enter_context(whole_file(content))
+                    file.truncate(objects[0].size)  # other processes count this space from now on
+            if uri.endswith("/"):
+                folder = stack.enter_context(whole_folder(content))
+                s3.download_all((image, folder / image.uri.rpartition("/")[2]) for image in objects)
+            else:
+                s3.download(uri, file, etag=objects[0].etag)
+
+    def _make_room(self, size: int, max_bytes: int) -> None:
+        """Removes unused entries, the least recently used first, until `size` more bytes fit into `max_bytes`."""
         entries = [entry for entry in self._private_folder().iterdir() if entry.is_dir()]
         sizes = {entry: _size(entry) for entry in entries}
         total = sum(sizes.values())
         for entry in sorted(entries, key=_last_use):
-            if total + size <= self.max_bytes:
+            if total + size <= max_bytes:
                 return
             if _remove_unused(entry):
                 total -= sizes[entry]
@@ -114,7 +123,9 @@ class DownloadCache:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise OSError(errno.EPERM, "other users own it or have access to it; remove it, or set TMPDIR", str(folder))
+            raise OSError(
+                errno.EACCES, "other users own it or have access to it; remove it, or set TMPDIR", str(folder)
+            )
         return folder
 
 
@@ -190,10 +201,11 @@ def _last_use(entry: Path) -> int:
 
 @contextmanager
 def _video_errors() -> Iterator[None]:
-    """Turns a system error into a `VideoError` with its reason."""
+    """Turns a system error into one of the video, if its object is missing or denied, or else of the machine."""
     try:
         yield
     except FileNotFoundError as error:
         raise VideoError("file not found") from error
     except OSError as error:
-        raise VideoError(f"cannot be downloaded: {error.strerror}") from error
+        kind = VideoError if error.errno == errno.EPERM else MachineError
+        raise kind(f"cannot be downloaded: {error.strerror}") from error

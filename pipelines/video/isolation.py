@@ -17,9 +17,12 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
-from pipelines.video.plan import VideoError
+from pipelines.video.plan import MachineError, VideoError
 
 T = TypeVar("T")
+
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that no file makes a decoder raise."""
 
 _START_S = 60.0  # for Python and the libraries to load on a busy machine
 
@@ -46,7 +49,7 @@ class IsolatedProcess:
         limits: limits of each generator.
 
     Raises:
-        RuntimeError: if the process does not start.
+        MachineError: if the process does not start.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -65,13 +68,14 @@ class IsolatedProcess:
             )
         if not self._connection.poll(_START_S):
             self.kill()
-            raise RuntimeError(f"a process for decoding did not start within {_START_S:g} s")
+            raise MachineError(f"its decoder did not start within {_START_S:g} s")
 
     def run(self, function: Callable[..., Iterator[T]], *arguments: object) -> Iterator[T]:
         """Runs a generator in the child and yields its values; function, arguments and values are pickled.
 
         Raises:
-            VideoError: if the generator raises, exceeds a limit, or the process dies.
+            VideoError: if the generator raises, exceeds a limit, or crashes the process.
+            MachineError: if something else has killed the process.
         """
         self.free = False
         try:
@@ -94,7 +98,7 @@ class IsolatedProcess:
                     raise VideoError(value)
                 return
         except (EOFError, OSError):  # the child is dead
-            raise VideoError(self._obituary()) from None
+            raise self._obituary() from None
 
     def is_alive(self) -> bool:
         """Checks that the process is running."""
@@ -106,11 +110,11 @@ class IsolatedProcess:
         self._process.wait()
         self._connection.close()
 
-    def _obituary(self) -> str:
+    def _obituary(self) -> VideoError | MachineError:
         code = self._process.wait()
-        if code == -signal.SIGKILL:
-            return "its decoder was killed, as happens where memory runs out"
-        return f"its decoder crashed ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+        if -code in _FROM_OUTSIDE:
+            return MachineError(f"its decoder was killed ({signal.Signals(-code).name}), as where memory runs out")
+        return VideoError(f"its decoder crashed ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})")
 
 
 _idle: list[IsolatedProcess] = []

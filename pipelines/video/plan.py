@@ -12,6 +12,10 @@ class VideoError(ValueError):
     """A video that cannot be read; the message is the reason, to be shown beside the video's name."""
 
 
+class MachineError(RuntimeError):
+    """A video could not be read because of this machine; another one may read it, or this one later."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """Which frames of a video to keep: all, every `stride`-th, or `fps` a second.

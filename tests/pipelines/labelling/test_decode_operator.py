@@ -1,8 +1,12 @@
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from pipelines.labelling import decoder_process
 from pipelines.labelling.decode_operator import Decode, Plan
 from pipelines.labelling.rows import BatchRow, SegmentRow
 from pipelines.video.download_cache import DownloadCache
@@ -52,14 +56,27 @@ def test_a_video_that_cannot_be_planned_is_one_row_with_the_reason(tmp_path: Pat
     (tmp_path / "junk.mp4").write_bytes(b"junk" * 99)
     (row,) = plan(str(tmp_path / "junk.mp4"), None)
     (batch,) = decode(row)
-    assert (batch.error, batch.info, len(batch.frames)) == ("not a video file", None, 0)
+    assert (batch.error, batch.lost, batch.info, len(batch.frames)) == ("not a video file", False, None, 0)
 
 
 def test_a_file_that_disappears_after_planning_is_one_row_with_the_reason(clip: Path) -> None:
     (row,) = plan(str(clip), None)
     clip.unlink()
     (batch,) = decode(row)
-    assert (batch.error, len(batch.frame), len(batch.frames)) == ("file not found", 0, 0)
+    assert (batch.error, batch.lost, len(batch.frame), len(batch.frames)) == ("file not found", True, 0, 0)
+
+
+def test_a_decoder_that_something_kills_loses_the_video(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (row,) = plan(str(clip), None)
+    monkeypatch.setattr(decoder_process, "batches", killed)
+    monkeypatch.setattr(decoder_process, "plan", killed)
+    for lost in (*decode(row), *plan(str(clip), None)):
+        assert (lost.error, lost.lost) == ("its decoder was killed (SIGTERM), as where memory runs out", True)
+
+
+def killed(*_: object) -> Iterator[None]:
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield None
 
 
 def test_a_segment_without_frames_still_has_a_last_batch(clip: Path, tmp_path: Path) -> None:

@@ -1,27 +1,54 @@
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import pytest
 
+from pipelines.labelling import reconcile as module
 from pipelines.labelling.reconcile import PassBrokenError, reconcile
 
 
-class World:
-    """Passes do numbers; `poison` breaks a pass, `lost` is skipped, and the first `deadly` passes break at once."""
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits so far."""
+    waits: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", waits.append)
+    return waits
 
-    def __init__(self, poison: set[int] = frozenset(), lost: set[int] = frozenset(), deadly: int = 0) -> None:  # type: ignore[assignment]
+
+class World:
+    """Passes do numbers.
+
+    Attributes:
+        poison: numbers that break a pass.
+        lost: numbers that are skipped.
+        deadly: how many passes break at once.
+        unread: how often each number will be unread.
+    """
+
+    def __init__(
+        self,
+        poison: Collection[int] = (),
+        lost: Collection[int] = (),
+        deadly: int = 0,
+        unread: Mapping[int, int] | None = None,
+    ) -> None:
         self.poison, self.lost, self.deadly = poison, lost, deadly
+        self.unread = Counter(unread or {})
         self.done: set[int] = set()
         self.passes: list[list[int]] = []
 
-    def run(self, wanted: Sequence[int]) -> None:
+    def run(self, wanted: Sequence[int]) -> dict[int, str]:
         self.passes.append(list(wanted))
+        unread = {number: "no disk" for number in wanted if self.unread[number]}
+        self.unread.subtract(unread.keys())
         if len(self.passes) <= self.deadly:
             raise PassBrokenError("no machine")
         for number in wanted:
             if number in self.poison:
                 raise PassBrokenError(f"{number} is poison")
-            if number not in self.lost:
+            if number not in self.lost and number not in unread:
                 self.done.add(number)
+        return unread
 
     def left(self, wanted: Sequence[int]) -> list[int]:
         return [number for number in wanted if number not in self.done]
@@ -69,9 +96,42 @@ def test_an_item_that_never_works_is_reported_when_others_did() -> None:
 
 
 def test_other_errors_end_everything() -> None:
-    def run(wanted: Sequence[int]) -> None:
+    def run(wanted: Sequence[int]) -> dict[int, str]:
         raise ValueError("unforeseen")
 
     left: Callable[[Sequence[int]], Sequence[int]] = lambda wanted: wanted  # noqa: E731
     with pytest.raises(ValueError, match="unforeseen"):
         reconcile([1], run, left, attempts=2)
+
+
+def test_what_a_machine_failed_to_read_is_read_in_one_more_pass() -> None:
+    world = World(unread=dict.fromkeys(range(30), 1))
+    assert reconcile(range(100), world.run, world.left, attempts=3) == []
+    assert [len(items) for items in world.passes] == [100, 30]
+
+
+def test_what_no_machine_can_read_is_reported_and_others_are_not_halved() -> None:
+    world = World(unread={3: 99, 70: 99, 71: 2})
+    assert sorted(reconcile(range(100), world.run, world.left, attempts=3)) == [(3, "no disk"), (70, "no disk")]
+    assert [len(items) for items in world.passes] == [100, 3, 3]
+
+
+@pytest.mark.parametrize("proven", [False, True])
+def test_an_outage_blames_no_item(proven: bool, pauses: list[float]) -> None:
+    """Not even those that could not be read before it began."""
+    world = World(unread=dict.fromkeys(range(50), 10**6))
+    with pytest.raises(PassBrokenError, match="^no disk$"):
+        reconcile(range(60) if proven else range(50), world.run, world.left, attempts=3)
+    assert [len(items) for items in world.passes] == ([60] if proven else []) + [50] * 3
+    assert pauses == [module.PAUSE_S] * 2
+
+
+def test_an_outage_that_ends_harms_nothing() -> None:
+    world = World(unread=dict.fromkeys(range(50), 2))
+    assert reconcile(range(50), world.run, world.left, attempts=3) == []
+
+
+def test_a_single_item_that_cannot_be_read_is_no_proof_of_a_bad_item() -> None:
+    world = World(unread={0: 99})
+    with pytest.raises(PassBrokenError, match="^no disk$"):
+        reconcile([0], world.run, world.left, attempts=2)

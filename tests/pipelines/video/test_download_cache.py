@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 import shutil
@@ -7,14 +8,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 
 from pipelines.storage import s3
+from pipelines.storage.s3 import S3Object
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.names import list_images
-from pipelines.video.plan import VideoError
+from pipelines.video.plan import MachineError, VideoError
 from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import Proxy, wait_until
 
@@ -74,12 +77,12 @@ def test_it_is_this_users_alone(bucket: str, put: Put, folder: Path, monkeypatch
     content(cache_of(folder), uri)
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o750)
-    with pytest.raises(VideoError, match="other users own it or have access to it; remove it, or set TMPDIR"):
+    with pytest.raises(MachineError, match="other users own it or have access to it; remove it, or set TMPDIR"):
         content(cache_of(folder), uri)
     shutil.move(folder, aside := folder.with_name("aside"))
     aside.chmod(0o700)
     folder.symlink_to(aside)
-    with pytest.raises(VideoError, match="other users own it or have access to it"):
+    with pytest.raises(MachineError, match="other users own it or have access to it"):
         content(cache_of(folder), uri)
     monkeypatch.setattr("tempfile.tempdir", str(folder.parent))
     with DownloadCache().open(uri, s3.head(uri).etag) as path:
@@ -166,7 +169,7 @@ def test_a_folder_of_frames(bucket: str, put: Put, folder: Path, monkeypatch: py
     cache = cache_of(folder)
     with monkeypatch.context() as patch:
         patch.setattr(s3, "download", break_off)
-        with pytest.raises(VideoError, match="cannot be downloaded: broken"):
+        with pytest.raises(MachineError, match="cannot be downloaded: broken"):
             cache.open(uri, cache.version(uri)).__enter__()
     with cache.open(uri, version := cache.version(uri)) as path:
         assert list_images(path) == ["1.png", "2.png", "10.PNG"]
@@ -191,10 +194,47 @@ def test_what_cannot_be_downloaded_is_tried_again(
     s3._client.cache_clear()
     uri = put(f"{bucket}/a.mp4", b"content")
     version = s3.head(uri).etag
-    with pytest.raises(VideoError, match="cannot be downloaded: it has changed since it was listed; run again"):
+    with pytest.raises(MachineError, match="cannot be downloaded: it has changed since it was listed; run again"):
         cache_of(folder).open(uri, '"other"').__enter__()
     proxy.share = {"503": 1.0}
-    with pytest.raises(VideoError, match="cannot be downloaded: S3 answers 503 at http"):
+    with pytest.raises(MachineError, match="cannot be downloaded: S3 answers 503 at http"):
         cache_of(folder).open(uri, version).__enter__()
     proxy.share = {}
     assert content(cache_of(folder), uri) == b"content"
+
+
+def test_a_disk_that_is_smaller_than_the_limit_makes_room(
+    bucket: str, put: Put, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not in use goes, what is in use stays."""
+    cache = cache_of(folder)
+    unused, used, new = (put(f"{bucket}/{name}.mp4", name.encode()) for name in ("unused", "used", "new"))
+    content(cache, unused)
+    download = s3.download
+
+    def full(uri: str, file: BinaryIO, **options: Any) -> str:
+        if sum(entry.is_dir() for entry in folder.iterdir()) > 2:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return download(uri, file, **options)
+
+    with cache.open(used, cache.version(used)) as path:
+        monkeypatch.setattr(s3, "download", full)
+        assert content(cache, new) == b"new"
+        assert Path(path).read_bytes() == b"used"
+        with (
+            cache.open(new, cache.version(new)),
+            pytest.raises(MachineError, match="cannot be downloaded: no space left on device"),
+        ):
+            content(cache, unused)
+
+
+@pytest.mark.parametrize(("code", "kind"), [("AccessDenied", VideoError), ("ExpiredToken", MachineError)])
+def test_a_denied_object_is_its_own_fault_expired_credentials_are_not(
+    code: str, kind: type[Exception], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(uri: str) -> S3Object:
+        raise OSError(*s3._CODES[code], uri)
+
+    monkeypatch.setattr(s3, "head", refuse)
+    with pytest.raises(kind, match="cannot be downloaded: "):
+        cache_of(folder).version("s3://bucket/a.mp4")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pipelines.video.isolation import Limits, isolated
-from pipelines.video.plan import VideoError
+from pipelines.video.isolation import IsolatedProcess, Limits, isolated
+from pipelines.video.plan import MachineError, VideoError
 
 LIMITS = Limits(silence_s=2.0, memory_bytes=500 * 10**6)
 
@@ -60,7 +60,6 @@ def test_values_come_in_order_from_one_other_process() -> None:
     ("function", "argument", "message"),
     [
         (crash, signal.SIGSEGV, r"^its decoder crashed \(SIGSEGV\)$"),
-        (crash, signal.SIGKILL, "^its decoder was killed, as happens where memory runs out$"),
         (hang, None, "^its decoder stood still for 2 s$"),
     ],
 )
@@ -73,6 +72,19 @@ def test_what_breaks_the_process_is_an_error_of_the_video(function: object, argu
     assert process_id() != before
     with pytest.raises(ProcessLookupError):
         os.kill(before, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_kills_the_process_from_outside_is_no_error_of_the_video(number: signal.Signals) -> None:
+    message = rf"^its decoder was killed \({number.name}\), as where memory runs out$"
+    with pytest.raises(MachineError, match=message), isolated(LIMITS) as process:
+        list(process.run(crash, number))
+
+
+def test_a_process_that_does_not_start_is_no_error_of_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.video.isolation._START_S", 0.0)
+    with pytest.raises(MachineError, match="did not start within 0 s"):
+        IsolatedProcess(LIMITS)
 
 
 def test_what_never_stands_still_ends_too() -> None:

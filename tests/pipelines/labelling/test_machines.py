@@ -1,0 +1,99 @@
+"""Faults of machines: a real cluster of two, of which one sees no video."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from pipelines.archive.tables import Results
+from pipelines.cluster import node_id
+from pipelines.labelling import decoder_process
+from pipelines.labelling.config import LabelConfig
+from pipelines.labelling.decode_operator import Decode, Plan
+from pipelines.labelling.rows import BatchRow, Row, SegmentRow
+from pipelines.labelling.run import label_videos
+from pipelines.shapes.files import write_split
+from pipelines.shapes.scenes import SceneConfig
+from pipelines.storage.files import Storage
+
+
+class TroubledPlan(Plan):
+    """On one machine no video is there; on the others something kills the decoder that opens the second one first."""
+
+    def __init__(self, node: str, marker: Path, *options: Any) -> None:
+        super().__init__(*options)
+        self.node, self.marker = node, marker
+
+    def __call__(self, videos: pa.Table) -> Iterator[pa.Table]:
+        if node_id() == self.node:
+            yield from absent(super().__call__, videos, SegmentRow)
+            return
+        with pytest.MonkeyPatch.context() as patch:
+            if videos["uri"][0].as_py().endswith("1.mp4") and not self.marker.exists():
+                self.marker.touch()
+                patch.setattr(decoder_process, "plan", killed)
+            yield from super().__call__(videos)
+
+
+class TroubledDecode(Decode):
+    """On one machine no video is there."""
+
+    def __init__(self, node: str, *options: Any) -> None:
+        super().__init__(*options)
+        self.node = node
+
+    def __call__(self, segments: pa.Table) -> Iterator[pa.Table]:
+        here = super().__call__
+        yield from absent(here, segments, BatchRow) if node_id() == self.node else here(segments)
+
+
+def absent(operator: Callable[[pa.Table], Iterator[pa.Table]], rows: pa.Table, kind: type[Row]) -> Iterator[pa.Table]:
+    """What an operator makes of videos in a folder that is not mounted."""
+    uris = pa.array([f"/absent{uri}" for uri in rows["uri"].to_pylist()])
+    for table in operator(rows.set_column(rows.column_names.index("uri"), "uri", uris)):
+        (row,) = kind.from_table(table)
+        yield replace(row, uri=row.uri.removeprefix("/absent")).to_table()
+
+
+def killed(*_: object) -> Iterator[None]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    yield None
+
+
+@pytest.mark.slow
+def test_what_machines_do_wrong_is_no_fault_of_the_videos(
+    no_cluster: None, disc_model: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are labelled on the other machine, in a second pass."""
+    archive = write_split(tmp_path, "novel", 6, 0, SceneConfig(frames=12)).path
+    spread = {"scheduler_spread_threshold": 0.0}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "_system_config": spread})
+    try:
+        bad = cluster.add_node(num_cpus=4)
+        ray.init(address=cluster.address, log_to_driver=False)
+        marker = tmp_path / "killed"
+        monkeypatch.setattr("pipelines.labelling.pipeline.Plan", partial(TroubledPlan, bad.node_id, marker))
+        monkeypatch.setattr("pipelines.labelling.pipeline.Decode", partial(TroubledDecode, bad.node_id))
+        monkeypatch.setattr("pipelines.labelling.reconcile.PAUSE_S", 0.1)
+        config = LabelConfig(
+            input=str(archive / "videos"),
+            output=str(tmp_path / "labels"),
+            vocabulary=str(archive / "vocabulary.txt"),
+        )
+        summary = label_videos(config)
+        assert (summary.ok, summary.failures, summary.frames, marker.exists()) == (6, {}, 72, True)
+        assert Results(Storage(config.output)).read("masks").num_rows == 6 * 12 * 2
+        (report,) = (tmp_path / "labels/runs").iterdir()
+        assert list(json.loads(report.read_text())["avoided"].values()) == ["file not found"]
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
