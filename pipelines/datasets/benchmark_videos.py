@@ -59,13 +59,15 @@ def category_ids(categories: Sequence[Category]) -> dict[str, int]:
     """Returns category ids by name, as a vocabulary has them: underscores become blanks.
 
     Raises:
-        ValueError: two categories have one name, or a name has a comma, which separates synonyms.
+        ValueError: there is no category, one has no name, or two have the same.
     """
+    if not categories:
+        raise ValueError("categories: there are none; list those to look for")
     ids: dict[str, int] = {}
     for category in categories:
         name = " ".join(category.name.replace("_", " ").split())
-        if "," in name or not name:
-            raise ValueError(f"categories: {category.id} is called {category.name!r}; rename it")
+        if not name:
+            raise ValueError(f"categories: {category.id} has no name; give it one")
         if name in ids:
             raise ValueError(f"categories: {ids[name]} and {category.id} are both {name!r}; rename")
         ids[name] = category.id

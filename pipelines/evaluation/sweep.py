@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 
 from openvis_model import __version__
+from openvis_model.vocabulary import Vocabulary
 from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.datasets.annotations import AnyGroundTruth
 from pipelines.datasets.benchmark_videos import BenchmarkVideo, category_ids, find_benchmark_videos
@@ -128,7 +129,7 @@ class _Cell:
         return LabelConfig(
             input=str(folder / "videos.csv"),
             output=str(folder / "labels"),
-            vocabulary=str(folder / "vocabulary.txt"),
+            vocabulary=str(folder / "vocabulary.json"),
             checkpoint=self.checkpoint.path,
             tracker=tracker,
             objectness_floor=tracker.objectness_threshold,
@@ -192,7 +193,7 @@ class _Cell:
 
     def _score(self, config: SweepConfig, folder: Path, report: Callable[[Progress, int], None]) -> Score:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "vocabulary.txt").write_text("".join(f"{name}\n" for name in self.dataset.ids))
+        (folder / "vocabulary.json").write_text(Vocabulary.of_dataset(self.dataset.ids).to_json(), encoding="utf-8")
         with (folder / "videos.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("video_id", "uri"), *((v.id, v.uri) for v in self.dataset.videos)])
         summary = label_videos(self.label_config(config, folder), report)

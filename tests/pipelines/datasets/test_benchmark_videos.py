@@ -41,5 +41,12 @@ def test_category_names_become_those_of_a_vocabulary() -> None:
     assert category_ids(categories) == {"traffic light": 5, "Polo shirt": 2}
     with pytest.raises(ValueError, match="5 and 9 are both 'traffic light'"):
         category_ids([*categories, Category(id=9, name="traffic light")])
-    with pytest.raises(ValueError, match="9 is called 'lamp, street'"):
-        category_ids([Category(id=9, name="lamp, street")])
+    with pytest.raises(ValueError, match="9 has no name"):
+        category_ids([Category(id=9, name=" _ ")])
+    with pytest.raises(ValueError, match="there are none"):
+        category_ids([])
+
+
+def test_category_names_are_neither_comments_nor_synonyms_nor_slips() -> None:
+    names = ("#red triangle", "lamp, street", "Polo", "polo")
+    assert category_ids([Category(id=i, name=name) for i, name in enumerate(names)]) == dict(zip(names, range(4)))
