@@ -35,6 +35,8 @@ def find_benchmark_videos(videos: Sequence[AnnotatedVideo], folder: str) -> list
 
 
 def _find(video: AnnotatedVideo, folder: str) -> BenchmarkVideo:
+    if video.length is None:
+        raise ValueError(f"videos: video {video.id} has neither length nor file_names; add its number of frames")
     if video.video is not None:
         uri = os.path.abspath(os.path.join(folder, video.video))
         if not os.path.isfile(uri):

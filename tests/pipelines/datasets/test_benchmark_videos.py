@@ -48,5 +48,10 @@ def test_category_names_become_those_of_a_vocabulary() -> None:
 
 
 def test_category_names_are_neither_comments_nor_synonyms_nor_slips() -> None:
-    names = ("#red triangle", "lamp, street", "Polo", "polo")
-    assert category_ids([Category(id=i, name=name) for i, name in enumerate(names)]) == dict(zip(names, range(4)))
+    ids = {"#red triangle": 0, "lamp, street": 1, "Polo": 2, "polo": 3}
+    assert category_ids([Category(id=number, name=name) for name, number in ids.items()]) == ids
+
+
+def test_a_video_of_unknown_length_is_named() -> None:
+    with pytest.raises(ValueError, match="video 1 has neither length nor file_names"):
+        find_benchmark_videos([video(length=None, video="a.mp4")], "/videos")
