@@ -36,6 +36,7 @@ class Validation:
 
     def __init__(self, config: ValidationConfig) -> None:
         truth = ytvis.read_ground_truth(config.annotations, strict=True)
+        truth.check_annotated()
         videos = truth.videos[: config.most_videos]
         ids = {video.id for video in videos}
         tracks = tuple(track for track in truth.tracks if track.video_id in ids)
