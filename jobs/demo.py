@@ -59,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _demo(arguments: list[str] | None) -> int:
     options = read_config("demo", __doc__, DemoConfig, arguments)
 
+    from pipelines.cluster import disconnect
     from pipelines.labelling.run import label_videos
     from pipelines.shapes.files import write_split
     from pipelines.shapes.scenes import SceneConfig
@@ -78,7 +79,9 @@ def _demo(arguments: list[str] | None) -> int:
     summary = label_videos(config, progress)
     progress.line.end()
     print_summary(summary, config.output)
-    sheet = render_overlays(config.output, output)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(disconnect)  # takes seconds, in which the overlays are rendered
+        sheet = render_overlays(config.output, output)
     print(f"overlays: {output}/*.mp4, contact sheet: {sheet}")
     return 1 if summary.failures else 0
 

@@ -127,6 +127,8 @@ def print_results(results: Sequence["CellResult"]) -> None:
         name = f"{result.checkpoint}, {result.dataset}, {result.ablation}"
         if result.status == "failed":
             print(f"{name}: failed: {result.error}")
+        elif result.status == "unscored":
+            print(f"{name}: no annotations to score by; predictions.json is for the benchmark's server")
         else:
             benchmark = BENCHMARKS[result.protocol]
             headline = [

@@ -179,6 +179,8 @@ def _read_file(file: str) -> _Values:
         raise ValueError(f"config: cannot read {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ValueError(f"{file}: is nested too deeply; write options as `name: value`") from error
     if not values or not isinstance(values, dict):
         raise ValueError(f"{file}: has no options; write one per line, as `name: value`")
     return values
@@ -191,7 +193,7 @@ def _value(text: str, kind: Any) -> Any:
         return None if text == "null" and NoneType in parts else text
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return text
 
 

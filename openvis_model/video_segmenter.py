@@ -214,4 +214,4 @@ def _vocabulary(names: Vocabulary | Sequence[str | Sequence[str]]) -> Vocabulary
         raise ValueError(
             f"names: expected a sequence of categories, got the text {names[:60]!r}; write [{names[:60]!r}]"
         )
-    return Vocabulary(tuple(tuple(name.split(",") if isinstance(name, str) else name) for name in names))
+    return Vocabulary.handwritten(name.split(",") if isinstance(name, str) else name for name in names)

@@ -3,8 +3,9 @@
 This module does not import `open_clip`, so processes that only use embeddings, such as trackers, start quickly.
 """
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ PROMPTS = (
 class Vocabulary:
     """Categories to look for, each with one or more names; the first name is displayed.
 
-    White space in names is collapsed to single spaces. Names that differ only in case are the same.
+    White space in names is collapsed to single spaces.
 
     Attributes:
         categories: the names of each category.
@@ -54,16 +55,10 @@ class Vocabulary:
         if not self.categories:
             raise ValueError("vocabulary: no categories; give at least one name")
         categories = tuple(tuple(" ".join(name.split()) for name in names) for names in self.categories)
-        owner: dict[str, int] = {}
         for index, names in enumerate(categories):
             if not names or not all(names):
                 raise ValueError(f"vocabulary: category {index} has an empty name ({list(names)}); remove it")
-            for name in names:
-                if (key := name.casefold()) in owner:
-                    raise ValueError(
-                        f"vocabulary: {name!r} stands twice (categories {owner[key]} and {index}); remove one of them"
-                    )
-                owner[key] = index
+        _check_distinct(categories, str)
         object.__setattr__(self, "categories", categories)
 
     def __len__(self) -> int:
@@ -75,32 +70,86 @@ class Vocabulary:
         return tuple(names[0] for names in self.categories)
 
     @classmethod
+    def of_dataset(cls, names: Iterable[str]) -> "Vocabulary":
+        """Takes the names of a data set as they are, one per category; commas and # have no meaning in them.
+
+        Names that differ only in case are different categories, which CLIP cannot tell apart.
+        """
+        return cls(tuple((name,) for name in names))
+
+    @classmethod
+    def handwritten(cls, categories: Iterable[Sequence[str]]) -> "Vocabulary":
+        """Takes the names of each category from a list that someone wrote.
+
+        Raises:
+            ValueError: as `Vocabulary`, or two names differ only in case, which is a slip here.
+        """
+        vocabulary = cls(tuple(tuple(names) for names in categories))
+        _check_distinct(vocabulary.categories, str.casefold)
+        return vocabulary
+
+    @classmethod
     def from_lines(cls, lines: Iterable[str]) -> "Vocabulary":
         """Reads one category per line, synonyms separated by commas; skips blank lines and lines that start with #.
 
         Raises:
-            ValueError: for one text instead of several lines, or names that `Vocabulary` refuses.
+            ValueError: for one text instead of several lines, or names that `handwritten` refuses.
         """
         if isinstance(lines, str):
             raise ValueError(f"vocabulary: expected several lines, got the text {lines[:60]!r}; use its splitlines()")
         kept = (line.strip() for line in lines)
-        return cls(tuple(tuple(line.split(",")) for line in kept if line and not line.startswith("#")))
+        return cls.handwritten(line.split(",") for line in kept if line and not line.startswith("#"))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Vocabulary":
+        """Reads a JSON list of categories, each a list of its names, which are taken as they are.
+
+        Raises:
+            ValueError: for another document, or names that `Vocabulary` refuses.
+        """
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"vocabulary: not JSON ({error}); write the file again") from error
+        if not isinstance(document, list):
+            raise ValueError(f"vocabulary: holds a {type(document).__name__}; give a list of categories")
+        for index, names in enumerate(document):
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"vocabulary: category {index} is {names!r:.60}; give a list of its names")
+        return cls(tuple(tuple(names) for names in document))
 
     @classmethod
     def read(cls, path: str | Path) -> "Vocabulary":
-        """Reads a UTF-8 text file with one category per line, synonyms separated by commas.
+        """Reads a UTF-8 file: `from_json` if its name ends in .json, otherwise `from_lines`.
 
         Raises:
             ValueError: for a file that cannot be read or has invalid names; names the file and the problem.
         """
         try:
-            return cls.from_lines(Path(path).read_text(encoding="utf-8-sig").splitlines())
+            text = Path(path).read_text(encoding="utf-8-sig")
+            return cls.from_json(text) if Path(path).suffix == ".json" else cls.from_lines(text.splitlines())
         except OSError as error:
             raise ValueError(f"vocabulary: cannot read {path} ({error.strerror}); correct the path") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"vocabulary: {path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+    def to_json(self) -> str:
+        """Writes what `from_json` reads, with a line per category."""
+        lines = ",\n".join(json.dumps(names, ensure_ascii=False) for names in self.categories)
+        return f"[\n{lines}\n]\n"
+
+
+def _check_distinct(categories: Sequence[Sequence[str]], key: Callable[[str], str]) -> None:
+    owner: dict[str, int] = {}
+    for index, names in enumerate(categories):
+        for name in names:
+            if (first := owner.get(key(name))) is not None:
+                raise ValueError(
+                    f"vocabulary: {name!r} stands twice (categories {first} and {index}); remove one of them"
+                )
+            owner[key(name)] = index
 
 
 def split_words(text: str) -> list[str]:

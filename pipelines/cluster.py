@@ -70,6 +70,11 @@ def connect(slots: int) -> None:
         signal.signal(signal.SIGTERM, before)  # Ray's own handler ends the process with a crash report
 
 
+def disconnect() -> None:
+    """Ends the Ray that was started on this machine, or leaves the cluster; otherwise this happens at exit."""
+    ray.shutdown()
+
+
 def _cluster() -> str | None:
     """Returns the address of the running cluster, as Ray finds it: from RAY_ADDRESS or an earlier `ray start` here.
 

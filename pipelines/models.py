@@ -45,14 +45,15 @@ def load_light_model(checkpoint: str | None) -> LightModel:
 
 
 def load_vocabulary(path: str) -> Vocabulary:
-    """Reads the vocabulary of a text file, local or on S3.
+    """Reads the vocabulary of a file, local or on S3.
 
     Raises:
         ValueError: the file is missing or malformed; names the file and says what is wrong.
     """
     if not s3.is_s3(path):
         return Vocabulary.read(path)
-    with bad_input("vocabulary"), s3.local_copy(path) as copy:
+    with bad_input("vocabulary"), s3.local_copy(path) as content:
+        copy = content.rename(content.with_name(path.rpartition("/")[2]))  # its ending says how to read it
         try:
             return Vocabulary.read(copy)
         except ValueError as error:

@@ -64,7 +64,7 @@ class ContrastiveObjective(nn.Module):
         clip.visual.requires_grad_(True)
         clip.logit_scale.requires_grad_(True)
         encoder = build_text_encoder(config.clip, clip)
-        embeddings = embed_vocabulary(Vocabulary.from_lines(names), encoder).embeddings
+        embeddings = embed_vocabulary(Vocabulary.of_dataset(names), encoder).embeddings
         self.register_buffer("embeddings", embeddings, persistent=False)
         self.embeddings: Tensor
 

@@ -43,7 +43,7 @@ class InstanceObjective(nn.Module):
         self.classifies = config.classification_weight > 0 and bool(model.classifier.trainable_parameters())
         if not self.classifies:
             model.classifier.requires_grad_(False)
-        vocabulary = embed_vocabulary(Vocabulary.from_lines(names), model.text_encoder)
+        vocabulary = embed_vocabulary(Vocabulary.of_dataset(names), model.text_encoder)
         self.register_buffer("embeddings", vocabulary.embeddings, persistent=False)
         self.embeddings: Tensor
         self.logit_scale = vocabulary.logit_scale

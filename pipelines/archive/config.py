@@ -58,7 +58,8 @@ class RelabelConfig:
     Attributes:
         labels: output of a labelling run, local or s3://.
         output: folder of the new tables, local or s3://.
-        vocabulary: text file of the new names, one category per line, synonyms separated by commas; local or s3://.
+        vocabulary: the new names: text file with a category per line, synonyms separated by commas, or .json file with
+            a list of names per category; local or s3://.
         checkpoint: checkpoint folder of the model that labelled the videos, local or s3://; null is the built-in model.
         top: categories listed for a track, the best one included.
     """

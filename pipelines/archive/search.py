@@ -79,7 +79,7 @@ def search(config: SearchConfig) -> SearchResult:
         RuntimeError: Ray lost its processes.
     """
     try:
-        vocabulary = Vocabulary((tuple(config.text.split(",")),))
+        vocabulary = Vocabulary.handwritten([config.text.split(",")])
     except ValueError:
         raise ValueError(f"text: {config.text!r} has an empty word; give one, or several separated by commas") from None
     results = open_labels(config.labels)

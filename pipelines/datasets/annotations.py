@@ -2,10 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+Id = int | float | str
+"""An id as a file states it."""
+
+UNLISTED = -(1 << 63)
+"""Number of a video or category that the file does not list; nothing that it lists has it."""
 
 
 class Mask(NamedTuple):
@@ -24,11 +30,19 @@ class Mask(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Category:
-    """A category; `partition` as in LV-VIS: 0 and 1 are base categories, 2 and 3 novel ones."""
+    """A category.
+
+    Attributes:
+        id: id in the file; if some of its ids are not whole numbers, the place of this one in their order, from 1.
+        name: empty if the file states none.
+        partition: as in LV-VIS: 0 and 1 are base categories, 2 and 3 novel ones.
+        stated_id: id in the file where that is not `id`: a text, a fraction, or a number among such.
+    """
 
     id: int
     name: str
     partition: int | None = None
+    stated_id: Id | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,22 +50,32 @@ class AnnotatedVideo:
     """A video.
 
     Attributes:
-        id: id in the file.
+        id: id in the file; if some of its ids are not whole numbers, the place of this one in their order, from 1.
         height: pixels.
         width: pixels.
-        length: number of frames.
+        length: number of frames; None if the file does not say.
         file_names: image files of the frames.
         video: encoded file with all frames, if any.
         fps: frames per second; None if the file does not say.
+        stated_id: id in the file where that is not `id`: a text, a fraction, or a number among such.
     """
 
     id: int
     height: int
     width: int
-    length: int
+    length: int | None
     file_names: tuple[str, ...] = ()
     video: str | None = None
     fps: float | None = None
+    stated_id: Id | None = None
+
+
+Listed = TypeVar("Listed", AnnotatedVideo, Category)
+
+
+def by_stated_id(listed: Iterable[Listed]) -> dict[Id, Listed]:
+    """Returns videos or categories by the ids that the file states."""
+    return {each.id if each.stated_id is None else each.stated_id: each for each in listed}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,7 +83,7 @@ class AnnotatedTrack:
     """An object of a video.
 
     Attributes:
-        id: id in the file.
+        id: id in the file; official tools read a text as a number.
         video_id: id of the video.
         category_id: id of the category.
         masks: one per frame of the video, None where the object is absent.
@@ -67,7 +91,7 @@ class AnnotatedTrack:
         crowd: whether it is a group of objects.
     """
 
-    id: int
+    id: float
     video_id: int
     category_id: int
     masks: tuple[Mask | None, ...]
@@ -95,6 +119,7 @@ class GroundTruth:
         videos: in the order of the file.
         categories: in the order of the file.
         tracks: in the order of the file.
+        annotated: whether the file has annotations; those of public validation sets are on a server.
         warnings: oddities that were accepted, and how often each occurs.
     """
 
@@ -103,7 +128,17 @@ class GroundTruth:
     videos: tuple[AnnotatedVideo, ...]
     categories: tuple[Category, ...]
     tracks: tuple[AnnotatedTrack, ...]
+    annotated: bool = True
     warnings: Mapping[str, int] = field(default_factory=dict)
+
+    def check_annotated(self) -> None:
+        """Refuses a file without annotations, where these are needed.
+
+        Raises:
+            ValueError: names the file.
+        """
+        if not self.annotated:
+            raise ValueError(f"{self.path}: has no annotations; a server has them: hand predictions.json in there")
 
 
 @runtime_checkable
@@ -126,12 +161,16 @@ class AnyGroundTruth(Protocol):
     def categories(self) -> tuple[Category, ...]:
         """The categories, in the order of the file."""
 
+    @property
+    def annotated(self) -> bool:
+        """Whether the file has annotations."""
+
 
 def read_json(path: str) -> tuple[Any, str]:
     """Returns the content of a JSON file and the sha256 of its bytes.
 
     Raises:
-        ValueError: the file is missing, truncated or not JSON; names it.
+        ValueError: the file is missing, truncated, nested too deeply or not JSON; names it.
     """
     try:
         data = Path(path).read_bytes()
@@ -141,3 +180,5 @@ def read_json(path: str) -> tuple[Any, str]:
         return json.loads(data), hashlib.sha256(data).hexdigest()
     except ValueError as error:
         raise ValueError(f"{path}: not JSON, or cut off ({error})") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deeply for any known format; give another file") from error

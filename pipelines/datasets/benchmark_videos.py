@@ -35,6 +35,8 @@ def find_benchmark_videos(videos: Sequence[AnnotatedVideo], folder: str) -> list
 
 
 def _find(video: AnnotatedVideo, folder: str) -> BenchmarkVideo:
+    if video.length is None:
+        raise ValueError(f"videos: video {video.id} has neither length nor file_names; add its number of frames")
     if video.video is not None:
         uri = os.path.abspath(os.path.join(folder, video.video))
         if not os.path.isfile(uri):
@@ -59,13 +61,15 @@ def category_ids(categories: Sequence[Category]) -> dict[str, int]:
     """Returns category ids by name, as a vocabulary has them: underscores become blanks.
 
     Raises:
-        ValueError: two categories have one name, or a name has a comma, which separates synonyms.
+        ValueError: there is no category, one has no name, or two have the same.
     """
+    if not categories:
+        raise ValueError("categories: there are none; list those to look for")
     ids: dict[str, int] = {}
     for category in categories:
         name = " ".join(category.name.replace("_", " ").split())
-        if "," in name or not name:
-            raise ValueError(f"categories: {category.id} is called {category.name!r}; rename it")
+        if not name:
+            raise ValueError(f"categories: {category.id} has no name; give it one")
         if name in ids:
             raise ValueError(f"categories: {ids[name]} and {category.id} are both {name!r}; rename")
         ids[name] = category.id

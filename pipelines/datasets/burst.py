@@ -5,6 +5,7 @@ Categories are those of LVIS v0.5, as in TAO. Files are read and written by `pip
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -102,6 +103,7 @@ class BurstGroundTruth:
         sequences: in the order of the file.
         categories: categories by the names in the file; scores do not depend on the names.
         warnings: oddities that were accepted, and how often each occurs.
+        annotated: whether the file has annotations, which BURST publishes for all of its splits.
     """
 
     path: str
@@ -110,6 +112,7 @@ class BurstGroundTruth:
     sequences: tuple[BurstSequence, ...]
     categories: tuple[Category, ...]
     warnings: Mapping[str, int]
+    annotated: Literal[True] = True
 
     @property
     def videos(self) -> tuple[AnnotatedVideo, ...]:

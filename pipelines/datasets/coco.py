@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, GroundTruth
+from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, Category, GroundTruth, Id
 from pipelines.datasets.ytvis import read_annotations
 from pipelines.datasets.ytvis_entries import EntryReader
 
@@ -29,8 +29,8 @@ def read_ground_truth(path: str, *, problems: list[str] | None = None) -> Ground
     return read_annotations("image", EntryReader(path, True, problems), _read_image, _read_annotation)
 
 
-def _read_image(reader: EntryReader, index: int, entry: Any) -> AnnotatedVideo:
-    number = reader.value(f"image entry {index}", entry, "id", int)
+def _read_image(reader: EntryReader, numbers: Mapping[Id, int], index: int, entry: Any) -> AnnotatedVideo:
+    number = numbers[reader.id(f"image entry {index}", entry, "id")]
     where = f"image {number}"
     sides = {name: reader.value(where, entry, name, int) for name in ("height", "width")}
     if min(sides.values()) < 1:
@@ -39,12 +39,16 @@ def _read_image(reader: EntryReader, index: int, entry: Any) -> AnnotatedVideo:
 
 
 def _read_annotation(
-    reader: EntryReader, index: int, entry: Any, images: Mapping[int, AnnotatedVideo], categories: set[int]
+    reader: EntryReader,
+    images: Mapping[Id, AnnotatedVideo],
+    categories: Mapping[Id, Category],
+    index: int,
+    entry: Any,
 ) -> AnnotatedTrack:
     number = reader.value(f"annotation entry {index}", entry, "id", int)
     where = f"annotation {number}"
     image_id, category_id = (reader.value(where, entry, name, int) for name in ("image_id", "category_id"))
-    for name, value, known in (("image_id", image_id, images.keys()), ("category_id", category_id, categories)):
+    for name, value, known in (("image_id", image_id, images.keys()), ("category_id", category_id, categories.keys())):
         if value not in known:
             raise reader.error(where, f"has {name!r} {value}, which is not in the file", "add it or remove it")
     area = reader.value(where, entry, "area", float)

@@ -12,7 +12,7 @@ Predictions are a list of video_id, category_id, score and `segmentations` as co
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.datasets.annotations import (
+    UNLISTED,
     AnnotatedTrack,
     AnnotatedVideo,
     Category,
     GroundTruth,
+    Id,
     Mask,
     PredictedTrack,
+    by_stated_id,
     read_json,
 )
 from pipelines.datasets.ytvis_entries import EntryReader
@@ -68,28 +71,29 @@ def read_ground_truth(path: str, *, strict: bool, problems: list[str] | None = N
 def read_annotations(
     kind: str,
     reader: EntryReader,
-    read_video: Callable[[EntryReader, int, Any], AnnotatedVideo],
-    read_track: Callable[[EntryReader, int, Any, Mapping[int, AnnotatedVideo], set[int]], AnnotatedTrack],
+    read_video: Callable[[EntryReader, Mapping[Id, int], int, Any], AnnotatedVideo],
+    read_track: Callable[[EntryReader, Mapping[Id, AnnotatedVideo], Mapping[Id, Category], int, Any], AnnotatedTrack],
 ) -> GroundTruth:
     """Reads a document of videos, or images, with categories and annotations.
 
     Args:
         kind: "video" or "image", in the words of the format.
         reader: a reader of the file.
-        read_video: reads a video from its position and entry.
-        read_track: reads an annotation from its position, its entry, the videos by id and the ids of categories.
+        read_video: reads a video from the numbers of ids, its position and its entry.
+        read_track: reads an annotation from the videos and the categories by their ids, its position and its entry.
     """
     document, sha256 = read_json(reader.path)
     if not isinstance(document, dict):
         what = f"holds a {type(document).__name__}"
         raise reader.error("the file", what, f"give a file with {kind}s and annotations")
-    videos = reader.read_each(reader.entries(document, f"{kind}s"), partial(read_video, reader))
-    categories = reader.read_each(reader.entries(document, "categories"), partial(_read_category, reader))
-    reader.check_unique("category", (category.id for category in categories))
-    reader.check_unique(kind, (video.id for video in videos))
-    known = {video.id: video for video in videos}, {category.id for category in categories}
-    annotations = reader.entries(document, "annotations") if not reader.problems else []
-    tracks = reader.read_each(annotations, lambda position, entry: read_track(reader, position, entry, *known))
+    entries, listed = (reader.entries(document, name) for name in (f"{kind}s", "categories"))
+    videos = reader.read_each(entries, partial(read_video, reader, reader.numbers(f"{kind}s", entries)))
+    categories = reader.read_each(listed, partial(_read_category, reader, reader.numbers("categories", listed)))
+    categories, videos = reader.last_of_each("category", categories), reader.last_of_each(kind, videos)
+    annotated = document.get("annotations") is not None
+    annotations = reader.entries(document, "annotations") if annotated and not reader.problems else []
+    known = by_stated_id(videos), by_stated_id(categories)
+    tracks = reader.read_each(annotations, partial(read_track, reader, *known))
     reader.check_unique("annotation", (track.id for track in tracks))
     sound = reader.check_masks([(f"annotation {track.id}", track.masks) for track in tracks])
     tracks = tuple(compress(tracks, sound))
@@ -99,6 +103,7 @@ def read_annotations(
         videos=videos,
         categories=categories,
         tracks=tracks,
+        annotated=annotated,
         warnings=dict(reader.warnings),
     )
 
@@ -125,27 +130,37 @@ def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool, cate
     if not isinstance(document, list) or not document:
         what = f"holds a {type(document).__name__}" if not isinstance(document, list) else "is an empty list"
         raise reader.error("the file", what, "give a list with at least one prediction")
-    videos = {video.id: video for video in ground_truth.videos}
-    known = {category.id for category in ground_truth.categories} if categories else None
-    tracks = tuple(_read_prediction(reader, i, entry, videos, known) for i, entry in enumerate(document))
+    known = by_stated_id(ground_truth.videos), by_stated_id(ground_truth.categories) if categories else None
+    tracks = tuple(_read_prediction(reader, *known, i, entry) for i, entry in enumerate(document))
     reader.check_masks([(f"entry {i}", track.masks) for i, track in enumerate(tracks)])
     return Predictions(tracks=tracks, warnings=dict(reader.warnings), sha256=sha256)
 
 
-def write_predictions(path_or_file: str | Path | TextIOBase, tracks: Iterable[PredictedTrack]) -> None:
+def write_predictions(
+    path_or_file: str | Path | TextIOBase, tracks: Iterable[PredictedTrack], ground_truth: GroundTruth | None = None
+) -> None:
     """Writes predictions in the format of the official tools and servers, one at a time to spare memory.
 
     Args:
         path_or_file: a file open for text; or a path, which appears once it is complete.
         tracks: the predictions, with a mask or None for every frame of their videos.
+        ground_truth: the ground truth; ids that are not whole numbers are written as its file states them.
     """
+    videos = _stated_ids(ground_truth.videos if ground_truth else ())
+    categories = _stated_ids(ground_truth.categories if ground_truth else ())
     with _open(path_or_file) as file:
         separator = "["
         for track in tracks:
-            entry = {"video_id": track.video_id, "category_id": track.category_id, "score": float(track.score)}
+            ids = {"video_id": videos.get(track.video_id, track.video_id)}
+            ids["category_id"] = categories.get(track.category_id, track.category_id)
+            entry = ids | {"score": float(track.score)}
             file.write(separator + "\n" + json.dumps(entry | {"segmentations": [_plain(mask) for mask in track.masks]}))
             separator = ","
         file.write("[]\n" if separator == "[" else "\n]\n")
+
+
+def _stated_ids(listed: Sequence[AnnotatedVideo | Category]) -> dict[int, Id]:
+    return {each.id: each.stated_id for each in listed if each.stated_id is not None}
 
 
 @contextmanager
@@ -163,88 +178,158 @@ def _plain(mask: Mask | None) -> dict[str, Any] | None:
     return None if mask is None else {"size": [mask.height, mask.width], "counts": mask.counts.decode("ascii")}
 
 
-def _read_video(reader: EntryReader, index: int, entry: Any) -> AnnotatedVideo:
-    number = reader.value(f"video entry {index}", entry, "id", int)
-    where = f"video {number}"
-    sides = {}
-    for name in ("height", "width", "length"):
-        sides[name] = reader.value(where, entry, name, int)
-        if sides[name] < 1 or (reader.strict and number < 1):
-            raise reader.error(where, f"has {name!r} {sides[name]}", "give ids, sizes and lengths of 1 or more")
-    names = entry.get("file_names") or []
-    if names and len(names) != sides["length"]:
-        reader.odd(
-            where,
-            f"has {len(names)} file_names, but length {sides['length']}",
-            "give a name per frame",
-            "videos whose number of file_names is not their length",
-        )
-    return AnnotatedVideo(id=number, **sides, file_names=tuple(names), video=entry.get("video"), fps=entry.get("fps"))
-
-
-def _read_category(reader: EntryReader, index: int, entry: Any) -> Category:
-    number = reader.value(f"category entry {index}", entry, "id", int)
-    where = f"category {number}"
-    if reader.strict and number < 1:
-        raise reader.error(where, "has an id below 1", "number categories from 1")
-    partition = entry.get("partition")
-    if partition is not None and (type(partition) is not int or not 0 <= partition <= 3):
-        raise reader.error(where, f"has the partition {partition!r}", "give 0 or 1 (base), 2 or 3 (novel)")
-    return Category(id=number, name=reader.value(where, entry, "name", str), partition=partition)
-
-
-def _read_annotation(
-    reader: EntryReader, index: int, entry: Any, videos: Mapping[int, AnnotatedVideo], categories: set[int]
-) -> AnnotatedTrack:
-    number = reader.value(f"annotation entry {index}", entry, "id", int)
-    where = f"annotation {number}"
-    if number < 1:  # strict rules find it, so it is never refused
-        reader.warnings["annotations with an id below 1: official tools never find the one with the id 0"] += 1
-    video_id, category_id = (reader.value(where, entry, name, int) for name in ("video_id", "category_id"))
-    for name, value, known in (("video_id", video_id, videos.keys()), ("category_id", category_id, categories)):
-        if value not in known:
-            odd = f"annotations whose {name} the file does not list: they do not count"
-            reader.odd(where, f"has {name!r} {value}, which is not in the file", "add it or remove the annotation", odd)
-    video = videos.get(video_id)
-    areas = reader.value(where, entry, "areas", list)
-    if any(a is not None and (type(a) not in (int, float) or not math.isfinite(a) or a < 0) for a in areas):
-        raise reader.error(where, f"has areas {areas!r:.60}", "give pixels, or null where the object is absent")
-    if video is not None and len(areas) != video.length:
-        what = f"has {len(areas)} areas, but video {video.id} has {video.length} frames"
-        reader.odd(where, what, "give one per frame", "annotations whose number of areas is not their video's length")
-    crowd = reader.value(where, entry, "iscrowd", int)
-    if crowd not in (0, 1):
-        reader.odd(where, f"has iscrowd {crowd}", "give 0 or 1", "annotations whose iscrowd is neither 0 nor 1")
-    return AnnotatedTrack(
+def _read_video(reader: EntryReader, numbers: Mapping[Id, int], index: int, entry: Any) -> AnnotatedVideo:
+    stated = reader.id(f"video entry {index}", entry, "id")
+    where, number = f"video {stated}", numbers[stated]
+    sides = {name: reader.value(where, entry, name, int) for name in ("height", "width")}
+    for name, value in sides.items():
+        if value < 1:
+            raise reader.error(where, f"has {name!r} {value}", "give heights and widths of 1 or more")
+    names = _file_names(reader, where, entry)
+    return AnnotatedVideo(
         id=number,
-        video_id=video_id,
-        category_id=category_id,
-        masks=reader.masks(where, entry, video, polygons=True),
-        areas=tuple(areas),
-        crowd=bool(crowd),
+        **sides,
+        length=_length(reader, where, entry, names),
+        file_names=names,
+        video=_optional(reader, where, entry, "video", str),
+        fps=_optional(reader, where, entry, "fps", float),
+        stated_id=None if number == stated else stated,
     )
 
 
+def _file_names(reader: EntryReader, where: str, entry: Any) -> tuple[str, ...]:
+    names = entry.get("file_names") or []
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    reader.odd(where, f"has 'file_names' {names!r:.60}", "give a list of texts", "file_names that are no list of texts")
+    return ()
+
+
+def _length(reader: EntryReader, where: str, entry: Any, names: Sequence[str]) -> int | None:
+    """Returns the number of frames; official tools ignore it."""
+    length = entry.get("length")
+    if length is None and names:
+        return len(names)
+    if type(length) is not int or length < 1:
+        what = "has no 'length'" if length is None else f"has 'length' {length!r:.60}"
+        reader.odd(where, what, "give the number of frames", "videos that do not state their length")
+        return None
+    if names and len(names) != length:
+        reader.odd(
+            where,
+            f"has {len(names)} file_names, but length {length}",
+            "give a name per frame",
+            "videos whose number of file_names is not their length",
+        )
+    return length
+
+
+def _optional(reader: EntryReader, where: str, entry: Any, name: str, kind: type) -> Any:
+    return None if entry.get(name) is None else reader.value(where, entry, name, kind)
+
+
+def _read_category(reader: EntryReader, numbers: Mapping[Id, int], index: int, entry: Any) -> Category:
+    stated = reader.id(f"category entry {index}", entry, "id")
+    where, number = f"category {stated}", numbers[stated]
+    partition = entry.get("partition")
+    if partition is not None and (type(partition) is not int or not 0 <= partition <= 3):
+        raise reader.error(where, f"has the partition {partition!r:.60}", "give 0 or 1 (base), 2 or 3 (novel)")
+    name = entry.get("name")
+    if not isinstance(name, str):
+        what = f"has 'name' {name!r:.60}" if "name" in entry else "has no 'name'"
+        reader.odd(where, what, "give a text", "categories without a name")
+        name = ""
+    return Category(id=number, name=name, partition=partition, stated_id=None if number == stated else stated)
+
+
+def _read_annotation(
+    reader: EntryReader,
+    videos: Mapping[Id, AnnotatedVideo],
+    categories: Mapping[Id, Category],
+    index: int,
+    entry: Any,
+) -> AnnotatedTrack:
+    number = _annotation_id(reader, f"annotation entry {index}", entry)
+    where = f"annotation {number}"
+    if number == 0:  # strict rules find it, so it is never refused
+        reader.warnings["annotations with the id 0: official tools never find them"] += 1
+    video_id, category_id = (reader.id(where, entry, name) for name in ("video_id", "category_id"))
+    video, category = videos.get(video_id), categories.get(category_id)
+    for name, value, known in (("video_id", video_id, video), ("category_id", category_id, category)):
+        if known is None:
+            odd = f"annotations whose {name} the file does not list: they do not count"
+            reader.odd(where, f"has {name!r} {value!r:.60}, which is not in the file", "add it or remove it", odd)
+    return AnnotatedTrack(
+        id=number,
+        video_id=UNLISTED if video is None else video.id,
+        category_id=UNLISTED if category is None else category.id,
+        masks=reader.masks(where, entry, video, polygons=True),
+        areas=_areas(reader, where, entry, video),
+        crowd=_crowd(reader, where, entry),
+    )
+
+
+def _annotation_id(reader: EntryReader, where: str, entry: Any) -> float:
+    """Returns an annotation's id as a number, which official tools make of a text."""
+    stated = reader.id(where, entry, "id")
+    try:
+        number = float(stated)
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise reader.error(where, f"has 'id' {stated!r:.60}, at which official tools stop", "give a whole number")
+    return int(stated) if number.is_integer() and not isinstance(stated, str) else number
+
+
+def _areas(reader: EntryReader, where: str, entry: Any, video: AnnotatedVideo | None) -> tuple[float | None, ...]:
+    areas = reader.value(where, entry, "areas", list)
+    if not all(area is None or type(area) in (int, float) for area in areas):
+        raise reader.error(where, f"has areas {areas!r:.60}", "give pixels, or null where the object is absent")
+    if not all(area is None or 0 <= area < math.inf for area in areas):
+        odd = "annotations with areas that are negative or not finite"
+        reader.odd(where, f"has areas {areas!r:.60}", "give pixels, or null where the object is absent", odd)
+    if video is not None and video.length not in (None, len(areas)):
+        what = f"has {len(areas)} areas, but video {video.id} has {video.length} frames"
+        reader.odd(where, what, "give one per frame", "annotations whose number of areas is not their video's length")
+    return tuple(areas)
+
+
+def _crowd(reader: EntryReader, where: str, entry: Any) -> bool:
+    crowd = entry.get("iscrowd", ...)
+    if type(crowd) in (bool, float) and crowd in (0, 1):
+        reader.odd(where, f"has iscrowd {crowd}", "give 0 or 1", "annotations whose iscrowd is not a whole number")
+        return bool(crowd)
+    if reader.value(where, entry, "iscrowd", int) not in (0, 1):
+        reader.odd(where, f"has iscrowd {crowd}", "give 0 or 1", "annotations whose iscrowd is neither 0 nor 1")
+    return bool(crowd)
+
+
 def _read_prediction(
-    reader: EntryReader, index: int, entry: Any, videos: Mapping[int, AnnotatedVideo], categories: set[int] | None
+    reader: EntryReader,
+    videos: Mapping[Id, AnnotatedVideo],
+    categories: Mapping[Id, Category] | None,
+    index: int,
+    entry: Any,
 ) -> PredictedTrack:
     where = f"entry {index}"
-    video_id, category_id = (reader.value(where, entry, name, int) for name in ("video_id", "category_id"))
+    video_id, category_id = (reader.id(where, entry, name) for name in ("video_id", "category_id"))
     if video_id not in videos:
-        raise reader.error(where, f"has video_id {video_id}, which the ground truth does not list", "remove it")
+        what = f"has 'video_id' {video_id!r:.60}, which the ground truth does not list"
+        raise reader.error(where, what, "remove it")
     if categories is not None and category_id not in categories:
         reader.odd(
             where,
-            f"has category_id {category_id}, which the ground truth does not list",
+            f"has 'category_id' {category_id!r:.60}, which the ground truth does not list",
             "use its category ids",
             "predictions of categories that the ground truth does not list",
         )
     score = reader.value(where, entry, "score", float)
     if math.isnan(score) or (reader.strict and math.isinf(score)):
         raise reader.error(where, f"has the score {score}", "give a finite number")
+    category = (categories or {}).get(category_id)
     return PredictedTrack(
-        video_id=video_id,
-        category_id=category_id,
+        video_id=videos[video_id].id,
+        category_id=UNLISTED if category is None else category.id,
         score=score,
         masks=reader.masks(where, entry, videos[video_id], polygons=False),
     )

@@ -1,18 +1,19 @@
 """Reads and checks values of a YouTube-VIS file."""
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from pycocotools import mask as coco
 
-from pipelines.datasets.annotations import AnnotatedVideo, Mask
+from pipelines.datasets.annotations import AnnotatedVideo, Id, Listed, Mask
 from pipelines.datasets.run_lengths import find_corrupt
 
 _T = TypeVar("_T")
 
-_KINDS = {int: "a whole number", float: "a number", str: "a text", list: "a list"}
+_KINDS = {int: "a whole number", float: "a number", str: "a text", list: "a list", object: "a whole number"}
 
 
 class EntryReader:
@@ -76,12 +77,44 @@ class EntryReader:
         value = entry[name]
         if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
             raise self.error(where, f"has {name!r} {value!r:.60}", f"give {_KINDS[kind]}")
+        if kind is float and isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise self.error(where, f"has {name!r} {value!r:.60}", "give a smaller number")
         return value
 
-    def check_unique(self, what: str, ids: Iterable[int]) -> None:
+    def id(self, where: str, entry: Any, name: str) -> Id:
+        """Returns an id, which strict rules want to be a whole number."""
+        value: Id = self.value(where, entry, name, object)
+        if not _is_id(value):
+            raise self.error(where, f"has {name!r} {value!r:.60}", "give a whole number")
+        if not _is_whole(value) or isinstance(value, float):
+            self.odd(where, f"has {name!r} {value!r:.60}", "give a whole number", "ids that are not whole numbers")
+        return value
+
+    def numbers(self, kind: str, entries: list[Any]) -> dict[Id, int]:
+        """Returns a number for each id of these entries: itself or, if some are not whole, its place in their order.
+
+        Equal scores are ranked by the order of ids, so official tools stop at ids that have none.
+        """
+        ids = {entry["id"] for entry in entries if isinstance(entry, dict) and _is_id(entry.get("id"))}
+        if all(map(_is_whole, ids)):
+            return {number: int(number) for number in ids}
+        if len({isinstance(each, str) for each in ids}) > 1:
+            raise self.error("the file", f"has texts and numbers as ids of its {kind}", "give whole numbers")
+        return {each: place for place, each in enumerate(sorted(ids), start=1)}
+
+    def check_unique(self, what: str, ids: Iterable[float]) -> None:
         """Refuses an id that occurs twice."""
         for number in (number for number, times in Counter(ids).items() if times > 1):
             self.refuse(self.error(f"{what} id {number}", "occurs more than once", "give every one its own id"))
+
+    def last_of_each(self, what: str, listed: tuple[Listed, ...]) -> tuple[Listed, ...]:
+        """Returns videos or categories by id; of those with the same id, official tools know the last one."""
+        if self.strict:
+            self.check_unique(what, (each.id for each in listed))
+        last = {each.id: each for each in listed}
+        if len(last) < len(listed):
+            self.warnings[f"{what} ids that occur more than once: the last one counts"] += len(listed) - len(last)
+        return tuple(last.values())
 
     def masks(self, where: str, entry: Any, video: AnnotatedVideo | None, polygons: bool) -> tuple[Mask | None, ...]:
         """Returns the segmentations; `polygons` also allows plain run lengths.
@@ -89,7 +122,7 @@ class EntryReader:
         Equal segmentations become one object: models give a track several labels, and its masks are then scored once.
         """
         segmentations = self.value(where, entry, "segmentations", list)
-        if video is not None and len(segmentations) != video.length:
+        if video is not None and video.length not in (None, len(segmentations)):
             self.odd(
                 where,
                 f"has {len(segmentations)} segmentations, but video {video.id} has {video.length} frames",
@@ -143,6 +176,17 @@ class EntryReader:
         places = [(where, t) for where, masks in tracks for t, mask in enumerate(masks) if mask is not None]
         self.refuse(self.error("{}, frame {},".format(*places[position]), reason, "write the file again"))
         return [False]
+
+
+def _is_id(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _is_whole(value: Id) -> bool:
+    """Whether an id fits into an array of whole numbers."""
+    return not isinstance(value, str) and value == int(value) and abs(value) < 1 << 63
 
 
 def _is_polygon(part: Any) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.datasets.annotations import AnyGroundTruth, GroundTruth, PredictedTrack
+from pipelines.datasets.annotations import AnyGroundTruth, GroundTruth, PredictedTrack, by_stated_id
 from pipelines.metrics.rules import EMPTY_MEAN, YTVIS, ApRules
 
 
@@ -127,7 +127,8 @@ class TrackBenchmark(Benchmark):
         """Writes predictions in the format of YouTube-VIS."""
         from pipelines.datasets import ytvis
 
-        ytvis.write_predictions(path, tracks)
+        assert isinstance(ground_truth, GroundTruth)
+        ytvis.write_predictions(path, tracks, ground_truth)
 
     def score_tracks(
         self, ground_truth: GroundTruth, tracks: Sequence[PredictedTrack], *, strict: bool = False, threads: int = 1
@@ -144,6 +145,7 @@ class TrackBenchmark(Benchmark):
         from pipelines.datasets import ytvis
 
         truth = self.read_ground_truth(ground_truth, strict=strict)
+        truth.check_annotated()
         listed = self._rules(truth, strict).forced_category is None
         predicted = ytvis.read_predictions(predictions, truth, strict=strict, categories=listed)
         numbers, errors = self.score_tracks(truth, predicted.tracks, strict=strict, threads=threads)
@@ -157,7 +159,7 @@ class TrackBenchmark(Benchmark):
     def _rules(self, ground_truth: GroundTruth, strict: bool) -> ApRules:
         """UVO's evaluator gives all predictions the only category; of several categories, it ignores which."""
         forced = self.rules.forced_category
-        ids = {category.id for category in ground_truth.categories}
+        ids = by_stated_id(ground_truth.categories).keys()
         return replace(self.rules, forced_category=forced if ids == {forced} else None, strict=strict)
 
     def _numbers(

@@ -49,7 +49,7 @@ class CellResult:
         ablation: name of the ablation in the sweep.
         protocol: benchmark whose rules apply.
         top_k: predictions kept per video.
-        status: `failed` if there is an error.
+        status: `failed` if there is an error; `unscored` if the data set has no annotations.
         error: why there are no numbers; None if there are.
         numbers: flat names as the scorer gives them: fractions, but percent in BURST's table; -1 for a mean of nothing.
         errors: AP50 lost to each kind of error, fractions.
@@ -62,7 +62,7 @@ class CellResult:
     ablation: str
     protocol: Protocol
     top_k: int
-    status: Literal["ok", "failed"]
+    status: Literal["ok", "unscored", "failed"]
     error: str | None
     numbers: Mapping[str, float]
     errors: Mapping[str, float]
@@ -180,7 +180,7 @@ def _markdown(results: Sequence[CellResult]) -> str:
 
 
 def _markdown_row(cell: CellResult) -> list[str]:
-    status = f"failed: {_plain(cell.error)}" if cell.error else "ok"
+    status = f"failed: {_plain(cell.error)}" if cell.error else cell.status
     return [_plain(cell.checkpoint), _plain(cell.ablation), str(cell.top_k), *_texts(cell), status]
 
 
@@ -222,7 +222,7 @@ def _page(results: Sequence[CellResult]) -> str:
 
 def _section(dataset: str, protocol: Protocol, cells: Sequence[CellResult]) -> dict[str, object]:
     benchmark, rows = BENCHMARKS[protocol], published(dataset, protocol)
-    done = [cell for cell in cells if not cell.error]
+    done = [cell for cell in cells if cell.status == "ok"]
     return {
         "dataset": dataset,
         "benchmark": benchmark,
@@ -274,7 +274,7 @@ def _charts(dataset: str, benchmark: Benchmark, cells: Sequence[CellResult]) -> 
 
 
 def _row(cell: CellResult, values: tuple[float | None, ...]) -> ChartRow:
-    return ChartRow(cell.checkpoint, cell.ablation, values, "failed" if cell.error else _DASH)
+    return ChartRow(cell.checkpoint, cell.ablation, values, _DASH if cell.status == "ok" else cell.status)
 
 
 def _beside(

@@ -6,12 +6,13 @@ import json
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 from openvis_model import __version__
+from openvis_model.vocabulary import Vocabulary
 from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.datasets.annotations import AnyGroundTruth
 from pipelines.datasets.benchmark_videos import BenchmarkVideo, category_ids, find_benchmark_videos
@@ -34,7 +35,8 @@ def run_sweep(
     """Runs all cells without a result, and rewrites the tables and the page after each.
 
     A cell that fails does not stop the others. A sweep that is run again resumes where it stopped and retries the cells
-    that failed.
+    that failed. Where a data set has no annotations, as public validation files, a cell ends with the predictions for
+    its server.
 
     Args:
         config: the sweep.
@@ -128,7 +130,7 @@ class _Cell:
         return LabelConfig(
             input=str(folder / "videos.csv"),
             output=str(folder / "labels"),
-            vocabulary=str(folder / "vocabulary.txt"),
+            vocabulary=str(folder / "vocabulary.json"),
             checkpoint=self.checkpoint.path,
             tracker=tracker,
             objectness_floor=tracker.objectness_threshold,
@@ -160,14 +162,17 @@ class _Cell:
             result = CellResult(**stored)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return result if result.status == "ok" else None
+        return result if result.status != "failed" else None
 
     def run(self, config: SweepConfig, folder: Path, report: Callable[[Progress, int], None]) -> CellResult:
         """Labels, exports and scores; an exception becomes the error of the cell."""
         start, numbers, errors, about, error = time.monotonic(), {}, {}, {}, None
+        annotated = self.dataset.ground_truth.annotated
         try:
-            scored = self._score(config, folder, report)
-            numbers, errors, about = dict(scored.numbers), dict(scored.errors), dict(scored.about)
+            about = self._predict(config, folder, report)
+            if annotated:
+                scored = self._score(folder)
+                numbers, errors, about = dict(scored.numbers), dict(scored.errors), {**scored.about, **about}
         except Exception as caught:  # a failing cell never stops the others
             error = (isinstance(caught, ValueError | RuntimeError) and str(caught)) or repr(caught)
             with Storage(str(folder)).write("error.txt") as file:
@@ -178,7 +183,7 @@ class _Cell:
             ablation=self.ablation.name,
             protocol=self.dataset.config.protocol,
             top_k=self.dataset.top_k,
-            status="failed" if error else "ok",
+            status="failed" if error else "ok" if annotated else "unscored",
             error=error,
             numbers=numbers,
             errors=errors,
@@ -190,9 +195,10 @@ class _Cell:
                 file.write(json.dumps({**asdict(result), "key": self.key(config)}, indent=1).encode())
         return result
 
-    def _score(self, config: SweepConfig, folder: Path, report: Callable[[Progress, int], None]) -> Score:
+    def _predict(self, config: SweepConfig, folder: Path, report: Callable[[Progress, int], None]) -> dict[str, str]:
+        """Labels the videos and writes predictions; returns the fingerprints of the labels."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "vocabulary.txt").write_text("".join(f"{name}\n" for name in self.dataset.ids))
+        (folder / "vocabulary.json").write_text(Vocabulary.of_dataset(self.dataset.ids).to_json(), encoding="utf-8")
         with (folder / "videos.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("video_id", "uri"), *((v.id, v.uri) for v in self.dataset.videos)])
         summary = label_videos(self.label_config(config, folder), report)
@@ -203,9 +209,12 @@ class _Cell:
             )
         results = Results(Storage(str(folder / "labels")))
         self.dataset.write_predictions(results, folder / "predictions.json")
+        names = [name for name in SCHEMAS["videos"].names if name.endswith("_fingerprint")]
+        fingerprints: dict[str, str] = results.read("videos").select(names).slice(0, 1).to_pylist()[0]
+        return fingerprints
+
+    def _score(self, folder: Path) -> Score:
         protocol, truth = self.dataset.config.protocol, self.dataset.config.ground_truth
         scored = score(protocol, truth, str(folder / "predictions.json"))
         scored.write(str(folder / "metrics.json"))
-        names = [name for name in SCHEMAS["videos"].names if name.endswith("_fingerprint")]
-        fingerprints = results.read("videos").select(names).slice(0, 1).to_pylist()[0]
-        return replace(scored, about={**scored.about, **fingerprints})
+        return scored

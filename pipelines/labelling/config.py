@@ -21,7 +21,8 @@ class LabelConfig:
     Attributes:
         input: folder, glob, video file, manifest (.csv, .parquet, .jsonl), or folder of frame images; local or s3://.
         output: folder of the tables, local or s3://.
-        vocabulary: text file of what to look for, one category per line, synonyms separated by commas; local or s3://.
+        vocabulary: what to look for: text file with a category per line, synonyms separated by commas, or .json file
+            with a list of names per category; local or s3://.
         checkpoint: checkpoint folder, local or s3://; null is the built-in model.
         fps: frames to label per second of video; null labels every frame.
         stride: label every n-th frame; cannot be combined with fps.

@@ -63,7 +63,7 @@ def rankings(
             if not ignored:
                 objects = positives.setdefault(category, np.zeros(len(places), np.int64))
                 objects[places[ground_truth.tracks[track].video_id]] += 1
-    ids = np.array([track.id for track in ground_truth.tracks], np.int64)
+    ids = np.array([track.id for track in ground_truth.tracks], np.float64)
     judged = [outcomes(part, ids, rules) for part in matches]
     right, wrong = (np.concatenate([outcome[side][0] for outcome in judged], axis=1) for side in (0, 1))
     rows, scores, numbers = (

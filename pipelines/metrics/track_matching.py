@@ -4,6 +4,7 @@
 which also needs the overlaps.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -140,7 +141,7 @@ def _chunks(
         yield _Chunk(
             objects=g,
             object_masks=[track.masks for track in annotated],
-            mean_areas=np.array([_mean_area(track, rules) for track in annotated], np.float64),
+            mean_areas=np.array([_mean_area(track, rules, ground_truth.path) for track in annotated], np.float64),
             crowd=np.array([track.crowd for track in annotated], bool),
             predicted=p,
             predicted_masks=[track.masks for track in predicted_tracks],
@@ -178,10 +179,12 @@ def _ranks(side: _Side) -> Int64[np.ndarray, "n"]:
     return position - np.maximum.accumulate(np.where(first, position, 0))
 
 
-def _mean_area(track: AnnotatedTrack, rules: ApRules) -> float:
+def _mean_area(track: AnnotatedTrack, rules: ApRules, path: str) -> float:
     """Returns the mean of what the file states, without null and 0; masks are not read."""
     stated = [area for area in track.areas if area]
     if rules.areas == "whole pixels":
+        if not all(map(math.isfinite, stated)):
+            raise ValueError(f"{path}: annotation {track.id} has areas that are not finite, at which LVVISeval stops")
         stated = [int(area) for area in stated]
     return float(np.mean(stated)) if stated else 0.0
 

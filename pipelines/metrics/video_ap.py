@@ -6,7 +6,7 @@ The numbers are those of YTVOSeval (youtubevos/cocoapi) and of LVVISeval (haoche
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64
 
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
 from pipelines.metrics.rules import EMPTY_MEAN, ApRules
@@ -85,10 +85,12 @@ def _partitions(ground_truth: GroundTruth, ids: list[int]) -> dict[str, list[int
                 f" 1 for base categories, 2 or 3 for novel ones"
             )
         rows["base" if category.partition < 2 else "novel"].append(ids.index(category.id))
-    if any(sorted(ids[row] - 1 for row in part) != sorted(part) for part in rows.values()):
+    whole = all(category.stated_id is None for category in ground_truth.categories)
+    if not whole or any(sorted(ids[row] - 1 for row in part) != sorted(part) for part in rows.values()):
+        named = f"ids {ids[0]} to {ids[-1]} of {len(ids)} categories" if whole else "ids that are not whole numbers"
         raise ValueError(
-            f"{ground_truth.path}: ids {ids[0]} to {ids[-1]} of {len(ids)} categories; LVVISeval finds base and novel"
-            f" categories by id - 1, so number them from 1 without gaps"
+            f"{ground_truth.path}: {named}; LVVISeval finds base and novel categories by id - 1, so number them from 1"
+            f" without gaps"
         )
     return {name: sorted(part) for name, part in rows.items()}
 
@@ -125,7 +127,7 @@ def _cells(
         return precision, recall
     rows = np.concatenate([part.prediction_categories for part in matches])
     scores, ranks = (np.concatenate([getattr(part, name) for part in matches]) for name in ("scores", "ranks"))
-    ids = np.array([track.id for track in ground_truth.tracks], np.int64)
+    ids = np.array([track.id for track in ground_truth.tracks], np.float64)
     judged = [outcomes(part, ids, rules) for part in matches]
     right, wrong = (np.concatenate([outcome[side] for outcome in judged], axis=2) for side in (0, 1))
     # Equal scores keep the order of matches: video id, then rank within the video.
@@ -144,7 +146,7 @@ def _cells(
 
 
 def outcomes(
-    matches: Matches, ids: Int64[np.ndarray, "N"], rules: ApRules
+    matches: Matches, ids: Float64[np.ndarray, "N"], rules: ApRules
 ) -> tuple[Bool[np.ndarray, "A T D"], Bool[np.ndarray, "A T D"]]:
     """Returns which predictions are right, and which are wrong; the rest is ignored.
 

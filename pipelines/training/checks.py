@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import accumulate, chain, compress
 
 import numpy as np
@@ -74,13 +75,11 @@ def _from_burst(burst: BurstGroundTruth) -> GroundTruth:
         order = np.argsort(sequence.times, kind="stable")
         place = np.argsort(order)
         names = tuple(video.file_names[frame] for frame in order)
-        videos.append(
-            AnnotatedVideo(id=video.id, height=video.height, width=video.width, length=video.length, file_names=names)
-        )
+        videos.append(replace(video, file_names=names))
         objects = sequence.objects
         for number in np.unique(objects.track_id):
             rows = np.flatnonzero(objects.track_id == number)
-            masks: list[Mask | None] = [None] * video.length
+            masks: list[Mask | None] = [None] * len(names)
             for row in rows:
                 masks[place[objects.frame[row]]] = Mask(video.height, video.width, objects.counts[row])
             tracks.append(
@@ -89,7 +88,7 @@ def _from_burst(burst: BurstGroundTruth) -> GroundTruth:
                     video_id=video.id,
                     category_id=int(objects.category_id[rows[0]]),
                     masks=tuple(masks),
-                    areas=(None,) * video.length,
+                    areas=(None,) * len(names),
                 )
             )
     return GroundTruth(
@@ -135,6 +134,7 @@ def _track_problems(truth: GroundTruth, config: TrainingDataConfig) -> Iterator[
 def _check(video: AnnotatedVideo, folder: str, config: TrainingDataConfig) -> tuple[TrainingVideo | None, list[str]]:
     """Returns the video with the paths of its files, or what is wrong with it."""
     where = f"{config.annotations}: {'image' if config.format == 'coco' else 'video'} {video.id}"
+    assert video.length is not None  # strict readers demand it
     if config.format != "coco" and video.length < config.frames:
         return None, [f"{where} has {video.length} frames, fewer than a clip; lower frames ({config.frames})"]
     try:
@@ -176,6 +176,7 @@ def _check_images(
 
 
 def _training_video(video: AnnotatedVideo, files: tuple[str, ...], plan: VideoPlan | None) -> TrainingVideo:
+    assert video.length is not None
     return TrainingVideo(
         id=video.id, height=video.height, width=video.width, length=video.length, files=files, plan=plan
     )

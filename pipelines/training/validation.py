@@ -36,6 +36,7 @@ class Validation:
 
     def __init__(self, config: ValidationConfig) -> None:
         truth = ytvis.read_ground_truth(config.annotations, strict=True)
+        truth.check_annotated()
         videos = truth.videos[: config.most_videos]
         ids = {video.id for video in videos}
         tracks = tuple(track for track in truth.tracks if track.video_id in ids)
@@ -74,7 +75,7 @@ class Validation:
     def segmenter(self, model: InstFormer) -> VideoSegmenter:
         """Returns a segmenter that keeps all instances of all frames, as benchmarks do; the model is in eval mode."""
         settings = benchmark_tracker(self.config.association, self.videos)
-        return VideoSegmenter(model, Vocabulary.from_lines(self.category_ids), tracker=settings, top=TOP_K)
+        return VideoSegmenter(model, Vocabulary.of_dataset(self.category_ids), tracker=settings, top=TOP_K)
 
     def predict(self, segmenter: VideoSegmenter, video: BenchmarkVideo) -> list[PredictedTrack]:
         """Returns the `TOP_K` best pairs of track and category of one video, best first."""

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.csv
@@ -189,7 +190,11 @@ def _rows(manifest: str) -> Iterator[dict[str, Any]]:
                     raise ValueError(
                         f"{manifest}: has no column uri, only {', '.join(names)}; name the paths' column uri"
                     )
+                if blank := [name for name in names if name.strip() in _COLUMNS.names and name not in _COLUMNS.names]:
+                    raise ValueError(f"{manifest}: has a column {blank[0]!r}; remove the spaces from its name")
                 yield from batch.select([name for name in _COLUMNS.names if name in names]).to_pylist()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{manifest}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
         except pa.ArrowException as error:
             if file.stat().st_size:  # an empty file is a source without videos
                 raise ValueError(
@@ -201,7 +206,7 @@ def _batches(file: Path, kind: str) -> Iterator[Any]:
     """Reads a manifest, in the format of its extension, as Arrow record batches; text stays text (id 007 is not 7)."""
     match kind:
         case ".csv":
-            types = pa.csv.ConvertOptions(column_types=_COLUMNS, strings_can_be_null=True)
+            types = pa.csv.ConvertOptions(column_types=_COLUMNS, strings_can_be_null=True, null_values=[""])
             yield from pa.csv.open_csv(file, convert_options=types)
         case ".jsonl":
             lines = pa.json.ParseOptions(explicit_schema=_COLUMNS, unexpected_field_behavior="ignore")
@@ -247,7 +252,7 @@ def _head(uri: str) -> s3.S3Object | None:
 def _local(path: str, place: str) -> str:
     if "://" in path and not path.startswith("file://"):
         raise ValueError(f"{place}: {path}: only local files and s3:// are supported; mount or copy them")
-    return path.removeprefix("file://")
+    return unquote(path.removeprefix("file://")) if path.startswith("file://") else path
 
 
 def _is_frame_folder(path: str) -> bool:

@@ -209,3 +209,27 @@ def test_a_sweep_is_a_line_per_cell(capsys: pytest.CaptureFixture[str]) -> None:
     bad = CellResult(**vars(good) | {"status": "failed", "error": "no space left", "numbers": {}})
     print_results([good, bad])
     assert capsys.readouterr().out == "a, shapes, iou: AP 25.0, AP50 50.0\na, shapes, iou: failed: no space left\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ("", "not JSON, or cut off"),
+        ("[" * 200_000, "nested too deeply"),
+        ('[{"a": ' * 200_000, "nested too deeply"),
+        ("[]", "the file is an empty list"),
+        ("[null]", "entry 0 is None"),
+        ('[{"video_id": [1]}]', "entry 0 has 'video_id' [1]"),
+        ('[{"video_id": 1, "category_id": {}}]', "entry 0 has 'category_id' {}"),
+        ('[{"video_id": 1, "category_id": 1, "score": 1' + "0" * 400 + "}]", "entry 0 has 'score' 1"),
+        ('[{"video_id": 1, "category_id": 1, "score": 1, "segmentations": [[[]]]}]', "entry 0, frame 0,"),
+    ],
+    ids=range(9),
+)
+def test_bad_predictions_are_named_by_file_and_place(
+    content: str, place: str, truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bad.json"
+    file.write_text(content)
+    assert main(arguments(truth, file)) == 2
+    assert f"{file}: {place}" in capsys.readouterr().err

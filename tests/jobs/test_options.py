@@ -99,6 +99,7 @@ def test_what_is_wrong_is_named_with_the_remedy(arguments: tuple[str, ...], mess
         ("input: x\ntracker: {max_gaps: 3}", "tracker.max_gaps: no such option; did you mean tracker.max_gap?"),
         ("input: x\nbatch_size: many", "batch_size: expected int, got many"),
         ("input: [", "is not YAML: while parsing a flow node"),
+        pytest.param("[" * 9_000 + "]" * 9_000, "is nested too deeply", id="nested"),
         ("", "has no options"),
         ("input: x\ntracker: 5", "tracker: expected options, got 5"),
         ("input: x\nmore: {maxgap: 3}", "more.maxgap: no such option; did you mean more.max_gap?"),

@@ -53,6 +53,46 @@ def test_names_are_kept_with_single_spaces() -> None:
     assert Vocabulary(((" red \t star", "Bow"),)).categories == (("red star", "Bow"),)
 
 
+def test_names_of_data_sets_are_taken_as_they_are() -> None:
+    """Neither comments nor synonyms nor slips: each name keeps its row."""
+    names = ("#red triangle", "lamp, street", "Polo", "polo")
+    vocabulary = Vocabulary.of_dataset(names)
+    assert vocabulary.categories == tuple((name,) for name in names)
+    with pytest.raises(ValueError, match=r"'polo' stands twice \(categories 0 and 1\)"):
+        Vocabulary.of_dataset(["polo", "polo"])
+    with pytest.raises(ValueError, match="category 1 has an empty name"):
+        Vocabulary.of_dataset(["polo", " "])
+
+
+def test_json_keeps_every_name(tmp_path: Path) -> None:
+    vocabulary = Vocabulary((("#red",), ("lamp, street", "café"), ("Polo",), ("polo",)))
+    assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
+    file = tmp_path / "names.json"
+    file.write_text(vocabulary.to_json(), encoding="utf-8")
+    assert Vocabulary.read(file) == vocabulary
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[["a"], ', "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"a": 1}', "holds a dict; give a list of categories"),
+        ("[]", "no categories"),
+        ('[["a"], "b"]', "category 1 is 'b'; give a list of its names"),
+        ('[["a"], ["b", 3]]', r"category 1 is \['b', 3\]"),
+        ('[["a"], []]', "category 1 has an empty name"),
+        ('[["a"], ["b", "a"]]', "'a' stands twice"),
+    ],
+    ids=range(8),
+)
+def test_bad_json_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "names.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f"names.json: vocabulary: .*{message}"):
+        Vocabulary.read(file)
+
+
 def test_training_can_use_the_embeddings(vocabulary: VocabularyEmbedding) -> None:
     tokens = F.normalize(torch.randn(2, 128), dim=-1).requires_grad_()
     classification_loss(tokens, vocabulary.embeddings, torch.tensor([0, 2]), vocabulary.logit_scale).backward()

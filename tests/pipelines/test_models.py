@@ -80,6 +80,7 @@ def test_a_checkpoint_on_s3_is_loaded(bucket: str, proxy: Proxy, put: Put, tmp_p
 def test_a_vocabulary_on_s3_is_read(bucket: str, put: Put) -> None:
     uri = put(f"{bucket}/my names.txt", "cat, kitten\ncafé\n".encode())
     assert load_vocabulary(uri) == Vocabulary((("cat", "kitten"), ("café",)))
+    assert load_vocabulary(put(f"{bucket}/names.json", b'[["cat, wild"]]')) == Vocabulary((("cat, wild",),))
     with pytest.raises(ValueError, match=f"^{bucket}/twice.txt: vocabulary: 'cat' stands twice"):
         load_vocabulary(put(f"{bucket}/twice.txt", b"cat\ncat\n"))
     with pytest.raises(ValueError, match=f"^vocabulary: {bucket}/absent.txt: "):

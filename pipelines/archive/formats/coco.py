@@ -7,7 +7,10 @@ from pipelines.archive.formats.video_labels import Add, VideoLabels, box, catego
 
 
 def write_coco(videos: Iterable[VideoLabels], categories: dict[str, int], add: Add) -> None:
-    """Writes an image for each frame with masks and an annotation for each mask; `track_id` links a track's masks."""
+    """Writes an image for each frame with masks and an annotation for each mask.
+
+    `track_id` links a track's masks; CVAT and datumaro read it from `attributes`.
+    """
     images, annotations = count(1), count(1)
     for video in videos:
         image_ids = dict(zip(video.frames, images, strict=False))
@@ -22,4 +25,5 @@ def write_coco(videos: Iterable[VideoLabels], categories: dict[str, int], add: A
                 "category_id": category_number(categories, row["category"]),
             }
             shape = {"segmentation": mask["rle"], "bbox": box(mask), "area": mask["area"], "iscrowd": 0}
-            add("annotations", ids | shape | {"track_id": mask["track_id"], "score": row["score"]})
+            track = {"track_id": mask["track_id"], "attributes": {"track_id": mask["track_id"]}}
+            add("annotations", ids | shape | track | {"score": row["score"]})

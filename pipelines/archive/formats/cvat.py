@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 from xml.etree import ElementTree
 
 from pipelines.archive.formats.video_labels import Row, VideoLabels
@@ -22,11 +23,13 @@ def write_cvat(videos: Iterable[VideoLabels], categories: dict[str, int], output
     for video in videos:
         row = video.row
         size = max(round(row["duration_s"] * row["fps"]), video.frames[-1] + 1)
-        step, step_s = (
-            size / row["expected_frames"],
-            row["duration_s"] / row["expected_frames"],
-        )  # between labelled frames
+        # Between labelled frames.
+        step, step_s = size / row["expected_frames"], row["duration_s"] / row["expected_frames"]
         period = math.ceil(step - _ROUNDING)
+        every_frame = row["expected_frames"] >= size
+        end = {"frame": size, "time_s": row["duration_s"]}
+        frames_seen = list({mask["frame"]: mask for mask in video.masks}.values())
+        following = {mask["frame"]: later for mask, later in pairwise([*frames_seen, end])}
         names = {track["category"]: None for track in video.tracks.values()}
         root = ElementTree.Element("annotations")
         _text(root, "version", "1.1")
@@ -41,12 +44,14 @@ def write_cvat(videos: Iterable[VideoLabels], categories: dict[str, int], output
         for track, masks in video.masks_of_tracks().items():
             attributes = {"id": str(track), "label": video.tracks[track]["category"], "source": "auto"}
             element = ElementTree.SubElement(root, "track", attributes)
-            end = {"frame": size, "time_s": row["duration_s"]}
             for mask, later in zip(masks, [*masks[1:], end], strict=True):
                 _add_box(element, mask, mask["frame"], outside=False)
-                frames, seconds = later["frame"] - mask["frame"], later["time_s"] - mask["time_s"]
-                if frames > max(period, _HOLD * step) and seconds > _HOLD * step_s:
+                seen = following[mask["frame"]]  # where something was seen next, this track or another
+                frames, seconds = seen["frame"] - mask["frame"], seen["time_s"] - mask["time_s"]
+                if frames > max(period, _HOLD * step) and (every_frame or seconds > _HOLD * step_s):
                     _add_box(element, mask, mask["frame"] + period, outside=True)
+                elif seen["frame"] < later["frame"]:
+                    _add_box(element, mask, seen["frame"], outside=True)
         name = f"{row['video_id']}.xml"
         with output.write(name) as file:
             ElementTree.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)

@@ -11,9 +11,9 @@ def write_youtube_vis(videos: Iterable[VideoLabels], categories: dict[str, int],
     """Writes an annotation per track, with an entry for each frame that has masks; `frames` lists these frames."""
     ids = count(1)
     for number, video in enumerate(videos, start=1):
-        shape = {"id": number, "width": video.row["width"], "height": video.row["height"], "length": len(video.frames)}
+        shape = {"width": video.row["width"], "height": video.row["height"], "length": len(video.frames)}
         names = {"video_id": video.row["video_id"], "uri": video.row["uri"], "frames": video.frames}
-        add("videos", shape | names | {"file_names": [video.image(frame) for frame in video.frames]})
+        add("videos", {"id": number} | shape | names | {"file_names": [video.image(frame) for frame in video.frames]})
         place = {frame: i for i, frame in enumerate(video.frames)}
         for track, masks in video.masks_of_tracks().items():
             row = video.tracks[track]
@@ -24,4 +24,4 @@ def write_youtube_vis(videos: Iterable[VideoLabels], categories: dict[str, int],
                     entries[name][at] = value
             category = category_number(categories, row["category"])
             identity = {"id": next(ids), "video_id": number, "track_id": track, "category_id": category}
-            add("annotations", identity | {"score": row["score"], "iscrowd": 0} | entries)
+            add("annotations", identity | shape | {"score": row["score"], "iscrowd": 0} | entries)

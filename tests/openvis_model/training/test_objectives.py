@@ -37,6 +37,14 @@ def clip(seed: int, shown: list[list[int]], frames: int = 3) -> TrainingClip:
     )
 
 
+def test_every_name_of_the_data_set_has_its_row(model: InstFormer) -> None:
+    """A name that begins with # is not a comment: later classes would train on the next one's name."""
+    names = ("red star", "#blue disc", "green ring, red", "Red star")
+    embeddings = InstanceObjective(model, names, InstanceObjectiveConfig()).embeddings
+    plain = InstanceObjective(model, ("red star", "blue disc", "green ring red"), InstanceObjectiveConfig()).embeddings
+    assert torch.allclose(embeddings, plain[[0, 1, 2, 0]], atol=1e-6)
+
+
 CLIPS = [clip(1, [[0, 1, 2], [0, 2]]), clip(2, [[1]]), clip(3, [])]
 
 

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,6 @@ from pipelines.archive.export import ExportSummary, export_annotations
 from pipelines.archive.parts import Rows
 from pipelines.archive.tables import Results
 from tests.pipelines.archive.labels import row
-
-HEIGHT, WIDTH = 6, 8
-
 
 HEIGHT, WIDTH = 6, 8
 
@@ -29,7 +27,10 @@ def dense(track: int, frame: int) -> np.ndarray:
     return mask
 
 
-def put(results: Results, name: str, videos: dict[str, Any], **timing: float) -> None:
+def put(
+    results: Results, name: str, videos: dict[str, Any], times: Sequence[float] | None = None, **timing: float
+) -> None:
+    """Puts a part with videos in place; `times` are those of their frames, which are evenly spaced by default."""
     rows = Rows()
     about = {"status": "ok", "width": WIDTH, "height": HEIGHT, "fps": 10.0, "duration_s": 1.0, "expected_frames": 4}
     for video, tracks in videos.items():
@@ -42,9 +43,8 @@ def put(results: Results, name: str, videos: dict[str, Any], **timing: float) ->
                 x, y, width, height = (int(side) for side in coco_mask.toBbox(rle))
                 box = {"x": x, "y": y, "width": width, "height": height, "area": width * height}
                 rle["counts"] = rle["counts"].decode()
-                rows.add(
-                    "masks", [row("masks", **own, **box, frame=frame, time_s=frame / timing.get("fps", 10), rle=rle)]
-                )
+                time_s = times[frame] if times else frame / timing.get("fps", 10)
+                rows.add("masks", [row("masks", **own, **box, frame=frame, time_s=time_s, rle=rle)])
     rows.put(results.storage, name)
 
 

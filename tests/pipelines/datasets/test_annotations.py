@@ -20,6 +20,13 @@ def test_files_that_are_not_json_are_named(tmp_path: Path, content: bytes) -> No
         read_json(str(path))
 
 
+def test_files_that_are_nested_too_deeply_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[" * 200_000 + "]" * 200_000)
+    with pytest.raises(ValueError, match="a.json: nested too deeply"):
+        read_json(str(path))
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a.json: cannot be read .No such file"):
         read_json(str(tmp_path / "a.json"))

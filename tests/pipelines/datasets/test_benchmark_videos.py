@@ -41,5 +41,17 @@ def test_category_names_become_those_of_a_vocabulary() -> None:
     assert category_ids(categories) == {"traffic light": 5, "Polo shirt": 2}
     with pytest.raises(ValueError, match="5 and 9 are both 'traffic light'"):
         category_ids([*categories, Category(id=9, name="traffic light")])
-    with pytest.raises(ValueError, match="9 is called 'lamp, street'"):
-        category_ids([Category(id=9, name="lamp, street")])
+    with pytest.raises(ValueError, match="9 has no name"):
+        category_ids([Category(id=9, name=" _ ")])
+    with pytest.raises(ValueError, match="there are none"):
+        category_ids([])
+
+
+def test_category_names_are_neither_comments_nor_synonyms_nor_slips() -> None:
+    ids = {"#red triangle": 0, "lamp, street": 1, "Polo": 2, "polo": 3}
+    assert category_ids([Category(id=number, name=name) for name, number in ids.items()]) == ids
+
+
+def test_a_video_of_unknown_length_is_named() -> None:
+    with pytest.raises(ValueError, match="video 1 has neither length nor file_names"):
+        find_benchmark_videos([video(length=None, video="a.mp4")], "/videos")

@@ -77,6 +77,16 @@ def test_what_is_wrong_is_named(part: str, entry: int, change: Any, message: str
     assert len(problems) == 1
 
 
+def test_category_ids_may_begin_at_0(tmp_path: Path) -> None:
+    """As Roboflow, supervision and Label Studio write them."""
+    document = image_document()
+    document["categories"] = [each | {"id": number} for number, each in enumerate(document["categories"])]
+    document["annotations"] = [each | {"category_id": 0} for each in document["annotations"]]
+    truth = read_ground_truth(write_json(tmp_path / "a.json", document))
+    assert [category.id for category in truth.categories] == [0, 1, 2]
+    assert {track.category_id for track in truth.tracks} == {0}
+
+
 def test_boxes_alone_are_not_enough(tmp_path: Path) -> None:
     document = image_document()
     del document["annotations"][0]["segmentation"]

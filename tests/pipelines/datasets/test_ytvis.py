@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from pipelines.datasets.annotations import GroundTruth, Mask, PredictedTrack
+from pipelines.datasets.annotations import UNLISTED, GroundTruth, Mask, PredictedTrack
 from pipelines.datasets.ytvis import read_ground_truth, read_predictions, write_predictions
 
 FULL = {"size": [2, 3], "counts": "06"}  # 2 high, 3 wide
@@ -132,15 +132,20 @@ ANNOTATION = ("annotations", 0)
         (("videos",), ..., "no list 'videos'"),
         (("videos", 0, "id"), ..., "video entry 0 has no 'id'; add it"),
         (("videos", 0, "height"), 0, "video 3 has 'height' 0"),
-        (("videos", 0, "length"), "2", "video 3 has 'length' '2'; give a whole number"),
-        (("videos",), TRUTH["videos"] * 2, "video id 3 occurs more than once"),
-        (("categories",), TRUTH["categories"][:1] * 2, "category id 2 occurs more than once"),
+        (("videos", 0, "id"), [3], r"video entry 0 has 'id' \[3\]; give a whole number"),
+        (("videos", 0, "id"), math.nan, "video entry 0 has 'id' nan; give a whole number"),
+        (("videos",), [*TRUTH["videos"], TRUTH["videos"][0] | {"id": "a"}], "texts and numbers as ids of its videos"),
+        (("videos", 0, "height"), None, "video 3 has 'height' None"),
+        (("videos", 0, "video"), 5, "video 3 has 'video' 5; give a text"),
+        (("categories", 0, "id"), ..., "category entry 0 has no 'id'"),
         (("categories", 0, "partition"), 4, "category 2 has the partition 4"),
         (("categories", 0), "star", "category entry 0 is 'star'"),
         (("annotations",), TRUTH["annotations"] * 2, "annotation id 7 occurs more than once"),
         ((*ANNOTATION, "iscrowd"), ..., "annotation 7 has no 'iscrowd'"),
-        ((*ANNOTATION, "areas"), [-1, None], "annotation 7 has areas"),
-        ((*ANNOTATION, "areas"), [math.nan, None], "annotation 7 has areas"),
+        ((*ANNOTATION, "iscrowd"), None, "annotation 7 has 'iscrowd' None"),
+        ((*ANNOTATION, "iscrowd"), "0", "annotation 7 has 'iscrowd' '0'"),
+        ((*ANNOTATION, "id"), "a", "annotation entry 0 has 'id' 'a'"),
+        ((*ANNOTATION, "areas"), ["6", None], r"annotation 7 has areas \['6', None\]"),
         (
             (*ANNOTATION, "segmentations"),
             [{"size": [2, 3], "counts": "07"}, None],
@@ -175,6 +180,18 @@ def test_ground_truths_that_cannot_be_evaluated(
             [{"size": [3, 2], "counts": "06"}, None],
             "frame 0, is 3 x 2, but video 3 is 2 x 3",
         ),
+        ((*ANNOTATION, "areas"), [-1, None], r"annotation 7 has areas \[-1, None\]"),
+        ((*ANNOTATION, "areas"), [math.nan, None], r"annotation 7 has areas \[nan, None\]"),
+        ((*ANNOTATION, "iscrowd"), False, "annotation 7 has iscrowd False"),
+        ((*ANNOTATION, "id"), "7", "annotation entry 0 has 'id' '7'"),
+        ((*ANNOTATION, "id"), 7.0, "annotation entry 0 has 'id' 7.0"),
+        (("videos", 0, "id"), 3.0, "video entry 0 has 'id' 3.0"),
+        (("videos", 0, "length"), "2", "video 3 has 'length' '2'"),
+        (("videos",), TRUTH["videos"] * 2, "video id 3 occurs more than once"),
+        (("categories",), TRUTH["categories"] + TRUTH["categories"][:1], "category id 2 occurs more than once"),
+        (("categories", 0, "name"), ..., "category 2 has no 'name'"),
+        (("categories", 0, "name"), None, "category 2 has 'name' None"),
+        (("videos", 0, "file_names"), 5, "video 3 has 'file_names' 5"),
         (("videos", 0, "file_names"), ["a"], "video 3 has 1 file_names, but length 2"),
         ((*ANNOTATION, "iscrowd"), 2, "annotation 7 has iscrowd 2"),
     ],
@@ -196,18 +213,71 @@ def test_annotations_with_the_id_0_are_counted(tmp_path: Path, strict: bool) -> 
     assert list(truth.warnings.values()) == [1]
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_ids_of_0_are_ids_like_any_other(tmp_path: Path, strict: bool) -> None:
+    document = changed(changed(TRUTH, ("videos", 0, "id"), 0), (*ANNOTATION, "video_id"), 0)
+    document = changed(changed(document, ("categories", 1, "id"), 0), (*ANNOTATION, "category_id"), 0)
+    truth = read_ground_truth(save(tmp_path, document), strict=strict)
+    assert (truth.videos[0].id, truth.categories[1].id, truth.warnings) == (0, 0, {})
+    found = read_predictions(save(tmp_path, changed(FOUND, (0, "video_id"), 0)), truth, strict=strict)
+    assert found.tracks[0].video_id == 0
+
+
+@pytest.mark.parametrize(("low", "high"), [("a", "b"), (0.5, 1.5), (1, 1.5), (3, 1 << 70), ("é", "𐀀")])
+def test_ids_that_are_not_whole_numbers_are_numbered_in_their_order(tmp_path: Path, low: Any, high: Any) -> None:
+    document = copy.deepcopy(TRUTH)
+    document["videos"] = [document["videos"][0] | {"id": each} for each in (high, low)]
+    document["categories"] = [{"id": high, "name": "star"}, {"id": low, "name": "disc"}]
+    document["annotations"][0] |= {"video_id": high, "category_id": low}
+    truth = read_ground_truth(save(tmp_path, document), strict=False)
+    assert [video.id for video in truth.videos] == [category.id for category in truth.categories] == [2, 1]
+    assert (truth.tracks[0].video_id, truth.tracks[0].category_id) == (2, 1)
+    rows = [FOUND[0] | {"video_id": low, "category_id": high}, FOUND[0] | {"video_id": high, "category_id": 2}]
+    found = read_predictions(save(tmp_path, rows), truth, strict=False)
+    assert [(track.video_id, track.category_id) for track in found.tracks] == [(1, 2), (2, UNLISTED)]
+    write_predictions(tmp_path / "out.json", found.tracks[:1], truth)
+    assert json.loads((tmp_path / "out.json").read_text()) == rows[:1]
+    with pytest.raises(ValueError, match=r"has 'id' .*; give a whole number"):
+        read_ground_truth(save(tmp_path, document), strict=True)
+
+
+@pytest.mark.parametrize("value", [..., None])
+def test_public_validation_files_have_no_annotations(tmp_path: Path, value: Any) -> None:
+    truth = read_ground_truth(save(tmp_path, changed(TRUTH, ("annotations",), value)), strict=True)
+    assert (truth.annotated, truth.tracks, len(truth.videos)) == (False, (), 1)
+    with pytest.raises(ValueError, match=r"file.json: has no annotations; .* hand predictions.json in"):
+        truth.check_annotated()
+
+
+def test_file_names_say_how_long_a_video_is(tmp_path: Path) -> None:
+    document = changed(TRUTH, ("videos", 0, "length"), ...)
+    assert read_ground_truth(save(tmp_path, document), strict=True).videos[0].length == 2
+    document = changed(document, ("videos", 0, "file_names"), ...)
+    truth = read_ground_truth(save(tmp_path, document), strict=False)
+    assert truth.videos[0].length is None
+    assert truth.warnings == {"videos that do not state their length": 1}
+    with pytest.raises(ValueError, match="video 3 has no 'length'; give the number of frames"):
+        read_ground_truth(save(tmp_path, document), strict=True)
+
+
+def test_of_a_video_listed_twice_the_last_entry_counts(tmp_path: Path) -> None:
+    document = changed(TRUTH, ("videos",), [TRUTH["videos"][0] | {"height": 9}, *TRUTH["videos"]])
+    (video,) = read_ground_truth(save(tmp_path, document), strict=False).videos
+    assert video.height == 2
+
+
 def test_categories_do_not_matter_where_they_are_replaced(tmp_path: Path, truth: GroundTruth) -> None:
     predictions = read_predictions(
         save(tmp_path, changed(FOUND, (0, "category_id"), 9)), truth, strict=True, categories=False
     )
-    assert predictions.tracks[0].category_id == 9
+    assert len(predictions.tracks) == 1
     assert predictions.warnings == {}
 
 
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ((0, "video_id"), 9, "entry 0 has video_id 9"),
+        ((0, "video_id"), 9, "entry 0 has 'video_id' 9, which the ground truth does not list"),
         ((0, "video_id"), "3", "entry 0 has 'video_id' '3'"),
         ((0, "score"), math.nan, "entry 0 has the score nan"),
         ((0, "score"), True, "entry 0 has 'score' True; give a number"),
@@ -230,7 +300,7 @@ def test_predictions_that_cannot_be_evaluated(
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ((0, "category_id"), 9, "category_id 9"),
+        ((0, "category_id"), 9, "'category_id' 9"),
         ((0, "score"), math.inf, "score inf"),
         ((0, "segmentations"), [LEFT], "1 segmentations, but video 3 has 2 frames"),
         ((0, "segmentations"), [None, {"size": [3, 2], "counts": "06"}], "frame 1, is 3 x 2"),

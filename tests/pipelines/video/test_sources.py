@@ -130,6 +130,25 @@ def test_manifests(archive: Path, suffix: str) -> None:
     assert found(manifest, archive) == ["b.MP4", "a/clip.mp4", "gone.mp4"]
 
 
+@pytest.mark.parametrize("video_id", ["NA", "null", "nan", "N-A", "007"])
+def test_ids_in_csv_are_texts(video_id: str, tmp_path: Path) -> None:
+    manifest = touch(tmp_path / "list.csv", f"uri,video_id\na.mp4,{video_id}\n".encode())
+    assert [video.video_id for video in find_videos(str(manifest))] == [video_id]
+
+
+def test_file_uris_are_escaped_and_paths_are_not(tmp_path: Path) -> None:
+    first, second = touch(tmp_path / "a b%20.mp4"), touch(tmp_path / "c%20d.mp4")
+    manifest = touch(tmp_path / "list.csv", f"uri\n{first.as_uri()}\n{second}\n".encode())
+    assert [video.uri for video in find_videos(str(manifest))] == [str(first), str(second)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_manifest_in_another_encoding_is_named(encoding: str, tmp_path: Path) -> None:
+    manifest = touch(tmp_path / "list.csv", "uri\ncafé.mp4\n".encode(encoding))
+    with pytest.raises(ValueError, match=r"list\.csv: .*; "):
+        list(find_videos(str(manifest)))
+
+
 def test_a_parquet_manifest_may_hold_numbers_as_ids(tmp_path: Path) -> None:
     pq.write_table(pa.table({"uri": ["a.mp4"], "video_id": [7]}), tmp_path / "list.parquet")
     assert only(tmp_path / "list.parquet").video_id == "7"
@@ -138,6 +157,7 @@ def test_a_parquet_manifest_may_hold_numbers_as_ids(tmp_path: Path) -> None:
 BAD_MANIFESTS = {
     "no uri column": ("csv", "path,video_id\na.mp4,1\n", "no column uri.*path, video_id"),
     "no uri key": ("jsonl", '{"path": "a.mp4"}\n', "row 1: uri is None"),
+    "spaces in header": ("csv", "uri, video_id\na.mp4,1\n", "list.csv: has a column ' video_id'; remove the spaces"),
     "empty uri": ("csv", "uri,video_id\na.mp4,1\n,2\n", "row 2: uri is None"),
     "uri twice": ("csv", "uri\na.mp4\n./a.mp4\n", "row 2: uri .*a.mp4 is given twice"),
     "id twice": ("csv", "uri,video_id\na.mp4,x\nb.mp4,x\n", "row 2: video_id 'x' is given twice"),

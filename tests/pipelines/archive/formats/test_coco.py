@@ -16,6 +16,7 @@ def test_coco_is_read_by_pycocotools(labels: str, tmp_path: Path) -> None:
     for annotation in coco.anns.values():
         video, frame = images[annotation["image_id"]]
         assert (coco.annToMask(annotation) == dense(annotation["track_id"], frame)).all()
+        assert annotation["attributes"] == {"track_id": annotation["track_id"]}
         assert annotation["bbox"] == [frame // 3, annotation["track_id"], 3, 2]
         found.add((video, annotation["track_id"], frame, coco.cats[annotation["category_id"]]["name"]))
     assert found == {

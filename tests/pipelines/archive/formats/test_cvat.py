@@ -55,6 +55,26 @@ def test_in_cvat_a_track_that_is_always_seen_is_never_outside(
     assert hidden.keys() - {outside} == set(gap)
 
 
+def boxes_of(file: Path) -> list[dict[int, str]]:
+    """Of each track, whether it is outside, by frame."""
+    root = ElementTree.parse(file).getroot()  # noqa: S314 - our own
+    return [{int(box.get("frame", "")): box.get("outside", "") for box in track} for track in root.iterfind("track")]
+
+
+@pytest.mark.parametrize("expected_frames", [40, 39])
+def test_in_cvat_a_track_is_outside_where_only_others_are_seen(expected_frames: int, tmp_path: Path) -> None:
+    """At a variable frame rate: 20 frames of 20 ms, then 20 of 180 ms; a pause in the dense part is short."""
+    results = Results(Storage(str(tmp_path / "labels")))
+    pausing = tuple(frame for frame in range(40) if not 4 <= frame <= 8)
+    videos = {"a": {0: ("star", 0.9, tuple(range(40))), 1: ("moon", 0.9, pausing)}}
+    times = [*(0.02 * frame for frame in range(20)), *(0.4 + 0.18 * frame for frame in range(20))]
+    put(results, part_name(1), videos, times, fps=10.0, duration_s=4.0, expected_frames=expected_frames)
+    export(results.storage.root, tmp_path / "out", "cvat")
+    always, paused = boxes_of(tmp_path / "out/a.xml")
+    assert always == dict.fromkeys(range(40), "0")
+    assert paused == dict.fromkeys(pausing, "0") | {4: "1"}
+
+
 def test_files_of_an_earlier_export_do_not_stay(labels: str, tmp_path: Path) -> None:
     export(labels, tmp_path / "out", "cvat")
     (tmp_path / "out/notes.xml").write_text("mine")

@@ -6,7 +6,7 @@ from pycocotools import mask as coco_mask
 
 from pipelines.archive.export import FILE, ExportSummary
 from pipelines.datasets.ytvis import read_ground_truth
-from tests.pipelines.archive.exports import dense, export
+from tests.pipelines.archive.exports import HEIGHT, WIDTH, dense, export
 
 
 def test_youtube_vis_is_read_by_our_own_strict_reader(labels: str, tmp_path: Path) -> None:
@@ -32,6 +32,10 @@ def test_youtube_vis_is_read_by_our_own_strict_reader(labels: str, tmp_path: Pat
         "a": [("ring & disc", (3, 9)), ("star", (0, 3, 6))],
         "b": [("moon", (3,)), ("star", (0,))],
     }
+    lengths = {video.id: video.length for video in truth.videos}
+    for annotation in json.loads((tmp_path / "out" / FILE).read_text())["annotations"]:  # TrackEval reads them here
+        assert (annotation["height"], annotation["width"]) == (HEIGHT, WIDTH)
+        assert annotation["length"] == lengths[annotation["video_id"]] == len(annotation["segmentations"])
     about = {video["video_id"]: video for video in json.loads((tmp_path / "out" / FILE).read_text())["videos"]}
     assert about["a"]["frames"] == [0, 3, 6, 9]
     assert about["a"]["uri"] == "/videos/a.mp4"
