@@ -88,7 +88,7 @@ class Passes:
             progress, since = self.progress, time.monotonic()
             while not written.done():
                 wait([written], timeout=1)
-                self.lease.check()
+                self.lease.check_holder(self.config.stall_s)
                 with suppress(RayError):  # a commit that fails is repeated
                     ray.get([tracker.commit.remote(due=True) for tracker in trackers], timeout=_ANSWER_S)
                 self._update_progress(trackers)
@@ -147,7 +147,7 @@ class Passes:
     def _end(self, trackers: list[Any]) -> None:
         """Commits what is finished, drops what is not, and kills the actors: Ray Data's statistics keep handles."""
         with suppress(RuntimeError):  # once another run holds the lease, nothing of this one may count
-            self.lease.check()
+            self.lease.check_holder(self.config.stall_s)
             self._commit(trackers)
         with suppress(OSError):  # stderr may be closed
             self._update_progress(trackers)
