@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from pipelines.cluster import data_stopped, is_loss, reason
 from pipelines.labelling.config import LabelConfig
@@ -15,7 +15,7 @@ from pipelines.labelling.pipeline import label, start_trackers, write
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.reconcile import PassBrokenError
 from pipelines.labelling.track_sink import Writers
-from pipelines.storage.files import ELSEWHERE
+from pipelines.storage.files import ELSEWHERE, is_away
 from pipelines.storage.lease import Lease
 from pipelines.video.sources import Video
 
@@ -99,7 +99,7 @@ class Passes:
         except KeyboardInterrupt:
             self._drain(trackers)
             raise
-        if error := written.exception() or self._commit(trackers):
+        if error := written.exception() or self._commit_all(trackers):
             # Ray wraps an error so that it is also an instance of the original class, such as ValueError.
             if is_loss(error):
                 raise PassBrokenError(reason(error)) from error
@@ -133,6 +133,16 @@ class Passes:
                 if not any(ray.get([tracker.drain.remote() for tracker in trackers], timeout=left)):
                     return
                 time.sleep(0.1)
+
+    def _commit_all(self, trackers: list[Any]) -> Exception | None:
+        """Commits finished videos; while the output is away, tries again for `stall_s`."""
+        deadline = time.monotonic() + self.config.stall_s
+        while (error := self._commit(trackers)) and time.monotonic() < deadline:
+            if not (isinstance(error, RayTaskError) and is_away(error.cause)):
+                break
+            self.lease.check_holder(self.config.stall_s)
+            time.sleep(1)
+        return error
 
     def _commit(self, trackers: list[Any]) -> Exception | None:
         """Commits finished videos; returns the error of a tracker that could not."""

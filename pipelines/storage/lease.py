@@ -152,6 +152,18 @@ def _acquire(storage: Storage) -> Lease:
         time.sleep(_POLL_S)
 
 
+def check_holder(storage: Storage, holder: str) -> None:
+    """Raises unless the lease names this run; any process of the run may ask, before it puts a file in place.
+
+    Raises:
+        RuntimeError: another run took over.
+        OSError: the storage cannot be read.
+    """
+    found = storage.read_bytes(LEASE)
+    if found is None or holder_id(found) != holder:
+        raise RuntimeError(f"another run took over {storage.root}; nothing of this one is added any more")
+
+
 def holder_id(data: bytes) -> str | None:
     """Returns the id of the run that a lease file names; None if the file is damaged."""
     try:
