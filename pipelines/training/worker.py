@@ -81,7 +81,7 @@ class _Worker:
         if self.rank == 0:
             self.output.remove_incomplete()
             ray.get(job.monitor.begin.remote())
-        self.first_step = self._agree(0 if self.rank else max(self.output.checkpoints(), default=0))
+        self.first_step = self._agree(0 if self.rank else max(self.output.intact(), default=0))
         self.step, text = self._restore()
         self.log = TrainingLog(self.output, text, self.first_step) if self.rank == 0 else None
         self.progress = TrainingProgress(
