@@ -116,10 +116,11 @@ def check_gpus(gpus_name: str, gpus: float, workers_name: str, workers: int, her
 
 
 def calm_data(context: DataContext) -> None:
-    """Silences Ray Data in pipelines with this context, and keeps its loop from spinning."""
+    """Silences Ray Data in pipelines with this context, keeps its loop from spinning, and sets no time limit."""
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
     context.custom_execution_callback_classes = [_Pause]
+    context.execution_no_progress_timeout_s = -1  # after 30 minutes it would end a run whose `stall_s` is longer
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, so they need no log
 
 

@@ -273,12 +273,19 @@ class _Array:
         return cls.from_buffer(data, number_type, (), "C")
 
 
+def _latin1(text: Any, encoding: Any) -> bytes:
+    """Stands in for `_codecs.encode`; other codecs take minutes for little text, as punycode does."""
+    if encoding != "latin1":
+        raise _RefusedError(f"the codec {encoding!r}")
+    return str.encode(text, "latin1")
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Resolves only the globals that checkpoints need; since NumPy 2, files say `numpy._core` for `numpy.core`."""
 
     STAND_INS: ClassVar = {
         ("collections", "OrderedDict"): OrderedDict,
-        ("_codecs", "encode"): str.encode,  # makes the bytes of an array, in protocols 0 to 2
+        ("_codecs", "encode"): _latin1,  # makes the bytes of an array, in protocols 0 to 2
         ("numpy", "dtype"): _NumberType,
         ("numpy", "ndarray"): _Array,
         ("numpy.core.multiarray", "_reconstruct"): _Array,

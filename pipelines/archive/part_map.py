@@ -70,30 +70,30 @@ def map_parts(
     wanted = {part: ids for part, ids in results.counting(video_ids).items() if len(ids)}
     while wanted:
         gone = []
-        for row in _map(results, work, tables, wanted):
+        sizes = results.sizes(tables)
+        small = sum(sizes.get(part, 0) for part in wanted) <= SMALL_BYTES
+        for row in _map(results, work, wanted, small=small):
             if row.pop("gone"):
                 gone.append(row["part"])
             else:
                 yield row
         current = set(results.parts())
+        trouble = "lost this part for a moment; run again" if small else ELSEWHERE
         yield from (
-            {"part": part, "error": f"labels: {results.storage.root} {ELSEWHERE}"} for part in gone if part in current
+            {"part": part, "error": f"labels: {results.storage.root} {trouble}"} for part in gone if part in current
         )
         lost = [wanted[part] for part in gone if part not in current]
         wanted = dict(results.counting(pa.concat_arrays(lost))) if lost else {}
 
 
-def _map(
-    results: Results, work: Work, tables: Sequence[str], wanted: Mapping[str, pa.Array]
-) -> Iterator[dict[str, Any]]:
+def _map(results: Results, work: Work, wanted: Mapping[str, pa.Array], *, small: bool) -> Iterator[dict[str, Any]]:
     listed = dict(zip(wanted, results.listed(list(wanted)), strict=True))
     rows = [
         {"part": part, "video_ids": None if len(ids) == listed[part].num_rows else ids.to_pylist()}
         for part, ids in wanted.items()
     ]
-    sizes = results.sizes(tables)
     task = PartTask(results, work)
-    if sum(sizes.get(part, 0) for part in wanted) <= SMALL_BYTES:
+    if small:
         return _map_here(task, rows)
     from pipelines.archive.cluster_map import map_on_cluster
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.archive.tables import SCHEMAS
-from pipelines.storage.files import Storage
+from pipelines.storage.files import Storage, is_away
+from pipelines.storage.lease import check_holder
 
 ROW_GROUP = 8192
 """Rows per row group; no more rows of a table are held in memory."""
@@ -102,13 +103,15 @@ class PartWriter:
         run: prefix of the parts' names.
         part_bytes: size on disk, of all three tables, at which a part is committed.
         part_s: age at which a part is committed, seconds since its first video.
+        holder: id of the run's lease, which must be valid when a part is put in place; None where none is held.
     """
 
-    def __init__(self, storage: Storage, run: str, part_bytes: float, part_s: float) -> None:
+    def __init__(self, storage: Storage, run: str, part_bytes: float, part_s: float, holder: str | None = None) -> None:
         self.storage = storage
         self.run = run
         self.part_bytes = part_bytes
         self.part_s = part_s
+        self.holder = holder
         self._open: dict[str, Rows] = {}  # by status
         self._full: dict[str, Rows] = {}  # by name, being committed
         self._since = 0.0
@@ -135,21 +138,28 @@ class PartWriter:
             video.discard()
 
     def commit_if_due(self) -> None:
-        """Commits if the open parts are large or old enough; raises as `commit`."""
+        """Commits if the open parts are large or old enough; keeps them while the output is away, else as `commit`."""
         size = sum(rows.bytes() for rows in self._open.values())
         old = self._open and time.monotonic() - self._since >= self.part_s
         if self._full or size >= self.part_bytes or old:
-            self.commit()
+            try:
+                self.commit()
+            except OSError as error:
+                if not is_away(error):
+                    raise
 
     def commit(self) -> None:
         """Commits all finished videos; they count from now on.
 
         Raises:
             OSError: the output cannot be written to; parts that were not written are kept for the next call.
+            RuntimeError: another run took over the output.
         """
         self._full |= {f"{self.run}-{uuid.uuid4().hex[:12]}": rows for rows in self._open.values()}
         self._open.clear()
         for name in list(self._full):
+            if self.holder is not None:
+                check_holder(self.storage, self.holder)
             self._full[name].put(self.storage, name)
             del self._full[name]
 

@@ -75,6 +75,7 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
             fingerprint=vocabulary_fingerprint(vocabulary),
             top=config.top,
             run=target.next_run(),
+            holder=lease.id,
         )
         _check_target(target, work)
         todo, skipped = _compare(source, target, left_out)

@@ -11,7 +11,7 @@ from openvis_model.vocabulary import VocabularyEmbedding
 from pipelines.archive.parts import Rows
 from pipelines.archive.tables import SCHEMAS, Results, track_embeddings
 from pipelines.storage.files import ELSEWHERE
-from pipelines.storage.lease import LEASE
+from pipelines.storage.lease import LEASE, check_holder
 
 RENEWED = ("vocabulary_fingerprint", "top")
 """Columns of `videos` that are not copied."""
@@ -30,6 +30,7 @@ class Relabel:
         fingerprint: hash of the vocabulary.
         top: categories listed for a track.
         run: prefix of the new parts' names; sorts after all parts that the output has.
+        holder: id of the lease on the output, which must be valid when a part is put in place.
     """
 
     source: Results
@@ -38,6 +39,7 @@ class Relabel:
     fingerprint: str
     top: int
     run: str
+    holder: str
 
     def __call__(self, part: str, video_ids: pa.Array | None) -> dict[str, int]:
         """Renames the tracks of a part; returns the number of its videos and tracks.
@@ -46,6 +48,7 @@ class Relabel:
             FileNotFoundError: the part no longer exists.
             ValueError: the part is damaged, or this machine does not see the output folder.
             OSError: the output cannot be written to.
+            RuntimeError: another run took over the output.
         """
         if not self.target.storage.exists(LEASE):
             raise ValueError(f"output: {self.target.storage.root} {ELSEWHERE}")
@@ -56,6 +59,7 @@ class Relabel:
                     sizes[table] += group.num_rows
                     rows.add_table(table, self._renewed(table, group))
             name = hashlib.sha256(part.encode()).hexdigest()[:12]  # a repeated task replaces its part
+            check_holder(self.target.storage, self.holder)
             rows.put(self.target.storage, f"{self.run}-{name}")
         finally:
             rows.discard()

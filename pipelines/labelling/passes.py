@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from pipelines.cluster import data_stopped, is_loss, reason
 from pipelines.labelling.config import LabelConfig
@@ -17,7 +17,7 @@ from pipelines.labelling.pipeline import label, start_trackers, write
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.reconcile import PassBrokenError
 from pipelines.labelling.track_sink import Writers
-from pipelines.storage.files import ELSEWHERE
+from pipelines.storage.files import ELSEWHERE, is_away
 from pipelines.storage.lease import Lease
 from pipelines.video.sources import Video
 
@@ -122,7 +122,7 @@ class Passes:
             progress, since = self.progress, time.monotonic()
             while not written.done():
                 wait([written], timeout=1)
-                self.lease.check()
+                self.lease.check_holder(self.config.stall_s)
                 with suppress(RayError):  # a commit that fails is repeated
                     ray.get([tracker.commit.remote(due=True) for tracker in trackers], timeout=_ANSWER_S)
                 self._update_progress(trackers)
@@ -133,7 +133,7 @@ class Passes:
         except KeyboardInterrupt:
             self._drain(trackers)
             raise
-        if error := written.exception() or self._commit(trackers):
+        if error := written.exception() or self._commit_all(trackers):
             # Ray wraps an error so that it is also an instance of the original class, such as ValueError.
             if is_loss(error):
                 raise PassBrokenError(reason(error)) from error
@@ -168,6 +168,16 @@ class Passes:
                     return
                 time.sleep(0.1)
 
+    def _commit_all(self, trackers: list[Any]) -> Exception | None:
+        """Commits finished videos; while the output is away, tries again for `stall_s`."""
+        deadline = time.monotonic() + self.config.stall_s
+        while (error := self._commit(trackers)) and time.monotonic() < deadline:
+            if not (isinstance(error, RayTaskError) and is_away(error.cause)):
+                break
+            self.lease.check_holder(self.config.stall_s)
+            time.sleep(1)
+        return error
+
     def _commit(self, trackers: list[Any]) -> Exception | None:
         """Commits finished videos; returns the error of a tracker that could not."""
         failure, deadline = None, time.monotonic() + _COMMIT_S
@@ -181,7 +191,7 @@ class Passes:
     def _end(self, trackers: list[Any]) -> None:
         """Commits what is finished, drops what is not, and kills the actors: Ray Data's statistics keep handles."""
         with suppress(RuntimeError):  # once another run holds the lease, nothing of this one may count
-            self.lease.check()
+            self.lease.check_holder(self.config.stall_s)
             self._commit(trackers)
         with suppress(OSError):  # stderr may be closed
             self._update_progress(trackers)

@@ -111,7 +111,7 @@ def label_videos(
             connect(slots)
             tracker = VideoTracker(config.tracker, embedding, model.rollout_tracker, top=config.top)
             name = results.next_run()
-            parts = PartWriter(results.storage, name, config.part_mb * 1e6, config.part_s)
+            parts = PartWriter(results.storage, name, config.part_mb * 1e6, config.part_s, lease.id)
             writers = VideoWriters(tracker, parts, fingerprints)
             facts = {"config": asdict(config), **vars(fingerprints), "videos": len(listed), "wanted": len(todo)}
             with run_report(results.storage, name, facts) as entries:

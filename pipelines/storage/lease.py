@@ -20,7 +20,7 @@ LEASE = "lease.json"
 
 RENEW_S = 5.0
 EXPIRE_S = 30.0
-"""After this long without a renewal, others take the holder for dead, and the holder knows that it lost the lease."""
+"""After this long without a renewal, others may take the holder for dead, and the holder removes nothing any more."""
 
 _POLL_S = 0.5
 
@@ -32,26 +32,48 @@ class Lease:
         storage: the output.
         tag: tag of the lease file as it was written.
         content: content of the lease file.
+        asked: monotonic time before the request that wrote it.
     """
 
-    def __init__(self, storage: Storage, tag: str, content: dict[str, Any]) -> None:
+    def __init__(self, storage: Storage, tag: str, content: dict[str, Any], asked: float) -> None:
         self._storage, self._tag, self._content = storage, tag, content
-        self._renewed = time.monotonic()
+        self._renewed = asked
         self._lost: str | None = None
+        self._renewing = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew_until_ended, daemon=True)
         self._thread.start()
 
+    @property
+    def id(self) -> str:
+        """The id by which other processes of this run recognise the lease."""
+        holder: str = self._content["id"]
+        return holder
+
     def check(self) -> None:
-        """Raises if the lease is lost.
+        """Raises unless no other run can hold the lease: required before anything is removed.
 
         Raises:
-            RuntimeError: the lease is lost; further writes may collide with another run.
+            RuntimeError: another run took over, or may be about to.
+        """
+        if time.monotonic() - self._renewed > EXPIRE_S:
+            with suppress(OSError):
+                self._renew()
+        self.check_holder(EXPIRE_S)
+
+    def check_holder(self, patience_s: float) -> None:
+        """Raises if another run took over, or if the storage is away for too long: enough for adding files.
+
+        Args:
+            patience_s: how long the lease may go without a renewal.
+
+        Raises:
+            RuntimeError: nothing of this run may count from now on.
         """
         if self._lost:
             raise RuntimeError(self._lost)
-        if time.monotonic() - self._renewed > EXPIRE_S:
-            raise RuntimeError(f"the lease on {self._storage.root} could not be renewed for {EXPIRE_S:g} s")
+        if time.monotonic() - self._renewed > patience_s:
+            raise RuntimeError(f"the lease on {self._storage.root} could not be renewed for {patience_s:g} s")
 
     def release(self) -> None:
         """Lets the next run start at once; does nothing if the lease is lost."""
@@ -62,16 +84,23 @@ class Lease:
                 self._storage.replace_tagged(LEASE, _json({**self._content, "released": True}), self._tag)
 
     def _renew_until_ended(self) -> None:
-        while not self._ended.wait(RENEW_S):
+        while not self._lost and not self._ended.wait(RENEW_S):
+            with suppress(OSError):  # the storage may recover
+                self._renew()
+
+    def _renew(self) -> None:
+        with self._renewing:
             content = {**self._content, "renewals": self._content["renewals"] + 1}
-            try:
-                tag = self._storage.replace_tagged(LEASE, _json(content), self._tag)
-            except OSError:  # the storage may recover in time
-                continue
-            if tag is None:
-                self._lost = f"another run took over {self._storage.root}, because this one did not renew its lease"
+            asked = time.monotonic()  # others count from when the storage has it, which is later
+            tag = self._storage.replace_tagged(LEASE, _json(content), self._tag)
+            if tag is not None:
+                self._tag, self._content, self._renewed = tag, content, asked
                 return
-            self._tag, self._content, self._renewed = tag, content, time.monotonic()
+            current = self._storage.read_tagged(LEASE)
+            if current and holder_id(current[0]) == self.id:  # an earlier request got there after its time-out
+                self._tag, self._content = current[1], json.loads(current[0])
+            else:
+                self._lost = f"another run took over {self._storage.root}, because this one did not renew its lease"
 
 
 @contextmanager
@@ -103,21 +132,44 @@ def _acquire(storage: Storage) -> Lease:
         "released": False,
     }
     seen: str | None = None
-    watched = time.monotonic()
+    watched = 0.0
     while True:
         current = storage.read_tagged(LEASE)
         tag = current and current[1]
         free = current is None or _is_free(current[0]) or (tag == seen and time.monotonic() - watched > EXPIRE_S)
+        asked = time.monotonic()
         if free and (written := storage.replace_tagged(LEASE, _json(content), tag)):
-            return Lease(storage, written, content)
+            return Lease(storage, written, content, asked)
         if current and seen not in (None, tag):
             holder = json.loads(current[0])
             raise ValueError(
                 f"output: {storage.root} is being written by another run (process {holder['pid']} on "
                 f"{holder['host']}); wait until it ends, or choose another output"
             )
+        if seen is None:
+            watched = time.monotonic()  # after the answer: the holder's renewal may be as young as that
         seen = tag
         time.sleep(_POLL_S)
+
+
+def check_holder(storage: Storage, holder: str) -> None:
+    """Raises unless the lease names this run; any process of the run may ask, before it puts a file in place.
+
+    Raises:
+        RuntimeError: another run took over.
+        OSError: the storage cannot be read.
+    """
+    found = storage.read_bytes(LEASE)
+    if found is None or holder_id(found) != holder:
+        raise RuntimeError(f"another run took over {storage.root}; nothing of this one is added any more")
+
+
+def holder_id(data: bytes) -> str | None:
+    """Returns the id of the run that a lease file names; None if the file is damaged."""
+    try:
+        return str(json.loads(data)["id"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_free(data: bytes) -> bool:

@@ -33,12 +33,17 @@ def whole_file(target: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Gives an empty folder, which gets its name when the block ends without an error; replaces an earlier one."""
+    """Gives an empty folder, which gets its name, safe from a power failure, when the block ends without an error.
+
+    It replaces an earlier one.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft(target)
     draft.mkdir()
     try:
         yield draft
+        for path in (*draft.rglob("*"), draft):
+            _sync(path)
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
         _sync(target.parent)
@@ -160,9 +165,9 @@ def _draft(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}{_PARTIAL}")
 
 
-def _sync(folder: Path) -> None:
-    """Makes a new name in a folder survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Makes a file's content, or the names in a folder, survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

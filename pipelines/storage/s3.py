@@ -368,7 +368,9 @@ def _explained(uri: str) -> Iterator[None]:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        unknown = (errno.EIO, f"S3 answers {code} at {_endpoint()}; try again, or check AWS_ENDPOINT_URL")
+        away = error.response["ResponseMetadata"]["HTTPStatusCode"] in (500, 502, 503, 504)
+        number = errno.EHOSTUNREACH if away else errno.EIO
+        unknown = (number, f"S3 answers {code} at {_endpoint()}; try again, or check AWS_ENDPOINT_URL")
         raise OSError(*_CODES.get(code, unknown), uri) from None
     except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
         text = (

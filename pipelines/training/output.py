@@ -7,16 +7,19 @@
     model/                      the result, once there is one
 
 A checkpoint counts when every file that its state.json lists is there in its full length; those that were being
-written when their writer died do not, and are removed.
+written when their writer died do not, and are removed. Before a training resumes, the hashes in state.json are compared
+too, so that a damaged checkpoint gives way to the one before it.
 """
 
+import hashlib
 import json
+import logging
 import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipelines.storage.files import ELSEWHERE, Storage
 
@@ -26,6 +29,8 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model"
 
 _STARTED = "training.json"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,28 @@ class TrainingOutput:
         """Returns the steps of the complete checkpoints in rising order."""
         return sorted(step for step, complete in self._steps().items() if complete)
 
+    def intact(self) -> list[int]:
+        """Returns the steps up to the last checkpoint that has the hashes of its state.json; removes the later ones.
+
+        Reads only as many checkpoints as it removes, and one more.
+        """
+        steps = self.checkpoints()
+        while steps and (damaged := self._damaged(steps[-1])):
+            path = checkpoint_path(steps.pop())
+            logger.warning("%s/%s/%s is damaged; the checkpoint is removed", self.files.root, path, damaged)
+            self.files.remove_folder(path)
+        return steps
+
+    def _damaged(self, step: int) -> str | None:
+        """Returns the name of a file of a checkpoint whose content is not that of its state.json."""
+        folder = checkpoint_path(step)
+        hashes = json.loads(self.files.read_bytes(f"{folder}/{STATE}") or b"{}").get("sha256", {})
+        for name, expected in hashes.items():
+            with self.files.read(f"{folder}/{name}") as file:
+                if _sha256(file) != expected:
+                    return str(name)
+        return None
+
     def remove_incomplete(self) -> None:
         """Removes what writers that died have left behind."""
         for step, complete in self._steps().items():
@@ -150,9 +177,22 @@ def checkpoint_name(step: int) -> str:
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Writes the state.json of a checkpoint that is otherwise written: the state, and which files there are."""
-    files = {file.relative_to(folder).as_posix(): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
-    (folder / STATE).write_bytes(_json({**state, "files": files}))
+    """Writes the state.json of a checkpoint that is otherwise written: the state, and sizes and hashes of the files."""
+    files, hashes = dict[str, int](), dict[str, str]()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            files[name] = path.stat().st_size
+            with path.open("rb") as file:
+                hashes[name] = _sha256(file)
+    (folder / STATE).write_bytes(_json({**state, "files": files, "sha256": hashes}))
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

@@ -73,7 +73,7 @@ def train(
     output = TrainingOutput.open(config.output)
     with hold_lease(output.files) as lease:
         finished = output.begin({**config.identity(), "stage": stage.fingerprint()})
-        first_step = config.steps if finished else max(output.checkpoints(), default=0)
+        first_step = config.steps if finished else max(output.intact(), default=0)
         restarts = 0
         if not finished:
             connect(max(os.cpu_count() or 1, math.ceil(config.workers * config.cpus_per_worker)))

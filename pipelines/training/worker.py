@@ -1,6 +1,7 @@
 """The work of a training worker, from the last checkpoint to the last step."""
 
 import json
+import pickle
 import tempfile
 import time
 from collections.abc import Generator, Iterator
@@ -81,7 +82,7 @@ class _Worker:
         if self.rank == 0:
             self.output.remove_incomplete()
             ray.get(job.monitor.begin.remote())
-        self.first_step = self._agree(0 if self.rank else max(self.output.checkpoints(), default=0))
+        self.first_step = self._agree(0 if self.rank else max(self.output.intact(), default=0))
         self.step, text = self._restore()
         self.log = TrainingLog(self.output, text, self.first_step) if self.rank == 0 else None
         self.progress = TrainingProgress(
@@ -139,7 +140,7 @@ class _Worker:
             folder = Path(name)
             self.output.files.download_folder(checkpoint_path(self.first_step), folder)
             step = TrainingStep(_on(stage.build(folder / "model"), device), self.config, **ranks)
-            step.load_state(torch.load(folder / OPTIMIZER, map_location=device, weights_only=True))
+            step.load_state(_load_optimizer(folder / OPTIMIZER, device))
             assert json.loads((folder / STATE).read_bytes())["step"] == self.first_step
             return step, (folder / METRICS).read_text(encoding="utf-8")
 
@@ -185,6 +186,17 @@ class _Worker:
         longest = torch.tensor([seconds], device=self.step.device)
         dist.all_reduce(longest, op=dist.ReduceOp.MAX)
         return float(longest)
+
+
+def _load_optimizer(file: Path, device: torch.device) -> dict[str, Any]:
+    """Loads the optimizer's state; torch's own message would advise to run whatever code is in the file."""
+    try:
+        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{file.name} of the last checkpoint is damaged; remove its folder to resume from an earlier one"
+        ) from None
+    return state
 
 
 def _on(objective: Any, device: torch.device) -> Any:

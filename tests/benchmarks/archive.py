@@ -69,13 +69,22 @@ def main() -> None:
         text = F.normalize(torch.randn(NAMES, D), dim=1)
         vocabulary = VocabularyEmbedding(tuple(map(str, range(NAMES))), text, 100.0)
         best = Best(results=results, text=text[0].numpy(), top=10)
-        new = Relabel(
-            source=results, target=target, vocabulary=vocabulary, fingerprint="v", top=5, run="000001-00000000"
-        )
-        for name, work in (("search", best), (f"relabel to {NAMES} names", new)):
+
+        def relabel(holder: str) -> Relabel:
+            return Relabel(
+                source=results,
+                target=target,
+                vocabulary=vocabulary,
+                fingerprint="v",
+                top=5,
+                run="000001-00000000",
+                holder=holder,
+            )
+
+        for name, work in (("search", lambda holder: best), (f"relabel to {NAMES} names", relabel)):
             begin = time.perf_counter()
-            with hold_lease(target.storage):
-                rows = list(map_parts(results, work, tuple(SCHEMAS)))
+            with hold_lease(target.storage) as lease:
+                rows = list(map_parts(results, work(lease.id), tuple(SCHEMAS)))
             seconds = time.perf_counter() - begin
             assert sum(row["tracks"] for row in rows) == TRACKS
             sys.stdout.write(f"{name}, two processes: {seconds:.1f} s, {seconds / reading:.2f} × reading\n")

@@ -102,6 +102,7 @@ def test_calm_data() -> None:
     calm_data(context)
     assert not context.enable_progress_bars
     assert len(context.custom_execution_callback_classes) == 1
+    assert context.execution_no_progress_timeout_s == -1
     assert logging.getLogger("ray.data").level == logging.CRITICAL
 
 

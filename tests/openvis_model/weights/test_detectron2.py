@@ -1,6 +1,7 @@
 import os
 import pickle
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -307,3 +308,11 @@ def test_weights_that_are_no_arrays_are_named(tmp_path):
 def test_missing_file_stays_what_it_is(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_pickle(tmp_path / "model.pkl")
+
+
+def test_codecs_that_take_minutes_are_refused(tmp_path: Path) -> None:
+    """Punycode takes a time that grows with the square of the text."""
+    text = "".join(map(chr, range(0x4E00, 0x4E10))).encode()
+    content = b"c_codecs\nencode\n(X" + len(text).to_bytes(4, "little") + text + b"X\x08\0\0\0punycodetR."
+    with pytest.raises(ValueError, match="is refused, and nothing in it was run: it needs the codec 'punycode'"):
+        read_pickle(written(tmp_path, content))

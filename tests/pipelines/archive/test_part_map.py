@@ -97,6 +97,28 @@ def test_a_folder_that_only_the_driver_sees_is_named(results: Results, place: st
     )
 
 
+def test_a_part_that_comes_back_is_not_in_another_folder(results: Results, place: str) -> None:
+    if place == "cluster":
+        return  # there it may well be
+    path = Path(results.storage.root, "videos", f"{part_name(4)}.parquet")
+    content = path.read_bytes()
+
+    class Returning(Results):
+        """Has all parts once it is asked again."""
+
+        def parts(self) -> list[str]:
+            parts = super().parts()
+            path.write_bytes(content)
+            return parts
+
+    def work(part: str, video_ids: pa.Array | None) -> dict[str, Any]:
+        path.unlink()
+        raise FileNotFoundError
+
+    (row,) = map_parts(Returning(results.storage), work, pa.array(["c"]))
+    assert row["error"].endswith("lost this part for a moment; run again")
+
+
 def test_an_unforeseen_error_ends_it_in_a_line(results: Results) -> None:
     def broken(part: str, video_ids: pa.Array | None) -> dict[str, Any]:
         raise TypeError("a mistake in the code")

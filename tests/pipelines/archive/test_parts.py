@@ -1,3 +1,4 @@
+import errno
 import pickle
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from pipelines.archive import parts
 from pipelines.archive.parts import PartWriter, Rows
 from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
+from pipelines.storage.lease import LEASE, hold_lease
 from tests.pipelines.archive.labels import part_name, row
 
 
@@ -134,3 +136,42 @@ def test_failed_videos_have_parts_of_their_own(tmp_path: Path) -> None:
     each.add(video("c"), "ok")
     each.commit()
     assert sorted(ids.to_pylist() for ids in results.counting().values()) == [["a", "c"], ["b"]]
+
+
+def test_a_run_whose_lease_another_one_took_adds_nothing(tmp_path: Path) -> None:
+    """Its driver may not know yet."""
+    storage = Storage(str(tmp_path))
+    with hold_lease(storage) as lease:
+        parts = PartWriter(storage, "000001-0000000a", 1e9, 0.0, lease.id)
+        parts.add(video("before"), "ok")
+        parts.commit()
+        with storage.write(LEASE) as file:
+            file.write(b'{"id": "another", "host": "elsewhere", "pid": 1, "released": false}')
+        parts.add(video("after"), "ok")
+        for commit in (parts.commit, parts.commit_if_due):
+            with pytest.raises(RuntimeError, match="another run took over"):
+                commit()
+        parts.discard()
+    assert Results(storage).read("videos")["video_id"].to_pylist() == ["before"]
+
+
+def test_parts_wait_while_the_output_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = writer(tmp_path, part_s=0.0)
+    waiting.add(video("v"), "ok")
+
+    def fail(number: int) -> None:
+        def put(self: Storage, *arguments: object) -> None:
+            raise OSError(number, "no answer", "s3://bucket/labels")
+
+        monkeypatch.setattr(Storage, "put", put)
+
+    fail(errno.EHOSTUNREACH)
+    waiting.commit_if_due()
+    with pytest.raises(OSError, match="no answer"):
+        waiting.commit()
+    fail(errno.ENOSPC)
+    with pytest.raises(OSError, match="no answer"):
+        waiting.commit_if_due()
+    monkeypatch.undo()
+    waiting.commit_if_due()
+    assert Results(waiting.storage).read("videos")["video_id"].to_pylist() == ["v"]

@@ -128,7 +128,9 @@ def test_an_output_that_a_machine_does_not_see_is_named(archive: Path, tmp_path:
     """There a folder of its own would appear, and be taken for the output."""
     results = Results(Storage(str(tmp_path)))
     vocabulary = VocabularyEmbedding(("star",), torch.ones(1, 1), 1.0)
-    work = Relabel(source=results, target=results, vocabulary=vocabulary, fingerprint="v", top=1, run="000001-00000000")
+    work = Relabel(
+        source=results, target=results, vocabulary=vocabulary, fingerprint="v", top=1, run="000001-00000000", holder=""
+    )
     with pytest.raises(ValueError, match="^output: .* is another folder on some machine of the cluster"):
         work("a", None)
 

@@ -1,12 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
 from openvis_model.vocabulary import VocabularyEmbedding
-from pipelines.archive.relabel_part import named
-from pipelines.archive.tables import SCHEMAS
-from tests.pipelines.archive.labels import row
+from pipelines.archive.relabel_part import Relabel, named
+from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.storage.files import Storage
+from pipelines.storage.lease import LEASE, hold_lease
+from tests.pipelines.archive.labels import part_name, put_part, row
 
 
 def test_scores_are_worked_out_by_hand() -> None:
@@ -20,3 +24,24 @@ def test_scores_are_worked_out_by_hand() -> None:
         {"category": "c", "score": pytest.approx(0.5 * 2**0.8 / whole)},
     ]
     assert (found["category"], found["score"], found["track_id"]) == ("a", pytest.approx(0.2109, abs=1e-4), 4)
+
+
+def test_a_run_whose_lease_another_one_took_puts_no_part(tmp_path: Path) -> None:
+    """In this process, parts that are under way go on after the driver has given up."""
+    source, target = (Results(Storage(str(tmp_path / name))) for name in ("labels", "output"))
+    put_part(source, part_name(1), "a")
+    with hold_lease(target.storage) as lease:
+        work = Relabel(
+            source=source,
+            target=target,
+            vocabulary=VocabularyEmbedding(("star",), torch.ones(1, 0), 1.0),
+            fingerprint="v",
+            top=1,
+            run="000001-00000000",
+            holder=lease.id,
+        )
+        with target.storage.write(LEASE) as file:
+            file.write(b'{"id": "another", "host": "elsewhere", "pid": 1, "released": false}')
+        with pytest.raises(RuntimeError, match="another run took over"):
+            work(part_name(1), None)
+    assert target.parts() == []

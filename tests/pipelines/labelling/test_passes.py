@@ -1,19 +1,23 @@
 """Passes of the labelling pipeline in which processes die; `test_run.py` tests the tables of undisturbed ones."""
 
+import errno
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from ray.exceptions import RayTaskError
 
 from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from pipelines.archive.tables import Results
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode
+from pipelines.labelling.passes import Passes
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.rows import BatchRow, LabelledRow, SegmentRow
 from pipelines.labelling.run import LabelSummary, label_videos
@@ -128,3 +132,20 @@ def test_a_run_without_progress_ends(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"no progress for 0.2 s; the cluster has [\d.]+ of 5 CPUs free"):
         label(archive, tmp_path, stall_s=0.2)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("StreamingExecutor")]
+
+
+def test_the_last_commit_waits_while_the_output_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    def error(number: int) -> Exception:
+        return RayTaskError("commit", "", OSError(number, "no answer", "s3://bucket")).as_instanceof_cause()
+
+    held: list[float] = []
+    passes = Passes.__new__(Passes)  # without Ray
+    passes.config = LabelConfig(input="in", output="out", vocabulary="names", stall_s=60.0)
+    monkeypatch.setattr(passes, "lease", SimpleNamespace(check_holder=held.append), raising=False)
+    monkeypatch.setattr("pipelines.labelling.passes.time.sleep", lambda seconds: None)
+    answers = [error(errno.EHOSTUNREACH), error(errno.EHOSTUNREACH), None, error(errno.ENOSPC)]
+    monkeypatch.setattr(passes, "_commit", lambda trackers: answers.pop(0))
+    assert passes._commit_all([]) is None
+    assert held == [60.0, 60.0]
+    assert isinstance(passes._commit_all([]), OSError)
+    assert not answers

@@ -106,3 +106,52 @@ def test_who_cannot_renew_is_message(storage: Storage, monkeypatch: pytest.Monke
         monkeypatch.setattr(module, "EXPIRE_S", 0.4)
         with pytest.raises(RuntimeError, match="could not be renewed for 0.4 s"):
             lease.check()
+
+
+def test_a_slow_renewal_counts_from_its_request(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others may count from any moment of the request; from its answer, two runs would hold the lease."""
+    replace = Storage.replace_tagged
+    clock = [0.0]
+
+    def slow(self: Storage, *arguments: Any) -> str | None:
+        tag = replace(self, *arguments)
+        clock[0] += 14.0
+        return tag
+
+    monkeypatch.setattr(module, "RENEW_S", 60.0)
+    monkeypatch.setattr(module, "EXPIRE_S", 30.0)
+    with hold_lease(storage) as lease:
+        monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+        monkeypatch.setattr(Storage, "replace_tagged", slow)
+        lease._renew()
+        clock[0] = 29.0
+        lease.check_holder(module.EXPIRE_S)
+        clock[0] = 31.0
+        with pytest.raises(RuntimeError, match="could not be renewed for 30 s"):
+            lease.check_holder(module.EXPIRE_S)
+
+
+def test_an_outage_does_not_end_a_run_that_nobody_follows(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = Storage.replace_tagged
+
+    def fail(*arguments: Any) -> None:
+        raise OSError("no connection")
+
+    with hold_lease(storage) as lease:
+        monkeypatch.setattr(Storage, "replace_tagged", fail)
+        time.sleep(1.2)
+        lease.check_holder(60.0)  # files may be added
+        with pytest.raises(RuntimeError, match="could not be renewed for 1 s"):
+            lease.check()  # none may be removed
+        monkeypatch.setattr(Storage, "replace_tagged", replace)
+        lease.check()  # asks at once
+
+
+def test_a_renewal_that_arrives_late_is_our_own(storage: Storage) -> None:
+    """A request may be carried out after its sender gave it up."""
+    with hold_lease(storage) as lease:
+        with lease._renewing:
+            write(storage, id=lease.id)
+        time.sleep(0.4)
+        lease.check()
+    assert content(storage)["released"]

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,18 @@ def test_folders_that_dead_writers_left_are_removed(tmp_path: Path) -> None:
     (tmp_path / "c/step-1").mkdir()
     LocalStore(str(tmp_path)).remove_partial("c/step-*")
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["step-1"]
+
+
+def test_files_of_a_folder_are_stored_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power failure, a folder that was renamed first would have files of zeros."""
+    synced = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, (tmp_path / "new").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with whole_folder(tmp_path / "new") as draft:
+        (draft / "in").mkdir()
+        (draft / "in/file").write_bytes(b"content")
+    named = {path: path.stat().st_ino for path in (tmp_path / "new/in/file", tmp_path / "new/in", tmp_path / "new")}
+    assert {inode for inode, was_named in synced if not was_named} == set(named.values())

@@ -33,10 +33,8 @@ def test_checkpoints_come_and_go(storage: TrainingOutput, tmp_path: Path) -> Non
         put(storage, tmp_path, step)
     assert storage.checkpoints() == [5, 20, 100]
     storage.files.download_folder(checkpoint_path(20), tmp_path / "copy")
-    assert json.loads((tmp_path / "copy/state.json").read_text()) == {
-        "step": 20,
-        "files": {"model/weights": 13, "optimizer.pt": 100},
-    }
+    state = json.loads((tmp_path / "copy/state.json").read_text())
+    assert (state["step"], state["files"]) == (20, {"model/weights": 13, "optimizer.pt": 100})
     assert (tmp_path / "copy/model/weights").read_text() == "weights of 20"
     storage.keep_last(2)
     assert storage.checkpoints() == [20, 100]
@@ -70,6 +68,19 @@ def test_half_written_checkpoints_do_not_count(
     assert storage.checkpoints() == [10]
     storage.remove_incomplete()
     assert {path.split("/")[1] for path, _ in storage.files.sizes(CHECKPOINTS, deep=True)} == {"step-00000010"}
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "model/weights"])
+def test_damage_at_equal_length_falls_back(storage: TrainingOutput, tmp_path: Path, name: str) -> None:
+    for step in (10, 20, 30):
+        put(storage, tmp_path, step)
+    assert storage.intact() == [10, 20, 30]
+    for step in (20, 30):
+        path = f"{checkpoint_path(step)}/{name}"
+        content = storage.files.read_bytes(path)
+        assert content
+        storage.write(path, content[:-1] + bytes([content[-1] ^ 1]))
+    assert storage.intact() == storage.checkpoints() == [10]
 
 
 def test_a_training_begins_once(storage: TrainingOutput, tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import ray
 import ray.train
+import torch
 
 from pipelines.training.config import TrainingConfig
 from pipelines.training.output import TrainingOutput
 from pipelines.training.progress import Monitor, TrainingProgress
 from pipelines.training.share import Share
-from pipelines.training.worker import Job, work
+from pipelines.training.worker import Job, _load_optimizer, work
 from tests.pipelines.training.points import PointsStage, Sample, settings
 
 
@@ -191,3 +192,10 @@ def test_metrics_are_written_when_a_worker_ends(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(StopError):
         run(tmp_path, Ending(2))
     assert [line["step"] for line in curve(tmp_path)] == [1, 2]
+
+
+def test_no_advice_to_run_code_of_a_damaged_file(tmp_path: Path) -> None:
+    (tmp_path / "optimizer.pt").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"optimizer.pt of the last checkpoint is damaged; remove") as error:
+        _load_optimizer(tmp_path / "optimizer.pt", torch.device("cpu"))
+    assert "weights_only" not in str(error.value)
