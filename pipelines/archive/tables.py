@@ -154,12 +154,18 @@ class Results:
         return self._of_parts(scan)
 
     def parts(self) -> list[str]:
-        """Returns the names of the whole parts, in the order in which the runs that wrote them began."""
+        """Returns the names of the whole parts, in the order in which the runs that wrote them began.
+
+        Lists again if a compaction removed parts meanwhile, but not for parts that were added: a labelling run may add
+        them faster than they are listed.
+        """
+        videos = set(self.names("videos"))
         while True:
-            before = set(self.names("videos"))
-            whole = before.intersection(self.names("tracks"), self.names("masks"))
-            if set(self.names("videos")) == before:  # no compaction wrote and removed parts meanwhile
-                return sorted(whole, key=_order)
+            whole = videos.intersection(self.names("tracks"), self.names("masks"))
+            before, videos = videos, set(self.names("videos"))
+            if before <= videos:
+                added = videos - before  # whole, because `videos` is written last; may replace what no listing shows
+                return sorted(whole | added, key=_order)
 
     def names(self, table: str) -> Iterator[str]:
         """Yields the part names of a table's files, also of parts that are not whole; skips files of others."""
@@ -254,7 +260,7 @@ class Results:
             try:
                 return read(parts)
             except FileNotFoundError:
-                if self.parts() == parts:
+                if set(parts) <= set(self.parts()):
                     raise
 
     def check_writable(self) -> None:

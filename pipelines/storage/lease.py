@@ -3,6 +3,7 @@
 Clocks of different machines are never compared: a run that wants the lease watches whether the holder still renews it.
 """
 
+import errno
 import json
 import os
 import socket
@@ -113,9 +114,15 @@ def hold_lease(storage: Storage) -> Iterator[Lease]:
         storage: the output.
 
     Raises:
-        ValueError: another run holds the lease; names its process and machine.
+        ValueError: another run holds the lease, which names its process and machine; or the storage cannot keep two
+            runs from holding it.
     """
-    lease = _acquire(storage)
+    try:
+        lease = _acquire(storage)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        raise ValueError(f"output: {storage.root}: {error.strerror}") from error
     try:
         yield lease
     finally:
@@ -139,6 +146,7 @@ def _acquire(storage: Storage) -> Lease:
         free = current is None or _is_free(current[0]) or (tag == seen and time.monotonic() - watched > EXPIRE_S)
         asked = time.monotonic()
         if free and (written := storage.replace_tagged(LEASE, _json(content), tag)):
+            _check_conditions(storage, content)
             return Lease(storage, written, content, asked)
         if current and seen not in (None, tag):
             holder = json.loads(current[0])
@@ -150,6 +158,19 @@ def _acquire(storage: Storage) -> Lease:
             watched = time.monotonic()  # after the answer: the holder's renewal may be as young as that
         seen = tag
         time.sleep(_POLL_S)
+
+
+def _check_conditions(storage: Storage, content: dict[str, Any]) -> None:
+    """Checks that the storage refuses a write whose condition does not hold; one that ignores it gets a released lease.
+
+    Raises:
+        OSError: it does not refuse.
+    """
+    unwanted = _json({**content, "released": True})
+    for condition, tag in (("If-None-Match", None), ("If-Match", f'"{"0" * 32}"')):
+        if storage.replace_tagged(LEASE, unwanted, tag):
+            text = f"the server ignores {condition}, so two runs could write at once; use one with conditional writes"
+            raise OSError(errno.ENOTSUP, text, storage.root)
 
 
 def check_holder(storage: Storage, holder: str) -> None:

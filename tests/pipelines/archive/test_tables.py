@@ -123,6 +123,33 @@ def test_readers_never_notice_a_compaction(call: int, tmp_path: Path, monkeypatc
     assert len(results.parts()) == (1 if call < 8 else 2)
 
 
+def test_parts_that_come_faster_than_they_are_listed_do_not_detain_a_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = Results(Storage(str(tmp_path)))
+    put_part(results, part_name(1), "a")
+    listings, names = list[str](), Results.names
+
+    def add_meanwhile(self: Results, table: str) -> list[str]:
+        listings.append(table)
+        assert len(listings) < 9
+        found = list(names(self, table))
+        put_part(results, part_name(1, len(listings)), f"v{len(listings)}")
+        return found
+
+    monkeypatch.setattr(Results, "names", add_meanwhile)
+    assert results.parts()[:2] == [part_name(1), part_name(1, 1)]
+    assert len(listings) == 4
+    listings.clear()
+
+    def fail(self: Storage, path: str) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Storage, "read", fail)
+    with pytest.raises(FileNotFoundError):  # nothing was removed, so reading again would be in vain
+        results.read("tracks")
+
+
 def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
     results = Results(Storage(str(tmp_path)))
     put_part(results, part_name(1), "a")

@@ -58,7 +58,7 @@ class Proxy:
         requests: Method and path of all that came.
         ranges: That they asked for, if they did.
         sent: Bytes of all bodies that were answered to GET.
-        without_ranges: Whether it hides ranges from the endpoint, as some servers ignore them.
+        hidden: Headers that it hides from the endpoint, as some servers ignore them.
         spoiled: The faults so far.
         before: Called with a request's method and path before it is passed on.
     """
@@ -69,7 +69,7 @@ class Proxy:
         self.requests: list[tuple[str, str]] = []
         self.ranges: list[str] = []
         self.sent = 0
-        self.without_ranges = False
+        self.hidden: set[str] = set()
         self.spoiled: list[str] = []
         self.before: Callable[[str, str], object] = lambda method, path: None
         self.random = np.random.default_rng(0)
@@ -97,15 +97,15 @@ class Proxy:
         """Requests of a method whose path has this part."""
         return sum(method == each and part in path for each, path in self.requests)
 
-    def refuse(self, status: int, code: str, secret: str = "") -> None:
+    def refuse(self, status: int, code: str, secret: str = "", methods: Sequence[str] = ("GET", "POST")) -> None:
         """All that is answered from now on; with a secret in the text, as a careless server might."""
 
         def answer(handler: _Handler, *_: object) -> None:
             text = f"<Error><Code>{code}</Code><Message>bad {secret}</Message></Error>" if code else "<html>hello"
             handler.answer(status, [], text.encode())
 
-        for method in ("do_GET", "do_POST"):
-            setattr(self.server.RequestHandlerClass, method, answer)
+        for method in methods:
+            setattr(self.server.RequestHandlerClass, f"do_{method}", answer)
 
     def stop(self) -> None:
         self.server.shutdown()
@@ -128,8 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.owner.before(self.command, self.path)
             connection = http.client.HTTPConnection(self.owner.target)
-            hidden = {"Range"} if self.owner.without_ranges else set()
-            headers = {name: value for name, value in self.headers.items() if name not in hidden}
+            headers = {name: value for name, value in self.headers.items() if name not in self.owner.hidden}
             connection.request(self.command, self.path, body, headers)
             response = connection.getresponse()
             data = response.read()

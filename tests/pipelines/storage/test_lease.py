@@ -13,6 +13,7 @@ import pytest
 from pipelines.storage import lease as module
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import LEASE, hold_lease
+from tests.pipelines.storage.s3_server import Proxy
 
 HOLDER = """
 import sys, time
@@ -155,3 +156,23 @@ def test_a_renewal_that_arrives_late_is_our_own(storage: Storage) -> None:
         time.sleep(0.4)
         lease.check()
     assert content(storage)["released"]
+
+
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
+def test_a_server_that_ignores_conditions_is_refused(header: str, bucket: str, proxy: Proxy) -> None:
+    proxy.hidden = {header}
+    storage = Storage(f"{bucket}/labels")
+    message = f"^output: {storage.root}: the server ignores {header}, so two runs could write at once; use one with "
+    with pytest.raises(ValueError, match=message), hold_lease(storage):
+        pass
+    assert content(storage)["released"]
+    proxy.hidden = set()
+    with hold_lease(storage) as lease:
+        lease.check()
+
+
+def test_a_server_without_conditional_writes_is_refused(bucket: str, proxy: Proxy) -> None:
+    proxy.refuse(501, "NotImplemented", methods=["PUT"])
+    message = f"^output: {bucket}: the server has no conditional writes; use one that has"
+    with pytest.raises(ValueError, match=message), hold_lease(Storage(bucket)):
+        pass

@@ -127,7 +127,7 @@ def test_ranges_survive_every_fault_and_servers_without_ranges(
         assert s3.read_tail(uri, 2**17)[0] == CONTENT[-(2**17) :]
     assert set(proxy.spoiled) == set(FAULTS)
     proxy.share = {}
-    proxy.without_ranges = True
+    proxy.hidden = {"Range"}
     assert s3.read_range(uri, 1000, 500_000, etag=etag) == CONTENT[1000:500_000]
     assert s3.read_tail(uri, 700)[0] == CONTENT[-700:]
 
