@@ -27,14 +27,13 @@ FLOORS = (
 """Rooms from the ground floor up."""
 
 FORBIDDEN = {
-    "openvis_model": {"ray", "boto3", "botocore", "pyarrow", "decord", "av", "argparse"},
+    "openvis_model": {"ray", "boto3", "botocore", "pyarrow", "av", "argparse"},
     "pipelines": {"argparse"},
-    "jobs": {"boto3", "botocore", "decord"},
+    "jobs": {"boto3", "botocore"},
 }
 
 ONLY_IN = {
     "boto3": "pipelines/storage/s3.py",
-    "decord": "pipelines/video/decord_reader.py",
     "supervision": "openvis_model/frame_result.py",
 }
 

@@ -14,7 +14,7 @@ from pipelines.archive.tables import SCHEMAS
 from pipelines.storage.files import Storage
 
 HEAVY = {
-    "av", "boto3", "decord", "matplotlib", "numba", "open_clip", "peft", "pyarrow", "pycocotools", "ray", "scipy",
+    "av", "boto3", "matplotlib", "numba", "open_clip", "peft", "pyarrow", "pycocotools", "ray", "scipy",
     "torch", "torchvision", "transformers",
 }  # fmt: skip
 

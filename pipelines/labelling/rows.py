@@ -24,13 +24,12 @@ _INFO = pa.struct(
     [
         ("frames", pa.int64()),
         ("missing_frames", pa.int64()),
+        ("cut_off", pa.bool_()),
         ("fps", pa.float64()),
         ("width", pa.int64()),
         ("height", pa.int64()),
         ("duration_s", pa.float64()),
-        ("rotation", pa.int64()),
         ("codec", pa.string()),
-        ("reader", pa.string()),
         ("timestamps", pa.bool_()),
     ]
 )

@@ -82,6 +82,8 @@ class VideoWriter:
         reasons = []
         if batch.info and batch.info.missing_frames:
             reasons.append(f"cut off: about {batch.info.missing_frames} frames that its header promises are missing")
+        elif batch.info and batch.info.cut_off:
+            reasons.append("cut off: its end is missing")
         if lost := batch.expected_frames - self.frames:
             reasons.append(f"{lost} of {batch.expected_frames} frames could not be decoded")
         return "; ".join(reasons) or None

@@ -141,8 +141,7 @@ def _check(video: AnnotatedVideo, folder: str, config: TrainingDataConfig) -> tu
         if video.video is None:
             return _check_images(video, folder, config, where)
         (source,) = find_benchmark_videos([video], folder)
-        # PyAV leaves out damaged frames, which is reported; decord may repeat other frames instead.
-        plan = plan_video(source.uri, Sampling(), 1, reader="pyav")
+        plan = plan_video(source.uri, Sampling(), 1)
     except VideoError as error:
         return None, [f"{where}, {os.path.join(folder, video.video or '')}: {error}"]
     except ValueError as error:

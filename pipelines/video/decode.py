@@ -14,9 +14,10 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import Float64, Int64, UInt8
 
-from pipelines.video.decord_reader import decord_frames
-from pipelines.video.ffmpeg import decode_packet, demux, open_image, open_video, quarter_turns, upright_size
+from pipelines.video.ffmpeg import decode_packet, demux, open_image, open_video
+from pipelines.video.heartbeat import beat
 from pipelines.video.names import list_images
+from pipelines.video.orientation import Orientation
 from pipelines.video.plan import Segment, VideoError, VideoInfo
 
 
@@ -41,8 +42,7 @@ def decode(
     """Decodes one segment of a planned video.
 
     Frames that cannot be decoded are skipped, so there may be fewer frames than in `segment.frames`, even none; the
-    caller compares the counts. Intact and cut-off files give the same pixels whatever the segments. If bytes inside a
-    file are damaged, that holds for `pyav` only: decord may repeat a frame, or fail slightly earlier or later.
+    caller compares the counts.
 
     Args:
         path: the planned file or folder of images.
@@ -59,7 +59,7 @@ def decode(
             first.
     """
     size = size or (info.height, info.width)
-    read = {"decord": _read_decord, "pyav": _read_pyav, "images": _read_images}[info.reader]
+    read = _read_images if info.codec == "images" else _read_video
     images = read(path, info, segment, size)
     while batch := list(itertools.islice(images, batch_size)):
         positions = np.array([position for position, _ in batch])
@@ -67,32 +67,22 @@ def decode(
         yield FrameBatch(frames=pixels, frame=segment.frames[positions], time_s=segment.times_s[positions])
 
 
-def _read_decord(
+def _read_video(
     path: str, info: VideoInfo, segment: Segment, size: tuple[int, int]
 ) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
-    done = 0
-    for image in decord_frames(path, segment.frames, size):
-        yield done, image
-        done += 1
-    if done < len(segment.frames):
-        yield from _read_pyav(path, info, segment, size, skip=done)
-
-
-def _read_pyav(
-    path: str, info: VideoInfo, segment: Segment, size: tuple[int, int], skip: int = 0
-) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
-    wanted = {pts: position for position, pts in enumerate(segment.pts.tolist()) if position >= skip}
-    last = int(segment.pts[-1])
+    ids = (segment.pts if info.timestamps else segment.frames).tolist()
+    wanted = {identity: position for position, identity in enumerate(ids)}
     scaler = VideoReformatter()
     counter = itertools.count()
     with closing(_frames(path, segment)) as frames:
         for frame in frames:
-            pts = frame.pts if info.timestamps else next(counter)
-            if pts is None or frame.is_corrupt:
+            beat()
+            identity = frame.pts if info.timestamps else next(counter)
+            if identity is None or frame.is_corrupt:
                 continue
-            if (position := wanted.pop(pts, None)) is not None:
-                yield position, _to_rgb(frame, size, scaler)
-            if pts >= last:
+            if (position := wanted.pop(identity, None)) is not None:
+                yield position, _to_rgb(frame, Orientation.of(frame), size, scaler)
+            if identity >= ids[-1]:
                 return
 
 
@@ -103,22 +93,23 @@ def _read_images(
     for position, frame in enumerate(segment.frames.tolist()):
         if frame >= len(names):
             return
-        with open_image(os.path.join(path, names[frame])) as image:
-            if upright_size(image) != (info.height, info.width):
-                height, width = upright_size(image)
+        with open_image(os.path.join(path, names[frame])) as (image, orientation):
+            height, width = orientation.shown(image.height, image.width)
+            if (height, width) != (info.height, info.width):
                 raise VideoError(f"{names[frame]}: is {width}x{height}, the first image {info.width}x{info.height}")
-            rgb = _to_rgb(image, size, VideoReformatter())
+            rgb = _to_rgb(image, orientation, size, VideoReformatter())
         yield position, rgb
 
 
-def _to_rgb(frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReformatter) -> UInt8[np.ndarray, "h w 3"]:
-    """Resizes and turns upright; downscaling averages over all covered pixels, as decord's does."""
-    turns = quarter_turns(frame)
-    height, width = size if turns % 2 == 0 else size[::-1]
+def _to_rgb(
+    frame: av.VideoFrame, orientation: Orientation, size: tuple[int, int], scaler: VideoReformatter
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Resizes, averaging over all covered pixels, and turns upright."""
+    height, width = orientation.shown(*size)
     rgb = scaler.reformat(
         frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
     )
-    return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), turns))
+    return orientation.apply(rgb.to_ndarray())
 
 
 def _frames(path: str, segment: Segment) -> Generator[av.VideoFrame]:

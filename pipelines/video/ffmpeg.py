@@ -12,6 +12,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from pipelines.video.orientation import Orientation
 from pipelines.video.plan import VideoError
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ MAX_PIXELS = 1 << 26  # of one frame: twice 8K
 # FFmpeg looks at the content, not the name: without a whitelist, a playlist named .mp4 could make it open any URL.
 _ONLY_VIDEOS = {
     "protocol_whitelist": "file",
-    "format_whitelist": "3g2,3gp,asf,av1,avi,dv,flv,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,mxf,"
-    "nut,obu,ogg,webm,yuv4mpegpipe",
+    "format_whitelist": "3g2,3gp,apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,"
+    "mpegvideo,mxf,nut,obu,ogg,webm,yuv4mpegpipe",
 }
 _ONLY_IMAGES = {"format_whitelist": "jpeg_pipe,png_pipe"}
 
@@ -51,7 +52,8 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         if not streams:
             sound = " (audio only)" if container.streams.audio else ""
             raise VideoError(f"no video stream{sound}")
-        stream = streams[0]
+        best = container.streams.best("video")
+        stream = best if best in streams else streams[0]  # as ffmpeg chooses
         context = stream.codec_context
         if context is None:
             raise VideoError("no decoder for its codec")
@@ -84,28 +86,21 @@ def decode_packet(stream: VideoStream, packet: VideoPacket | None) -> list[av.Vi
 
 
 @contextmanager
-def open_image(path: str) -> Iterator[av.VideoFrame]:
-    """Provides the decoded frame of an image file.
+def open_image(path: str) -> Iterator[tuple[av.VideoFrame, Orientation]]:
+    """Provides the decoded frame of an image file, and how it is shown.
 
     Raises:
         VideoError: if the image cannot be read or processed, also in the body of the `with` statement.
     """
     try:
         # Passes the content: FFmpeg would read a % in the name as a pattern.
-        with av.open(io.BytesIO(Path(path).read_bytes()), "r", options=_ONLY_IMAGES) as container:
-            yield next(container.decode(video=0))
+        content = io.BytesIO(Path(path).read_bytes())
+        orientation = Orientation.of_image(content)
+        content.seek(0)
+        with av.open(content, "r", options=_ONLY_IMAGES) as container:
+            yield next(container.decode(video=0)), orientation
     except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
         raise VideoError(f"{os.path.basename(path)}: not an image that can be read") from error
-
-
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Returns how many times a frame must be turned 90 degrees counter-clockwise to be upright."""
-    return round(frame.rotation / 90) % 4
-
-
-def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
-    """Returns height and width after rotation, pixels."""
-    return (frame.height, frame.width) if quarter_turns(frame) % 2 == 0 else (frame.width, frame.height)
 
 
 def _why_not(path: str, error: Exception) -> str:

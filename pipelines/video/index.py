@@ -1,4 +1,4 @@
-"""Plans a video once, without decoding it.
+"""Plans a video once, decoding it only where its timestamps do not say which frames there are.
 
 `plan_video` reads a file's timestamps, picks the frames to keep, and cuts them at key frames into segments, which
 `pipelines.video.decode` decodes independently.
@@ -8,35 +8,21 @@ import bisect
 import itertools
 import math
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.video.stream import VideoStream
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
-from pipelines.video.decord_reader import decord_agrees
-from pipelines.video.ffmpeg import (
-    VideoPacket,
-    decode_packet,
-    demux,
-    open_image,
-    open_video,
-    quarter_turns,
-    upright_size,
-)
+from pipelines.video.ffmpeg import VideoPacket, decode_packet, demux, open_image, open_video
+from pipelines.video.heartbeat import beat
 from pipelines.video.names import list_images
+from pipelines.video.orientation import Orientation
 from pipelines.video.plan import Sampling, Segment, VideoError, VideoInfo, VideoPlan
-
-# For these, decord gives PyAV's frames, bit for bit at native size. For others we have seen wrong frames (MPEG-TS),
-# different pixels after seeking (open GOPs, HEVC, MPEG-4), and frames not turned upright (Matroska). It also replaces
-# damaged frames by copies of others, so it does not read files that are visibly cut off.
-_DECORD_CODECS = ("h264", "vp9")
-_DECORD_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
-
-_COUNTED_FORMATS = ("avi",)  # no presentation timestamps; those that FFmpeg derives from the decoding order are wrong
+from pipelines.video.truncation import is_cut_off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +34,43 @@ class _Key:
     exact: bool
 
 
-def plan_video(
-    path: str, sampling: Sampling, segment_frames: int | None, *, reader: Literal["auto", "pyav"] = "auto"
-) -> VideoPlan:
+@dataclass(kw_only=True)
+class _Scan:
+    """What a file's packets say.
+
+    Attributes:
+        first: the first frame; no other is decoded.
+        shown: dts, pts and duration, in ticks, of each packet whose frame is shown.
+        keys: key frames, also those that an edit list hides: what is shown after them needs them.
+        packets: number of packets, hidden ones included.
+    """
+
+    first: av.VideoFrame | None = None
+    shown: list[tuple[int | None, int | None, int]] = field(default_factory=list)
+    keys: list[_Key] = field(default_factory=list)
+    packets: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Index:
+    """The frames of a file, in order of presentation.
+
+    Attributes:
+        info: the file's description.
+        pts: timestamp of each frame, ticks; may repeat if frames are counted.
+        times_s: seconds since the first frame.
+        keys: key frames at which the file can be cut; none if frames are counted.
+        tick: seconds per tick.
+    """
+
+    info: VideoInfo
+    pts: Int64[np.ndarray, "F"]
+    times_s: Float64[np.ndarray, "F"]
+    keys: list[_Key]
+    tick: float
+
+
+def plan_video(path: str, sampling: Sampling, segment_frames: int | None) -> VideoPlan:
     """Reads a video's index and decides which frames to keep and how to cut them into segments.
 
     Args:
@@ -58,8 +78,6 @@ def plan_video(
         sampling: which frames to keep.
         segment_frames: largest number of kept frames per segment, exceeded only where key frames are farther apart;
             None makes one segment.
-        reader: `auto` uses decord for files where it is exact and PyAV for others; `pyav` uses PyAV for all. Resized
-            pixels of the two differ by rounding.
 
     Raises:
         VideoError: if there is nothing to decode; gives the reason.
@@ -69,10 +87,10 @@ def plan_video(
         raise ValueError(f"segment_frames: is {segment_frames}; give 1 or more, or None for one segment")
     if os.path.isdir(path):
         return _plan_images(path, sampling, segment_frames)
-    info, pts, tick, keys = _read_index(path, reader)
-    times = (pts - pts[0]) * tick
+    index = _read_index(path)
+    pts, keys = index.pts, index.keys
     # Matroska rounds timestamps to milliseconds: at 30 frames/s, 33 ms stands for frame 1.
-    kept = sampling.select(times, tolerance_s=min(tick, 1e-3))
+    kept = sampling.select(index.times_s, tolerance_s=min(index.tick, 1e-3))
     segments: list[Segment] = []
     for start, stop in itertools.pairwise(_cuts(pts[kept], keys, segment_frames)):
         frames = kept[start:stop]
@@ -81,76 +99,124 @@ def plan_video(
             Segment(
                 index=len(segments),
                 frames=frames,
-                times_s=times[frames],
+                times_s=index.times_s[frames],
                 pts=pts[frames],
                 start_pts=key.pts if key else None,
                 seek=key.seek if key else 0,
             )
         )
-    return VideoPlan(info=info, segments=tuple(segments))
+    return VideoPlan(info=index.info, segments=tuple(segments))
 
 
-def _read_index(path: str, reader: str) -> tuple[VideoInfo, Int64[np.ndarray, "F"], float, list[_Key]]:
-    """Returns a file's description, sorted timestamps, seconds per tick, and key frames in order of presentation."""
+def _read_index(path: str) -> _Index:
     with open_video(path) as (container, stream):
-        first, packets, keys, total = _scan(stream, demux(container, stream))
+        scan = _scan(stream, demux(container, stream))
+        if scan.first is None or not scan.shown:
+            raise VideoError(f"no frames (nothing of its {stream.codec_context.name} stream can be decoded)")
         rate = float(stream.average_rate or stream.guessed_rate or 1)
-        timestamps = container.format.name not in _COUNTED_FORMATS and _are_ordered(packets)
+        tick, keys = float(stream.time_base or 1), sorted(scan.keys, key=lambda key: key.pts)
+        timestamps = _are_timestamps(container, stream, scan)
         if timestamps:
             # Frames shown before the first key frame refer to missing frames.
             from_key = keys[0].pts if keys else -math.inf
-            pts = np.array(sorted({t for _, t in packets if t is not None and t >= from_key}), dtype=np.int64)
-            tick = float(stream.time_base or 1)
+            pts = np.array(sorted(t for _, t, _ in scan.shown if t is not None and t >= from_key), dtype=np.int64)
         else:
-            pts, tick, keys = np.arange(len(packets)), 1 / rate, []
-        span = float(pts[-1] - pts[0]) * tick
+            pts, keys = _count(path, container, stream, scan, 1 / rate / tick), []
+        times_s = (pts - pts[0]) * tick
+        span = float(times_s[-1])
         fps = (len(pts) - 1) / span if span else rate
-        turns = quarter_turns(first)
-        height, width = upright_size(first)
+        last_s = max(scan.shown, key=lambda packet: packet[1] or packet[0] or 0)[2] * tick or min(1 / fps, 1 / rate)
+        missing, cut_off = _missing(path, container, stream, scan, float(pts[-1]) * tick + last_s, fps)
+        height, width = Orientation.of(scan.first).shown(scan.first.height, scan.first.width)
         info = VideoInfo(
             frames=len(pts),
-            missing_frames=_missing(stream, total, float(pts[-1]) * tick + 1 / fps, fps),
+            missing_frames=missing,
+            cut_off=cut_off,
             fps=fps,
             width=width,
             height=height,
-            duration_s=span + 1 / fps,
-            rotation=turns * 90,
+            duration_s=span + last_s,
             codec=stream.codec_context.codec.canonical_name,
-            reader="pyav",
             timestamps=timestamps,
         )
-        for_decord = (
-            reader == "auto"
-            and info.codec in _DECORD_CODECS
-            and container.format.name in _DECORD_FORMATS
-            and first.format.name == "yuv420p"
-            and timestamps
-            and all(key.exact for key in keys)
-            and (turns, info.missing_frames, total) == (0, 0, len(pts))
-        )
-    if for_decord and decord_agrees(path, (pts - pts[0]) * tick):
-        info = replace(info, reader="decord")
-    return info, pts, tick, keys
+    return _Index(info=info, pts=pts, times_s=times_s, keys=keys, tick=tick)
 
 
-def _scan(
-    stream: VideoStream, demuxed: Iterator[VideoPacket]
-) -> tuple[av.VideoFrame, list[tuple[int | None, int | None]], list[_Key], int]:
-    """Returns the first frame (no other is decoded), dts and pts of all packets, key frames, and the packet count."""
-    first, packets, keys, total = None, [], [], 0
-    for packet in demuxed:
-        first = first or next(iter(decode_packet(stream, packet)), None)
-        total += 1
-        if packet.is_discard:  # removed by an edit list
-            continue
-        packets.append((packet.dts, packet.pts))
+def _scan(stream: VideoStream, packets: Iterable[VideoPacket]) -> _Scan:
+    scan = _Scan()
+    for packet in packets:
+        beat()
+        scan.first = scan.first or next(iter(decode_packet(stream, packet)), None)
+        scan.packets += 1
         if packet.is_keyframe and packet.pts is not None:
             seek = packet.pts if packet.dts is None else packet.dts
-            keys.append(_Key(pts=packet.pts, seek=seek, exact=_is_exact(stream, packet)))
-    first = first or next(iter(decode_packet(stream, None)), None)
-    if first is None or not packets:
-        raise VideoError(f"no frames (nothing of its {stream.codec_context.name} stream can be decoded)")
-    return first, packets, sorted(keys, key=lambda key: key.pts), total
+            scan.keys.append(_Key(pts=packet.pts, seek=seek, exact=_is_exact(stream, packet)))
+        if not packet.is_discard and _is_shown(stream, packet):
+            scan.shown.append((packet.dts, packet.pts, packet.duration or 0))
+    scan.first = scan.first or next(iter(decode_packet(stream, None)), None)
+    return scan
+
+
+def _is_shown(stream: VideoStream, packet: VideoPacket) -> bool:
+    """Checks that a packet has a frame to show: VP8 codes references that are never shown as packets of their own."""
+    return stream.codec_context.name not in ("vp8", "libvpx") or bool(memoryview(packet)[0] & 0x10)
+
+
+def _are_timestamps(container: InputContainer, stream: VideoStream, scan: _Scan) -> bool:
+    """Checks that presentation times identify frames.
+
+    They do not if one is missing or given twice, or if decoding times decrease, as in joined recordings. AVI has none,
+    and FFmpeg's guess is wrong. Copied from AVI or a raw stream, frames that are reordered have decoding times instead.
+    """
+    decoding = [dts for dts, _, _ in scan.shown if dts is not None]
+    presentation = {pts for _, pts, _ in scan.shown}
+    reordered = stream.codec_context.has_b_frames and len(scan.shown) > 1
+    return (
+        container.format.name != "avi"
+        and None not in presentation
+        and len(presentation) == len(scan.shown)
+        and all(a <= b for a, b in itertools.pairwise(decoding))
+        and not (reordered and all(dts == pts for dts, pts, _ in scan.shown))
+    )
+
+
+def _count(
+    path: str, container: InputContainer, stream: VideoStream, scan: _Scan, step: float
+) -> Int64[np.ndarray, "F"]:
+    """Returns timestamps for frames that are identified by counting; decodes the file if its packets say too little.
+
+    Args:
+        path: the file.
+        container: its container.
+        stream: its stream.
+        scan: what its packets say.
+        step: ticks per frame at the stated rate, for frames without any time.
+    """
+    is_avi = container.format.name == "avi"
+    times = [dts if is_avi or pts is None else pts for dts, pts, _ in scan.shown]
+    if stream.codec_context.has_b_frames or _disorder(times):
+        presentation, decoding = _presented(path)
+        times = decoding if is_avi else min(presentation, decoding, key=_disorder)
+    known = [time for time in times if time is not None]
+    if len(known) < len(times) or len(set(known)) == 1:
+        return np.round(np.arange(len(times)) * step).astype(np.int64)
+    return np.maximum.accumulate(np.array(known, dtype=np.int64))
+
+
+def _presented(path: str) -> tuple[list[int | None], list[int | None]]:
+    """Decodes a file; returns the presentation time and the decoding time of each frame, in order of presentation."""
+    with open_video(path) as (container, stream):
+        times = []
+        for packet in itertools.chain(demux(container, stream), [None]):
+            beat()
+            times += [(frame.pts, frame.dts) for frame in decode_packet(stream, packet)]
+    return [pts for pts, _ in times], [dts for _, dts in times]
+
+
+def _disorder(times: Sequence[int | None]) -> int:
+    """Returns how many times are missing or earlier than the one before; ffmpeg as well takes those that err less."""
+    known = [time for time in times if time is not None]
+    return len(times) - len(known) + sum(b < a for a, b in itertools.pairwise(known))
 
 
 def _plan_images(folder: str, sampling: Sampling, segment_frames: int | None) -> VideoPlan:
@@ -158,8 +224,8 @@ def _plan_images(folder: str, sampling: Sampling, segment_frames: int | None) ->
     if not names:
         raise VideoError("no frames (a folder without JPEG or PNG images)")
     fps = sampling.fps or 1.0
-    with open_image(os.path.join(folder, names[0])) as first:
-        height, width = upright_size(first)
+    with open_image(os.path.join(folder, names[0])) as (first, orientation):
+        height, width = orientation.shown(first.height, first.width)
     kept = np.arange(0, len(names), sampling.stride)
     step = segment_frames or len(kept)
     info = VideoInfo(
@@ -169,7 +235,6 @@ def _plan_images(folder: str, sampling: Sampling, segment_frames: int | None) ->
         height=height,
         duration_s=len(names) / fps,
         codec="images",
-        reader="images",
     )
     cuts = (kept[start : start + step] for start in range(0, len(kept), step))
     segments = (Segment(index=i, frames=frames, times_s=frames / fps, pts=frames) for i, frames in enumerate(cuts))
@@ -215,16 +280,18 @@ def _is_exact(stream: VideoStream, packet: VideoPacket) -> bool:
     return False
 
 
-def _are_ordered(packets: list[tuple[int | None, int | None]]) -> bool:
-    """Checks that all packets have a presentation time, and decoding times never decrease, as in joined recordings."""
-    decoding = [dts for dts, _ in packets if dts is not None]
-    return all(pts is not None for _, pts in packets) and all(a <= b for a, b in itertools.pairwise(decoding))
+def _missing(
+    path: str, container: InputContainer, stream: VideoStream, scan: _Scan, end_s: float, fps: float
+) -> tuple[int, bool]:
+    """Returns how many frames are missing at the end, as far as the file says, and whether it is cut off.
 
-
-def _missing(stream: VideoStream, frames: int, end_s: float, fps: float) -> int:
-    """Returns how many frames are missing by the header, which states their number (MP4) or a duration (Matroska)."""
-    if stream.frames:
-        return max(0, stream.frames - frames)
-    hours, minutes, seconds = stream.metadata.get("DURATION", "0:0:0").split(":")
-    gap_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds) - end_s
-    return round(gap_s * fps) if gap_s > 0.5 else 0
+    The index of an MP4 lists all frames, and its boxes their sizes; Matroska states its size and its duration.
+    """
+    if "mp4" in container.format.name.split(","):
+        missing = max(0, len(stream.index_entries) - scan.packets)
+        return missing, missing > 0 or is_cut_off(path, container.format.name)
+    if not is_cut_off(path, container.format.name):
+        return 0, False
+    if "matroska" in container.format.name.split(",") and container.duration:
+        return max(0, round((container.duration / av.time_base - end_s) * fps)), True
+    return 0, True

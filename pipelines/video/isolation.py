@@ -17,6 +17,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
+from pipelines.video.heartbeat import on_beat
 from pipelines.video.plan import MachineError, VideoError
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ class Limits:
     """What the decoder of a video may use.
 
     Attributes:
-        silence_s: longest wait for the index or the next batch of frames, seconds.
+        silence_s: longest wait for a sign of life, such as a decoded frame, seconds.
         total_s: longest total wait for the index or for one segment, seconds.
         memory_bytes: memory of the decoding process, on Linux.
     """
@@ -90,6 +91,8 @@ class IsolatedProcess:
                     raise VideoError(f"its decoder stood still for {self.limits.silence_s:g} s")
                 left = max(0.0, left - (time.monotonic() - since))
                 kind, value = self._connection.recv()
+                if kind == "alive":
+                    continue
                 if kind == "value":
                     yield value
                     continue
@@ -139,6 +142,7 @@ def isolated(limits: Limits) -> Iterator[IsolatedProcess]:
 
 
 def _serve(connection: Connection) -> None:
+    on_beat(lambda: connection.send(("alive", None)))
     while True:
         connection.send("ready")
         try:

@@ -5,9 +5,9 @@ import re
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
-    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".h264", ".h265", ".hevc", ".ivf", ".m2ts",
-    ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu",
-    ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+    ".3g2", ".3gp", ".apng", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hevc",
+    ".ivf", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf",
+    ".nut", ".obu", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
 })
 # fmt: on
 _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
@@ -31,7 +31,7 @@ def is_image(name: str) -> bool:
 def natural_key(name: str) -> tuple[list[int | str], str]:
     """Returns a sort key for natural order: frame_9 before frame_10."""
     # Text and numbers alternate, starting with text, so that any two keys can be compared.
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)], name
+    return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"([0-9]+)", name))], name
 
 
 def list_images(folder: str) -> list[str]:

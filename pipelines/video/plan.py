@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -59,25 +58,23 @@ class VideoInfo:
     Attributes:
         frames: number of frames in the file.
         missing_frames: further frames according to the header; above 0 if the file is cut off. Estimated for Matroska.
+        cut_off: whether the file is shorter than its container says.
         fps: average frames per second.
         width: pixels, after rotation.
         height: pixels, after rotation.
         duration_s: seconds from the start of the first frame to the end of the last.
-        rotation: degrees counter-clockwise by which frames must be turned to be upright: 0, 90, 180 or 270.
         codec: FFmpeg's name of the codec; `images` for a folder.
-        reader: the library that decodes it.
         timestamps: whether frames are identified by timestamp; otherwise by counting from the start of the file.
     """
 
     frames: int
     missing_frames: int = 0
+    cut_off: bool = False
     fps: float
     width: int
     height: int
     duration_s: float
-    rotation: int = 0
     codec: str
-    reader: Literal["decord", "pyav", "images"]
     timestamps: bool = True
 
 

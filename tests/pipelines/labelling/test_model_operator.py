@@ -14,7 +14,7 @@ from pipelines.shapes.render import render
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.video.plan import VideoInfo
 
-INFO = VideoInfo(frames=2, fps=4.0, width=200, height=150, duration_s=0.5, codec="h264", reader="pyav")
+INFO = VideoInfo(frames=2, fps=4.0, width=200, height=150, duration_s=0.5, codec="h264")
 BATCH = BatchRow(
     video_id="v",
     uri="/v.mp4",

@@ -9,7 +9,7 @@ import pytest
 from pipelines.labelling.rows import BatchRow, LabelledRow, Row, SegmentRow
 from pipelines.video.plan import Segment, VideoInfo
 
-INFO = VideoInfo(frames=9, fps=29.97, width=640, height=384, duration_s=0.3, codec="h264", reader="decord")
+INFO = VideoInfo(frames=9, fps=29.97, width=640, height=384, duration_s=0.3, codec="h264")
 EXACT = np.array([0.1, 1 / 3, np.pi])
 FULL = {
     SegmentRow: SegmentRow(

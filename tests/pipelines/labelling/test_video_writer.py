@@ -25,7 +25,7 @@ from pipelines.video.plan import VideoInfo
 CONFIG = VideoTrackerConfig(association=AssociationConfig(kind="hungarian"), max_gap=1)
 VOCABULARY = VocabularyEmbedding(("star", "disc"), torch.eye(2), 1.0986123)  # probabilities 3/4 and 1/4
 PRINTS = Fingerprints(model_fingerprint="m", vocabulary_fingerprint="v", config_fingerprint="c", top=5)
-INFO = VideoInfo(frames=6, fps=4.0, width=8, height=6, duration_s=1.5, codec="h264", reader="pyav")
+INFO = VideoInfo(frames=6, fps=4.0, width=8, height=6, duration_s=1.5, codec="h264")
 
 
 def instances(*columns: int) -> Instances:

@@ -18,31 +18,31 @@ OPEN_GOP = {"x264-params": "open-gop=1:bframes=3:keyint=8:min-keyint=8:scenecut=
 HEVC = {"x265-params": "log-level=none:keyint=8:min-keyint=8:bframes=3:open-gop=1:pools=1:frame-threads=1"}
 VFR = [Fraction(i * i + 30 * i, 1000) for i in range(48)]
 
-# file name → how `listed_clip` writes it, who reads it, and into how many segments it can be cut (None: several)
-CLIPS: dict[str, tuple[dict[str, Any], str, int | None]] = {
-    "b_frames.mp4": ({"options": H264}, "decord", 6),
-    "b_frames.mkv": ({"options": H264}, "decord", 6),
-    "b_frames.avi": ({"options": H264}, "pyav", 1),
-    "open_gop.mp4": ({"options": OPEN_GOP}, "pyav", None),
-    "open_gop.mkv": ({"options": OPEN_GOP}, "pyav", None),
-    "open_gop.ts": ({"options": OPEN_GOP}, "pyav", None),
-    "refresh.mp4": ({"options": {"x264-params": "intra-refresh=1:bframes=0:keyint=12:scenecut=0"}}, "pyav", 4),
-    "elementary.h264": ({"options": H264, "fps": 25}, "pyav", 1),
-    "hevc.mp4": ({"codec": "libx265", "options": HEVC}, "pyav", None),
-    "vp9.webm": ({"codec": "libvpx-vp9", "options": {"g": "12", "cpu-used": "5"}}, "decord", 4),
-    "av1.mp4": ({"codec": "libsvtav1", "options": {"g": "12", "preset": "12"}}, "pyav", 4),
-    "av1.mkv": ({"codec": "libsvtav1", "options": {"g": "12", "preset": "12"}}, "pyav", 4),
-    "mpeg4.mp4": ({"codec": "mpeg4", "options": {"bf": "2", "g": "8"}}, "pyav", None),
-    "mpeg4.avi": ({"codec": "mpeg4", "options": {"bf": "2", "g": "8"}}, "pyav", 1),
-    "mpeg2.mpg": ({"codec": "mpeg2video", "options": {"bf": "2", "g": "8"}}, "pyav", None),
-    "intra.mov": ({"codec": "mjpeg", "pix_fmt": "yuvj420p"}, "pyav", 48),
-    "variable.mp4": ({"times": VFR, "options": H264}, "decord", None),
-    "rotated_90.mp4": ({"rotation": 90, "options": H264}, "pyav", 6),
-    "rotated_180.mp4": ({"rotation": 180, "options": H264}, "pyav", 6),
-    "rotated_270.mp4": ({"rotation": 270, "options": H264}, "pyav", 6),
-    "rotated_270.mkv": ({"rotation": 270, "options": H264}, "pyav", 6),
-    "odd.mp4": ({"size": (75, 101), "pix_fmt": "yuv444p", "options": H264}, "pyav", 6),
-    "one.mp4": ({"frames": 1}, "decord", 1),
+# file name → how `listed_clip` writes it, and into how many segments it can be cut (None: several)
+CLIPS: dict[str, tuple[dict[str, Any], int | None]] = {
+    "b_frames.mp4": ({"options": H264}, 6),
+    "b_frames.mkv": ({"options": H264}, 6),
+    "b_frames.avi": ({"options": H264}, 1),
+    "open_gop.mp4": ({"options": OPEN_GOP}, None),
+    "open_gop.mkv": ({"options": OPEN_GOP}, None),
+    "open_gop.ts": ({"options": OPEN_GOP}, None),
+    "refresh.mp4": ({"options": {"x264-params": "intra-refresh=1:bframes=0:keyint=12:scenecut=0"}}, 4),
+    "elementary.h264": ({"options": H264, "fps": 25}, 1),
+    "hevc.mp4": ({"codec": "libx265", "options": HEVC}, None),
+    "vp9.webm": ({"codec": "libvpx-vp9", "options": {"g": "12", "cpu-used": "5"}}, 4),
+    "av1.mp4": ({"codec": "libsvtav1", "options": {"g": "12", "preset": "12"}}, 4),
+    "av1.mkv": ({"codec": "libsvtav1", "options": {"g": "12", "preset": "12"}}, 4),
+    "mpeg4.mp4": ({"codec": "mpeg4", "options": {"bf": "2", "g": "8"}}, None),
+    "mpeg4.avi": ({"codec": "mpeg4", "options": {"bf": "2", "g": "8"}}, 1),
+    "mpeg2.mpg": ({"codec": "mpeg2video", "options": {"bf": "2", "g": "8"}}, None),
+    "intra.mov": ({"codec": "mjpeg", "pix_fmt": "yuvj420p"}, 48),
+    "variable.mp4": ({"times": VFR, "options": H264}, None),
+    "rotated_90.mp4": ({"rotation": 90, "options": H264}, 6),
+    "rotated_180.mp4": ({"rotation": 180, "options": H264}, 6),
+    "rotated_270.mp4": ({"rotation": 270, "options": H264}, 6),
+    "rotated_270.mkv": ({"rotation": 270, "options": H264}, 6),
+    "odd.mp4": ({"size": (75, 101), "pix_fmt": "yuv444p", "options": H264}, 6),
+    "one.mp4": ({"frames": 1}, 1),
 }
 
 Clip = Callable[[str], str]  # a listed clip's name → its path

@@ -5,13 +5,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from pipelines.video.decode import FrameBatch, decode
-from pipelines.video.decord_reader import decord_frames
 from pipelines.video.index import plan_video
 from pipelines.video.plan import Sampling, VideoError, VideoPlan
 from tests.pipelines.video.clips import (
@@ -84,33 +82,13 @@ def test_segments_are_invisible_when_sampling(clip: Clip, name: str, sampling: S
         assert np.array_equal(frames.time_s, everything.time_s[frames.frame])
 
 
-@pytest.mark.parametrize("name", ["b_frames.mp4", "b_frames.mkv", "vp9.webm", "variable.mp4"])
-def test_decord_and_pyav_agree(clip: Clip, name: str) -> None:
-    theirs, ours = (plan_video(clip(name), ALL, 8, reader=reader) for reader in ("auto", "pyav"))
-    assert (theirs.info.reader, ours.info.reader) == ("decord", "pyav")
-    assert_same(read(clip(name), theirs), read(clip(name), ours))
-    small = [read(clip(name), plan, size=(40, 56)).frames.astype(int) for plan in (theirs, ours)]
-    assert np.abs(small[0] - small[1]).mean() < 1.5
-
-
-def test_pyav_takes_over_where_decord_fails(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_video(clip("b_frames.mp4"), ALL, 20)
-    whole = read(clip("b_frames.mp4"), plan)
-    for done in (0, 5):
-        monkeypatch.setattr(
-            "pipelines.video.decode.decord_frames", lambda *args, n=done: itertools.islice(decord_frames(*args), n)
-        )
-        assert_same(read(clip("b_frames.mp4"), plan), whole)
-
-
-@pytest.mark.parametrize("reader", ["auto", "pyav"])
-def test_resizing_averages(tmp_path: Path, reader: Any) -> None:
+def test_resizing_averages(tmp_path: Path) -> None:
     def stripes(number: int, height: int, width: int) -> np.ndarray:
         columns = np.where(np.arange(width) % 4 < 2, 20, 235).astype(np.uint8)
         return np.broadcast_to(columns[None, :, None], (height, width, 3))
 
     path = str(write_clip(tmp_path / "stripes.mp4", frames=2, options={"crf": "1"}, draw=stripes))
-    plan = plan_video(path, ALL, None, reader=reader)
+    plan = plan_video(path, ALL, None)
     assert np.ptp(read(path, plan).frames) > 200
     small = read(path, plan, size=(24, 32)).frames[:, :, 2:-2].astype(int)
     assert np.abs(small - 127).max() < 12
@@ -164,12 +142,11 @@ def test_an_image_of_another_size_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_that_vanishes(tmp_path: Path) -> None:
-    for name in ("a.mp4", "b.ts"):  # decord's and PyAV's
-        path = write_clip(tmp_path / name, frames=4)
-        plan = plan_video(str(path), ALL, None)
-        path.unlink()
-        with pytest.raises(VideoError, match="file not found"):
-            read(str(path), plan)
+    path = write_clip(tmp_path / "a.mp4", frames=4)
+    plan = plan_video(str(path), ALL, None)
+    path.unlink()
+    with pytest.raises(VideoError, match="file not found"):
+        read(str(path), plan)
 
 
 @pytest.mark.parametrize("name", ["front.mp4", "cut.mkv", "cut.webm", "cut.ts"])
@@ -181,7 +158,6 @@ def test_what_is_left_of_a_file_that_was_cut_off(tmp_path: Path, name: str, shar
     write_clip(tmp_path / f"whole_{name}", frames=96, container_options=movflags, **options)
     path = str(cut_off(tmp_path / f"whole_{name}", tmp_path / name, share))
     plan = plan_video(path, ALL, None)
-    assert plan.info.reader == "pyav" or (share == 0.95 and plan.info.missing_frames == 0)
     assert 0 < plan.info.frames < 96
     if name != "cut.ts" and share < 0.9:  # a transport stream states no length
         assert plan.info.frames + plan.info.missing_frames == pytest.approx(96, abs=10)  # Matroska: estimated
@@ -192,19 +168,15 @@ def test_what_is_left_of_a_file_that_was_cut_off(tmp_path: Path, name: str, shar
 
 
 @pytest.mark.parametrize("start", [0.3, 0.4, 0.5, 0.8])
-@pytest.mark.parametrize("reader", ["auto", "pyav"])
-def test_damage_is_passed_over(tmp_path: Path, clip: Clip, start: float, reader: Any) -> None:
+def test_damage_is_passed_over(tmp_path: Path, clip: Clip, start: float) -> None:
     path = str(damage(Path(clip("b_frames.mp4")), tmp_path / "damaged.mp4", start, length=60))
     for segment_frames in (None, 8):
-        frames = read(path, plan_video(path, ALL, segment_frames, reader=reader))
+        frames = read(path, plan_video(path, ALL, segment_frames))
         assert 40 <= len(frames.frame) <= 48
         assert np.diff(frames.frame).min() > 0
         wrong = [i for i, frame in zip(frames.frame.tolist(), frames.frames, strict=True) if number(frame) != i]
         assert len(wrong) <= 8  # one group of pictures
-    if reader == "pyav":
-        assert_same(
-            read(path, plan_video(path, ALL, 8, reader="pyav")), read(path, plan_video(path, ALL, None, reader="pyav"))
-        )
+    assert_same(read(path, plan_video(path, ALL, 8)), read(path, plan_video(path, ALL, None)))
 
 
 def test_nothing_is_printed(tmp_path: Path, clip: Clip) -> None:
