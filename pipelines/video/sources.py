@@ -3,12 +3,13 @@
 import glob
 import hashlib
 import itertools
+import logging
 import os
 import posixpath
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from pipelines.video.names import VIDEO_SUFFIXES, is_image, is_video, list_image
 from pipelines.video.s3_sources import find_in_prefix, frame_folder, list_frames
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet"})
+
+_log = logging.getLogger(__name__)
 
 _LOOK_UPS = 32  # concurrent requests to S3
 _COLUMNS = pa.schema([("uri", pa.string()), ("video_id", pa.string())])
@@ -51,7 +54,8 @@ def find_videos(source: str) -> Iterator[Video]:
     """Finds the videos of a source, one at a time and always in the same order.
 
     The extension alone makes a file a video: junk named .mp4 counts, and fails visibly when it is read. Hidden files
-    and files with other extensions are skipped.
+    and files with other extensions are skipped. Below a folder, what cannot be listed and names that are not UTF-8 are
+    left out with a warning; a folder that several links lead to is visited once.
 
     Args:
         source: a folder, searched recursively; a glob; one file; or a manifest (.csv, .jsonl, .parquet) with a column
@@ -88,7 +92,11 @@ def _candidates(source: str) -> Iterator[tuple[str, Video]]:
         return
     source = _local(source, "input")
     if os.path.isdir(source):
-        yield from (("input", video) for video in _in_folder(source))
+        try:
+            os.listdir(source)
+        except OSError as error:
+            raise ValueError(f"input: {source}: {error.strerror}; choose a folder that can be read") from error
+        yield from (("input", video) for video in _in_folder(source, set()))
     elif os.path.isfile(source) and suffix(source) in MANIFEST_SUFFIXES:
         yield from _in_manifest(source)
     elif os.path.isfile(source):
@@ -96,7 +104,7 @@ def _candidates(source: str) -> Iterator[tuple[str, Video]]:
         yield "input", _video(source)
     elif glob.has_magic(source):
         for match in sorted(glob.iglob(source, recursive=True)):
-            if is_video(os.path.basename(match)) or _is_frame_folder(match):
+            if (is_video(os.path.basename(match)) or _is_frame_folder(match)) and _is_utf8(match):
                 yield "input", _video(match)
     else:
         raise ValueError(f"input: {source or 'the path'} does not exist; name a folder, file, glob or manifest")
@@ -114,23 +122,44 @@ def _on_s3(source: str) -> Iterator[tuple[str, Video]]:
 
 
 def _check_suffix(source: str) -> None:
+    if suffix(source) == ".webp":
+        raise ValueError(f"input: {source}: animated WebP cannot be decoded; convert it to GIF or MP4")
     if suffix(source) not in VIDEO_SUFFIXES:
         raise ValueError(f"input: {source} is neither a video nor a manifest by its extension; rename it")
 
 
-def _in_folder(folder: str, above: tuple[str, ...] = ()) -> Iterator[Video]:
-    """Yields the videos below a folder, holding one listing per level; follows links, except in a cycle."""
-    real = os.path.realpath(folder)
-    if real in above:
+def _in_folder(folder: str, visited: set[tuple[int, int]]) -> Iterator[Video]:
+    """Yields the videos below a folder, holding one listing per level; follows links, but visits no folder twice."""
+    try:
+        status, names = os.stat(folder), os.listdir(folder)
+    except OSError as error:
+        _log.warning("input: %s is left out: %s", _printable(folder), error.strerror)
         return
-    if _is_frame_folder(folder):
+    if (status.st_dev, status.st_ino) in visited:
+        return
+    visited.add((status.st_dev, status.st_ino))
+    if _are_frames(names) and _is_utf8(folder):
         yield _video(folder)
-    for name in sorted(name for name in os.listdir(folder) if not name.startswith(".")):
+    for name in sorted(name for name in names if not name.startswith(".")):
         path = os.path.join(folder, name)
         if os.path.isdir(path):
-            yield from _in_folder(path, (*above, real))
-        elif is_video(name):
+            yield from _in_folder(path, visited)
+        elif is_video(name) and _is_utf8(path):
             yield _video(path)
+
+
+def _is_utf8(path: str) -> bool:
+    """Checks that a path is text, as tables and manifests need; warns if not."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        _log.warning("input: %s is left out: its name is not UTF-8; rename it", _printable(path))
+        return False
+    return True
+
+
+def _printable(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _in_manifest(manifest: str) -> Iterator[tuple[str, Video]]:
@@ -221,9 +250,10 @@ def _video(path: str, video_id: str | None = None) -> Video:
     if video_id is None:
         digest = hashlib.sha256(os.fsencode(uri))
         files = [os.path.join(uri, name) for name in list_images(uri)] if os.path.isdir(uri) else [uri]
-        for file in filter(os.path.exists, files):
-            stat = os.stat(file)
-            digest.update(os.fsencode(f"\0{os.path.basename(file)}\0{stat.st_size}\0{stat.st_mtime_ns}"))
+        for file in files:
+            with suppress(FileNotFoundError):
+                stat = os.stat(file)
+                digest.update(os.fsencode(f"\0{os.path.basename(file)}\0{stat.st_size}\0{stat.st_mtime_ns}"))
         video_id = _made_id(uri, digest)
     return Video(video_id=video_id, uri=uri)
 
@@ -257,7 +287,8 @@ def _local(path: str, place: str) -> str:
 
 def _is_frame_folder(path: str) -> bool:
     """Checks that the images in a folder are frames of a video, not for example thumbnails of videos beside them."""
-    if not os.path.isdir(path):
-        return False
-    names = os.listdir(path)
+    return os.path.isdir(path) and _are_frames(os.listdir(path))
+
+
+def _are_frames(names: list[str]) -> bool:
     return any(map(is_image, names)) and not any(map(is_video, names))

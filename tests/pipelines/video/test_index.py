@@ -1,12 +1,19 @@
 import pickle
 import re
+from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
 import pytest
 
+from pipelines.video.decode import decode
 from pipelines.video.index import plan_video
 from pipelines.video.plan import Sampling, VideoError
-from tests.pipelines.video.clips import CLIPS, Clip, write_images
+from tests.pipelines.video.clips import CLIPS, H264, Clip, cut_off, number, picture, write_clip, write_images
 
 ALL = Sampling()
 
@@ -62,3 +69,94 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     (folder / "frame_0.png").write_bytes(b"")
     with pytest.raises(VideoError, match=re.escape("frame_0.png: not an image")):
         plan_video(str(folder), ALL, None)
+
+
+# Files whose packets do not say plainly what is shown
+
+
+def mux(path: Path, *streams: Path, times: list[int] | None = None) -> str:
+    """Copies the first video stream of each file; `times` are milliseconds."""
+    with ExitStack() as stack, av.open(str(path), "w") as target:
+        sources = [stack.enter_context(av.open(str(source))).streams.video[0] for source in streams]
+        copies = [target.add_stream_from_template(source) for source in sources]
+        for source, copy in zip(sources, copies, strict=True):
+            for i, packet in enumerate(packet for packet in source.container.demux(source) if packet.size):
+                packet.stream = copy
+                if times:
+                    packet.time_base = Fraction(1, 1000)
+                    packet.pts = packet.dts = times[i]
+                target.mux(packet)
+    return str(path)
+
+
+def numbers(path: str) -> list[int]:
+    plan = plan_video(path, ALL, None)
+    batches = [b for part in plan.segments for b in decode(path, plan.info, part, size=None, batch_size=16)]
+    return [number(frame) for batch in batches for frame in batch.frames]
+
+
+def test_size_and_pixels_are_of_the_same_stream(tmp_path: Path) -> None:
+    small = write_clip(tmp_path / "small.mp4", frames=6, size=(64, 96), draw=lambda i, h, w: picture(i + 10, h, w))
+    large = write_clip(tmp_path / "large.mp4", frames=6)
+    path = mux(tmp_path / "both.mp4", small, large)
+    info = plan_video(path, ALL, None).info
+    first = {(64, 96): 10, (96, 128): 0}[info.height, info.width]
+    assert numbers(path) == list(range(first, first + 6))
+
+
+def test_frames_with_the_same_time_are_all_there(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.mkv", frames=6, options={"bf": "0"})
+    path = mux(tmp_path / "equal.mkv", clip, times=[0, 40, 40, 80, 120, 160])
+    plan = plan_video(path, ALL, 2)
+    assert (plan.info.frames, plan.info.timestamps, len(plan.segments)) == (6, False, 1)
+    assert plan.segments[0].times_s.tolist() == pytest.approx([0, 0.04, 0.04, 0.08, 0.12, 0.16])
+    assert numbers(path) == list(range(6))
+
+
+def test_slides_last_as_long_as_they_are_shown(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.webm", frames=3, codec="libvpx-vp9", fps=30)
+    path = mux(tmp_path / "slides.webm", clip, times=[0, 45_000, 90_000])
+    info = plan_video(path, ALL, None).info
+    assert (info.frames, info.missing_frames, info.cut_off) == (3, 0, False)
+    assert 90 < info.duration_s <= 91  # the last one is shown for a moment, not for as long as those before it
+
+
+def test_a_duration_tag_of_any_shape_is_no_reason(tmp_path: Path) -> None:
+    for name, tag in (("number.mkv", "2000"), ("stale.mkv", "00:10:00.000000000"), ("text.mkv", "long")):
+        path = tmp_path / name
+        write_clip(path, frames=6)
+        data = path.read_bytes()
+        at = data.index(b"DURATION") + 11  # the tag's name, then its content's id and size
+        path.write_bytes(data[:at] + tag.encode().ljust(18, b"\0")[:18] + data[at + 18 :])
+        info = plan_video(str(path), ALL, None).info
+        assert (info.frames, info.missing_frames, info.cut_off) == (6, 0, False), name
+
+
+def test_the_end_of_a_file_that_states_no_number_of_frames(tmp_path: Path) -> None:
+    options = {"movflags": "frag_keyframe+empty_moov"}
+    whole = write_clip(tmp_path / "a.mp4", options=H264, container_options=options)
+    info = plan_video(str(cut_off(whole, tmp_path / "half.mp4", 0.62)), ALL, None).info
+    assert (0 < info.frames < 48, info.cut_off) == (True, True)
+
+
+@pytest.mark.parametrize(("name", "codec", "pix_fmt"), [("a.gif", "gif", "rgb8"), ("a.apng", "apng", "rgb24")])
+def test_animations(tmp_path: Path, name: str, codec: str, pix_fmt: str) -> None:
+    path = str(write_clip(tmp_path / name, frames=5, codec=codec, fps=10, pix_fmt=pix_fmt))
+    info = plan_video(path, ALL, None).info
+    assert (info.frames, info.cut_off) == (5, False)
+    assert info.fps == pytest.approx(10, rel=0.01)
+    assert numbers(path) == list(range(5))
+
+
+def test_images_are_turned_as_their_tags_say(tmp_path: Path) -> None:
+    for i, tag in enumerate((5, 7)):
+        exif = PIL.Image.Exif()
+        exif[0x0112] = tag
+        PIL.Image.fromarray(picture(i, 96, 128)).save(tmp_path / f"{i}.jpg", exif=exif)
+    plan = plan_video(str(tmp_path), ALL, None)
+    assert (plan.info.height, plan.info.width) == (128, 96)
+    (batch,) = decode(str(tmp_path), plan.info, plan.segments[0], size=None, batch_size=2)
+    for i, frame in enumerate(batch.frames):
+        with PIL.Image.open(tmp_path / f"{i}.jpg") as image:
+            expected = np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
+        assert np.abs(frame.astype(int) - expected).mean() < 3

@@ -30,3 +30,8 @@ def test_natural_order() -> None:
     names = ["x1.jpg", "a1b10.png", "10.png", "x01.jpg", "9.png", "a1b2.png"]
     expected = ["9.png", "10.png", "a1b2.png", "a1b10.png", "x01.jpg", "x1.jpg"]
     assert sorted(names, key=natural_key) == expected
+
+
+def test_digits_of_other_scripts_are_text() -> None:
+    names = ["\u00b21.png", "\u06631.png", "1.png", "2.png"]
+    assert sorted(names, key=natural_key) == ["1.png", "2.png", "\u00b21.png", "\u06631.png"]

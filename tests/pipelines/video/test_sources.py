@@ -1,3 +1,4 @@
+import errno
 import itertools
 import os
 from pathlib import Path
@@ -64,6 +65,46 @@ def test_links_are_followed_but_not_in_circles(archive: Path) -> None:
     (archive / "a" / "up").symlink_to(archive)
     (archive / "a" / "c").symlink_to(archive / "c")
     assert found(archive / "a", archive / "a")[:2] == ["c/clip.mp4", "clip.mkv"]
+
+
+def test_a_folder_that_many_links_lead_to_is_visited_once(tmp_path: Path) -> None:
+    """Seven folders with links to each other have 13,700 paths without a circle."""
+    folders = [tmp_path / f"f{i}" for i in range(7)]
+    for folder in folders:
+        touch(folder / "a.mp4")
+    for folder, other in itertools.permutations(folders, 2):
+        (folder / other.name).symlink_to(other)
+    assert len(list(find_videos(str(tmp_path)))) == 7
+
+
+def test_what_cannot_be_listed_or_named_does_not_stop_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path / "good.mp4")
+    touch(tmp_path / "lost+found/hidden.mp4")
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.mp4", "w"):
+        pass
+    listdir = os.listdir
+
+    def deny(path: str) -> list[str]:
+        if path.endswith("lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", deny)
+    assert found(tmp_path, tmp_path) == ["good.mp4"]
+    assert caplog.messages == [
+        f"input: {tmp_path}/caf\\xe9.mp4 is left out: its name is not UTF-8; rename it",
+        f"input: {tmp_path}/lost+found is left out: Permission denied",
+    ]
+    with pytest.raises(ValueError, match=r"lost\+found: Permission denied; choose a folder that can be read"):
+        list(find_videos(str(tmp_path / "lost+found")))
+
+
+def test_animated_webp_is_named(tmp_path: Path) -> None:
+    touch(tmp_path / "a.webp")
+    with pytest.raises(ValueError, match="a.webp: animated WebP cannot be decoded; convert it to GIF or MP4"):
+        list(find_videos(str(tmp_path / "a.webp")))
 
 
 def test_images_sort_naturally(tmp_path: Path) -> None:
