@@ -177,7 +177,7 @@ def _read_file(file: str) -> _Values:
         values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"config: cannot read {file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date such as 2020-99-99, too many digits
         raise ValueError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ValueError(f"{file}: is nested too deeply; write options as `name: value`") from error
@@ -193,7 +193,7 @@ def _value(text: str, kind: Any) -> Any:
         return None if text == "null" and NoneType in parts else text
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
 
@@ -252,8 +252,8 @@ def _completed(kind: type, given: _Values) -> _Values:
 def _explain(errors: Sequence[Any], kind: Any, sources: Sequence[tuple[str, _Values]]) -> str:
     """Returns what is wrong with the options: an unknown name first, then a bad value, then what is missing."""
     missing = [_name(error["loc"]) for error in errors if error["type"] == "missing"]
-    unknown = [error for error in errors if error["type"] == "unexpected_keyword_argument"]
-    others = [error for error in errors if error["type"] not in ("missing", "unexpected_keyword_argument")]
+    unknown = [error for error in errors if error["type"] in ("unexpected_keyword_argument", "invalid_key")]
+    others = [error for error in errors if error["type"] != "missing" and error not in unknown]
     if not unknown and not others:
         return f"{', '.join(missing)}: missing; give {'it' if len(missing) == 1 else 'each'} as an option or in a file"
     error = (unknown or others)[0]
@@ -262,8 +262,11 @@ def _explain(errors: Sequence[Any], kind: Any, sources: Sequence[tuple[str, _Val
         return str(error["ctx"]["error"])
     if unknown:
         *parents, last = location
+        if error["type"] == "invalid_key":  # YAML reads names such as 1 and on as other things than texts
+            last = error["input"]
+            location = (*parents, last)
         prefix = f"{_name(parents)}." if parents else ""
-        text = prefix + _no_such_option(last, [field.name for field in fields(_kind_at(kind, parents))], prefix)
+        text = prefix + _no_such_option(str(last), [field.name for field in fields(_kind_at(kind, parents))], prefix)
     else:
         text = f"{_name(location)}: {_wrong_value(error['input'], _kind_at(kind, location))}"
     file = next((file for file, values in reversed(sources) if _holds(values, location)), "")

@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 _LOOK_UPS = 32  # concurrent requests to S3
 _COLUMNS = pa.schema([("uri", pa.string()), ("video_id", pa.string())])
+_TEXTS = [pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null]
 _VIDEO_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
@@ -221,6 +222,8 @@ def _rows(manifest: str) -> Iterator[dict[str, Any]]:
                     )
                 if blank := [name for name in names if name.strip() in _COLUMNS.names and name not in _COLUMNS.names]:
                     raise ValueError(f"{manifest}: has a column {blank[0]!r}; remove the spaces from its name")
+                for field in (field for field in batch.schema if field.name in _COLUMNS.names):
+                    _check_column(manifest, field, names.count(field.name))
                 yield from batch.select([name for name in _COLUMNS.names if name in names]).to_pylist()
         except UnicodeDecodeError as error:
             raise ValueError(f"{manifest}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
@@ -229,6 +232,16 @@ def _rows(manifest: str) -> Iterator[dict[str, Any]]:
                 raise ValueError(
                     f"{manifest}: cannot be read ({error}); check that it is what its name says"
                 ) from error
+
+
+def _check_column(manifest: str, field: pa.Field, times: int) -> None:
+    """Refuses a column that is there twice, or of anything but texts; ids may also be whole numbers."""
+    if times > 1:
+        raise ValueError(f"{manifest}: has {times} columns {field.name}; keep one of them")
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    kinds = [*_TEXTS, pa.types.is_integer] if field.name == "video_id" else _TEXTS
+    if not any(is_kind(kind) for is_kind in kinds):
+        raise ValueError(f"{manifest}: column {field.name} holds {field.type}; write texts")
 
 
 def _batches(file: Path, kind: str) -> Iterator[Any]:

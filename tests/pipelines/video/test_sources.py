@@ -195,7 +195,35 @@ def test_a_parquet_manifest_may_hold_numbers_as_ids(tmp_path: Path) -> None:
     assert only(tmp_path / "list.parquet").video_id == "7"
 
 
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"uri": [b"a.mp4"]}, "column uri holds binary; write texts"),
+        ({"uri": [["a.mp4"]]}, "column uri holds list<.*>; write texts"),
+        ({"uri": [1]}, "column uri holds int64; write texts"),
+        ({"uri": ["a.mp4"], "video_id": [1.5]}, "column video_id holds double; write texts"),
+        ({"uri": ["a.mp4"], "video_id": [{"a": 1}]}, "column video_id holds struct<.*>; write texts"),
+    ],
+)
+def test_a_parquet_manifest_holds_texts(column: dict[str, list[object]], message: str, tmp_path: Path) -> None:
+    """A list or bytes would become the name of a file that is missing."""
+    pq.write_table(pa.table(column), tmp_path / "list.parquet")
+    with pytest.raises(ValueError, match=rf"list\.parquet: {message}"):
+        list(find_videos(str(tmp_path / "list.parquet")))
+
+
+def test_texts_of_parquet_manifests_may_be_stored_in_any_way(tmp_path: Path) -> None:
+    texts = pa.array(["a.mp4"])
+    for kind in (texts.dictionary_encode(), texts.cast(pa.large_string()), texts.cast(pa.string_view())):
+        pq.write_table(pa.table({"uri": kind}), tmp_path / "list.parquet")
+        assert only(tmp_path / "list.parquet").uri == str(tmp_path / "a.mp4")
+
+
 BAD_MANIFESTS = {
+    "column twice": ("csv", "uri,uri\na.mp4,b.mp4\n", "list.csv: has 2 columns uri; keep one of them"),
+    "not an object": ("jsonl", '["a.mp4"]\n', "list.jsonl: cannot be read .* in row 0"),
+    "another kind later": ("jsonl", '{"uri": "a"}\n{"uri": {}}\n', "list.jsonl: cannot be read .* in row 1"),
+    "nested": ("jsonl", '{"uri": ' + "[" * 100_000, "list.jsonl: cannot be read .* in row 0"),
     "no uri column": ("csv", "path,video_id\na.mp4,1\n", "no column uri.*path, video_id"),
     "no uri key": ("jsonl", '{"path": "a.mp4"}\n', "row 1: uri is None"),
     "spaces in header": ("csv", "uri, video_id\na.mp4,1\n", "list.csv: has a column ' video_id'; remove the spaces"),
