@@ -152,8 +152,8 @@ def _signals_held() -> Iterator[None]:
         ray_utils.set_sigterm_handler = install
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in held[:1]:
-            signal.raise_signal(number)
+        if held:
+            signal.raise_signal(held[0])
 
 
 @contextmanager
