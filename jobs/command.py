@@ -4,9 +4,15 @@ import glob
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_working = False
 
 
 def check_kept(name: str, output: str | None) -> None:
@@ -63,8 +69,13 @@ def run_job(job: str, work: Callable[[], int], *, interrupted: str) -> int:
     Returns:
         The exit code: that of the work; 1 if the work failed, 2 for bad input, 75 if it was interrupted.
     """
+    global _working
     try:
-        return work()
+        _working = True
+        try:
+            return work()
+        finally:
+            _working = False
     except ValueError as error:
         code, text = 2, f"error: {' '.join(str(error).split())}"
     except OSError as error:
@@ -90,5 +101,34 @@ def print_left_out(job: str, video_ids: Sequence[str]) -> None:
 
 def start(main: Callable[[], int]) -> NoReturn:
     """Runs a job as this process; a scheduler's SIGTERM interrupts it like Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    expect_signals()
+    code = main()
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # Python forgets handlers while it ends, which takes Ray some seconds
+    sys.exit(code)
+
+
+def expect_signals() -> None:
+    """Makes SIGTERM and Ctrl-C interrupt this process's job: exit code 75, and one line."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as a shell starts what runs in the background
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Interrupts the work; before it there is nothing to end in order."""
+    if not _working:
+        os.write(2, b"interrupted; run it again\n")
+        os._exit(os.EX_TEMPFAIL)
+    if _is_importing(frame):  # modules swallow an interruption, or turn it into another error
+        again = threading.Timer(0.1, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+    else:
+        raise KeyboardInterrupt
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame and "importlib._bootstrap" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return frame is not None

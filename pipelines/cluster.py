@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 from ray._private import services
+from ray._private import utils as ray_utils
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import (
@@ -48,8 +49,7 @@ def connect(slots: int) -> None:
         return
     cluster = _cluster()
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    before = signal.getsignal(signal.SIGTERM)
-    with _silent_stderr():  # Ray logs even its log level; errors are raised
+    with _signals_held(), _silent_stderr():  # Ray logs even its log level; errors are raised
         try:
             ray.init(
                 address=cluster or "local",
@@ -66,8 +66,6 @@ def connect(slots: int) -> None:
             raise RuntimeError(
                 f"the Ray cluster at {cluster} is not responding; start it, or set RAY_ADDRESS=local to run without it"
             ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)  # Ray's own handler ends the process with a crash report
 
 
 def disconnect() -> None:
@@ -145,6 +143,27 @@ class _Pause(ExecutionCallback):
         """Called by Ray Data after each step."""
         if _stop.wait(_PAUSE_S):
             raise RuntimeError("stopped")
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Delivers SIGTERM and SIGINT after the block, to the handlers from before: Ray's would end the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    install, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
+    try:
+        for number in before:
+            signal.signal(number, lambda number, _: held.append(number))
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = install
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
 
 
 @contextmanager

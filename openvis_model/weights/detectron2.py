@@ -12,7 +12,7 @@ ResNets stride in their 3x3 convolutions and were trained with frozen batch norm
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import isqrt
 from pathlib import Path
 from typing import Any, ClassVar
@@ -83,14 +83,17 @@ _SAMPLES = 3 * 4
 def read_pickle(path: Path) -> dict[str, NDArray[Any]]:
     """Reads the arrays of a detectron2 checkpoint, {"model": {name: array}, ...}, without running any code in it.
 
-    Only arrays of numbers, plain containers and `OrderedDict` are rebuilt; entries beside "model" are dropped.
+    Only arrays of numbers, plain containers and `OrderedDict` are rebuilt; entries beside "model" are dropped. Time and
+    memory are bounded by the file's size, whatever is in it.
 
     Raises:
         ValueError: for a truncated file, one that needs any other class or function, or one without weights.
     """
     with path.open("rb") as file:
         try:
-            content = _ArrayUnpickler(file).load()
+            return _weights(_ArrayUnpickler(file).load(), path.stat().st_size)
+        except _NoWeightsError as error:
+            raise ValueError(f"{path} holds {error}.") from None
         except _RefusedError as refused:
             raise ValueError(
                 f"{path} is refused, and nothing in it was run: it needs {refused}; checkpoints need only "
@@ -98,12 +101,17 @@ def read_pickle(path: Path) -> dict[str, NDArray[Any]]:
             ) from None
         except Exception as error:  # garbage makes an unpickler raise anything
             raise ValueError(f"{path} cannot be read ({error!r}); is its download complete?") from error
+
+
+def _weights(content: Any, file_size: int) -> dict[str, NDArray[Any]]:
     weights = content["model"] if isinstance(content, dict) and "model" in content else None
     if not isinstance(weights, dict) or not weights:
-        raise ValueError(f'{path} holds no weights: expected a checkpoint {{"model": {{name: array}}}}.')
+        raise _NoWeightsError('no weights: expected a checkpoint {"model": {name: array}}')
     if strays := sorted(str(name) for name in weights if not isinstance(weights[name], _Array)):
-        raise ValueError(f"{path} holds weights that are not arrays: {', '.join(strays)}.")
-    return {str(name): weights[name].array for name in weights}
+        raise _NoWeightsError(f"weights that are not arrays: {', '.join(strays)}")
+    if sum(array.size for array in weights.values()) > file_size:
+        raise _RefusedError("more memory than the file has bytes, for arrays that share their content")
+    return {str(name): array.build() for name, array in weights.items()}
 
 
 def config_from_weights(weights: Mapping[str, NDArray[Any]]) -> Mask2FormerConfig:
@@ -233,59 +241,125 @@ class _RefusedError(Exception):
     """Names what a pickle needs beyond arrays of numbers."""
 
 
-# A hostile file may pass anything to these two classes, so their arguments are typed as Any.
+class _NoWeightsError(Exception):
+    """Says what a whole file holds instead of weights."""
+
+
+# A hostile file may pass anything to what follows, so the arguments are typed as Any. Nested tuples that share their
+# parts take little of a file, and years to be hashed or printed, so neither is done with anything but plain values.
 class _NumberType:
     """Stands in for `numpy.dtype`; accepts numbers only, no objects or records."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         if code not in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"):
-            raise _RefusedError(f"an array of type {code!r}")
+            raise _RefusedError(f"an array of type {_shown(code)}")
         self.type = np.dtype(f"<{code}")
 
     def __setstate__(self, state: Any) -> None:
         if state[1] not in ("<", "|"):
-            raise _RefusedError(f"an array of byte order {state[1]!r}")
+            raise _RefusedError(f"an array of byte order {_shown(state[1])}")
 
 
 class _Array:
     """Stands in for `numpy.ndarray` and the functions that rebuild one.
 
-    NumPy trusts the pickle: wrong sizes in a type's state make it read out of bounds.
+    NumPy trusts the pickle: wrong sizes in a type's state make it read out of bounds. Several arrays may share their
+    content, so each is built when all are known.
     """
 
     def __init__(self, *_: Any) -> None:
-        self.array: NDArray[Any] = np.empty(0)
+        self._parts: tuple[Any, ...] = (b"", np.dtype("f4"), (0,), "C")
 
     def __setstate__(self, state: Any) -> None:
         _, shape, number_type, is_fortran, data = state
-        self.array = self.from_buffer(data, number_type, shape, "F" if is_fortran else "C").array
+        self._parts = self.from_buffer(data, number_type, shape, "F" if is_fortran else "C")._parts
 
     @classmethod
     def from_buffer(cls, data: Any, number_type: Any, shape: Any, order: Any, *_: Any) -> "_Array":
         if not isinstance(number_type, _NumberType):
-            raise _RefusedError(f"an array of type {number_type!r}")
+            raise _RefusedError(f"an array of type {_shown(number_type)}")
         self = cls()
-        self.array = np.frombuffer(data, number_type.type).reshape(shape, order=order).copy()
+        self._parts = data, number_type.type, shape, order
         return self
+
+    @property
+    def size(self) -> int:
+        """Bytes of the array."""
+        return len(self._parts[0])
+
+    def build(self) -> NDArray[Any]:
+        """Returns the array."""
+        data, number_type, shape, order = self._parts
+        content = data.encode() if isinstance(data, _Latin1) else data
+        return np.frombuffer(content, number_type).reshape(shape, order=order).copy()
 
     @classmethod
     def scalar(cls, number_type: Any, data: Any) -> "_Array":
         return cls.from_buffer(data, number_type, (), "C")
 
 
-def _latin1(text: Any, encoding: Any) -> bytes:
+class _Latin1:
     """Stands in for `_codecs.encode`; other codecs take minutes for little text, as punycode does."""
-    if encoding != "latin1":
-        raise _RefusedError(f"the codec {encoding!r}")
-    return str.encode(text, "latin1")
+
+    def __init__(self, text: Any, encoding: Any) -> None:
+        if encoding != "latin1":
+            raise _RefusedError(f"the codec {_shown(encoding)}")
+        self._text = text
+
+    def __len__(self) -> int:
+        return len(self._text)
+
+    def encode(self) -> bytes:
+        """Returns the bytes."""
+        return str.encode(self._text, "latin1")
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Resolves only the globals that checkpoints need; since NumPy 2, files say `numpy._core` for `numpy.core`."""
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else type(value).__name__
+
+
+def _check_keys(keys: Iterable[Any]) -> None:
+    for key in keys:
+        if not isinstance(key, str | bytes | int | float | None):
+            raise _RefusedError(f"a key that is a {type(key).__name__}")
+
+
+def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
+    """Stands in for `OrderedDict`."""
+    items = [(key, value) for key, value in pairs]
+    _check_keys(key for key, _ in items)
+    return OrderedDict(items)
+
+
+def _checking(opcode: bytes, keys: slice) -> dict[int, Callable[[Any], None]]:
+    """Returns an opcode's function, after a check of the keys that it takes from the stack."""
+    load = pickle._Unpickler.dispatch[opcode[0]]
+
+    def checked(unpickler: Any) -> None:
+        _check_keys(unpickler.stack[keys])
+        load(unpickler)
+
+    return {opcode[0]: checked}
+
+
+class _ArrayUnpickler(pickle._Unpickler):
+    """Resolves only the globals that checkpoints need; since NumPy 2, files say `numpy._core` for `numpy.core`.
+
+    Written in Python, unlike the usual one, which hashes keys before anybody sees them. Checkpoints have few items.
+    """
+
+    dispatch: ClassVar = {
+        **pickle._Unpickler.dispatch,
+        **_checking(pickle.SETITEM, slice(-2, -1)),
+        **_checking(pickle.SETITEMS, slice(0, None, 2)),
+        **_checking(pickle.DICT, slice(0, None, 2)),
+        **_checking(pickle.ADDITEMS, slice(None)),
+        **_checking(pickle.FROZENSET, slice(None)),
+    }
 
     STAND_INS: ClassVar = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("_codecs", "encode"): _latin1,  # makes the bytes of an array, in protocols 0 to 2
+        ("collections", "OrderedDict"): _ordered_dict,
+        ("_codecs", "encode"): _Latin1,  # makes the bytes of an array, in protocols 0 to 2
         ("numpy", "dtype"): _NumberType,
         ("numpy", "ndarray"): _Array,
         ("numpy.core.multiarray", "_reconstruct"): _Array,

@@ -56,9 +56,36 @@ def test_absent_inputs_are_named(tmp_path: Path) -> None:
         check_present("input", "absent.mp4")
 
 
-def test_sigterm_is_an_interruption_from_the_start() -> None:
-    """The handler is there before the job imports anything heavy."""
-    work = "lambda: os.kill(os.getpid(), signal.SIGTERM) or 0"
-    code = f"import os, signal\nfrom jobs.command import *\nstart(lambda: run_job('a', {work}, interrupted='again'))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+SIGNALS = ["SIGTERM", "SIGINT"]
+
+WORK = """
+import os, signal, sys, time
+from jobs.command import run_job, start
+
+def work():
+    {}
+    time.sleep(9)
+    return 0
+
+start(lambda: run_job("a", work, interrupted="again"))
+"""
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("work", ["os.kill(os.getpid(), signal.{})", "import swallowing"])
+def test_a_signal_interrupts_the_work(work: str, name: str, tmp_path: Path) -> None:
+    """Also one that comes while a module is imported, whose code may swallow the interruption."""
+    swallowing = f"try:\n    os.kill(os.getpid(), signal.{name})\n    time.sleep(0.5)\nexcept BaseException:\n    pass"
+    (tmp_path / "swallowing.py").write_text(f"import os, signal, time\n{swallowing}\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", WORK.format(work.format(name))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (os.EX_TEMPFAIL, "a: interrupted; again\n")
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_signal_interrupts_the_imports_of_a_job(name: str, tmp_path: Path) -> None:
+    (tmp_path / "yaml.py").write_text(f"import os, signal, time\nos.kill(os.getpid(), signal.{name})\ntime.sleep(9)\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "jobs.label"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (os.EX_TEMPFAIL, "interrupted; run it again\n")

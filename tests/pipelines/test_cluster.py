@@ -25,10 +25,32 @@ assert ray.cluster_resources()["CPU"] == 7
 assert signal.getsignal(signal.SIGTERM) is handler
 """
 
+INTERRUPTED = """
+import os, signal, ray
+from pipelines.cluster import connect
+from ray._private.node import Node
+start = Node.start_head_processes
+def interrupt(self):  # Ray has its handler by now
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+    start(self)
+Node.start_head_processes = interrupt
+try:
+    connect(1)
+except KeyboardInterrupt:
+    assert ray.is_initialized()
+    print("in order")
+"""
+
 
 def test_ray_on_this_machine() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_signal_while_ray_starts_waits_until_it_has_started() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "in order\n", "")
 
 
 JOINS = """

@@ -310,9 +310,39 @@ def test_missing_file_stays_what_it_is(tmp_path):
         read_pickle(tmp_path / "model.pkl")
 
 
-def test_codecs_that_take_minutes_are_refused(tmp_path: Path) -> None:
-    """Punycode takes a time that grows with the square of the text."""
-    text = "".join(map(chr, range(0x4E00, 0x4E10))).encode()
-    content = b"c_codecs\nencode\n(X" + len(text).to_bytes(4, "little") + text + b"X\x08\0\0\0punycodetR."
-    with pytest.raises(ValueError, match="is refused, and nothing in it was run: it needs the codec 'punycode'"):
+LARGE = b"(" + b"K\x01" * 2 + b"t" + b"2\x86" * 50  # a tuple of two, twice in a tuple, which is twice in a tuple ...
+PUNYCODE = "".join(map(chr, range(0x4E00, 0x4E10))).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"}" + LARGE + b"Ns.", "a key that is a tuple"),
+        (b"}(" + LARGE + b"Nu.", "a key that is a tuple"),
+        (b"(" + LARGE + b"Nd.", "a key that is a tuple"),
+        (b"\x80\x04(" + LARGE + b"\x91.", "a key that is a tuple"),
+        (b"\x80\x04\x8f(" + LARGE + b"\x90.", "a key that is a tuple"),
+        (b"ccollections\nOrderedDict\n(]" + LARGE + b"N\x86atR.", "a key that is a tuple"),
+        (b"}X\x05\0\0\0model}" + LARGE + b"Nss.", "a key that is a tuple"),
+        (b"cnumpy\ndtype\n" + LARGE + b"\x85R.", "an array of type tuple"),
+        (b"c_codecs\nencode\n(X\0\0\0\0" + LARGE + b"tR.", "the codec tuple"),
+        (
+            b"c_codecs\nencode\n(X" + len(PUNYCODE).to_bytes(4, "little") + PUNYCODE + b"X\x08\0\0\0punycodetR.",
+            "the codec 'punycode'",
+        ),
+    ],
+)
+def test_what_takes_years_is_refused(content: bytes, named: str, tmp_path: Path) -> None:
+    """The hash of nested tuples that share their parts, their text; punycode takes the square of the text's length."""
+    with pytest.raises(ValueError, match=f"is refused, and nothing in it was run: it needs {named}"):
         read_pickle(written(tmp_path, content))
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_arrays_that_share_their_content_are_refused(protocol: int, tmp_path: Path) -> None:
+    """A thousand of them would take a thousand times the memory of the file."""
+    data, number_type = bytes(1000), np.dtype("f4")
+    array = Call(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (250,), number_type, False, data))
+    weights = {str(i): Call(*array.reduced[:1], *array.reduced[1], state=array.reduced[2]) for i in range(50)}
+    with pytest.raises(ValueError, match="is refused, .* more memory than the file has bytes"):
+        read_pickle(written(tmp_path, pickle.dumps({"model": weights}, protocol)))
