@@ -42,7 +42,9 @@ class Plan:
         try:
             row = replace(row, version=video["version"] or self.cache.version(row.uri))
             with self.cache.open(row.uri, row.version) as path, isolated(self.limits) as process:
-                (plan,) = process.run(decoder_process.plan, path, self.sampling, self.segment_frames)
+                (plan,) = process.run(
+                    decoder_process.plan, path, self.sampling, self.segment_frames, kinds=decoder_process.KINDS
+                )
         except (VideoError, MachineError) as error:
             yield replace(row, error=str(error), lost=_is_lost(row.uri, error)).to_table()
             return
@@ -80,7 +82,15 @@ class Decode:
         row = replace(row, node=node_id())
         try:
             with self.cache.open(row.uri, row.version) as path, isolated(self.limits) as process:
-                batches = process.run(decoder_process.batches, path, info, row.to_segment(), size, self.batch_size)
+                batches = process.run(
+                    decoder_process.batches,
+                    path,
+                    info,
+                    row.to_segment(),
+                    size,
+                    self.batch_size,
+                    kinds=decoder_process.KINDS,
+                )
                 held = row.to(BatchRow)  # until it is known whether another one follows
                 for batch in batches:
                     if len(held.frames):

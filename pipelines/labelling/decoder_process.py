@@ -9,6 +9,9 @@ from pipelines.video.decode import FrameBatch, decode
 from pipelines.video.index import plan_video
 from pipelines.video.plan import Sampling, Segment, VideoInfo, VideoPlan
 
+KINDS = (FrameBatch, Segment, VideoInfo, VideoPlan)
+"""What the values of these functions are made of."""
+
 
 def plan(path: str, sampling: Sampling, segment_frames: int | None) -> Iterator[VideoPlan]:
     """Yields the only plan of a video, as `plan_video`."""

@@ -1,8 +1,11 @@
 """Runs decoders in child processes with limits: a video that crashes, hangs or bloats its decoder fails alone.
 
-Native code opens untrusted files. Inside a Ray worker, its crash would take down every video of that worker.
+Native code opens untrusted files. Inside a Ray worker, its crash would take down every video of that worker. A child
+has no credentials in its environment, gains no rights, writes no files, has no network where the system permits that,
+and its messages are not pickles.
 """
 
+import ctypes
 import os
 import resource
 import signal
@@ -10,13 +13,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
+from pipelines.video import messages
 from pipelines.video.heartbeat import on_beat
 from pipelines.video.plan import MachineError, VideoError
 
@@ -24,6 +28,14 @@ T = TypeVar("T")
 
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that no file makes a decoder raise."""
+
+_KEPT = frozenset({"HOME", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "PATH", "PYTHONDONTWRITEBYTECODE", "TMPDIR"})
+
+_PR_SET_NO_NEW_PRIVS, _CLONE_NEWUSER, _CLONE_NEWNET = 38, 0x10000000, 0x40000000  # of Linux
+
+_NO_MESSAGE = "its decoder sent what is no message"
+
+_DEATH_S = 10.0  # from the end of its messages to its own
 
 _START_S = 60.0  # for Python and the libraries to load on a busy machine
 
@@ -65,22 +77,28 @@ class IsolatedProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C in a terminal reaches the parent only
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"},
+                env=_environment(),
             )
         if not self._connection.poll(_START_S):
             self.kill()
             raise MachineError(f"its decoder did not start within {_START_S:g} s")
 
-    def run(self, function: Callable[..., Iterator[T]], *arguments: object) -> Iterator[T]:
-        """Runs a generator in the child and yields its values; function, arguments and values are pickled.
+    def run(self, function: Callable[..., Iterator[T]], *arguments: object, kinds: Iterable[type] = ()) -> Iterator[T]:
+        """Runs a generator in the child and yields its values.
+
+        Args:
+            function: the generator function, which is pickled.
+            *arguments: its arguments, which are pickled.
+            kinds: the dataclasses that its values are made of.
 
         Raises:
-            VideoError: if the generator raises, exceeds a limit, or crashes the process.
+            VideoError: if the generator raises, exceeds a limit, crashes the process, or sends what is no message.
             MachineError: if something else has killed the process.
         """
         self.free = False
+        names = {kind.__name__: kind for kind in kinds}
         try:
-            self._connection.recv()  # "ready"
+            messages.receive(self._connection, {})  # "ready"
             self._connection.send((function, arguments))
             left = self.limits.total_s
             while True:
@@ -90,7 +108,7 @@ class IsolatedProcess:
                         raise VideoError(f"its decoder took more than {self.limits.total_s:g} s")
                     raise VideoError(f"its decoder stood still for {self.limits.silence_s:g} s")
                 left = max(0.0, left - (time.monotonic() - since))
-                kind, value = self._connection.recv()
+                kind, value = messages.receive(self._connection, names)
                 if kind == "alive":
                     continue
                 if kind == "value":
@@ -100,7 +118,11 @@ class IsolatedProcess:
                 if kind == "error":
                     raise VideoError(value)
                 return
-        except (EOFError, OSError):  # the child is dead
+        except VideoError:
+            raise
+        except ValueError:
+            raise VideoError(_NO_MESSAGE) from None
+        except (EOFError, OSError):  # the child is dead, or has sent too much
             raise self._obituary() from None
 
     def is_alive(self) -> bool:
@@ -114,7 +136,10 @@ class IsolatedProcess:
         self._connection.close()
 
     def _obituary(self) -> VideoError | MachineError:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(_DEATH_S)
+        except subprocess.TimeoutExpired:  # it lives, but its messages are too long
+            return VideoError(_NO_MESSAGE)
         if -code in _FROM_OUTSIDE:
             return MachineError(f"its decoder was killed ({signal.Signals(-code).name}), as where memory runs out")
         return VideoError(f"its decoder crashed ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})")
@@ -142,16 +167,16 @@ def isolated(limits: Limits) -> Iterator[IsolatedProcess]:
 
 
 def _serve(connection: Connection) -> None:
-    on_beat(lambda: connection.send(("alive", None)))
+    on_beat(lambda: messages.send(connection, ("alive", None)))
     while True:
-        connection.send("ready")
+        messages.send(connection, "ready")
         try:
             function, arguments = connection.recv()
         except EOFError:
             return
         try:
             for value in function(*arguments):
-                connection.send(("value", value))
+                messages.send(connection, ("value", value))
             answer = ("end", "")
         except VideoError as error:
             answer = ("error", str(error))
@@ -159,12 +184,29 @@ def _serve(connection: Connection) -> None:
             answer = ("error", f"needs more than {resource.getrlimit(resource.RLIMIT_DATA)[0] / 1e9:g} GB to decode")
         except Exception as error:  # one video's failure must not stop the others
             answer = ("error", f"decoding failed: {error!r}")
-        connection.send(answer)
+        messages.send(connection, answer)
+
+
+def _environment() -> dict[str, str]:
+    """Returns the variables that Python and FFmpeg need, without credentials."""
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("LC_")}
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
 
 
 def _limit_memory(limit: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def _give_up_rights() -> None:
+    """Gives up what decoding does not need, as far as the system lets this process: files, network, new rights."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        system = ctypes.CDLL(None)
+        system.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if system.unshare(_CLONE_NEWNET):  # not privileged: in a namespace of its own it may
+            system.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
 
 
 def _exit_with(parent: int) -> None:
@@ -176,5 +218,6 @@ def _exit_with(parent: int) -> None:
 
 if __name__ == "__main__":
     _limit_memory(int(sys.argv[2]))
+    _give_up_rights()
     threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
     _serve(Connection(int(sys.argv[1])))

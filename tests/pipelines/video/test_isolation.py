@@ -1,7 +1,12 @@
 import os
 import signal
+import socket
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +106,45 @@ def test_what_never_stands_still_ends_too() -> None:
     with pytest.raises(VideoError, match="^its decoder took more than 1 s$"), isolated(limits) as process:
         for _ in process.run(trickle, 0.1):
             pass
+
+
+def rights() -> Iterator[tuple[list[str], bool, bool, str]]:
+    names = sorted(os.environ)
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(b"x")
+            file.flush()
+        writes = True
+    except OSError:
+        writes = False
+    status = Path("/proc/self/status").read_text()
+    interfaces = [name for _, name in socket.if_nameindex()]
+    yield names, writes, "NoNewPrivs:\t1" in status, ",".join(interfaces)
+
+
+def test_a_decoder_has_no_credentials_and_few_rights(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "HF_TOKEN"):
+        monkeypatch.setenv(name, "secret")
+    with isolated(Limits(memory_bytes=600 * 10**6)) as process:
+        ((names, writes, no_new_rights, interfaces),) = process.run(rights)
+    assert not [name for name in names if "AWS" in name or "TOKEN" in name]
+    assert "PATH" in names
+    assert not writes
+    if sys.platform == "linux":
+        assert no_new_rights
+        # In a namespace of its own it sees no other interface; where the system forbids that, all of them.
+        assert interfaces in ("lo", ",".join(name for _, name in socket.if_nameindex()))
+
+
+def send_pickle() -> Iterator[int]:
+    descriptor = int(sys.argv[1])
+    Connection(os.dup(descriptor)).send(print)
+    yield 1
+
+
+def test_pickles_from_a_decoder_are_not_read() -> None:
+    with pytest.raises(VideoError, match="^its decoder sent what is no message$"), isolated(Limits()) as process:
+        list(process.run(send_pickle))
 
 
 def test_a_slow_decoder_that_works_is_no_standstill() -> None:
