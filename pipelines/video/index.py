@@ -115,13 +115,15 @@ def _read_index(path: str) -> _Index:
             raise VideoError(f"no frames (nothing of its {stream.codec_context.name} stream can be decoded)")
         rate = float(stream.average_rate or stream.guessed_rate or 1)
         tick, keys = float(stream.time_base or 1), sorted(scan.keys, key=lambda key: key.pts)
+        if container.format.name == "mpeg":  # after seeking, FFmpeg gives its packets other times
+            keys = []
         timestamps = _are_timestamps(container, stream, scan)
         if timestamps:
             # Frames shown before the first key frame refer to missing frames.
-            from_key = keys[0].pts if keys else -math.inf
+            from_key = min((key.pts for key in scan.keys), default=-math.inf)
             pts = np.array(sorted(t for _, t, _ in scan.shown if t is not None and t >= from_key), dtype=np.int64)
         else:
-            pts, keys = _count(path, container, stream, scan, 1 / rate / tick), []
+            pts, keys = _count(path, container, 1 / rate / tick), []
         times_s = (pts - pts[0]) * tick
         span = float(times_s[-1])
         fps = (len(pts) - 1) / span if span else rate
@@ -180,27 +182,25 @@ def _are_timestamps(container: InputContainer, stream: VideoStream, scan: _Scan)
     )
 
 
-def _count(
-    path: str, container: InputContainer, stream: VideoStream, scan: _Scan, step: float
-) -> Int64[np.ndarray, "F"]:
-    """Returns timestamps for frames that are identified by counting; decodes the file if its packets say too little.
+def _count(path: str, container: InputContainer, step: float) -> Int64[np.ndarray, "F"]:
+    """Returns timestamps for frames that are identified by counting; decodes the file, to count as decoding will.
 
     Args:
         path: the file.
         container: its container.
-        stream: its stream.
-        scan: what its packets say.
         step: ticks per frame at the stated rate, for frames without any time.
     """
-    is_avi = container.format.name == "avi"
-    times = [dts if is_avi or pts is None else pts for dts, pts, _ in scan.shown]
-    if stream.codec_context.has_b_frames or _disorder(times):
-        presentation, decoding = _presented(path)
-        times = decoding if is_avi else min(presentation, decoding, key=_disorder)
-    known = [time for time in times if time is not None]
-    if len(known) < len(times) or len(set(known)) == 1:
+    presentation, decoding = _presented(path)
+    times = decoding if container.format.name == "avi" else min(presentation, decoding, key=_disorder)
+    known = np.array([time for time in times if time is not None], dtype=np.float64)
+    if not times:
+        raise VideoError("no frames (nothing of it can be decoded)")
+    if len(known) < len(times) or (known == known[0]).all():
         return np.round(np.arange(len(times)) * step).astype(np.int64)
-    return np.maximum.accumulate(np.array(known, dtype=np.int64))
+    steps = np.diff(known)
+    steps[steps < 0] = np.median(steps[steps >= 0])  # where recordings were joined, the second one begins at its start
+    ticks: Int64[np.ndarray, F] = np.round(known[0] + np.concatenate([[0.0], steps.cumsum()])).astype(np.int64)
+    return ticks
 
 
 def _presented(path: str) -> tuple[list[int | None], list[int | None]]:

@@ -7,6 +7,7 @@ import logging
 import os
 import posixpath
 import re
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -92,20 +93,26 @@ def _candidates(source: str) -> Iterator[tuple[str, Video]]:
             raise ValueError(f"input: {error.filename}: {error.strerror}") from error
         return
     source = _local(source, "input")
+    if not _is_text(source):
+        raise ValueError(f"input: {_printable(source)}: its name is not UTF-8; rename it")
     if os.path.isdir(source):
         try:
             os.listdir(source)
         except OSError as error:
             raise ValueError(f"input: {source}: {error.strerror}; choose a folder that can be read") from error
-        yield from (("input", video) for video in _in_folder(source, set()))
+        yield from (("input", video) for video in _in_folder(source))
     elif os.path.isfile(source) and suffix(source) in MANIFEST_SUFFIXES:
         yield from _in_manifest(source)
     elif os.path.isfile(source):
         _check_suffix(source)
         yield "input", _video(source)
     elif glob.has_magic(source):
+        seen = set[str]()
         for match in sorted(glob.iglob(source, recursive=True)):
-            if (is_video(os.path.basename(match)) or _is_frame_folder(match)) and _is_utf8(match):
+            folder, name = os.path.split(match)
+            place = os.path.join(os.path.realpath(folder), name)  # the same one for all ways to it through links
+            if place not in seen and (is_video(name) or _is_frame_folder(match)) and _is_utf8(match):
+                seen.add(place)
                 yield "input", _video(match)
     else:
         raise ValueError(f"input: {source or 'the path'} does not exist; name a folder, file, glob or manifest")
@@ -129,10 +136,17 @@ def _check_suffix(source: str) -> None:
         raise ValueError(f"input: {source} is neither a video nor a manifest by its extension; rename it")
 
 
-def _in_folder(folder: str, visited: set[tuple[int, int]]) -> Iterator[Video]:
-    """Yields the videos below a folder, holding one listing per level; follows links, but visits no folder twice."""
+def _in_folder(top: str) -> Iterator[Video]:
+    """Yields the videos below a folder; follows links, but visits no folder twice, and each by its own path first."""
+    links, visited = deque([top]), set[tuple[int, int]]()
+    while links:
+        yield from _walk(links.popleft(), links, visited)
+
+
+def _walk(folder: str, links: deque[str], visited: set[tuple[int, int]]) -> Iterator[Video]:
+    """Yields the videos below a folder, holding one listing per level; adds to `links` instead of following them."""
     try:
-        status, names = os.stat(folder), os.listdir(folder)
+        status, names = os.stat(os.path.join(folder, ".")), sorted(os.listdir(folder))
     except OSError as error:
         _log.warning("input: %s is left out: %s", _printable(folder), error.strerror)
         return
@@ -141,22 +155,24 @@ def _in_folder(folder: str, visited: set[tuple[int, int]]) -> Iterator[Video]:
     visited.add((status.st_dev, status.st_ino))
     if _are_frames(names) and _is_utf8(folder):
         yield _video(folder)
-    for name in sorted(name for name in names if not name.startswith(".")):
-        path = os.path.join(folder, name)
-        if os.path.isdir(path):
-            yield from _in_folder(path, visited)
-        elif is_video(name) and _is_utf8(path):
+    for path in (os.path.join(folder, name) for name in names if not name.startswith(".")):
+        if os.path.isdir(path) and os.path.islink(path):
+            links.append(path)
+        elif os.path.isdir(path):
+            yield from _walk(path, links, visited)
+        elif is_video(os.path.basename(path)) and _is_utf8(path):
             yield _video(path)
 
 
 def _is_utf8(path: str) -> bool:
     """Checks that a path is text, as tables and manifests need; warns if not."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
+    if not _is_text(path):
         _log.warning("input: %s is left out: its name is not UTF-8; rename it", _printable(path))
-        return False
-    return True
+    return _is_text(path)
+
+
+def _is_text(path: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
 def _printable(path: str) -> str:
@@ -262,9 +278,11 @@ def _video(path: str, video_id: str | None = None) -> Video:
     uri = os.path.abspath(path)
     if video_id is None:
         digest = hashlib.sha256(os.fsencode(uri))
-        files = [os.path.join(uri, name) for name in list_images(uri)] if os.path.isdir(uri) else [uri]
+        files = [uri]
+        with suppress(OSError):
+            files = [os.path.join(uri, name) for name in list_images(uri)] if os.path.isdir(uri) else files
         for file in files:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # what cannot be read fails when it is
                 stat = os.stat(file)
                 digest.update(os.fsencode(f"\0{os.path.basename(file)}\0{stat.st_size}\0{stat.st_mtime_ns}"))
         video_id = _made_id(uri, digest)
@@ -300,7 +318,11 @@ def _local(path: str, place: str) -> str:
 
 def _is_frame_folder(path: str) -> bool:
     """Checks that the images in a folder are frames of a video, not for example thumbnails of videos beside them."""
-    return os.path.isdir(path) and _are_frames(os.listdir(path))
+    try:
+        return os.path.isdir(path) and _are_frames(os.listdir(path))
+    except OSError as error:
+        _log.warning("input: %s is left out: %s", _printable(path), error.strerror)
+        return False
 
 
 def _are_frames(names: list[str]) -> bool:

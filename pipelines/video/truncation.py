@@ -36,7 +36,7 @@ def _mp4(file: BinaryIO, size: int) -> bool:
         if length < 8:  # to the end, or damaged
             return False
         at += length
-    return at != size and at + 8 > size
+    return at > size
 
 
 def _matroska(file: BinaryIO, size: int) -> bool:

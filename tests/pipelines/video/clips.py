@@ -34,7 +34,7 @@ CLIPS: dict[str, tuple[dict[str, Any], int | None]] = {
     "av1.mkv": ({"codec": "libsvtav1", "options": {"g": "12", "preset": "12"}}, 4),
     "mpeg4.mp4": ({"codec": "mpeg4", "options": {"bf": "2", "g": "8"}}, None),
     "mpeg4.avi": ({"codec": "mpeg4", "options": {"bf": "2", "g": "8"}}, 1),
-    "mpeg2.mpg": ({"codec": "mpeg2video", "options": {"bf": "2", "g": "8"}}, None),
+    "mpeg2.mpg": ({"codec": "mpeg2video", "options": {"bf": "2", "g": "8"}}, 1),
     "intra.mov": ({"codec": "mjpeg", "pix_fmt": "yuvj420p"}, 48),
     "variable.mp4": ({"times": VFR, "options": H264}, None),
     "rotated_90.mp4": ({"rotation": 90, "options": H264}, 6),

@@ -115,7 +115,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str, int | None]] = {
     "damaged.mp4": (_damaged, "frames could not be decoded", None),
     "huge.avi": (_huge, "frame size too large (16000x8000, limit 67108864 pixels)", 0),
     "many_frames.mp4": (_patched(b"stsz", 8, 100_000), "no frames (nothing of its h264 stream can be decoded)", 0),
-    "long_frames.mp4": (_patched(b"stts", 12, 2**31 - 1), "cut off: about 39 frames", None),
+    "long_frames.mp4": (_patched(b"stts", 12, 2**31 - 1), "", None),
     "offsets.mp4": (_patched(b"stco", 8, 2**31), "no frames", 0),
     "loop.mp4": (lambda path: path.symlink_to(path.name), "cannot be opened (Too many levels of symbolic links)", 0),
     "gone.mp4": (lambda path: path.symlink_to("absent"), "file not found", 0),

@@ -160,3 +160,32 @@ def test_images_are_turned_as_their_tags_say(tmp_path: Path) -> None:
         with PIL.Image.open(tmp_path / f"{i}.jpg") as image:
             expected = np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
         assert np.abs(frame.astype(int) - expected).mean() < 3
+
+
+def test_joined_recordings_follow_each_other(tmp_path: Path) -> None:
+    one = write_clip(tmp_path / "one.ts", options=H264)
+    (tmp_path / "joined.ts").write_bytes(one.read_bytes() * 2)
+    plan = plan_video(str(tmp_path / "joined.ts"), Sampling(fps=4), None)
+    assert (plan.info.frames, plan.info.timestamps) == (96, False)
+    assert plan.info.fps == pytest.approx(24, rel=0.01)
+    assert len(plan.segments[0].frames) == 16
+
+
+def test_a_packet_that_cannot_be_decoded_moves_no_other(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.avi", codec="mjpeg", pix_fmt="yuvj420p", frames=20)
+    data = bytearray(clip.read_bytes())
+    at = [match.start() for match in re.finditer(b"00dc", data)][10] + 8
+    data[at : at + 400] = bytes(400)
+    clip.write_bytes(data)
+    plan = plan_video(str(clip), ALL, None)
+    (batch,) = decode(str(clip), plan.info, plan.segments[0], size=None, batch_size=32)
+    whole = [(i, time) for i, time in zip(map(number, batch.frames), batch.time_s, strict=True) if i or time == 0]
+    assert len(whole) == 19
+    assert all(time == pytest.approx(i / 24, abs=1e-3) for i, time in whole)
+
+
+@pytest.mark.parametrize("segment_frames", [4, 8])
+def test_program_streams_are_whole_in_segments(clip: Clip, segment_frames: int) -> None:
+    plan = plan_video(clip("mpeg2.mpg"), ALL, segment_frames)
+    assert sum(len(segment.frames) for segment in plan.segments) == 48
+    assert len(numbers(clip("mpeg2.mpg"))) == 48

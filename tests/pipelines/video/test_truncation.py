@@ -21,6 +21,13 @@ def test_files_that_were_cut_off_are_recognised(tmp_path: Path, name: str, fragm
         assert is_cut_off(half, NAMES[name]) != multiple
 
 
+@pytest.mark.parametrize("more", [1, 4, 7, 8, 100])
+def test_bytes_after_the_last_box_do_no_harm(tmp_path: Path, more: int) -> None:
+    whole = write_clip(tmp_path / "a.mp4", frames=2)
+    whole.write_bytes(whole.read_bytes() + bytes(more))
+    assert not is_cut_off(whole, NAMES["a.mp4"])
+
+
 def test_what_states_no_size_counts_as_whole(tmp_path: Path) -> None:
     live = write_clip(tmp_path / "a.webm", codec="libvpx-vp9", container_options={"live": "1"})
     assert not is_cut_off(cut_off(live, tmp_path / "half.webm", 0.5), "matroska,webm")
