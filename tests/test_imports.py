@@ -99,6 +99,19 @@ def test_processes_that_decode_or_watch_need_no_torch(module: str) -> None:
     assert "torch" not in imported(f"import {module}")
 
 
+def test_scoring_needs_numba_alone(tmp_path: Path) -> None:
+    """PyTorch's import would take longer than scoring a benchmark."""
+    full, clip = {"size": [2, 3], "counts": "06"}, {"id": 1, "height": 2, "width": 3, "length": 1}
+    entry = {"video_id": 1, "category_id": 1, "segmentations": [full]}
+    annotations = [{"id": 1, "iscrowd": 0, "areas": [6], **entry}]
+    truth = {"videos": [clip], "categories": [{"id": 1, "name": "a"}], "annotations": annotations}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "predictions.json").write_text(json.dumps([{"score": 1.0, **entry}]))
+    files = ["--ground_truth", str(tmp_path / "truth.json"), "--predictions", str(tmp_path / "predictions.json")]
+    code = f"from jobs.evaluate import main\nassert main(['score', '--protocol', 'ytvis', *{files}]) == 0"
+    assert imported(code) & (HEAVY - {"boto3"}) <= {"numba", "pycocotools", "scipy"}
+
+
 @pytest.mark.parametrize(
     "arguments", ["search --labels {0} --text star", "relabel --labels {0} --output {1} --vocabulary {2}"]
 )

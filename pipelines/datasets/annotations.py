@@ -176,8 +176,11 @@ def read_json(path: str) -> tuple[Any, str]:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    sha256 = hashlib.sha256(data).hexdigest()
     try:
-        return json.loads(data), hashlib.sha256(data).hexdigest()
+        text = data.decode(json.detect_encoding(data))
+        del data  # files of predictions have gigabytes
+        return json.loads(text), sha256
     except ValueError as error:
         raise ValueError(f"{path}: not JSON, or cut off ({error})") from error
     except RecursionError as error:

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Bool, Int64, Integer, UInt8
 from numba import njit
 
-from openvis_model import rle
 from pipelines.datasets.annotations import Mask
 
 _BATCH = 1 << 13  # masks per check, about 20 MB
@@ -128,6 +127,8 @@ def intersections(
 
 
 def _corrupt(masks: Sequence[Mask | None], position: int) -> CorruptMaskError:
+    from openvis_model import rle  # takes seconds: it imports torch
+
     mask = masks[position]
     assert mask is not None, "an absent mask is sound"
     try:

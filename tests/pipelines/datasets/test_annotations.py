@@ -12,6 +12,13 @@ def test_json_comes_with_its_fingerprint(tmp_path: Path) -> None:
     assert read_json(str(path)) == ({"a": [1, None]}, hashlib.sha256(b'{"a": [1, null]}\n').hexdigest())
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json_may_have_any_encoding_of_unicode(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('["café"]', encoding=encoding)
+    assert read_json(str(path)) == (["café"], hashlib.sha256(path.read_bytes()).hexdigest())
+
+
 @pytest.mark.parametrize("content", [b"", b'[{"a": 1}', b"\xff\xfe", b"{'a': 1}"])
 def test_files_that_are_not_json_are_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
