@@ -6,12 +6,13 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray._private import services
+from ray._private import services, worker
 from ray._private import utils as ray_utils
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
@@ -178,6 +179,36 @@ def _silent_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+class RayDiedError(RuntimeError):
+    """Ray on this machine died; calls of it may hang, or end this process without a word."""
+
+
+def check_ray() -> None:
+    """Raises if a process that this machine's Ray cannot do without has died.
+
+    Raises:
+        RayDiedError: names the process.
+    """
+    node = worker._global_node
+    for name, process in node.dead_processes() if node else ():
+        if name in ("gcs_server", "raylet"):
+            raise RayDiedError(
+                f"Ray died here ({name}, exit code {process.poll()}); committed videos are kept, run it again"
+            )
+
+
+def answers(calls: list[Any], timeout: float) -> list[Any]:
+    """Returns the results of calls, as `ray.get` does, unless Ray dies meanwhile; raises as `check_ray`."""
+    deadline = time.monotonic() + timeout
+    while True:
+        check_ray()
+        left = deadline - time.monotonic()
+        done, _ = ray.wait(calls, num_returns=len(calls), timeout=min(max(left, 0.0), 0.5))
+        if len(done) == len(calls) or left <= 0:
+            results: list[Any] = ray.get(calls, timeout=0)
+            return results
 
 
 def is_loss(error: BaseException | None) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from pipelines.cluster import data_stopped, is_loss, reason
+from pipelines.cluster import RayDiedError, answers, check_ray, data_stopped, is_loss, reason
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.pipeline import label, start_trackers, write
 from pipelines.labelling.progress import Progress
@@ -71,7 +71,7 @@ class Passes:
 
         Raises:
             PassBrokenError: Ray lost a process, a machine or an object too often.
-            RuntimeError: the code raised an error, or there was no progress for `stall_s`.
+            RuntimeError: the code raised an error, there was no progress for `stall_s`, or Ray died.
             ValueError: the output is a folder that some machine does not see.
             KeyboardInterrupt: after unfinished videos had `grace_s` to be finished.
         """
@@ -84,6 +84,8 @@ class Passes:
             losses = self._take_losses(trackers)
         except BaseException as error:
             self.outcomes[-1] = str(error) or type(error).__name__
+            if isinstance(error, RayDiedError):
+                written, trackers = None, []  # nothing can be asked of them
             raise
         finally:
             self._end(trackers)
@@ -124,7 +126,7 @@ class Passes:
                 wait([written], timeout=1)
                 self.lease.check_holder(self.config.stall_s)
                 with suppress(RayError):  # a commit that fails is repeated
-                    ray.get([tracker.commit.remote(due=True) for tracker in trackers], timeout=_ANSWER_S)
+                    answers([tracker.commit.remote(due=True) for tracker in trackers], _ANSWER_S)
                 self._update_progress(trackers)
                 if self.progress != progress:
                     progress, since = self.progress, time.monotonic()
@@ -133,6 +135,7 @@ class Passes:
         except KeyboardInterrupt:
             self._drain(trackers)
             raise
+        check_ray()
         if error := written.exception() or self._commit_all(trackers):
             # Ray wraps an error so that it is also an instance of the original class, such as ValueError.
             if is_loss(error):
@@ -146,7 +149,7 @@ class Passes:
 
     def _check_output(self, trackers: list[Any]) -> None:
         try:
-            visible = ray.get([tracker.sees_output.remote() for tracker in trackers], timeout=self.config.stall_s)
+            visible = answers([tracker.sees_output.remote() for tracker in trackers], self.config.stall_s)
         except GetTimeoutError as error:
             raise self._stalled() from error
         except RayError as error:
@@ -156,7 +159,7 @@ class Passes:
 
     def _update_progress(self, trackers: list[Any]) -> None:
         with suppress(RayError):
-            self._lives |= dict(ray.get([tracker.progress.remote() for tracker in trackers], timeout=_ANSWER_S))
+            self._lives |= dict(answers([tracker.progress.remote() for tracker in trackers], _ANSWER_S))
             self.report(self.progress)
 
     def _drain(self, trackers: list[Any]) -> None:
@@ -193,7 +196,7 @@ class Passes:
         with suppress(RuntimeError):  # once another run holds the lease, nothing of this one may count
             self.lease.check_holder(self.config.stall_s)
             self._commit(trackers)
-        with suppress(OSError):  # stderr may be closed
+        with suppress(OSError, RayDiedError):  # stderr may be closed
             self._update_progress(trackers)
         for tracker in trackers:
             with suppress(RayError):

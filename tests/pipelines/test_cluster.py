@@ -53,6 +53,32 @@ def test_a_signal_while_ray_starts_waits_until_it_has_started() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "in order\n", "")
 
 
+DIES = """
+import sys, time, psutil, ray
+from pipelines.cluster import answers, connect
+connect(1)
+(process,) = [child for child in psutil.Process().children(recursive=True) if sys.argv[1] in child.name()]
+nap = ray.remote(num_cpus=0)(lambda seconds: time.sleep(seconds))
+assert answers([nap.remote(0), nap.remote(0)], 60) == [None, None]
+call = nap.remote(60)
+process.kill()
+try:
+    answers([call], 60)
+except RuntimeError as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_ray_that_died_is_named(name: str) -> None:
+    done = subprocess.Popen([sys.executable, "-c", DIES, name], stdout=subprocess.PIPE, text=True)
+    assert done.stdout
+    text = f"Ray died here ({name}, exit code -9); committed videos are kept, run it again\n"
+    assert done.stdout.readline() == text
+    done.kill()  # otherwise Ray waits for its dead server
+    done.communicate()
+
+
 JOINS = """
 import ray
 from pipelines.cluster import check_gpus, connect

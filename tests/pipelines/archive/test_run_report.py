@@ -10,6 +10,8 @@ from pipelines.storage.files import Storage
 def test_a_run_that_ends(tmp_path: Path) -> None:
     with run_report(Storage(str(tmp_path)), "000001-a", {"videos": 3}) as report:
         report["ok"] = 2
+        (file,) = (tmp_path / "runs").iterdir()
+        assert json.loads(file.read_text())["outcome"] == "unfinished"  # if its process is killed now
     (file,) = (tmp_path / "runs").iterdir()
     found = json.loads(file.read_text())
     assert (file.stem, found["id"]) == ("000001-a", "000001-a")
