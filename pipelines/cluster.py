@@ -192,7 +192,8 @@ def check_ray() -> None:
         RayDiedError: names the process.
     """
     node = worker._global_node
-    for name, process in node.dead_processes() if node else ():
+    dead: list[tuple[str, Any]] = node.dead_processes() if node else []
+    for name, process in dead:
         if name in ("gcs_server", "raylet"):
             raise RayDiedError(
                 f"Ray died here ({name}, exit code {process.poll()}); committed videos are kept, run it again"
