@@ -181,7 +181,7 @@ def check_ray() -> None:
     Raises:
         RayDiedError: names the process.
     """
-    node = worker._global_node
+    node: Any = worker._global_node
     for name, process in node.dead_processes() if node else ():
         if name in ("gcs_server", "raylet"):
             raise RayDiedError(
