@@ -5,8 +5,12 @@ there, these libraries would be compiled once more: 2,500 files in each test pro
 """
 
 import os
+import signal
 from importlib import import_module
 
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a test run in the background would pass on that it is ignored
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes of tests, and those that they start, run beside each other
 
 LIBRARIES = [

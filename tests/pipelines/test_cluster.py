@@ -74,7 +74,7 @@ def test_a_ray_that_died_is_named(name: str) -> None:
     done = subprocess.Popen([sys.executable, "-c", DIES, name], stdout=subprocess.PIPE, text=True)
     assert done.stdout
     text = f"Ray died here ({name}, exit code -9); committed videos are kept, run it again\n"
-    assert done.stdout.readline() == text
+    assert text in iter(done.stdout.readline, "")  # after what Ray itself prints
     done.kill()  # otherwise Ray waits for its dead server
     done.communicate()
 
