@@ -8,9 +8,7 @@ import os
 import signal
 from importlib import import_module
 
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a test run in the background would pass on that it is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background ignores it, as would what it starts
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes of tests, and those that they start, run beside each other
 
 LIBRARIES = [
