@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,15 +66,19 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def demux(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
-    """Yields the stream's packets up to the end, or to the point where the file is cut off."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.error.FFmpegError):
-            return
-        if packet.size:
-            yield packet
+    """Yields the stream's packets up to the end, or to the last whole one before the point where the file is cut off.
+
+    Of half a packet, some decoders make a frame whose other half is whatever was in memory, and call it sound.
+    """
+    held = None
+    with suppress(av.error.FFmpegError):
+        for packet in container.demux(stream):
+            if packet.size:
+                if held is not None:
+                    yield held
+                held = packet
+    if held is not None and not held.is_corrupt:
+        yield held
 
 
 def decode_packet(stream: VideoStream, packet: VideoPacket | None) -> list[av.VideoFrame]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,6 +166,20 @@ def test_what_is_left_of_a_file_that_was_cut_off(tmp_path: Path, name: str, shar
     assert plan.info.frames - 4 <= len(frames.frame) <= plan.info.frames
     assert [number(frame) for frame in frames.frames] == np.round(frames.time_s * 24).astype(int).tolist()
     assert_same(read(path, plan_video(path, ALL, 8), batch_size=4), frames)
+
+
+@pytest.mark.parametrize("name", ["a.mov", "a.avi"])
+@pytest.mark.parametrize("share", [0.53, 0.71, 0.9])
+def test_half_a_frame_is_left_out(tmp_path: Path, name: str, share: float) -> None:
+    """The decoder of MJPEG would fill its other half with what another frame left in memory."""
+    options: dict[str, Any] = {"container_options": {"movflags": "faststart"}} if name == "a.mov" else {}
+    whole = write_clip(tmp_path / name, codec="mjpeg", pix_fmt="yuvj420p", **options)
+    expected = read(str(whole), plan_video(str(whole), ALL, None))
+    half = str(cut_off(whole, tmp_path / f"half_{name}", share))
+    frames = read(half, plan_video(half, ALL, None))
+    assert 10 < len(frames.frame) < 48 * share + 2
+    assert np.array_equal(frames.frames, expected.frames[: len(frames.frame)])
+    assert_same(read(half, plan_video(half, ALL, 4)), frames)
 
 
 @pytest.mark.parametrize("start", [0.3, 0.4, 0.5, 0.8])
