@@ -44,7 +44,8 @@ def connect(slots: int) -> None:
 
     Raises:
         ValueError: RAY_ADDRESS is not an address, or is `auto` where no cluster runs.
-        RuntimeError: the cluster is not responding, or requires a token that is missing here.
+        RuntimeError: the cluster is not responding, or requires a token that is missing here; or a Ray that was to be
+            started here did not start in time.
     """
     if ray.is_initialized():
         return
@@ -67,6 +68,11 @@ def connect(slots: int) -> None:
             raise RuntimeError(
                 f"the Ray cluster at {cluster} is not responding; start it, or set RAY_ADDRESS=local to run without it"
             ) from error
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            # Ray's way of saying that its processes did not start in time
+            raise RuntimeError("Ray did not start in time; run it again when this machine is less busy") from error
 
 
 def disconnect() -> None:

@@ -145,6 +145,17 @@ def test_an_address_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         connect(1)
 
 
+def test_a_ray_that_does_not_start_in_time_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def time_out(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", time_out)
+    with pytest.raises(RuntimeError, match="^Ray did not start in time; run it again when this machine is less busy$"):
+        connect(1)
+
+
 def test_calm_data() -> None:
     context = DataContext()
     calm_data(context)
