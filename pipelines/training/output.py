@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pipelines.storage.files import ELSEWHERE, Storage
 
@@ -133,7 +133,8 @@ class TrainingOutput:
         hashes = json.loads(self.files.read_bytes(f"{folder}/{STATE}") or b"{}").get("sha256", {})
         for name, expected in hashes.items():
             with self.files.read(f"{folder}/{name}") as file:
-                if _sha256(file) != expected:
+                digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type] # BinaryIO's stub lacks readinto
+                if digest.hexdigest() != expected:
                     return str(name)
         return None
 
@@ -184,15 +185,8 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
             name = path.relative_to(folder).as_posix()
             files[name] = path.stat().st_size
             with path.open("rb") as file:
-                hashes[name] = _sha256(file)
+                hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
     (folder / STATE).write_bytes(_json({**state, "files": files, "sha256": hashes}))
-
-
-def _sha256(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(2**20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

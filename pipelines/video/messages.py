@@ -21,7 +21,7 @@ def send(connection: Connection, value: object) -> None:
     arrays: list[np.ndarray] = []
     connection.send_bytes(json.dumps(_plain(value, arrays)).encode())
     for array in arrays:
-        connection.send_bytes(np.ascontiguousarray(array).tobytes())
+        connection.send_bytes(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 
 
 def receive(connection: Connection, kinds: Mapping[str, type]) -> Any:
