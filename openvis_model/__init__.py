@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from openvis_model.video_segmenter import VideoSegmenter as VideoSegmenter
     from openvis_model.video_state import VideoState as VideoState
     from openvis_model.vocabulary import Vocabulary as Vocabulary
-    from openvis_model.weights.checkpoint import load as load
+    from openvis_model.weights.checkpoint import fold as fold
     from openvis_model.weights.checkpoint import save_checkpoint as save_checkpoint
+    from openvis_model.weights.folded_model import load as load
 
 __version__ = "0.1.0"
 
@@ -39,7 +40,8 @@ _MODULES = {
     "VideoState": "openvis_model.video_state",
     "VideoTrackerConfig": "openvis_model.options",
     "Vocabulary": "openvis_model.vocabulary",
-    "load": "openvis_model.weights.checkpoint",
+    "fold": "openvis_model.weights.checkpoint",
+    "load": "openvis_model.weights.folded_model",
     "save_checkpoint": "openvis_model.weights.checkpoint",
 }
 """The public names, and the module that each is imported from when it is first used."""

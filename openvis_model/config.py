@@ -32,6 +32,9 @@ BACKBONES: dict[str, dict[str, Any]] = {
 }
 """Backbones of the original Mask2Former checkpoints, as `transformers` describes them."""
 
+PLAIN = {"pre_norm": False, "activation_function": "relu", "common_stride": 4, "feature_strides": [4, 8, 16, 32]}
+"""Fields of transformers' Mask2Former that have one value in the published model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InstFormerConfig:
@@ -186,6 +189,9 @@ def _check_mask2former(config: MaskProposalConfig) -> None:
         num_queries = config.num_queries
     except (StrictDataclassError, TypeError) as error:
         raise ValueError(f"{name}: transformers refuses its values, correct them: {error}") from error
+    for field_name, plain in PLAIN.items():
+        if values.get(field_name, plain) != plain:
+            raise ValueError(f"{name}.{field_name}: expected {plain!r} as published, got {values[field_name]!r}")
     if num_queries < 1:
         raise ValueError(f"{name}.num_queries: expected at least 1, got {num_queries}")
 

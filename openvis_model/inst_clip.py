@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.transformer import QuickGELU, VisionTransformer
+from open_clip.transformer import VisionTransformer
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -17,9 +17,6 @@ from torch import Tensor, nn
 from openvis_model.frames import to_pixels
 from openvis_model.guidance import instance_guidance
 from openvis_model.options import LORA_TARGETS, InstClipConfig
-
-QUICK_GELU = 1.702
-"""The factor in OpenAI's approximation of GELU, x · sigmoid(1.702 x)."""
 
 
 class InstanceGuidanceAttention(nn.Module):
@@ -183,25 +180,6 @@ class InstClip(nn.Module):
         """Returns LoRA adapters, instance tokens and register; CLIP's own weights stay frozen."""
         tokens = [self.instance_tokens] if self.register_token is None else [self.instance_tokens, self.register_token]
         return tokens + [parameter for name, parameter in self.visual.named_parameters() if "lora_" in name]
-
-    def fold_for_inference(self) -> "InstClip":
-        """Folds adapters and activation factors into the linear layers, in place; returns itself.
-
-        LoRA adapters are merged into the projections. QuickGELU, x · sigmoid(1.702 x) = silu(1.702 x) / 1.702, becomes
-        one in-place SiLU between layers that absorb the factor. A folded model cannot be trained or saved.
-        """
-        for block in self.visual.transformer.resblocks:
-            for name, projection in list(block.attn.named_children()):
-                if isinstance(projection, LoraLayer):
-                    projection.merge(safe_merge=True)
-                    setattr(block.attn, name, projection.get_base_layer())
-            if isinstance(block.mlp.gelu, QuickGELU):
-                with torch.no_grad():
-                    block.mlp.c_fc.weight *= QUICK_GELU
-                    block.mlp.c_fc.bias *= QUICK_GELU
-                    block.mlp.c_proj.weight /= QUICK_GELU
-                block.mlp.gelu = nn.SiLU(inplace=True)
-        return self.requires_grad_(False)
 
     def _image_tokens(self, pixels: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
         patches = self.visual.conv1(pixels)

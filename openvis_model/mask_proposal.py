@@ -5,18 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from openvis_model.frames import to_pixels
 from openvis_model.options import SIZE_DIVISOR
+from openvis_model.proposals import IMAGENET_MEAN, IMAGENET_STD, Proposals, collapse
 
 # This logger's only message says that a ResNet backbone "may not be compatible"; our tests show that it is.
 logging.getLogger("transformers.models.mask2former.configuration_mask2former").setLevel(logging.ERROR)
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,26 +43,6 @@ class MaskProposalConfig:
     def num_queries(self) -> int:
         """N, the number of instance queries."""
         return int(self.build().num_queries)
-
-
-@dataclass(frozen=True)
-class Proposals:
-    """Class-agnostic proposals of T frames.
-
-    Attributes:
-        mask_logits: one mask per instance query at 1/4 of the working size.
-        queries: Q_t, the instance queries after the decoder layer and its norm.
-        objectness_logits: log-odds of object against no object.
-    """
-
-    mask_logits: Float[Tensor, "T N h w"]
-    queries: Float[Tensor, "T N C"]
-    objectness_logits: Float[Tensor, "T N"]
-
-    @property
-    def objectness(self) -> Float[Tensor, "T N"]:
-        """1 - p(no object)."""
-        return self.objectness_logits.sigmoid()
 
 
 class MaskProposalNetwork(nn.Module):
@@ -132,12 +109,3 @@ class MaskProposalNetwork(nn.Module):
 
     def _frozen_batch_norms(self) -> list[nn.Module]:
         return [m for m in self.modules() if isinstance(m, nn.BatchNorm2d) and self.config.freeze_batch_norm]
-
-
-def collapse(class_logits: Float[Tensor, "*n classes"]) -> Float[Tensor, "*n"]:
-    """Returns the log-odds of object: logsumexp over the classes minus the logit of "no object", the last one.
-
-    Its sigmoid is exactly 1 - p(no object) of the softmax over all classes.
-    """
-    class_logits = class_logits.float()  # half floats would change objectness by 0.003, across thresholds
-    return class_logits[..., :-1].logsumexp(dim=-1) - class_logits[..., -1]

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from openvis_model.fingerprint import tensor_fingerprint
+from openvis_model.frame_model import FrameModel
 from openvis_model.frame_result import FrameResult
-from openvis_model.inst_former import InstFormer
 from openvis_model.instances import Instances
 from openvis_model.options import SIZE_DIVISOR, VideoTrackerConfig
 from openvis_model.text_embedding import embed_vocabulary
@@ -40,7 +39,7 @@ class VideoSegmenter:
     One segmenter serves many videos, one after the other: `finish` ends a video, and the next frame begins another one.
 
     Args:
-        model: in eval mode, on any device. `fold_for_inference` makes it a little faster.
+        model: what `openvis.load` returns, or an `InstFormer` in eval mode; on any device.
         names: what to look for: a `Vocabulary`, or a sequence of categories. A category is a name, a text with synonyms
             separated by commas as in a vocabulary file, or a sequence of synonyms. The first synonym is the one shown.
         tracker: when tracks begin and end.
@@ -56,7 +55,7 @@ class VideoSegmenter:
 
     def __init__(
         self,
-        model: InstFormer,
+        model: FrameModel,
         names: Vocabulary | Sequence[str | Sequence[str]],
         *,
         tracker: VideoTrackerConfig | None = None,
@@ -83,7 +82,7 @@ class VideoSegmenter:
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """Returns height and width at which the networks see frames of this size, pixels."""
-        return working_size(height, width, short_side=self.model.config.short_side, divisor=SIZE_DIVISOR)
+        return working_size(height, width, short_side=self.model.short_side, divisor=SIZE_DIVISOR)
 
     def track(self, frames: VideoSource) -> Iterator[FrameResult]:
         """Segments further frames of the video and yields the result of each.
@@ -152,8 +151,7 @@ class VideoSegmenter:
         """What a saved state belongs to; hashing the weights of the paper's model takes a second."""
         tracker = self._tracking.tracker
         settings = [asdict(tracker.config), tracker.top, self.objectness_floor]
-        model = [self.model.config.to_dict(), tensor_fingerprint(self.model.state_dict())]
-        parts = {"model": model, "vocabulary": self.vocabulary.categories, "setting": settings}
+        parts = {"model": self.model.identity(), "vocabulary": self.vocabulary.categories, "setting": settings}
         return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}
 
     def _track(self, source: Iterator[Frames]) -> Iterator[FrameResult]:

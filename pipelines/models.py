@@ -14,20 +14,20 @@ from pipelines.storage import s3
 from pipelines.storage.files import Storage, bad_input
 
 if TYPE_CHECKING:
-    from openvis_model.inst_former import InstFormer
+    from openvis_model.folded.inst_former import FoldedInstFormer
 
 _Loaded = TypeVar("_Loaded")
 
 _FILES = re.compile(r"(adapter/)?\w+\.(json|safetensors)")  # only these files of a checkpoint are downloaded
 
 
-def load_model(checkpoint: str | None) -> "InstFormer":
+def load_model(checkpoint: str | None) -> "FoldedInstFormer":
     """Loads the model of a checkpoint folder, local or on S3, or the built-in model.
 
     Raises:
         ValueError: the checkpoint is missing or damaged; says what is wrong.
     """
-    from openvis_model.weights.checkpoint import load  # takes seconds
+    from openvis_model.weights.folded_model import load  # imports torch
 
     return _load(checkpoint, load)
 

@@ -16,6 +16,7 @@ SOURCES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob
 
 FLOORS = (
     ("openvis_model", "pipelines.cluster", "pipelines.storage"),
+    ("openvis_model.folded",),
     ("openvis_model.weights", "pipelines.video", "pipelines.archive.formats"),
     ("openvis_model.training", "pipelines.models", "pipelines.datasets"),
     ("pipelines.archive", "pipelines.metrics", "pipelines.shapes"),

@@ -99,6 +99,13 @@ def test_processes_that_decode_or_watch_need_no_torch(module: str) -> None:
     assert "torch" not in imported(f"import {module}")
 
 
+def test_a_model_actor_needs_torch_alone() -> None:
+    """The libraries of the networks that are trained take three times as long to import as the model to load."""
+    options = "device='cpu', actors=1, precision='float32', compile=False, objectness_floor=0.5"
+    code = f"from pipelines.labelling.model_operator import Model\nModel(None, {options})"
+    assert not imported(code) & {"open_clip", "peft", "scipy", "torchvision", "transformers"}
+
+
 def test_scoring_needs_numba_alone(tmp_path: Path) -> None:
     """PyTorch's import would take longer than scoring a benchmark."""
     full, clip = {"size": [2, 3], "counts": "06"}, {"id": 1, "height": 2, "width": 3, "length": 1}

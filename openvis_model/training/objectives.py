@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from openvis_model.inst_former import InstFormer
 from openvis_model.instances import tracking_tokens
-from openvis_model.mask_proposal import Proposals
+from openvis_model.proposals import Proposals
 from openvis_model.rollout_tracker import rollout_loss
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.training.config import InstanceObjectiveConfig, TrackingObjectiveConfig

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from openvis_model.clip import build_clip
 from openvis_model.config import InstFormerConfig
+from openvis_model.folded.inst_former import FoldedInstFormer
 from openvis_model.inst_clip import InstanceGuidanceAttention, InstClip
 from openvis_model.inst_former import InstFormer
 from openvis_model.options import Classifier
 from openvis_model.weights.files import (
-    BUILT_IN,
+    Stored,
     check_adapter_config,
     check_fingerprint,
     model_fingerprint,
@@ -26,6 +27,7 @@ from openvis_model.weights.files import (
     read_states,
     weight_files,
 )
+from openvis_model.weights.folded_model import build_folded_model
 from openvis_model.weights.state_dicts import check_finite, contiguous, load_strictly
 
 PEFT_PREFIX = "base_model.model."
@@ -36,8 +38,10 @@ def save_checkpoint(model: InstFormer, folder: str | Path) -> str:
     """Writes a checkpoint folder and returns its fingerprint; the folder appears whole or not at all.
 
     Raises:
-        ValueError: if the folder exists, a weight is NaN or infinite, or the model is folded for inference.
+        ValueError: if the folder exists a weight is NaN or infinite, or the model is one for inference.
     """
+    if not isinstance(model, InstFormer):
+        raise ValueError("model: is folded for inference and cannot be saved; copy the folder it was loaded from")
     folder = Path(folder)
     if folder.exists():
         raise ValueError(f"{folder}: exists already; choose another folder or remove it")
@@ -71,17 +75,16 @@ def fingerprint(model: InstFormer) -> str:
     return model_fingerprint(model.config.to_dict(), _states(model))
 
 
-def load(checkpoint: str | Path | None = None) -> InstFormer:
-    """Loads the model of a checkpoint folder, or the built-in one, in eval mode and on the CPU.
-
-    Args:
-        checkpoint: folder written by `save_checkpoint`; None is the built-in model, which knows the words of the Shapes
-            categories and no others.
+def fold(model: InstFormer) -> FoldedInstFormer:
+    """Returns a model for inference with a copy of the weights of a trained one, on the same device.
 
     Raises:
-        ValueError: names the file and what is wrong with it.
+        ValueError: if it cannot be folded; says what is unusual.
     """
-    return load_checkpoint(BUILT_IN if checkpoint is None else checkpoint)
+    states = {name: contiguous(state) for name, state in _states(model).items()}
+    config = model.config.to_dict()
+    stored = Stored(Path("model"), config, states, model_fingerprint(config, states))
+    return build_folded_model(stored).to(next(model.parameters()).device)
 
 
 def load_checkpoint(folder: str | Path, *, classifier: Classifier | None = None) -> InstFormer:
@@ -130,8 +133,6 @@ def _states(model: InstFormer) -> dict[str, dict[str, Tensor]]:
         "rollout_tracker": model.rollout_tracker.state_dict(),
     }
     if isinstance(model.classifier, InstClip):
-        if not any("lora_" in name for name, _ in model.classifier.visual.named_parameters()):
-            raise ValueError("checkpoint: the model is folded for inference; save it before fold_for_inference")
         states["inst_clip"] = _tokens(model.classifier)
         adapter = get_peft_model_state_dict(model.classifier.visual)
         states["adapter/adapter_model"] = {PEFT_PREFIX + name: tensor for name, tensor in adapter.items()}

@@ -15,6 +15,7 @@ Reading them needs neither CLIP nor Mask2Former, whose libraries take seconds to
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,23 @@ from openvis_model.options import LORA_TARGETS, Classifier, InstClipConfig
 
 BUILT_IN = Path(__file__).parents[1] / "built_in_model"
 """Checkpoint folder of the built-in model: the mini preset, trained on Shapes; it knows only the words of Shapes."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a checkpoint folder holds.
+
+    Attributes:
+        folder: its path.
+        config: the `InstFormerConfig` as plain values.
+        states: the state dict of each weight file.
+        fingerprint: hash of config and states.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    states: dict[str, dict[str, Tensor]]
+    fingerprint: str
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], str]:
@@ -42,6 +60,25 @@ def read_config(folder: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(expected, str):
         raise ValueError(f"{folder}/config.json: fingerprint: expected text, got {expected!r}; copy the file again")
     return values, expected
+
+
+def read_checkpoint(folder: Path) -> Stored:
+    """Reads a checkpoint folder and checks that its files were saved together.
+
+    Raises:
+        ValueError: names the file and the problem.
+    """
+    config, fingerprint = read_config(folder)
+    try:
+        names = weight_files(config["classifier"])
+        inst_clip = InstClipConfig(**config["inst_clip"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder}/config.json: {error!r} is missing; copy the whole folder again") from error
+    states = read_states(folder, names)
+    check_fingerprint(folder, config, states, fingerprint)
+    if config["classifier"] == "inst_clip":
+        check_adapter_config(folder, inst_clip)
+    return Stored(folder, config, states, fingerprint)
 
 
 def weight_files(classifier: Classifier) -> tuple[str, ...]:

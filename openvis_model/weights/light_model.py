@@ -1,21 +1,15 @@
 """Loads the parts of a checkpoint that never see pixels, without the libraries of the networks that do."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openvis_model.options import InstClipConfig, RolloutTrackerConfig
+from openvis_model.options import RolloutTrackerConfig
 from openvis_model.rollout_tracker import RolloutTracker
 from openvis_model.text_encoder import TextEncoder, TextTowerConfig
 from openvis_model.tokenizer import Tokenizer, WordTokenizer
-from openvis_model.weights.files import (
-    BUILT_IN,
-    check_adapter_config,
-    check_fingerprint,
-    read_config,
-    read_states,
-    weight_files,
-)
+from openvis_model.weights.files import BUILT_IN, Stored, read_checkpoint
 from openvis_model.weights.state_dicts import load_strictly
 
 
@@ -44,33 +38,39 @@ def load_light_model(checkpoint: str | Path | None = None) -> LightModel:
     Raises:
         ValueError: for a missing or damaged file, or weights that do not match the fingerprint.
     """
-    folder = Path(BUILT_IN if checkpoint is None else checkpoint)
-    config, fingerprint = read_config(folder)
-    try:
-        names, clip, short_side = weight_files(config["classifier"]), config["clip"], config["short_side"]
-        inst_clip, rollout = InstClipConfig(**config["inst_clip"]), RolloutTrackerConfig(**config["rollout_tracker"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder}/config.json: {error!r} is missing; copy the whole folder again") from error
-    states = read_states(folder, names)
-    check_fingerprint(folder, config, states, fingerprint)
-    if config["classifier"] == "inst_clip":
-        check_adapter_config(folder, inst_clip)
-    architecture, tokenizer = _words(clip) if clip["words"] else _byte_pairs(clip)
-    encoder = TextEncoder(TextTowerConfig.of(architecture), tokenizer, states["clip"])
-    state = states["rollout_tracker"]
-    tracker = RolloutTracker(rollout, width=next(tensor.shape[1] for tensor in state.values() if tensor.ndim == 2))
-    load_strictly(tracker, state, source=f"{folder}/rollout_tracker.safetensors")
-    return LightModel(encoder.eval(), tracker.eval(), short_side, fingerprint)
+    return build_light_model(read_checkpoint(Path(BUILT_IN if checkpoint is None else checkpoint)))
 
 
-def _words(clip: dict[str, Any]) -> tuple[dict[str, Any], Tokenizer]:
-    architecture: dict[str, Any] = clip["architecture"]
-    return architecture, WordTokenizer(clip["words"], TextTowerConfig.of(architecture).context_length)
+def build_light_model(stored: Stored) -> LightModel:
+    """Builds the light model of a checkpoint that has been read.
+
+    Raises:
+        ValueError: names what is wrong with the checkpoint.
+    """
+    clip = stored.config["clip"]
+    architecture = architecture_of(clip)
+    tower = TextTowerConfig.of(architecture)
+    encoder = TextEncoder(tower, _tokenizer(clip, tower.context_length), stored.states["clip"])
+    state = stored.states["rollout_tracker"]
+    width = next(tensor.shape[1] for tensor in state.values() if tensor.ndim == 2)
+    tracker = RolloutTracker(RolloutTrackerConfig(**stored.config["rollout_tracker"]), width=width)
+    load_strictly(tracker, state, source=f"{stored.folder}/rollout_tracker.safetensors")
+    return LightModel(encoder.eval(), tracker.eval(), stored.config["short_side"], stored.fingerprint)
 
 
-def _byte_pairs(clip: dict[str, Any]) -> tuple[dict[str, Any], Tokenizer]:
-    from openvis_model.clip import ClipConfig, architecture_of, build_tokenizer  # open_clip has sizes and tokenizer
+def architecture_of(clip: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the sizes of a CLIP, under open_clip's names, from its config as plain values."""
+    if clip["architecture"]:
+        architecture: Mapping[str, Any] = clip["architecture"]
+        return architecture
+    from openvis_model.clip import ClipConfig, architecture_of  # open_clip knows them by its model's name
 
-    config = ClipConfig(model=clip["model"], architecture=clip["architecture"])
-    architecture = architecture_of(config)
-    return architecture, build_tokenizer(config, TextTowerConfig.of(architecture).context_length)
+    return architecture_of(ClipConfig(model=clip["model"]))
+
+
+def _tokenizer(clip: Mapping[str, Any], context_length: int) -> Tokenizer:
+    if clip["words"]:
+        return WordTokenizer(clip["words"], context_length)
+    from openvis_model.clip import ClipConfig, build_tokenizer  # open_clip has CLIP's byte-pair encoding
+
+    return build_tokenizer(ClipConfig(model=clip["model"], architecture=clip["architecture"]), context_length)

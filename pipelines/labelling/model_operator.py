@@ -40,7 +40,7 @@ class Model:
     ) -> None:
         if device == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // actors))
-        self.model = load_model(checkpoint).to(device).fold_for_inference()
+        self.model = load_model(checkpoint).to(device)
         if compile:
             self.model.mask_proposal.compile()
             self.model.classifier.compile()

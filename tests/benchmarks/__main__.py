@@ -17,14 +17,17 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 from openvis_model.clip import ClipConfig, build_clip
+from openvis_model.config import paper
 from openvis_model.crop_clip import CropClip
 from openvis_model.inst_clip import InstClip
+from openvis_model.inst_former import InstFormer
 from openvis_model.instances import Instances
-from openvis_model.options import AssociationConfig, InstClipConfig, RolloutTrackerConfig, VideoTrackerConfig
+from openvis_model.options import LORA_TARGETS, AssociationConfig, RolloutTrackerConfig, VideoTrackerConfig
 from openvis_model.rle import RleMasks, encode_logits
 from openvis_model.rollout_tracker import RolloutTracker
 from openvis_model.video_tracker import TrackerState, VideoTracker
 from openvis_model.vocabulary import VocabularyEmbedding
+from openvis_model.weights.checkpoint import fold
 from tests.reference import dense_encode, dense_mask
 
 N, HEIGHT, WIDTH, D, C = 100, 384, 640, 512, 256
@@ -58,20 +61,39 @@ def blobs(generator: torch.Generator) -> Tensor:
     return logits
 
 
+def bench_proposals(generator: torch.Generator) -> None:
+    """Mask2Former at inference against the module of transformers that is trained."""
+    trained = InstFormer(paper())
+    folded = fold(trained).mask_proposal
+    for batch in (1, 8):
+        frames = torch.randint(0, 256, (batch, HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=generator)
+        result = best(
+            {"folded": partial(folded, frames), "trained": partial(trained.mask_proposal, frames)},
+            rounds=8 // batch + 1,
+        )
+        row(f"mask proposal, ResNet-50, batches of {batch}", result["folded"] / batch, None, "per frame")
+        row(
+            "  transformers' Mask2Former",
+            result["trained"] / batch,
+            result["trained"] / result["folded"],
+            "this / ours",
+        )
+
+
 def bench_inst_clip(generator: torch.Generator) -> None:
     """One CLIP pass for all instances against dense masked attention and against one CLIP pass per instance."""
     frames = torch.randint(0, 256, (1, HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=generator)
     logits = blobs(generator)[None]
     index = torch.arange(N)[None]
-    model = InstClip(InstClipConfig(), build_clip(CLIP).visual, num_queries=N, short_side=HEIGHT).eval()
-    model.fold_for_inference()
+    trained = InstFormer(paper())
+    model, merged = fold(trained).classifier, without_adapters(trained.classifier)
     plain = build_clip(CLIP).visual.eval()
     tokens, mask = torch.randn(1, 1 + N + 240, 768), dense_mask(torch.randn(1, N, 240), register=1)[0]
     crops = CropClip(build_clip(CLIP).visual, short_side=HEIGHT).eval()
     fast = best(
         {
             "two": lambda: model(frames, logits, index),
-            "dense": lambda: dense_encode(model, frames, logits, index),
+            "dense": lambda: dense_encode(merged, frames, logits, index),
             "open_clip": lambda: plain.transformer(tokens, attn_mask=mask),
         },
         rounds=25,
@@ -85,7 +107,7 @@ def bench_inst_clip(generator: torch.Generator) -> None:
         rounds=4,
     )
     row("InstCLIP, two streams", fast["two"], None, "per frame")
-    row("  dense mask, same folded weights", fast["dense"], fast["two"] / fast["dense"], "two streams / this")
+    row("  dense mask, adapters merged", fast["dense"], fast["two"] / fast["dense"], "two streams / this")
     row(
         "  dense mask, open_clip's transformer alone",
         fast["open_clip"],
@@ -94,6 +116,17 @@ def bench_inst_clip(generator: torch.Generator) -> None:
     )
     row("  N crops through CLIP", slow["crops"], slow["crops"] / slow["two"], "this / two streams")
     row("InstCLIP with 20 of the instances kept", slow["twenty"], slow["crops"] / slow["twenty"], "N crops / this")
+
+
+def without_adapters(classifier: InstClip | CropClip) -> InstClip:
+    """Merges the adapters of an InstCLIP into its projections, in place."""
+    assert isinstance(classifier, InstClip)
+    for block in classifier.visual.transformer.resblocks:
+        for name in LORA_TARGETS:
+            projection = getattr(block.attn, name)
+            projection.merge()
+            setattr(block.attn, name, projection.get_base_layer())
+    return classifier
 
 
 def bench_rle(generator: torch.Generator) -> None:
@@ -146,7 +179,7 @@ def main() -> None:
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}, float32, load {load:.1f}"
     )
     with torch.inference_mode():
-        for bench in (bench_inst_clip, bench_rle, bench_association):
+        for bench in (bench_proposals, bench_inst_clip, bench_rle, bench_association):
             bench(torch.Generator().manual_seed(0))
 
 

@@ -110,7 +110,7 @@ def label(source: Path, names: Path, output: Path, checkpoint: Path | None = Non
 
 def bare_rate(video: Path, checkpoint: Path) -> float:
     """Frames per second of the model alone, frames already in memory."""
-    model = load_model(str(checkpoint)).fold_for_inference()
+    model = load_model(str(checkpoint))
     plan = plan_video(str(video), Sampling(), None)
     frames = decode(str(video), plan.info, plan.segments[0], size=(HEIGHT, WIDTH), batch_size=BATCH)
     batches = [torch.from_numpy(next(frames).frames) for _ in range(BARE_FRAMES // BATCH)]

@@ -80,6 +80,7 @@ MASK2FORMER = "mask_proposal.mask2former"
         (f"{MASK2FORMER}.num_querys", 3, "did you mean 'num_queries'"),
         (f"{MASK2FORMER}.num_queries", 0, "expected at least 1, got 0"),
         (f"{MASK2FORMER}.num_queries", "16", "'num_queries'"),
+        (f"{MASK2FORMER}.pre_norm", True, "expected False as published, got True"),
         (f"{MASK2FORMER}.backbone_config.depth", 3, "did you mean 'depths'"),
         (f"{MASK2FORMER}.backbone_config.model_type", "vgg", r"'vgg'; choose from \('resnet', 'swin'\)"),
     ],

@@ -1,5 +1,4 @@
 import copy
-from dataclasses import replace
 from typing import get_args
 
 import open_clip
@@ -8,10 +7,11 @@ import torch
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
-from openvis_model.clip import ClipConfig, build_clip
+from openvis_model.clip import ClipConfig
 from openvis_model.config import mini
 from openvis_model.inst_clip import InstanceGuidanceAttention, InstClip
 from openvis_model.options import Guidance, InstClipConfig, Resampling
+from tests.networks import perturbed, random_adapters
 from tests.reference import dense_attention, dense_encode, dense_mask
 from tests.words import WORDS
 
@@ -20,23 +20,6 @@ CLIPS = {
     "ViT-B-32-quickgelu": ClipConfig(model="ViT-B-32-quickgelu"),
     "mini": mini(WORDS).clip,
 }
-
-
-def perturbed(config: ClipConfig) -> open_clip.CLIP:
-    """CLIP with random weights where no bias and no norm is at its neutral start, so that a lost one shows."""
-    clip = build_clip(config).eval()
-    with torch.no_grad():
-        for parameter in clip.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.05 * torch.randn_like(parameter))
-    return clip
-
-
-def random_adapters(model: InstClip) -> None:
-    """Moves adapters, instance tokens and register away from their start, as training does."""
-    with torch.no_grad():
-        for parameter in model.trainable_parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
 
 
 @pytest.fixture
@@ -180,19 +163,6 @@ def test_adapters_are_on_query_and_value_only(mini_clip: open_clip.CLIP) -> None
     names = {name for name, _ in model.named_parameters() if "lora_" in name}
     assert len(names) == 4 * 2 * 2  # layers · (q, v) · (A, B)
     assert all(".q_proj." in name or ".v_proj." in name for name in names)
-
-
-@pytest.mark.parametrize("quick_gelu", [False, True])
-def test_folding_for_inference_keeps_the_tokens(mask_logits: Tensor, quick_gelu: bool) -> None:
-    architecture = CLIPS["mini"].architecture | {"quick_gelu": quick_gelu}
-    model = inst_clip(perturbed(replace(CLIPS["mini"], architecture=architecture)))
-    random_adapters(model)
-    frames = torch.randint(0, 256, (2, 96, 128, 3), dtype=torch.uint8)
-    query_index = torch.arange(4).expand(2, -1)
-    before = model(frames, mask_logits, query_index)
-    after = model.fold_for_inference()(frames, mask_logits, query_index)
-    assert not any("lora_" in name or parameter.requires_grad for name, parameter in model.named_parameters())
-    assert (before - after).abs().max() <= 1e-5
 
 
 def test_other_vision_towers_are_refused() -> None:

@@ -6,32 +6,9 @@ from transformers import Mask2FormerForUniversalSegmentation
 
 from openvis_model.config import BACKBONES, InstFormerConfig, paper
 from openvis_model.inst_former import InstFormer
-from openvis_model.mask_proposal import MaskProposalConfig, MaskProposalNetwork, collapse
+from openvis_model.mask_proposal import MaskProposalConfig, MaskProposalNetwork
 from openvis_model.weights.pretrained import load_mask2former
-
-TINY = {
-    "num_queries": 7,
-    "num_labels": 80,
-    "hidden_dim": 32,
-    "feature_size": 32,
-    "mask_feature_size": 32,
-    "encoder_layers": 1,
-    "decoder_layers": 3,
-    "encoder_feedforward_dim": 32,
-    "dim_feedforward": 32,
-    "num_attention_heads": 2,
-}
-OUT = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
-TINY_BACKBONES = {
-    "resnet": {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
-    "swin": {
-        "model_type": "swin",
-        "embed_dim": 12,
-        "depths": [1, 1, 1, 1],
-        "num_heads": [1, 1, 2, 2],
-        "window_size": 4,
-    },
-}
+from tests.networks import OUT, TINY, TINY_BACKBONES
 
 
 @pytest.mark.parametrize("backbone", TINY_BACKBONES)
@@ -56,13 +33,6 @@ def test_a_closed_set_checkpoint_works_untouched(backbone: str, tmp_path: Path) 
     with torch.inference_mode():
         queries = norm(expected.transformer_decoder_last_hidden_state)
     assert (proposals.queries - queries).abs().max() < 1e-5
-
-
-def test_collapse_by_hand() -> None:
-    """Logits ln 2, ln 3 for two classes and ln 5 for no object: p(object) = (2 + 3) / (2 + 3 + 5) = 1/2."""
-    logits = torch.tensor([2.0, 3.0, 5.0]).log()
-    assert collapse(logits).item() == pytest.approx(0, abs=1e-6)
-    assert collapse(torch.tensor([0.0, -2.0])).sigmoid().item() == pytest.approx(1 / (1 + torch.e**-2), rel=1e-6)
 
 
 def test_every_decoder_layer_proposes(mini_model: InstFormer, frames: torch.Tensor) -> None:

@@ -21,6 +21,7 @@ from openvis_model.video_state import VideoState
 from openvis_model.video_tracker import NO_TRACK, TrackerState, VideoTracker
 from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from openvis_model.weights.checkpoint import save_checkpoint
+from openvis_model.weights.folded_model import load
 from tests.words import NAMES
 
 SETTINGS = VideoTrackerConfig(association=AssociationConfig(min_similarity=0.5), objectness_threshold=0.3, max_gap=1)
@@ -141,28 +142,26 @@ def test_state_counts_the_frames_that_were_yielded(segmenter: VideoSegmenter, fr
 RESUME = """
 import pickle, sys, torch
 import openvis_model as openvis
-from tests.openvis_model.test_video_segmenter import NAMES, SETTINGS, rows
 torch.set_num_threads(1)
 folder, taken = sys.argv[1], int(sys.argv[2])
-segmenter = openvis.VideoSegmenter(openvis.load(f"{folder}/model"), NAMES, tracker=SETTINGS, batch_size=2)
+names, settings, frames = pickle.load(open(f"{folder}/given", "rb"))
+segmenter = openvis.VideoSegmenter(openvis.load(f"{folder}/model"), names, tracker=settings, batch_size=2)
 assert segmenter.resume(f"{folder}/state") == taken - 1
-frames = pickle.load(open(f"{folder}/frames", "rb"))
-pickle.dump(rows(segmenter, frames[taken:]), open(f"{folder}/rows", "wb"))
+pickle.dump((list(segmenter.track(frames[taken:])), segmenter.finish()), open(f"{folder}/results", "wb"))
 """
 
 
-def test_a_video_resumes_in_another_process(
-    segmenter: VideoSegmenter, mini_model: InstFormer, frames: torch.Tensor, tmp_path: Path
-) -> None:
-    expected = rows(segmenter, frames)
+def test_a_video_resumes_in_another_process(mini_model: InstFormer, frames: torch.Tensor, tmp_path: Path) -> None:
     save_checkpoint(mini_model, tmp_path / "model")
+    segmenter = VideoSegmenter(load(tmp_path / "model"), NAMES, tracker=SETTINGS, batch_size=2)
+    expected = rows(segmenter, frames)
     first = [columns(frame) for frame in segmenter.track(frames[:4])]
     assert any(ended for *_, ended in first)
     segmenter.save(tmp_path / "state")
-    (tmp_path / "frames").write_bytes(pickle.dumps(frames))
+    (tmp_path / "given").write_bytes(pickle.dumps((NAMES, SETTINGS, frames)))
     subprocess.run([sys.executable, "-c", RESUME, str(tmp_path), "4"], check=True)
-    rest, tracks = pickle.loads((tmp_path / "rows").read_bytes())
-    assert (first + rest, tracks) == expected
+    rest, tracks = pickle.loads((tmp_path / "results").read_bytes())
+    assert (first + [columns(frame) for frame in rest], [row(track) for track in tracks]) == expected
 
 
 def test_another_models_state_is_refused(

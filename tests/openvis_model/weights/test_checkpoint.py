@@ -13,7 +13,8 @@ from openvis_model.clip import build_clip
 from openvis_model.config import InstFormerConfig
 from openvis_model.inst_clip import InstClip
 from openvis_model.inst_former import InstFormer
-from openvis_model.weights.checkpoint import load_checkpoint, save_checkpoint
+from openvis_model.options import LORA_TARGETS
+from openvis_model.weights.checkpoint import fingerprint, fold, load_checkpoint, save_checkpoint
 
 
 def test_round_trip_gives_the_same_instances(trained: InstFormer, checkpoint: Path, frames: Tensor) -> None:
@@ -57,11 +58,10 @@ def test_adapters_are_in_pefts_format(trained: InstFormer, checkpoint: Path, fra
     """peft itself puts the stored adapters on a CLIP that has none."""
     model = load_checkpoint(checkpoint)
     assert isinstance(model.classifier, InstClip)
-    plain = model.classifier.fold_for_inference()  # the structure without adapters
-    clip_state = load_file(checkpoint / "clip.safetensors")
-    for block, layer in zip(plain.visual.transformer.resblocks, range(4), strict=True):
-        fused = clip_state[f"visual.transformer.resblocks.{layer}.attn.in_proj_weight"].chunk(3)
-        block.attn.q_proj.weight.data, block.attn.v_proj.weight.data = fused[0].clone(), fused[2].clone()
+    plain = model.classifier
+    for block in plain.visual.transformer.resblocks:
+        for name in LORA_TARGETS:
+            setattr(block.attn, name, getattr(block.attn, name).get_base_layer())
     plain.visual = PeftModel.from_pretrained(plain.visual, checkpoint / "adapter").merge_and_unload()
     assert (model(frames)[0].instance_tokens - trained(frames)[0].instance_tokens).abs().max() < 1e-5
 
@@ -175,9 +175,19 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["checkpoint"]
 
 
-def test_a_folded_model_cannot_be_saved(checkpoint: Path) -> None:
-    model = load_checkpoint(checkpoint)
-    assert isinstance(model.classifier, InstClip)
-    model.classifier.fold_for_inference()
-    with pytest.raises(ValueError, match="folded"):
-        save_checkpoint(model, checkpoint.parent / "folded")
+@pytest.mark.usefixtures("as_user")
+def test_a_folded_model_is_a_copy_that_finds_the_same_and_cannot_be_saved(
+    trained: InstFormer, frames: Tensor, tmp_path: Path
+) -> None:
+    before, folded = trained(frames), fold(trained)
+    assert folded.identity() == fingerprint(trained)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.zero_()
+    for one, other in zip(before, folded(frames), strict=True):
+        assert one.masks == other.masks
+        assert torch.equal(one.query_index, other.query_index)
+        for name in ("objectness", "instance_tokens", "queries"):
+            assert torch.allclose(getattr(one, name), getattr(other, name), atol=1e-5), name
+    with pytest.raises(ValueError, match="folded for inference and cannot be saved"):
+        save_checkpoint(folded, tmp_path / "folded")

@@ -11,7 +11,7 @@ from openvis_model.clip import ClipConfig
 from openvis_model.config import InstFormerConfig
 from openvis_model.inst_former import InstFormer
 from openvis_model.options import RolloutTrackerConfig, TrackerKind
-from openvis_model.weights.checkpoint import fingerprint, load, save_checkpoint
+from openvis_model.weights.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from openvis_model.weights.files import BUILT_IN
 from openvis_model.weights.light_model import load_light_model
 
@@ -19,7 +19,7 @@ TEXTS = ["a photo of a red star.", "striped ring"]
 
 
 def test_it_is_part_of_the_whole_model() -> None:
-    model, light = load(), load_light_model()
+    model, light = load_checkpoint(BUILT_IN), load_light_model()
     assert (light.fingerprint, light.short_side) == (fingerprint(model), model.config.short_side)
     # Where in memory the weights lie decides in which order some kernels add.
     torch.testing.assert_close(light.text_encoder(TEXTS), model.text_encoder(TEXTS), rtol=0, atol=1e-6)

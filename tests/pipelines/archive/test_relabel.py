@@ -6,16 +6,15 @@ import pyarrow as pa
 import pytest
 import torch
 
-from openvis_model.inst_former import InstFormer
 from openvis_model.vocabulary import VocabularyEmbedding
-from openvis_model.weights.checkpoint import save_checkpoint
+from openvis_model.weights.checkpoint import load_checkpoint, save_checkpoint
+from openvis_model.weights.files import BUILT_IN
 from pipelines.archive.compaction import compact
 from pipelines.archive.config import CompactConfig, RelabelConfig
 from pipelines.archive.parts import Rows
 from pipelines.archive.relabel import RelabelSummary, relabel
 from pipelines.archive.relabel_part import Relabel
 from pipelines.archive.tables import SCHEMAS, Results
-from pipelines.models import load_model
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.archives import label_archive
 
@@ -136,7 +135,7 @@ def test_an_output_that_a_machine_does_not_see_is_named(archive: Path, tmp_path:
 
 
 def test_what_does_not_go_together_is_named_before_anything_is_written(archive: Path, tmp_path: Path) -> None:
-    model: InstFormer = load_model(None)
+    model = load_checkpoint(BUILT_IN)
     with torch.no_grad():
         next(model.rollout_tracker.parameters()).add_(1)
     save_checkpoint(model, tmp_path / "other")

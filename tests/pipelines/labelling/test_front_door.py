@@ -56,7 +56,7 @@ def test_the_same_tracks_and_masks_as_labelling(name: str, videos: Path, labels:
     tracks = labels.read("tracks", video_id=video_id).sort_by("track_id").to_pylist()
     masks = labels.read("masks", video_id=video_id).sort_by([("frame", "ascending"), ("track_id", "ascending")])
 
-    segmenter = openvis.VideoSegmenter(openvis.load().fold_for_inference(), NAMES, tracker=SETTINGS)
+    segmenter = openvis.VideoSegmenter(openvis.load(), NAMES, tracker=SETTINGS)
     frames = read_frames(str(videos / f"{name}.mp4"), segmenter.working_size, sampling=Sampling(stride=2))
     found = [row for frame in segmenter.track(frames) for row in mask_rows(frame)]
     assert found == [

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from openvis_model.inst_former import InstFormer
+from openvis_model.frame_model import FrameModel
 from pipelines.labelling import model_operator
 from pipelines.labelling.instance_bytes import decode_instances
 from pipelines.labelling.model_operator import Model
@@ -55,7 +55,7 @@ def test_a_failure_of_the_model_is_the_videos_error(model: Model, monkeypatch: p
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(InstFormer, "forward", fail)
+    monkeypatch.setattr(FrameModel, "forward", fail)
     labelled = label(model, BATCH)
     assert labelled.error == "model failed on frames from 0: RuntimeError('out of memory')"
 
@@ -69,7 +69,7 @@ def test_a_failed_device_ends_the_process(model: Model, monkeypatch: pytest.Monk
     def end(code: int) -> None:
         raise SystemExit(code)
 
-    monkeypatch.setattr(InstFormer, "forward", fail)
+    monkeypatch.setattr(FrameModel, "forward", fail)
     monkeypatch.setattr(model_operator.os, "_exit", end)
     with pytest.raises(SystemExit) as stop:
         label(model, BATCH)

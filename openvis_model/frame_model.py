@@ -1,0 +1,93 @@
+"""Frames in, instances out: what the trained model and the one for inference have in common."""
+
+from abc import abstractmethod
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from openvis_model.frames import check_frames
+from openvis_model.instances import Instances
+from openvis_model.rle import encode_logits
+from openvis_model.rollout_tracker import RolloutTracker
+from openvis_model.text_encoder import TextEncoder
+
+
+class FrameModel(nn.Module):
+    """Finds, segments and embeds instances; `VideoTracker` links them with the model's rollout tracker.
+
+    Attributes:
+        mask_proposal: frames to `Proposals`.
+        classifier: frames, mask logits [T, n, h, w] and query indices [T, n] to instance tokens [T, n, D].
+        text_encoder: embeds names.
+        rollout_tracker: predicts tracking tokens.
+        short_side: shorter side of the frames as the networks see them, pixels.
+    """
+
+    mask_proposal: nn.Module
+    classifier: nn.Module
+    text_encoder: TextEncoder
+    rollout_tracker: RolloutTracker
+    short_side: int
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Returns a text that differs for models that give different results."""
+
+    @torch.inference_mode()
+    def forward(
+        self, frames: Tensor, *, objectness_floor: float = 0.0, frame_size: tuple[int, int] | None = None
+    ) -> list[Instances]:
+        """Finds, segments and embeds the instances of each frame.
+
+        Args:
+            frames: uint8 [T, H, W, 3] on any device; each frame is processed on its own.
+            objectness_floor: drops proposals with a lower objectness; 0 keeps all N, as benchmark runs do.
+            frame_size: (height, width) of the masks, pixels, if decoding has resized the frames.
+
+        Returns:
+            One `Instances` per frame, in the order of the queries; a frame without objects gives an empty one.
+
+        Raises:
+            ValueError: for frames that `check_frames` refuses, a floor that is not a probability, an invalid size, a
+                model in training mode, or NaN in the output.
+        """
+        check_frames(frames)
+        size = frame_size or (frames.shape[1], frames.shape[2])
+        if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+            raise ValueError(f"frame_size: expected (height, width) in pixels, two positive ints, got {frame_size}")
+        if not 0 <= objectness_floor <= 1:
+            raise ValueError(f"objectness_floor: expected a probability, got {objectness_floor}")
+        if self.training:
+            raise ValueError("model: is in training mode, where results are random; call eval() first")
+        frames = frames.to(next(self.mask_proposal.buffers()).device)
+        proposals = self.mask_proposal(frames)
+        kept = proposals.objectness >= objectness_floor
+        query_index, valid = compact(kept)
+        frame_index = torch.arange(len(frames), device=frames.device)[:, None]
+        mask_logits = proposals.mask_logits[frame_index, query_index]
+        instance_tokens = self.classifier(frames, mask_logits, query_index)
+        for name, values in (("objectness", proposals.objectness), ("instance tokens", instance_tokens)):
+            if not values.isfinite().all():
+                raise ValueError(
+                    f"model: its {name} are NaN: the weights contain NaN, or overflow in this precision; use another "
+                    "checkpoint, or float32"
+                )
+
+        masks = encode_logits(mask_logits[valid], size)
+        counts = kept.sum(1).tolist()
+        columns = (proposals.objectness[kept], instance_tokens[valid], proposals.queries[kept], query_index[valid])
+        # Clones: a view would be pickled with the memory of the whole batch.
+        split = [[part.clone() for part in column.cpu().split(counts)] for column in columns]
+        objectness, tokens, queries = ([part.float() for part in parts] for parts in split[:3])
+        return [Instances(*row) for row in zip(objectness, tokens, queries, split[3], masks.split(counts), strict=True)]
+
+
+def compact(kept: Bool[Tensor, "T N"]) -> tuple[Int[Tensor, "T n"], Bool[Tensor, "T n"]]:
+    """Returns the indices of the kept entries of each row, moved to the front in order, and which are not padding.
+
+    n is the largest number of entries kept in a row.
+    """
+    most = int(kept.sum(1).max())
+    order = (~kept).byte().argsort(dim=1, stable=True)[:, :most]
+    return order, kept.gather(1, order)

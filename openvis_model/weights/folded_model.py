@@ -1,0 +1,65 @@
+"""Loads a checkpoint for inference, without the libraries that training needs."""
+
+from pathlib import Path
+
+from torch import nn
+
+from openvis_model.folded.inst_clip import FoldedInstClip
+from openvis_model.folded.inst_former import FoldedInstFormer
+from openvis_model.folded.mask_proposal import FoldedMaskProposal
+from openvis_model.options import InstClipConfig
+from openvis_model.vision_tower import VisionTowerConfig
+from openvis_model.weights.files import BUILT_IN, Stored, read_checkpoint
+from openvis_model.weights.light_model import architecture_of, build_light_model
+
+
+def load(checkpoint: str | Path | None = None) -> FoldedInstFormer:
+    """Loads the model of a checkpoint folder for inference, or the built-in one, on the CPU.
+
+    Args:
+        checkpoint: folder written by `save_checkpoint`; None is the built-in model, which knows the words of the Shapes
+            categories and no others.
+
+    Raises:
+        ValueError: names the file and what is wrong with it.
+    """
+    return build_folded_model(read_checkpoint(Path(BUILT_IN if checkpoint is None else checkpoint)))
+
+
+def build_folded_model(stored: Stored) -> FoldedInstFormer:
+    """Builds the model for inference of a checkpoint that has been read.
+
+    Raises:
+        ValueError: names what is wrong with the checkpoint.
+    """
+    light = build_light_model(stored)
+    architecture, state = stored.config["mask_proposal"]["mask2former"], stored.states["mask_proposal"]
+    return FoldedInstFormer(
+        FoldedMaskProposal(architecture, state, short_side=light.short_side),
+        _classifier(stored),
+        light.text_encoder,
+        light.rollout_tracker,
+        short_side=light.short_side,
+        fingerprint=light.fingerprint,
+    )
+
+
+def _classifier(stored: Stored) -> nn.Module:
+    clip, short_side = stored.config["clip"], stored.config["short_side"]
+    if stored.config["classifier"] == "inst_clip":
+        return FoldedInstClip(
+            InstClipConfig(**stored.config["inst_clip"]),
+            clip,
+            VisionTowerConfig.of(architecture_of(clip)),
+            state=stored.states["clip"],
+            tokens=stored.states["inst_clip"],
+            adapters=stored.states["adapter/adapter_model"],
+            short_side=short_side,
+        )
+    from openvis_model.clip import ClipConfig, build_clip  # the paper's baseline runs CLIP as open_clip has it
+    from openvis_model.crop_clip import CropClip
+
+    lists = {name: tuple(clip[name]) for name in ("words", "pixel_mean", "pixel_std")}
+    model = build_clip(ClipConfig(**clip | lists))
+    model.load_state_dict(stored.states["clip"])
+    return CropClip(model.visual, short_side=short_side)

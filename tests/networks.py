@@ -1,0 +1,59 @@
+"""Small networks of the kinds that users have."""
+
+from typing import Any
+
+import open_clip
+import torch
+
+from openvis_model.clip import ClipConfig, build_clip
+from openvis_model.inst_clip import InstClip
+
+TINY: dict[str, Any] = {
+    "num_queries": 7,
+    "num_labels": 80,
+    "hidden_dim": 32,
+    "feature_size": 32,
+    "mask_feature_size": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 3,
+    "encoder_feedforward_dim": 32,
+    "dim_feedforward": 32,
+    "num_attention_heads": 2,
+}
+OUT = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
+TINY_BACKBONES: dict[str, dict[str, Any]] = {
+    "resnet": {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    "swin": {
+        "model_type": "swin",
+        "embed_dim": 12,
+        "depths": [1, 1, 1, 1],
+        "num_heads": [1, 1, 2, 2],
+        "window_size": 4,
+    },
+}
+
+
+def perturbed(config: ClipConfig) -> open_clip.CLIP:
+    """CLIP with random weights where no bias and no norm is at its neutral start, so that a lost one shows."""
+    clip = build_clip(config).eval()
+    with torch.no_grad():
+        for parameter in clip.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    return clip
+
+
+def random_adapters(model: InstClip) -> None:
+    """Moves adapters, instance tokens and register away from their start, as training does."""
+    with torch.no_grad():
+        for parameter in model.trainable_parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+
+
+def trained_norms(network: torch.nn.Module) -> None:
+    """Moves norms and biases away from their neutral start, so that a lost one shows."""
+    for name, tensor in network.state_dict().items():
+        if tensor.ndim == 1 and tensor.is_floating_point() and "criterion" not in name:
+            tensor.add_(0.2 * torch.randn_like(tensor))
+        if "running_var" in name:
+            tensor.abs_().add_(0.1)
