@@ -13,7 +13,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -23,6 +24,7 @@ from ray.train.torch import TorchTrainer
 
 from pipelines.cluster import check_gpus, connect, reason
 from pipelines.storage.lease import Lease, hold_lease
+from pipelines.storage.outage import outlast
 from pipelines.training.config import TrainingConfig
 from pipelines.training.output import METRICS, MODEL, TrainingOutput
 from pipelines.training.progress import Monitor, TrainingProgress
@@ -67,6 +69,7 @@ def train(
         ValueError: before training starts: the output cannot be used, belongs to another training, or another run is
             writing to it.
         RuntimeError: the run broke off; its last checkpoint is kept.
+        OSError: the output was away for longer than `stall_s`.
     """
     start = time.monotonic()
     check_gpus("gpus_per_worker", config.gpus_per_worker, "workers", config.workers, torch.cuda.device_count())
@@ -77,9 +80,10 @@ def train(
         restarts = 0
         if not finished:
             connect(max(os.cpu_count() or 1, math.ceil(config.workers * config.cpus_per_worker)))
-            restarts = _run(config, stage, output, lease, report)
-            output.finish(config.steps)
-    last = _last_metrics(output)
+            held = replace(output, holder=lease.id, stall_s=config.stall_s)
+            restarts = _run(config, stage, held, lease, report)
+            held.outlast(partial(held.finish, config.steps))
+    last = outlast(partial(_last_metrics, output), config.stall_s)
     return TrainingSummary(
         steps=config.steps,
         first_step=first_step,
@@ -124,7 +128,7 @@ def _run(
         try:
             while fitting.is_alive():
                 fitting.join(timeout=1)
-                lease.check()
+                lease.check_holder(config.stall_s)
                 _report(monitor, report)
             failure = ray.get(monitor.failure.remote())
             progress: TrainingProgress | None = ray.get(monitor.progress.remote())
