@@ -22,7 +22,7 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from pipelines.cluster import check_gpus, connect, reason
+from pipelines.cluster import RayDiedError, answers, check_gpus, connect, reason
 from pipelines.storage.lease import Lease, hold_lease
 from pipelines.storage.outage import outlast
 from pipelines.training.config import TrainingConfig
@@ -30,6 +30,8 @@ from pipelines.training.output import METRICS, MODEL, TrainingOutput
 from pipelines.training.progress import Monitor, TrainingProgress
 from pipelines.training.stage import Stage
 from pipelines.training.worker import VALIDATION, Job, work
+
+_ANSWER_S = 600.0  # for the monitor, which has to start first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ def train(
     Raises:
         ValueError: before training starts: the output cannot be used, belongs to another training, or another run is
             writing to it.
-        RuntimeError: the run broke off; its last checkpoint is kept.
+        RuntimeError: the run broke off, or Ray died; its last checkpoint is kept.
         OSError: the output was away for longer than `stall_s`.
     """
     start = time.monotonic()
@@ -130,10 +132,12 @@ def _run(
                 fitting.join(timeout=1)
                 lease.check_holder(config.stall_s)
                 _report(monitor, report)
-            failure = ray.get(monitor.failure.remote())
-            progress: TrainingProgress | None = ray.get(monitor.progress.remote())
-        finally:
-            ray.kill(monitor)
+            failure, progress = answers([monitor.failure.remote(), monitor.progress.remote()], _ANSWER_S)
+        except BaseException as error:
+            if not isinstance(error, RayDiedError):  # then nothing can be asked of Ray
+                ray.kill(monitor)
+            raise
+        ray.kill(monitor)
     if failure or fitting.error:
         raise RuntimeError(
             f"the run broke off: {failure or reason(fitting.error)}; its last checkpoint is kept; run it again"
@@ -159,7 +163,7 @@ class _Fitting(threading.Thread):
 
 
 def _report(monitor: Any, report: Callable[[TrainingProgress], None]) -> None:
-    progress: TrainingProgress | None = ray.get(monitor.progress.remote())
+    (progress,) = answers([monitor.progress.remote()], _ANSWER_S)
     if progress:
         report(progress)
 
