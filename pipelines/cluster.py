@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -31,9 +32,14 @@ _LOSS_IN_TEXT = re.compile(
     rf"ray\.exceptions\.({'|'.join(kind.__name__ for loss in _LOSSES for kind in (loss, *loss.__subclasses__()))})\b"
 )
 
+_GONE_S = 20.0  # a GCS may come back; a minute after it is lost, Ray ends this process without a word
+_PROBE_S = 2.0
+_KEPT = "what is committed is kept, run it again"
+
 _PAUSE_S = 0.02  # short compared with a batch, long enough to save most of the loop's CPU time
 
 _stop = threading.Event()
+_silent: dict[str, float] = {}  # since when an address does not answer
 
 
 def connect(slots: int) -> None:
@@ -188,22 +194,44 @@ def _silent_stderr() -> Iterator[None]:
 
 
 class RayDiedError(RuntimeError):
-    """Ray on this machine died; calls of it may hang, or end this process without a word."""
+    """Ray died; calls of it may hang, or end this process without a word."""
 
 
 def check_ray() -> None:
-    """Raises if a process that this machine's Ray cannot do without has died.
+    """Raises if a process that Ray cannot do without has died, here or, for a cluster, at its head.
 
     Raises:
         RayDiedError: names the process.
     """
-    node = worker._global_node
-    dead: list[tuple[str, Any]] = node.dead_processes() if node else []
-    for name, process in dead:
+    node: Any = worker._global_node
+    if node is None:
+        return
+    for name, process in node.dead_processes():
         if name in ("gcs_server", "raylet"):
-            raise RayDiedError(
-                f"Ray died here ({name}, exit code {process.poll()}); committed videos are kept, run it again"
-            )
+            raise RayDiedError(f"Ray died here ({name}, exit code {process.poll()}); {_KEPT}")
+    if node.all_processes:
+        return
+    for name, address in (("gcs_server", node.gcs_address), ("raylet", node.raylet_socket_name)):
+        now = time.monotonic()
+        if _is_listening(address):
+            _silent.pop(address, None)
+        elif now - _silent.setdefault(address, now) >= _GONE_S:
+            raise RayDiedError(f"Ray died ({name} at {address} does not answer); {_KEPT}")
+
+
+def _is_listening(address: str) -> bool:
+    """Returns whether a process listens at HOST:PORT, or at the path of a Unix socket."""
+    try:
+        if address.startswith("/"):
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(_PROBE_S)
+                probe.connect(address)
+        else:
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), _PROBE_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def answers(calls: list[Any], timeout: float) -> list[Any]:

@@ -16,7 +16,7 @@ from openvis_model.inst_former import InstFormer
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from pipelines.storage import s3
-from tests.pipelines.storage.s3_server import SECRET, Proxy, start_server
+from tests.pipelines.storage.s3_server import SECRET, Outage, Proxy, start_server
 from tests.words import NAMES, WORDS
 
 CPUS = 5  # logical ones: places for what a test starts
@@ -143,6 +143,20 @@ def bucket(s3_environment: None) -> str:
     name = f"bucket-{uuid.uuid4().hex}"
     boto3.client("s3").create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def outage(s3_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outage]:
+    """S3 from now on, with a bucket `outage`; this process finds out within half a second that it is away."""
+    outage = Outage()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", outage.url)
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    monkeypatch.setattr("pipelines.storage.outage._PAUSE_S", 0.1)
+    s3._client.cache_clear()
+    boto3.client("s3").create_bucket(Bucket="outage")
+    yield outage
+    outage.end()
 
 
 @pytest.fixture

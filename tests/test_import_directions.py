@@ -134,6 +134,7 @@ STARTS_RAY = {
     "tests/pipelines/labelling/test_run_on_s3.py",
     "tests/pipelines/labelling/test_machines.py",
     "tests/pipelines/labelling/test_prometheus.py",
+    "tests/pipelines/training/test_run_on_s3.py",
 }
 
 

@@ -1,8 +1,8 @@
 """Compaction of an archive: rows that do not count are removed, and small parts merged.
 
-Parts never change. The rows to keep are written as a new part, which comes last and so counts; then the old parts are
-removed. After an interruption anywhere the tables read the same, and the next compaction does the rest. Whoever calls
-these functions holds the lease on the output.
+Parts never change. The rows to keep are written as a new part, which comes last and so counts; then readers are told
+that their listings are out of date, and the old parts are removed. After an interruption anywhere the tables read the
+same, and the next compaction does the rest. Whoever calls these functions holds the lease on the output.
 """
 
 import uuid
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pipelines.archive.config import PART_MB, CompactConfig
 from pipelines.archive.parts import Rows
-from pipelines.archive.tables import SCHEMAS, Results, open_labels
+from pipelines.archive.tables import REMOVAL, SCHEMAS, Results, open_labels
 from pipelines.storage.lease import Lease, hold_lease
 
 _REMOVERS = 16  # files at a time
@@ -57,7 +57,8 @@ def settle(results: Results, lease: Lease) -> None:
         RuntimeError: the lease was lost.
     """
     parts = results.parts()
-    results.storage.remove_partial("runs/*")
+    for path in ("runs/*", REMOVAL):
+        results.storage.remove_partial(path)
     for table in SCHEMAS:
         lease.check()
         results.storage.remove_partial(f"{table}/*.parquet")
@@ -89,6 +90,11 @@ def _merge(groups: Iterable[Sequence[str]], results: Results, lease: Lease) -> N
 
 
 def _remove_parts(parts: Sequence[str], results: Results, lease: Lease) -> None:
+    if not parts:
+        return
+    lease.check()
+    with results.storage.write(REMOVAL) as file:
+        file.write(uuid.uuid4().hex.encode())
     for table in SCHEMAS:  # videos first: without them the parts do not count
         _remove([f"{table}/{part}.parquet" for part in parts], results, lease)
 

@@ -1,7 +1,10 @@
 """Options of the jobs on a labelled archive. Imports no pyarrow."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+from pipelines.storage.outage import STALL_S
 
 PART_MB = 128.0
 """Default target size of a part, 10⁶ bytes."""
@@ -62,6 +65,7 @@ class RelabelConfig:
             a list of names per category; local or s3://.
         checkpoint: checkpoint folder of the model that labelled the videos, local or s3://; null is the built-in model.
         top: categories listed for a track, the best one included.
+        stall_s: time for which the storage may be away before the run ends with an error, seconds.
     """
 
     labels: str
@@ -69,10 +73,13 @@ class RelabelConfig:
     vocabulary: str
     checkpoint: str | None = None
     top: int = 5
+    stall_s: float = STALL_S
 
     def __post_init__(self) -> None:
         if self.top < 1:
             raise ValueError(f"top: expected at least 1, got {self.top}")
+        if not 0 < self.stall_s < math.inf:
+            raise ValueError(f"stall_s: expected more than 0, got {self.stall_s}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,7 +77,7 @@ def map_parts(
                 gone.append(row["part"])
             else:
                 yield row
-        current = set(results.parts())
+        current = set(results.parts()) if gone else set()
         trouble = "lost this part for a moment; run again" if small else ELSEWHERE
         yield from (
             {"part": part, "error": f"labels: {results.storage.root} {trouble}"} for part in gone if part in current

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.archive.tables import SCHEMAS
-from pipelines.storage.files import Storage, is_away
+from pipelines.storage.files import Storage
 from pipelines.storage.lease import check_holder
+from pipelines.storage.outage import left_while_away
 
 ROW_GROUP = 8192
 """Rows per row group; no more rows of a table are held in memory."""
@@ -142,11 +143,8 @@ class PartWriter:
         size = sum(rows.bytes() for rows in self._open.values())
         old = self._open and time.monotonic() - self._since >= self.part_s
         if self._full or size >= self.part_bytes or old:
-            try:
+            with left_while_away():
                 self.commit()
-            except OSError as error:
-                if not is_away(error):
-                    raise
 
     def commit(self) -> None:
         """Commits all finished videos; they count from now on.
@@ -154,6 +152,7 @@ class PartWriter:
         Raises:
             OSError: the output cannot be written to; parts that were not written are kept for the next call.
             RuntimeError: another run took over the output.
+            ValueError: this machine does not see the output folder.
         """
         self._full |= {f"{self.run}-{uuid.uuid4().hex[:12]}": rows for rows in self._open.values()}
         self._open.clear()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +18,7 @@ from pipelines.archive.tables import SCHEMAS, Results, open_labels
 from pipelines.models import load_light_model, load_vocabulary, vocabulary_fingerprint
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
+from pipelines.storage.outage import outlast
 
 _COPIED = tuple(name for name in SCHEMAS["videos"].names if name not in RENEWED)
 _KNOWN = pa.schema([("video_id", pa.string()), ("row_hash", pa.int64()), ("ok", pa.bool_())])
@@ -56,6 +58,7 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
         ValueError: labels, output, vocabulary or checkpoint cannot be used or do not fit together; raised before
             anything is written.
         RuntimeError: the lease on the output was lost, or Ray lost its processes.
+        OSError: the output was away for longer than `stall_s`.
     """
     start = time.monotonic()
     vocabulary = load_vocabulary(config.vocabulary)
@@ -76,6 +79,7 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
             top=config.top,
             run=target.next_run(),
             holder=lease.id,
+            stall_s=config.stall_s,
         )
         _check_target(target, work)
         todo, skipped = _compare(source, target, left_out)
@@ -84,14 +88,14 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
             facts = {"config": asdict(config), "vocabulary_fingerprint": work.fingerprint, "wanted": len(todo)}
             with run_report(target.storage, work.run, facts) as entries:
                 for row in map_parts(source, work, tuple(SCHEMAS), todo):
-                    lease.check()
+                    lease.check_holder(config.stall_s)
                     if row["error"]:
                         failures[row["part"]] = row["error"]
                     else:
                         videos, tracks = videos + row["videos"], tracks + row["tracks"]
                     report(videos, len(todo))
                     entries |= {"videos": videos, "tracks": tracks, "failures": failures}
-            settle(target, lease)
+            outlast(partial(settle, target, lease), config.stall_s)
     return RelabelSummary(
         videos=videos,
         tracks=tracks,

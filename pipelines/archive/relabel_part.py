@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,8 @@ import torch
 from openvis_model.vocabulary import VocabularyEmbedding
 from pipelines.archive.parts import Rows
 from pipelines.archive.tables import SCHEMAS, Results, track_embeddings
-from pipelines.storage.files import ELSEWHERE
-from pipelines.storage.lease import LEASE, check_holder
+from pipelines.storage.lease import check_holder
+from pipelines.storage.outage import outlast
 
 RENEWED = ("vocabulary_fingerprint", "top")
 """Columns of `videos` that are not copied."""
@@ -31,6 +32,7 @@ class Relabel:
         top: categories listed for a track.
         run: prefix of the new parts' names; sorts after all parts that the output has.
         holder: id of the lease on the output, which must be valid when a part is put in place.
+        stall_s: how long the storage of the labels or of the output may be away, seconds.
     """
 
     source: Results
@@ -40,6 +42,7 @@ class Relabel:
     top: int
     run: str
     holder: str
+    stall_s: float
 
     def __call__(self, part: str, video_ids: pa.Array | None) -> dict[str, int]:
         """Renames the tracks of a part; returns the number of its videos and tracks.
@@ -50,8 +53,10 @@ class Relabel:
             OSError: the output cannot be written to.
             RuntimeError: another run took over the output.
         """
-        if not self.target.storage.exists(LEASE):
-            raise ValueError(f"output: {self.target.storage.root} {ELSEWHERE}")
+        return outlast(partial(self._copy, part, video_ids), self.stall_s)
+
+    def _copy(self, part: str, video_ids: pa.Array | None) -> dict[str, int]:
+        check_holder(self.target.storage, self.holder)
         rows, sizes = Rows(), dict.fromkeys(SCHEMAS, 0)
         try:
             for table in SCHEMAS:

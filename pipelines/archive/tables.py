@@ -4,6 +4,8 @@ OUTPUT/videos/PART.parquet    one row per video
 OUTPUT/tracks/PART.parquet    one row per track
 OUTPUT/masks/PART.parquet     one row per track and frame
 
+OUTPUT/removal                id of the last removal of parts
+
 OUTPUT is a local folder or a prefix on S3. A part is three files of one name with all rows of some videos. It counts
 when all three exist, and never changes; its name begins with the number of the run. If several parts have a video, the
 last one that labelled it counts, or else the last one that failed. `compaction.settle` removes the rest.
@@ -83,6 +85,9 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 }
 
 
+REMOVAL = "removal"
+"""Changes before parts are removed, after those that replace them were put in place."""
+
 READERS = 16
 """Files that are read at a time: on S3 each one costs time before its first byte."""
 
@@ -156,16 +161,15 @@ class Results:
     def parts(self) -> list[str]:
         """Returns the names of the whole parts, in the order in which the runs that wrote them began.
 
-        Lists again if a compaction removed parts meanwhile, but not for parts that were added: a labelling run may add
-        them faster than they are listed.
+        Lists again if parts are removed meanwhile: a listing may then show neither them nor what replaced them. Parts
+        that are added do not count as that: a labelling run may add them faster than they are listed.
         """
-        videos = set(self.names("videos"))
         while True:
+            removal = self.storage.read_bytes(REMOVAL)
+            videos = set(self.names("videos"))  # first, because it is written last
             whole = videos.intersection(self.names("tracks"), self.names("masks"))
-            before, videos = videos, set(self.names("videos"))
-            if before <= videos:
-                added = videos - before  # whole, because `videos` is written last; may replace what no listing shows
-                return sorted(whole | added, key=_order)
+            if self.storage.read_bytes(REMOVAL) == removal:
+                return sorted(whole, key=_order)
 
     def names(self, table: str) -> Iterator[str]:
         """Yields the part names of a table's files, also of parts that are not whole; skips files of others."""

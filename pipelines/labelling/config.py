@@ -8,6 +8,7 @@ from typing import Literal
 
 from openvis_model.options import VideoTrackerConfig
 from pipelines.archive.config import PART_MB
+from pipelines.storage.outage import STALL_S
 from pipelines.video.isolation import Limits
 from pipelines.video.plan import Sampling
 
@@ -48,7 +49,8 @@ class LabelConfig:
         decoder_total_s: longest time to read a video's index, or to decode a segment, in all, seconds; a video that
             takes longer has failed.
         decoder_memory_gb: memory that a video's decoder may take, 10⁹ bytes; a video that needs more has failed.
-        stall_s: time without any progress after which the run ends with an error, seconds.
+        stall_s: time without any progress, or for which the output may be away, before the run ends with an error,
+            seconds.
         grace_s: time for finishing videos that are begun when the run is interrupted, seconds.
         max_failed: share of the videos, 0 to 1, that may have failed, in this run or earlier ones, for an exit code
             of 0.
@@ -80,7 +82,7 @@ class LabelConfig:
     decoder_silence_s: float = Limits.silence_s
     decoder_total_s: float = Limits.total_s
     decoder_memory_gb: float = Limits.memory_bytes / 1e9
-    stall_s: float = 1800.0
+    stall_s: float = STALL_S
     grace_s: float = 20.0
     max_failed: float = 0.0
     retry_failed: bool = False

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
@@ -17,14 +18,17 @@ from pipelines.labelling.pipeline import label, start_trackers, write
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.reconcile import PassBrokenError
 from pipelines.labelling.track_sink import Writers
-from pipelines.storage.files import ELSEWHERE, is_away
+from pipelines.storage.files import ELSEWHERE
 from pipelines.storage.lease import Lease
+from pipelines.storage.outage import is_away, outlast
 from pipelines.video.sources import Video
 
 _log = logging.getLogger(__name__)
 
 _ANSWER_S = 10.0  # for a call to a tracker, which Ray may be restarting
 _COMMIT_S = 600.0  # for committing a part
+
+T = TypeVar("T")
 
 
 class Passes:
@@ -148,8 +152,11 @@ class Passes:
         return RuntimeError(f"no progress for {self.config.stall_s:g} s; {_resources()}")
 
     def _check_output(self, trackers: list[Any]) -> None:
+        def ask() -> list[Any]:
+            return answers([tracker.sees_output.remote() for tracker in trackers], self.config.stall_s)
+
         try:
-            visible = answers([tracker.sees_output.remote() for tracker in trackers], self.config.stall_s)
+            visible = self._outlast(ask)
         except GetTimeoutError as error:
             raise self._stalled() from error
         except RayError as error:
@@ -172,28 +179,42 @@ class Passes:
                 time.sleep(0.1)
 
     def _commit_all(self, trackers: list[Any]) -> Exception | None:
-        """Commits finished videos; while the output is away, tries again for `stall_s`."""
-        deadline = time.monotonic() + self.config.stall_s
-        while (error := self._commit(trackers)) and time.monotonic() < deadline:
-            if not (isinstance(error, RayTaskError) and is_away(error.cause)):
-                break
-            self.lease.check_holder(self.config.stall_s)
-            time.sleep(1)
-        return error
+        """Commits finished videos, however long the output is away; returns the error of a tracker that could not."""
+        try:
+            self._outlast(partial(self._commit, trackers))
+        except (RayError, OSError) as error:
+            return error
+        return None
 
-    def _commit(self, trackers: list[Any]) -> Exception | None:
-        """Commits finished videos; returns the error of a tracker that could not."""
-        failure, deadline = None, time.monotonic() + _COMMIT_S
+    def _outlast(self, ask: Callable[[], T]) -> T:
+        """Returns what trackers answer; asks again while the output is away, for up to `stall_s`."""
+
+        def ask_holding() -> T:
+            self.lease.check_holder(self.config.stall_s)
+            try:
+                return ask()
+            except RayTaskError as error:
+                if is_away(error.cause):
+                    raise error.cause from error
+                raise
+
+        return outlast(ask_holding, self.config.stall_s)
+
+    def _commit(self, trackers: list[Any]) -> None:
+        """Has all trackers commit their finished videos; raises the error of one that could not."""
+        failure: RayError | None = None
+        deadline = time.monotonic() + _COMMIT_S
         for commit in [tracker.commit.remote() for tracker in trackers]:
             try:
                 ray.get(commit, timeout=max(0.0, deadline - time.monotonic()))
             except RayError as error:
                 failure = error
-        return failure
+        if failure:
+            raise failure
 
     def _end(self, trackers: list[Any]) -> None:
         """Commits what is finished, drops what is not, and kills the actors: Ray Data's statistics keep handles."""
-        with suppress(RuntimeError):  # once another run holds the lease, nothing of this one may count
+        with suppress(RuntimeError, RayError):  # once another run holds the lease, nothing of this one may count
             self.lease.check_holder(self.config.stall_s)
             self._commit(trackers)
         with suppress(OSError, RayDiedError):  # stderr may be closed

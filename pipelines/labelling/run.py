@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +33,7 @@ from pipelines.labelling.worklist import Worklist, undone
 from pipelines.models import load_light_model, load_vocabulary, vocabulary_fingerprint
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
+from pipelines.storage.outage import outlast
 from pipelines.video.sources import Video, find_videos
 
 CHUNK = 10_000
@@ -77,6 +79,7 @@ def label_videos(
         ValueError: input, output, vocabulary or checkpoint cannot be used, or another run is writing to the output;
             raised before any video is opened.
         RuntimeError: the run broke off or stalled; committed videos are kept.
+        OSError: the output was away for longer than `stall_s`; committed videos are kept.
     """
     start = time.monotonic()
     vocabulary = load_vocabulary(config.vocabulary)
@@ -123,14 +126,14 @@ def label_videos(
                     with suppress(OSError, ValueError):  # the error that ended the run matters more
                         entries |= _report(*_committed(results, name))
                     raise
-                done, failures = _committed(results, name)
+                done, failures = outlast(partial(_committed, results, name), config.stall_s)
                 entries |= _report(done, failures)
-            settle(results, lease)
+            outlast(partial(settle, results, lease), config.stall_s)
     return LabelSummary(
         videos=len(listed),
         skipped=len(listed) - len(todo),
         ok=done.ok,
-        failures=_failures_among(results, listed) | failures,
+        failures=outlast(partial(_failures_among, results, listed), config.stall_s) | failures,
         frames=done.frames,
         tracks=done.tracks,
         seconds=time.monotonic() - start,
@@ -147,8 +150,11 @@ def _label(
 ) -> None:
     """Labels videos; one that is lost again and again gets a row with its error."""
 
+    def tables_of_run() -> list[pa.Table]:
+        return results.listed(results.of_run(writers.parts.run))
+
     def undone_of(wanted: Sequence[Video]) -> list[Video]:
-        tables = results.listed(results.of_run(writers.parts.run))
+        tables = outlast(tables_of_run, config.stall_s)
         done = pa.chunked_array([ids for videos in tables for ids in videos["video_id"].chunks], pa.string())
         missing = pc.invert(pc.is_in(pa.array([video.video_id for video in wanted], pa.string()), done))
         return list(itertools.compress(wanted, missing.to_pylist()))
@@ -160,7 +166,7 @@ def _label(
             writer = writers.new(video.video_id, video.uri)
             status = writer.add(LabelledRow(video_id=video.video_id, uri=video.uri, error=error))
             writers.take(writer, str(status))
-            writers.commit()
+            outlast(writers.commit, config.stall_s)
         proven = True
 
 

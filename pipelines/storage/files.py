@@ -1,6 +1,5 @@
 """Files below a root, a local folder or a prefix on S3: the only place that knows which of the two it is."""
 
-import errno
 import os
 import tempfile
 import uuid
@@ -17,11 +16,6 @@ from pipelines.storage.store import Store
 
 ELSEWHERE = "is another folder on some machine of the cluster; give one that all machines see, or s3://"
 """What is wrong with a local folder that only the driver sees."""
-
-
-def is_away(error: BaseException) -> bool:
-    """Returns whether an error says that the storage does not answer, which may pass."""
-    return isinstance(error, OSError) and error.errno == errno.EHOSTUNREACH
 
 
 class Storage:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pipelines.storage.files import Storage
+from pipelines.storage.files import ELSEWHERE, Storage
 
 LEASE = "lease.json"
 
@@ -24,6 +24,7 @@ EXPIRE_S = 30.0
 """After this long without a renewal, others may take the holder for dead, and the holder removes nothing any more."""
 
 _POLL_S = 0.5
+_RENEWALS = 3  # one that an outage delayed counts from its request, which may be too long ago
 
 
 class Lease:
@@ -56,9 +57,10 @@ class Lease:
 
         Raises:
             RuntimeError: another run took over, or may be about to.
+            OSError: the lease is due for a renewal, and the storage does not answer or refuses.
         """
-        if time.monotonic() - self._renewed > EXPIRE_S:
-            with suppress(OSError):
+        for _ in range(_RENEWALS):
+            if not self._lost and time.monotonic() - self._renewed > EXPIRE_S:
                 self._renew()
         self.check_holder(EXPIRE_S)
 
@@ -141,7 +143,12 @@ def _acquire(storage: Storage) -> Lease:
     seen: str | None = None
     watched = 0.0
     while True:
+        polled = time.monotonic()
         current = storage.read_tagged(LEASE)
+        answered = time.monotonic()
+        # From the answer on, because the holder's renewal may be as young as that; without the time of later requests,
+        # because while the storage is away the holder cannot renew either.
+        watched = answered if seen is None else watched + answered - polled
         tag = current and current[1]
         free = current is None or _is_free(current[0]) or (tag == seen and time.monotonic() - watched > EXPIRE_S)
         asked = time.monotonic()
@@ -154,8 +161,6 @@ def _acquire(storage: Storage) -> Lease:
                 f"output: {storage.root} is being written by another run (process {holder['pid']} on "
                 f"{holder['host']}); wait until it ends, or choose another output"
             )
-        if seen is None:
-            watched = time.monotonic()  # after the answer: the holder's renewal may be as young as that
         seen = tag
         time.sleep(_POLL_S)
 
@@ -178,10 +183,13 @@ def check_holder(storage: Storage, holder: str) -> None:
 
     Raises:
         RuntimeError: another run took over.
+        ValueError: there is no lease, so this machine sees another folder under the name of the output.
         OSError: the storage cannot be read.
     """
     found = storage.read_bytes(LEASE)
-    if found is None or holder_id(found) != holder:
+    if found is None:
+        raise ValueError(f"output: {storage.root} {ELSEWHERE}")
+    if holder_id(found) != holder:
         raise RuntimeError(f"another run took over {storage.root}; nothing of this one is added any more")
 
 

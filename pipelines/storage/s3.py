@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,6 +34,7 @@ from botocore.exceptions import (
     ProfileNotFound,
     SSLError,
 )
+from urllib3.exceptions import HTTPError as TransportError
 
 ATTEMPTS = 10
 """Attempts per request, and per download that makes no progress."""
@@ -203,8 +204,7 @@ def _receive(uri: str, file: BinaryIO | io.BytesIO, start: int, stop: int | None
             conditions["Range"] = f"bytes={done}"
         elif done or stop is not None:
             conditions["Range"] = f"bytes={done}-{'' if stop is None else stop - 1}"
-        with _explained(uri):
-            answer = _client().get_object(Bucket=bucket, Key=key, **conditions)
+        answer = _get(uri, Bucket=bucket, Key=key, **conditions)
         begin, whole = _extent(answer)
         if etag not in (None, answer["ETag"]) or size not in (None, whole):
             raise OSError(*_CHANGED, uri)
@@ -225,6 +225,15 @@ def _receive(uri: str, file: BinaryIO | io.BytesIO, start: int, stop: int | None
             time.sleep(min(0.1 * 2**fruitless, 10))
     assert etag is not None, "of the last answer"
     return S3Object(uri=uri, size=size, etag=etag)
+
+
+def _get(uri: str, **request: Any) -> Any:
+    """Asks for an object; asks again if the body of an error breaks off, which botocore does not."""
+    with _explained(uri):
+        for _ in range(ATTEMPTS - 1):
+            with suppress(TransportError):
+                return _client().get_object(**request)
+        return _client().get_object(**request)
 
 
 def _extent(answer: Mapping[str, Any]) -> tuple[int, int]:
@@ -383,7 +392,7 @@ def _explained(uri: str) -> Iterator[None]:
     except SSLError:
         text = f"the certificate of {_endpoint()} is not trusted; set AWS_CA_BUNDLE to who signed it"
         raise OSError(errno.EPROTO, text, uri) from None
-    except (ConnectionError, HTTPClientError) as error:
+    except (ConnectionError, HTTPClientError, TransportError) as error:
         text = f"{_endpoint()} cannot be reached ({type(error).__name__}); check AWS_ENDPOINT_URL and the network"
         raise OSError(errno.EHOSTUNREACH, text, uri) from None
     except BotoCoreError as error:

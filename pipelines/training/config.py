@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from pipelines.storage.outage import STALL_S
+
 TrainingPrecision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["constant", "cosine", "steps"]
 
@@ -74,6 +76,8 @@ class TrainingConfig:
         keep_checkpoints: number of recent checkpoints to keep.
         validate_every: steps between validations; 0 validates only at the end.
         max_failures: how often training restarts by itself after a worker has died.
+        stall_s: time for which the output may be away before the run ends with an error, seconds; training waits with
+            the checkpoint that is due.
         optimizer: learning rate, schedule and clipping.
 
     Raises:
@@ -94,6 +98,7 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     validate_every: int = 0
     max_failures: int = 3
+    stall_s: float = STALL_S
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
@@ -104,8 +109,9 @@ class TrainingConfig:
         for name in ("gpus_per_worker", "seed", "validate_every", "max_failures"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
-        if not 0 < self.cpus_per_worker < math.inf:
-            raise ValueError(f"cpus_per_worker: expected more than 0, got {self.cpus_per_worker}")
+        for name in ("cpus_per_worker", "stall_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
         if self.precision not in get_args(TrainingPrecision):
             choices = ", ".join(get_args(TrainingPrecision))
             raise ValueError(f"precision: unknown value {self.precision!r}; choose one of {choices}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
 
+from pipelines.storage.outage import left_while_away
 from pipelines.training.output import METRICS, TrainingOutput
 
 TENSORBOARD = "tensorboard"
@@ -38,7 +39,7 @@ class TrainingLog:
         self.every_s = _LOCAL_EVERY_S if output.files.is_local else _REMOTE_EVERY_S
         self.folder = Path(tempfile.mkdtemp(prefix="openvis-"))
         self.writer = SummaryWriter(str(self.folder), purge_step=step + 1)
-        self.publish()
+        self._publish_now_or_later()
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds the line of the next step."""
@@ -46,22 +47,32 @@ class TrainingLog:
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
         if time.monotonic() - self.published > self.every_s:
-            self.publish()
+            self._publish_now_or_later()
 
     def text(self) -> str:
         """Returns all lines so far."""
         return "".join(f"{line}\n" for line in self.lines)
 
     def publish(self) -> None:
-        """Writes all lines to the output."""
+        """Writes all lines to the output.
+
+        Raises:
+            OSError: the output cannot be written to.
+            RuntimeError: another run took over the output.
+        """
+        self.output.check_holder()
         self.output.write(METRICS, self.text().encode())
         self.writer.flush()
         for file in self.folder.iterdir():
             self.output.files.put(file, f"{TENSORBOARD}/{file.name}")
-        self.published = time.monotonic()
 
     def close(self) -> None:
-        """Writes all lines to the output and closes the log."""
+        """Writes all lines to the output, unless it is away, and closes the log."""
         self.writer.close()  # waits for queued events, unlike flush
-        self.publish()
+        self._publish_now_or_later()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _publish_now_or_later(self) -> None:
+        with left_while_away():
+            self.publish()
+        self.published = time.monotonic()

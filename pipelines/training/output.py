@@ -16,12 +16,14 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pipelines.storage.files import ELSEWHERE, Storage
+from pipelines.storage.files import Storage
+from pipelines.storage.lease import check_holder
+from pipelines.storage.outage import outlast
 
 METRICS = "metrics.jsonl"
 STATE = "state.json"
@@ -29,6 +31,8 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model"
 
 _STARTED = "training.json"
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +43,14 @@ class TrainingOutput:
 
     Attributes:
         files: the output folder.
+        holder: id of the run's lease, which must be valid when anything is put in place or removed; None where none is
+            held.
+        stall_s: how long the storage may be away, seconds.
     """
 
     files: Storage
+    holder: str | None = None
+    stall_s: float = 0.0
 
     @classmethod
     def open(cls, uri: str) -> "TrainingOutput":
@@ -53,6 +62,20 @@ class TrainingOutput:
         output = cls(Storage(uri))
         output.files.check_writable()
         return output
+
+    def check_holder(self) -> None:
+        """Raises if another run took over, or if this machine sees another folder; see `lease.check_holder`."""
+        if self.holder is not None:
+            check_holder(self.files, self.holder)
+
+    def outlast(self, work: Callable[[], T]) -> T:
+        """Returns the result of work on the output while this run holds it; see `outage.outlast`."""
+
+        def work_holding() -> T:
+            self.check_holder()
+            return work()
+
+        return outlast(work_holding, self.stall_s)
 
     def write(self, path: str, data: bytes) -> None:
         """Writes a small file."""
@@ -91,16 +114,6 @@ class TrainingOutput:
                 "choose another output, or the settings that it was started with"
             )
         return finished
-
-    def put_checkpoint(self, folder: Path, step: int) -> None:
-        """Stores the checkpoint of a step.
-
-        Raises:
-            ValueError: this machine sees another folder under the name of the output.
-        """
-        if not self.files.exists(_STARTED):
-            raise ValueError(f"output: {self.files.root} {ELSEWHERE}")
-        self.files.put_folder(folder, checkpoint_path(step))
 
     def finish(self, step: int) -> None:
         """Puts the model of a checkpoint in place, and marks the training as finished."""

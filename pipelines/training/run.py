@@ -13,7 +13,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -21,13 +22,16 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from pipelines.cluster import check_gpus, connect, reason
+from pipelines.cluster import RayDiedError, answers, check_gpus, connect, reason
 from pipelines.storage.lease import Lease, hold_lease
+from pipelines.storage.outage import outlast
 from pipelines.training.config import TrainingConfig
 from pipelines.training.output import METRICS, MODEL, TrainingOutput
 from pipelines.training.progress import Monitor, TrainingProgress
 from pipelines.training.stage import Stage
 from pipelines.training.worker import VALIDATION, Job, work
+
+_ANSWER_S = 600.0  # for the monitor, which has to start first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +70,8 @@ def train(
     Raises:
         ValueError: before training starts: the output cannot be used, belongs to another training, or another run is
             writing to it.
-        RuntimeError: the run broke off; its last checkpoint is kept.
+        RuntimeError: the run broke off, or Ray died; its last checkpoint is kept.
+        OSError: the output was away for longer than `stall_s`.
     """
     start = time.monotonic()
     check_gpus("gpus_per_worker", config.gpus_per_worker, "workers", config.workers, torch.cuda.device_count())
@@ -77,9 +82,10 @@ def train(
         restarts = 0
         if not finished:
             connect(max(os.cpu_count() or 1, math.ceil(config.workers * config.cpus_per_worker)))
-            restarts = _run(config, stage, output, lease, report)
-            output.finish(config.steps)
-    last = _last_metrics(output)
+            held = replace(output, holder=lease.id, stall_s=config.stall_s)
+            restarts = _run(config, stage, held, lease, report)
+            held.outlast(partial(held.finish, config.steps))
+    last = outlast(partial(_last_metrics, output), config.stall_s)
     return TrainingSummary(
         steps=config.steps,
         first_step=first_step,
@@ -124,12 +130,14 @@ def _run(
         try:
             while fitting.is_alive():
                 fitting.join(timeout=1)
-                lease.check()
+                lease.check_holder(config.stall_s)
                 _report(monitor, report)
-            failure = ray.get(monitor.failure.remote())
-            progress: TrainingProgress | None = ray.get(monitor.progress.remote())
-        finally:
-            ray.kill(monitor)
+            failure, progress = answers([monitor.failure.remote(), monitor.progress.remote()], _ANSWER_S)
+        except BaseException as error:
+            if not isinstance(error, RayDiedError):  # then nothing can be asked of Ray
+                ray.kill(monitor)
+            raise
+        ray.kill(monitor)
     if failure or fitting.error:
         raise RuntimeError(
             f"the run broke off: {failure or reason(fitting.error)}; its last checkpoint is kept; run it again"
@@ -155,7 +163,7 @@ class _Fitting(threading.Thread):
 
 
 def _report(monitor: Any, report: Callable[[TrainingProgress], None]) -> None:
-    progress: TrainingProgress | None = ray.get(monitor.progress.remote())
+    (progress,) = answers([monitor.progress.remote()], _ANSWER_S)
     if progress:
         report(progress)
 

@@ -15,6 +15,7 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from pipelines.storage.outage import left_while_away
 from pipelines.training.config import TrainingConfig
 from pipelines.training.log import TrainingLog
 from pipelines.training.output import METRICS, STATE, TrainingOutput, checkpoint_path, write_state
@@ -80,9 +81,9 @@ class _Worker:
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
         if self.rank == 0:
-            self.output.remove_incomplete()
+            self.output.outlast(self.output.remove_incomplete)
             ray.get(job.monitor.begin.remote())
-        self.first_step = self._agree(0 if self.rank else max(self.output.intact(), default=0))
+        self.first_step = self._agree(0 if self.rank else max(self.output.outlast(self.output.intact), default=0))
         self.step, text = self._restore()
         self.log = TrainingLog(self.output, text, self.first_step) if self.rank == 0 else None
         self.progress = TrainingProgress(
@@ -103,6 +104,8 @@ class _Worker:
             with closing(_closable(self.job.stage.batches(share))) as batches:
                 for step in range(self.first_step, config.steps):
                     self._advance(step, batches)
+            if self.log:
+                self.output.outlast(self.log.publish)
         finally:
             if self.log:
                 self.log.close()
@@ -138,7 +141,7 @@ class _Worker:
             return TrainingStep(_on(stage.build(None), device), self.config, **ranks), ""
         with tempfile.TemporaryDirectory(prefix="openvis-") as name:
             folder = Path(name)
-            self.output.files.download_folder(checkpoint_path(self.first_step), folder)
+            self.output.outlast(lambda: self.output.files.download_folder(checkpoint_path(self.first_step), folder))
             step = TrainingStep(_on(stage.build(folder / "model"), device), self.config, **ranks)
             step.load_state(_load_optimizer(folder / OPTIMIZER, device))
             assert json.loads((folder / STATE).read_bytes())["step"] == self.first_step
@@ -154,10 +157,12 @@ class _Worker:
             torch.save(self.step.state(), Path(folder, OPTIMIZER))
             Path(folder, METRICS).write_text(self.log.text(), encoding="utf-8")
             write_state(Path(folder), {"step": done, "stage": self.job.stage.fingerprint(), **self.config.identity()})
-            self.output.put_checkpoint(Path(folder), done)
+            self.output.outlast(lambda: self.output.files.put_folder(Path(folder), checkpoint_path(done)))
         ray.train.report({"step": done})
-        self.output.keep_last(self.config.keep_checkpoints)
-        self.log.publish()
+        with left_while_away():
+            self.output.check_holder()
+            self.output.keep_last(self.config.keep_checkpoints)
+            self.log.publish()
 
     def _report(self, done: int, metrics: dict[str, float]) -> None:
         """Reports the progress to the driver, without waiting."""

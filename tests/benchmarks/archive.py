@@ -79,6 +79,7 @@ def main() -> None:
                 top=5,
                 run="000001-00000000",
                 holder=holder,
+                stall_s=60.0,
             )
 
         for name, work in (("search", lambda holder: best), (f"relabel to {NAMES} names", relabel)):

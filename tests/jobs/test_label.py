@@ -1,3 +1,7 @@
+import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,6 +10,9 @@ import pytest
 from jobs.label import LabelProgress, main, print_summary
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.run import LabelSummary
+from pipelines.shapes.files import write_split
+from pipelines.shapes.scenes import SceneConfig
+from tests.started_cluster import started_cluster
 
 
 @pytest.mark.parametrize(
@@ -97,3 +104,26 @@ def test_such_a_share_may_fail(capsys: pytest.CaptureFixture[str], monkeypatch: 
     for allowed, code in (("0", 1), ("0.49", 1), ("0.5", 0)):
         assert main([*options, "--max_failed", allowed]) == code
         assert "failed: a-2: no video stream" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+def test_a_cluster_that_dies_is_one_line_and_a_report(name: str, tmp_path: Path) -> None:
+    split, output = write_split(tmp_path, "valid", 60, 0, SceneConfig(frames=24)).path, tmp_path / "out"
+    options = ["--input", str(split / "videos"), "--vocabulary", str(split / "vocabulary.txt"), "--part_s", "0"]
+    command = [sys.executable, "-m", "jobs.label", *options, "--output", str(output)]
+    with started_cluster() as cluster:
+        environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
+        run = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        while not list(output.glob("videos/*.parquet")):
+            assert run.poll() is None, run.communicate()
+            time.sleep(0.2)
+        cluster.kill(name)
+        _, printed = run.communicate(timeout=180)
+    errors = [line for line in printed.splitlines() if line.startswith("label: error: ")]
+    assert len(errors) == 1, printed
+    assert run.returncode == 1
+    (report,) = [json.loads(file.read_text()) for file in output.glob("runs/*.json")]
+    assert report["outcome"] == "broken"
+    assert errors == [f"label: error: {report['error']}"]
+    assert report["ok"] == len(list(output.glob("videos/*.parquet"))) > 0

@@ -1,11 +1,6 @@
 import logging
-import os
-import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +8,7 @@ import ray
 from ray.data import DataContext
 
 from pipelines.cluster import _Pause, calm_data, check_gpus, connect, data_stopped, reason
+from tests.started_cluster import started_cluster
 
 CODE = """
 import signal, ray
@@ -73,10 +69,41 @@ except RuntimeError as error:
 def test_a_ray_that_died_is_named(name: str) -> None:
     done = subprocess.Popen([sys.executable, "-c", DIES, name], stdout=subprocess.PIPE, text=True)
     assert done.stdout
-    text = f"Ray died here ({name}, exit code -9); committed videos are kept, run it again\n"
+    text = f"Ray died here ({name}, exit code -9); what is committed is kept, run it again\n"
     assert text in iter(done.stdout.readline, "")  # after what Ray itself prints
     done.kill()  # otherwise Ray waits for its dead server
     done.communicate()
+
+
+JOINED = """
+import ray, time
+from pipelines import cluster
+cluster.connect(1)
+cluster._GONE_S = 1.0
+nap = ray.remote(num_cpus=0)(lambda seconds: time.sleep(seconds))
+assert cluster.answers([nap.remote(0)], 60) == [None]
+call = nap.remote(600)
+print("joined", flush=True)
+try:
+    cluster.answers([call], 600)
+except RuntimeError as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_joined_ray_that_died_is_named(name: str) -> None:
+    with started_cluster() as cluster:
+        environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
+        done = subprocess.Popen([sys.executable, "-c", JOINED], env=environment, stdout=subprocess.PIPE, text=True)
+        assert done.stdout
+        assert done.stdout.readline() == "joined\n"
+        cluster.kill(name)
+        text = next(line for line in iter(done.stdout.readline, "") if line.startswith("Ray died"))
+        assert text.endswith(" does not answer); what is committed is kept, run it again\n")
+        done.kill()  # otherwise Ray waits a minute for its dead server
+        done.communicate()
 
 
 JOINS = """
@@ -91,23 +118,12 @@ assert ray.cluster_resources()["CPU"] == 3
 @pytest.mark.slow
 def test_a_cluster_that_was_started_here_is_joined(tmp_path: Path) -> None:
     """As after `ray up` and `ray attach`, where nothing sets RAY_ADDRESS."""
-    folder = tempfile.mkdtemp(prefix="ov-")  # Ray's sockets need a short path
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment = clean | {"RAY_TMPDIR": folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with started_cluster() as cluster:
 
-    def python(code: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", code]
-        return subprocess.run(command, env=environment | more, check=False, capture_output=True, text=True)
+        def python(code: str, **more: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-c", code]
+            return subprocess.run(command, env=cluster.environment | more, check=False, capture_output=True, text=True)
 
-    start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--num-cpus", "3", "--port", "0", "--block"]
-    head = subprocess.Popen(
-        [*start, "--include-dashboard=false"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not Path(folder, "ray/ray_current_cluster").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
         done = python(JOINS)
         assert done.returncode == 0, done.stderr
         assert python(CODE, RAY_ADDRESS="local").returncode == 0
@@ -115,10 +131,6 @@ def test_a_cluster_that_was_started_here_is_joined(tmp_path: Path) -> None:
         done = python("from pipelines.cluster import connect\nconnect(7)", **no_token)
         assert "RuntimeError: the Ray cluster at " in done.stderr, done.stderr
         assert "requires a token" in done.stderr
-    finally:
-        head.terminate()
-        head.wait(60)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_reason() -> None:

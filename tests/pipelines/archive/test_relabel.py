@@ -17,6 +17,7 @@ from pipelines.archive.relabel_part import Relabel
 from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.archives import label_archive
+from tests.pipelines.storage.s3_server import Outage
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -57,6 +58,30 @@ def test_run_again_it_does_the_rest(archive: Path, tmp_path: Path) -> None:
     assert rows(tmp_path / "new", "tracks") == before
     again = run(archive, tmp_path / "new")
     assert (again.skipped, again.videos, again.tracks) == (5, 0, 0)
+
+
+def test_s3_may_be_away_for_longer_than_a_lease_lasts(
+    archive: Path, outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a part is put, and before the output is settled."""
+    monkeypatch.setattr("pipelines.storage.lease.RENEW_S", 0.1)
+    monkeypatch.setattr("pipelines.storage.lease.EXPIRE_S", 1.0)
+    put = Rows.put
+
+    def put_during_outage(self: Rows, *arguments: Any) -> None:
+        if not outage.stops:
+            outage.begin(2.0)
+        put(self, *arguments)
+
+    def report(done: int, total: int) -> None:
+        if done == total:
+            outage.begin(2.0)
+
+    monkeypatch.setattr(Rows, "put", put_during_outage)
+    options = {"labels": str(archive / "all"), "vocabulary": str(archive / "some.txt")}
+    summary = relabel(RelabelConfig(output="s3://outage/new", **options), report)
+    assert (summary.videos, summary.failures, outage.stops) == (5, {}, 2)
+    assert Results(Storage("s3://outage/new")).read("videos").num_rows == 5
 
 
 def test_a_damaged_part_does_not_stop_the_others(archive: Path, tmp_path: Path) -> None:
@@ -128,7 +153,14 @@ def test_an_output_that_a_machine_does_not_see_is_named(archive: Path, tmp_path:
     results = Results(Storage(str(tmp_path)))
     vocabulary = VocabularyEmbedding(("star",), torch.ones(1, 1), 1.0)
     work = Relabel(
-        source=results, target=results, vocabulary=vocabulary, fingerprint="v", top=1, run="000001-00000000", holder=""
+        source=results,
+        target=results,
+        vocabulary=vocabulary,
+        fingerprint="v",
+        top=1,
+        run="000001-00000000",
+        holder="",
+        stall_s=1.0,
     )
     with pytest.raises(ValueError, match="^output: .* is another folder on some machine of the cluster"):
         work("a", None)

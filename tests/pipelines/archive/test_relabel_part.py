@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -6,11 +7,13 @@ import pytest
 import torch
 
 from openvis_model.vocabulary import VocabularyEmbedding
+from pipelines.archive.parts import Rows
 from pipelines.archive.relabel_part import Relabel, named
 from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import LEASE, hold_lease
 from tests.pipelines.archive.labels import part_name, put_part, row
+from tests.pipelines.storage.s3_server import Outage
 
 
 def test_scores_are_worked_out_by_hand() -> None:
@@ -26,20 +29,47 @@ def test_scores_are_worked_out_by_hand() -> None:
     assert (found["category"], found["score"], found["track_id"]) == ("a", pytest.approx(0.2109, abs=1e-4), 4)
 
 
+def renaming(source: Results, target: Results, holder: str) -> Relabel:
+    return Relabel(
+        source=source,
+        target=target,
+        vocabulary=VocabularyEmbedding(("star",), torch.ones(1, 0), 1.0),
+        fingerprint="v",
+        top=1,
+        run="000001-00000000",
+        holder=holder,
+        stall_s=60.0,
+    )
+
+
+@pytest.mark.parametrize("moment", ["first", "put"])
+def test_a_part_waits_while_s3_is_away(
+    tmp_path: Path, outage: Outage, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = Results(Storage(str(tmp_path))), Results(Storage("s3://outage/labels"))
+    put_part(source, part_name(1), "a")
+    put = Rows.put
+
+    def put_during_outage(self: Rows, *arguments: Any) -> None:
+        if not outage.stops:
+            outage.begin(1.5)
+        put(self, *arguments)
+
+    monkeypatch.setattr(Rows, "put", put_during_outage)
+    with hold_lease(target.storage) as lease:
+        if moment == "first":
+            outage.begin(1.5)
+        assert renaming(source, target, lease.id)(part_name(1), None) == {"videos": 1, "tracks": 1}
+    assert outage.stops == 1
+    assert target.read("masks").num_rows == 2
+
+
 def test_a_run_whose_lease_another_one_took_puts_no_part(tmp_path: Path) -> None:
     """In this process, parts that are under way go on after the driver has given up."""
     source, target = (Results(Storage(str(tmp_path / name))) for name in ("labels", "output"))
     put_part(source, part_name(1), "a")
     with hold_lease(target.storage) as lease:
-        work = Relabel(
-            source=source,
-            target=target,
-            vocabulary=VocabularyEmbedding(("star",), torch.ones(1, 0), 1.0),
-            fingerprint="v",
-            top=1,
-            run="000001-00000000",
-            holder=lease.id,
-        )
+        work = renaming(source, target, lease.id)
         with target.storage.write(LEASE) as file:
             file.write(b'{"id": "another", "host": "elsewhere", "pid": 1, "released": false}')
         with pytest.raises(RuntimeError, match="another run took over"):

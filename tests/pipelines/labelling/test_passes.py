@@ -142,10 +142,15 @@ def test_the_last_commit_waits_while_the_output_is_away(monkeypatch: pytest.Monk
     passes = Passes.__new__(Passes)  # without Ray
     passes.config = LabelConfig(input="in", output="out", vocabulary="names", stall_s=60.0)
     monkeypatch.setattr(passes, "lease", SimpleNamespace(check_holder=held.append), raising=False)
-    monkeypatch.setattr("pipelines.labelling.passes.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("pipelines.storage.outage.time.sleep", lambda seconds: None)
     answers = [error(errno.EHOSTUNREACH), error(errno.EHOSTUNREACH), None, error(errno.ENOSPC)]
-    monkeypatch.setattr(passes, "_commit", lambda trackers: answers.pop(0))
+
+    def commit(trackers: list[Any]) -> None:
+        if answer := answers.pop(0):
+            raise answer
+
+    monkeypatch.setattr(passes, "_commit", commit)
     assert passes._commit_all([]) is None
-    assert held == [60.0, 60.0]
+    assert held == [60.0, 60.0, 60.0]
     assert isinstance(passes._commit_all([]), OSError)
     assert not answers

@@ -2,7 +2,10 @@
 
 import http.client
 import logging
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,6 +45,35 @@ def _make_puts_atomic() -> None:
 
     atomic.is_atomic = True  # type: ignore[attr-defined]
     S3Response.put_object = atomic
+
+
+class Outage:
+    """A real S3 in a process of its own, which can stop answering.
+
+    Attributes:
+        url: its endpoint.
+        stops: how often it stopped.
+    """
+
+    def __init__(self) -> None:
+        code = (
+            "import threading; from tests.pipelines.storage.s3_server import start_server; "
+            "print(start_server()[0], flush=True); threading.Event().wait()"
+        )
+        self.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        self.url = self.process.stdout.readline().strip()
+        self.stops = 0
+
+    def begin(self, seconds: float) -> None:
+        """Stops the process, which resumes after this time with all that it held."""
+        self.stops += 1
+        self.process.send_signal(signal.SIGSTOP)
+        threading.Timer(seconds, self.process.send_signal, [signal.SIGCONT]).start()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
 
 
 def fill(bucket: str, keys: Iterable[str]) -> None:

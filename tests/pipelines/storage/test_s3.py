@@ -10,6 +10,7 @@ import pytest
 from werkzeug.serving import make_ssl_devcert
 
 from pipelines.storage import s3
+from pipelines.storage.outage import is_away
 from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import FAULTS, SECRET, Proxy, fill
 
@@ -192,6 +193,19 @@ def test_an_object_that_changes_is_no_mix(bucket: str, proxy: Proxy, put: Put, s
     with pytest.raises(OSError, match="it changed while it was read; run again"):
         content(uri, etag)
     assert content(uri) == CONTENT[-size:]
+
+
+def test_what_is_not_there_may_fall_silent(bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The body of an answer that says so; botocore does not ask again."""
+    faults = ["stall", "stall"]
+    monkeypatch.setattr(proxy, "fault", lambda: faults.pop() if faults else None)
+    assert s3.read_tagged(f"{bucket}/absent") is None
+    assert proxy.count("GET", "absent") == 3
+    monkeypatch.setattr(s3, "ATTEMPTS", 2)
+    faults += ["stall", "stall"]
+    with pytest.raises(OSError, match="cannot be reached") as error:
+        s3.read_tagged(f"{bucket}/absent")
+    assert is_away(error.value)
 
 
 def test_what_is_not_there(bucket: str) -> None:

@@ -16,6 +16,7 @@ from tests.pipelines.training.points import settings
         ({"threads": 0}, "threads: expected at least 1"),
         ({"validate_every": -1}, "validate_every: expected 0 or more"),
         ({"cpus_per_worker": 0.0}, "cpus_per_worker: expected more than 0"),
+        ({"stall_s": 0.0}, "stall_s: expected more than 0"),
         ({"precision": "half"}, "precision: unknown value 'half'; choose one of float32, bfloat16, float16"),
         ({"precision": "float16"}, "precision: float16 needs a GPU"),
         ({"workers": 2, "accumulate": 3}, "batch_size: expected a multiple of workers x accumulate .2 x 3., got 8"),
@@ -37,6 +38,7 @@ def test_identity_is_what_weights_depend_on(tmp_path: Path) -> None:
         {"keep_checkpoints": 7},
         {"validate_every": 7},
         {"max_failures": 7},
+        {"stall_s": 7.0},
     ]
     assert all(replace(config, **options).identity() == config.identity() for options in same)
     other: list[dict[str, Any]] = [

@@ -1,6 +1,7 @@
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,10 @@ def test_damage(storage: TrainingOutput, content: bytes) -> None:
 
 def test_an_output_that_a_machine_does_not_see_is_named(storage: TrainingOutput, tmp_path: Path) -> None:
     """There a folder of its own would appear, and the checkpoint be lost."""
+    elsewhere = replace(storage, holder="of another folder")
     with pytest.raises(ValueError, match="^output: .* is another folder on some machine of the cluster"):
-        storage.put_checkpoint(tmp_path, 1)
+        elsewhere.outlast(lambda: put(elsewhere, tmp_path, 1))
+    assert storage.checkpoints() == []
 
 
 def test_outputs_that_cannot_be_used(tmp_path: Path, s3_environment: None) -> None:

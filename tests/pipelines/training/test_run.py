@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -131,6 +132,29 @@ def test_a_training_whose_driver_was_killed_goes_on(undisturbed: Path, tmp_path:
     assert curve(output) == curve(undisturbed)
     assert TrainingOutput.open(str(output)).checkpoints() == [8]
     assert not half.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_ray_that_dies_ends_a_training_with_its_name(name: str, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    code = (
+        "from pathlib import Path; from jobs.command import run_job; from pipelines.training.run import train; "
+        "from tests.pipelines.training.points import PointsStage, settings; "
+        f"stage = PointsStage(hold=5, marker=Path({str(tmp_path / 'never')!r})); "
+        f"run_job('train', lambda: train(settings(Path({str(output)!r})), stage).steps, interrupted='')"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert driver.stderr
+    wait_for(lambda: output.exists() and TrainingOutput.open(str(output)).checkpoints() == [3])
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        if process.name() == name:
+            process.kill()
+    text = f"train: error: Ray died here ({name}, exit code -9); what is committed is kept, run it again\n"
+    assert text in iter(driver.stderr.readline, "")  # after what Ray itself prints
+    driver.kill()  # otherwise Ray waits for its dead server
+    driver.communicate()
+    assert json.loads((output / "lease.json").read_text())["released"]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

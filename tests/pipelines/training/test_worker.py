@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +14,16 @@ import ray
 import ray.train
 import torch
 
+from pipelines.storage.lease import hold_lease
 from pipelines.training.config import TrainingConfig
 from pipelines.training.output import TrainingOutput
 from pipelines.training.progress import Monitor, TrainingProgress
 from pipelines.training.share import Share
 from pipelines.training.worker import Job, _load_optimizer, work
+from tests.pipelines.storage.s3_server import Outage
 from tests.pipelines.training.points import PointsStage, Sample, settings
+
+TAKEN = '{"id": "another", "host": "elsewhere", "pid": 1, "released": false}'
 
 
 class Handle:
@@ -192,6 +197,61 @@ def test_metrics_are_written_when_a_worker_ends(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(StopError):
         run(tmp_path, Ending(2))
     assert [line["step"] for line in curve(tmp_path)] == [1, 2]
+
+
+@dataclass
+class DuringOutage(PointsStage):
+    """S3 stops answering while the batch of a step is made."""
+
+    outage: Outage | None = None
+    steps: tuple[int, ...] = ()
+
+    def batches(self, share: Share) -> Iterator[list[Sample]]:
+        for step, batch in enumerate(super().batches(share), share.first_step):
+            if step in self.steps:
+                assert self.outage
+                self.outage.begin(1.5)
+            yield batch
+
+
+def test_a_checkpoint_waits_while_s3_is_away(
+    undisturbed: list[dict[str, float]], tmp_path: Path, outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a checkpoint, and at the last one, with a lease that would long have been taken for lost."""
+    monkeypatch.setattr("pipelines.storage.lease.RENEW_S", 0.1)
+    monkeypatch.setattr("pipelines.storage.lease.EXPIRE_S", 1.0)
+    monkeypatch.setattr("pipelines.training.log._REMOTE_EVERY_S", 0.0)  # metrics are due all the time
+    opened, monitor = TrainingOutput.open("s3://outage/run"), Monitor()
+    config = settings(Path("unused"), validate_every=2)
+    with hold_lease(opened.files) as lease:
+        output = replace(opened, holder=lease.id, stall_s=60.0)
+        stage = DuringOutage(outage=outage, steps=(2, 7))
+        work({"job": Job(config=config, stage=stage, output=output, monitor=Handle(monitor))})
+        lease.check()
+    assert (outage.stops, monitor.starts) == (2, 1)
+    assert output.intact()[-1] == 8
+    output.files.download_folder(".", tmp_path / "output")
+    assert curve(tmp_path) == undisturbed
+
+
+def test_a_run_that_another_one_followed_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its driver may not know yet."""
+    opened, monitor = TrainingOutput.open(str(tmp_path / "output")), Monitor()
+    with hold_lease(opened.files) as lease:
+        output = replace(opened, holder=lease.id)
+        monkeypatch.setattr(ray.train, "report", lambda metrics: (tmp_path / "output/lease.json").write_text(TAKEN))
+        with pytest.raises(RuntimeError, match="another run took over"):
+            work({"job": Job(config=settings(Path("unused")), stage=Ending(6), output=output, monitor=Handle(monitor))})
+        with pytest.raises(RuntimeError, match="another run took over"):
+            work(
+                {
+                    "job": Job(
+                        config=settings(Path("unused")), stage=PointsStage(), output=output, monitor=Handle(monitor)
+                    )
+                }
+            )
+    assert opened.checkpoints() == [3]
+    assert len((tmp_path / "output/metrics.jsonl").read_text().splitlines()) < 4
 
 
 def test_no_advice_to_run_code_of_a_damaged_file(tmp_path: Path) -> None:

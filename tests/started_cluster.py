@@ -1,0 +1,59 @@
+"""A cluster that `ray start` started on this machine, for drivers that join it."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+
+class StartedCluster:
+    """Its machine.
+
+    Attributes:
+        environment: of a process that joins the cluster, as Ray finds it where nothing sets RAY_ADDRESS.
+        address: what RAY_ADDRESS may be set to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.environment = clean | token | {"RAY_TMPDIR": str(folder)}
+        ray = str(Path(sys.executable).with_name("ray"))
+        options = ["--head", "--num-cpus", "3", "--port", "0", "--block", "--include-dashboard=false"]
+        nowhere = subprocess.DEVNULL
+        self.head = subprocess.Popen([ray, "start", *options], env=self.environment, stdout=nowhere, stderr=nowhere)
+        current, deadline = folder / "ray/ray_current_cluster", time.monotonic() + 120
+        while not current.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        self.address = current.read_text().strip()
+
+    def kill(self, name: str) -> None:
+        """Kills a process of Ray without warning; `ray start` ends the others then."""
+        for process in psutil.Process(self.head.pid).children(recursive=True):
+            if process.name() == name:
+                process.kill()
+
+    def end(self) -> None:
+        self.head.terminate()
+        self.head.wait(60)
+
+
+@contextmanager
+def started_cluster() -> Iterator[StartedCluster]:
+    """Starts a cluster with 3 CPUs and ends it with the block."""
+    folder = Path(tempfile.mkdtemp(prefix="ov-"))  # Ray's sockets need a short path
+    cluster = StartedCluster(folder)
+    try:
+        yield cluster
+    finally:
+        cluster.end()
+        shutil.rmtree(folder, ignore_errors=True)
