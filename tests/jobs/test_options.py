@@ -120,6 +120,31 @@ def test_so_it_is_in_files(content: str, message: str, tmp_path: Path) -> None:
     assert str(error.value).startswith(f"{tmp_path}/a.yaml: {message}")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("input: x\nbatch_size: 1\nkind: b\nbatch_size: 2", "line 4: batch_size is given twice; remove one of the two"),
+        ("input: x\ntracker:\n  max_gap: 1\n  max_gap: 2", "line 4: max_gap is given twice; remove one of the two"),
+    ],
+)
+def test_an_option_that_a_file_gives_twice_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(content)
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - compared below
+        parse("--config", str(tmp_path / "a.yaml"))
+    assert str(error.value) == f"{tmp_path}/a.yaml {message}"
+
+
+def test_an_option_given_twice_within_a_value_is_refused() -> None:
+    with pytest.raises(ValueError, match="^parts: expected list of options, got "):
+        parse("--input", "x", "--parts", "[{max_gap: 1, max_gap: 2}]")
+
+
+def test_a_mapping_may_be_merged_into_others(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("input: x\ntracker: &base {max_gap: 3}\nmore: {<<: *base, max_gap: 4}")
+    config = parse("--config", str(tmp_path / "a.yaml"))
+    assert (config.tracker.max_gap, config.more) == (3, Inner(max_gap=4))
+
+
 def test_help_and_the_config_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     for option, text in (("--help", "how many (type: int, default: 8)"), ("--print_config", "batch_size: 8")):
         with pytest.raises(SystemExit) as stop:
