@@ -61,6 +61,10 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def _yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)  # noqa: S506 - it is safe
+
+
 def read_config(job: str, description: str, kind: type[T], arguments: Sequence[str] | None) -> T:
     """Reads a config: later files win over earlier ones, the command line wins over files.
 
@@ -194,7 +198,7 @@ def _listed(words: Sequence[str]) -> str:
 
 def _read_file(file: str) -> _Values:
     try:
-        values = yaml.load(Path(file).read_text(encoding="utf-8"), _Loader)
+        values = _yaml(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"config: cannot read {file}: {error.strerror}") from error
     except _GivenTwiceError as error:
@@ -214,7 +218,7 @@ def _value(text: str, kind: Any) -> Any:
     if all(part in (str, NoneType) or get_origin(part) is Literal for part in parts):
         return None if text == "null" and NoneType in parts else text
     try:
-        return yaml.load(text, _Loader)
+        return _yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
@@ -280,9 +284,10 @@ def _explain(errors: Sequence[Any], kind: Any, sources: Sequence[tuple[str, _Val
         return f"{', '.join(missing)}: missing; give {'it' if len(missing) == 1 else 'each'} as an option or in a file"
     error = (unknown or others)[0]
     location = error["loc"]
-    if error["type"] == "value_error":  # a config's own check
-        return str(error["ctx"]["error"])
-    if unknown:
+    if error["type"] == "value_error":  # a config's own check, which begins with the option's name
+        text = str(error["ctx"]["error"])
+        location = (*location, text.partition(":")[0])
+    elif unknown:
         *parents, last = location
         if error["type"] == "invalid_key":  # YAML reads names such as 1 and on as other things than texts
             last = error["input"]
