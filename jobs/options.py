@@ -45,7 +45,7 @@ class _GivenTwiceError(ValueError):
     """A name occurs twice among its like; says in which line."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc] # has no types
     """Reads plain YAML, and refuses what YAML itself forbids: of two equal names, PyYAML drops the first."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
