@@ -41,6 +41,30 @@ class _Option:
     help: str
 
 
+class _GivenTwiceError(ValueError):
+    """A name occurs twice among its like; says in which line."""
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc] # has no types
+    """Reads plain YAML, and refuses what YAML itself forbids: of two equal names, PyYAML drops the first."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Called by PyYAML for each mapping."""
+        node = super().compose_mapping_node(anchor)
+        names = set[str]()
+        for name, _ in node.value:
+            if isinstance(name, yaml.ScalarNode):
+                if name.value in names:
+                    line = name.start_mark.line + 1
+                    raise _GivenTwiceError(f"line {line}: {name.value} is given twice; remove one of the two")
+                names.add(name.value)
+        return node
+
+
+def _yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)  # noqa: S506 - it is safe
+
+
 def read_config(job: str, description: str, kind: type[T], arguments: Sequence[str] | None) -> T:
     """Reads a config: later files win over earlier ones, the command line wins over files.
 
@@ -174,9 +198,11 @@ def _listed(words: Sequence[str]) -> str:
 
 def _read_file(file: str) -> _Values:
     try:
-        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        values = _yaml(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"config: cannot read {file}: {error.strerror}") from error
+    except _GivenTwiceError as error:
+        raise ValueError(f"{file} {error}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date such as 2020-99-99, too many digits
         raise ValueError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
@@ -192,7 +218,7 @@ def _value(text: str, kind: Any) -> Any:
     if all(part in (str, NoneType) or get_origin(part) is Literal for part in parts):
         return None if text == "null" and NoneType in parts else text
     try:
-        return yaml.safe_load(text)
+        return _yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
@@ -258,9 +284,10 @@ def _explain(errors: Sequence[Any], kind: Any, sources: Sequence[tuple[str, _Val
         return f"{', '.join(missing)}: missing; give {'it' if len(missing) == 1 else 'each'} as an option or in a file"
     error = (unknown or others)[0]
     location = error["loc"]
-    if error["type"] == "value_error":  # a config's own check
-        return str(error["ctx"]["error"])
-    if unknown:
+    if error["type"] == "value_error":  # a config's own check, which begins with the option's name
+        text = str(error["ctx"]["error"])
+        location = (*location, text.partition(":")[0])
+    elif unknown:
         *parents, last = location
         if error["type"] == "invalid_key":  # YAML reads names such as 1 and on as other things than texts
             last = error["input"]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray._private import services, worker
+from ray._private import ray_constants, services, worker
 from ray._private import utils as ray_utils
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
@@ -59,13 +59,10 @@ def connect(slots: int) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with _signals_held(), _silent_stderr():  # Ray logs even its log level; errors are raised
         try:
-            ray.init(
-                address=cluster or "local",
-                num_cpus=None if cluster else slots,
-                include_dashboard=None if cluster else False,  # it would start three more processes for one run
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            if cluster:
+                ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                _start(slots)
         except AuthenticationError as error:
             raise RuntimeError(
                 f"the Ray cluster at {cluster} requires a token; set RAY_AUTH_TOKEN, or copy its ~/.ray/auth_token"
@@ -79,6 +76,26 @@ def connect(slots: int) -> None:
                 raise
             # Ray's way of saying that its processes did not start in time
             raise RuntimeError("Ray did not start in time; run it again when this machine is less busy") from error
+
+
+def _start(slots: int) -> None:
+    """Starts Ray on this machine; no other machine can reach it.
+
+    Ray replaces 127.0.0.1 by the machine's address in the network, as other machines of a cluster need it, unless it
+    knows that there is no cluster. All its processes then listen on the loopback interface only.
+    """
+    may_grow, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        ray.init(
+            address="local",
+            num_cpus=slots,
+            include_dashboard=False,  # it would start three more processes for one run
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = may_grow
 
 
 def disconnect() -> None:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, Category, GroundTruth, Id
-from pipelines.datasets.ytvis import read_annotations
-from pipelines.datasets.ytvis_entries import EntryReader
+from pipelines.datasets.ytvis import annotation_id, read_annotations
+from pipelines.datasets.ytvis_entries import EntryReader, is_id
 
 
 def read_ground_truth(path: str, *, problems: list[str] | None = None) -> GroundTruth:
@@ -26,16 +26,34 @@ def read_ground_truth(path: str, *, problems: list[str] | None = None) -> Ground
     Raises:
         ValueError: names the file, the image or annotation, the value and the remedy.
     """
-    return read_annotations("image", EntryReader(path, True, problems), _read_image, _read_annotation)
+    return read_annotations("image", _Reader(path, True, problems), _read_image, _read_annotation)
+
+
+class _Reader(EntryReader):
+    """Accepts the ids that pycocotools accepts, also texts and fractions."""
+
+    def id(self, where: str, entry: Any, name: str) -> Id:
+        """Returns an id."""
+        value: Id = self.value(where, entry, name, object)
+        if not is_id(value):
+            raise self.error(where, f"has {name!r} {value!r:.60}", "give a whole number")
+        return value
 
 
 def _read_image(reader: EntryReader, numbers: Mapping[Id, int], index: int, entry: Any) -> AnnotatedVideo:
-    number = numbers[reader.id(f"image entry {index}", entry, "id")]
+    stated = reader.id(f"image entry {index}", entry, "id")
+    number = numbers[stated]
     where = f"image {number}"
     sides = {name: reader.value(where, entry, name, int) for name in ("height", "width")}
     if min(sides.values()) < 1:
         raise reader.error(where, f"is {sides['height']} x {sides['width']}", "give height and width in pixels")
-    return AnnotatedVideo(id=number, **sides, length=1, file_names=(reader.value(where, entry, "file_name", str),))
+    return AnnotatedVideo(
+        id=number,
+        **sides,
+        length=1,
+        file_names=(reader.value(where, entry, "file_name", str),),
+        stated_id=None if number == stated else stated,
+    )
 
 
 def _read_annotation(
@@ -45,24 +63,24 @@ def _read_annotation(
     index: int,
     entry: Any,
 ) -> AnnotatedTrack:
-    number = reader.value(f"annotation entry {index}", entry, "id", int)
+    number = annotation_id(reader, f"annotation entry {index}", entry)
     where = f"annotation {number}"
-    image_id, category_id = (reader.value(where, entry, name, int) for name in ("image_id", "category_id"))
+    image_id, category_id = (reader.id(where, entry, name) for name in ("image_id", "category_id"))
     for name, value, known in (("image_id", image_id, images.keys()), ("category_id", category_id, categories.keys())):
         if value not in known:
-            raise reader.error(where, f"has {name!r} {value}, which is not in the file", "add it or remove it")
+            raise reader.error(where, f"has {name!r} {value!r:.60}, which is not in the file", "add it or remove it")
     area = reader.value(where, entry, "area", float)
-    if not math.isfinite(area) or area < 0:
+    if area < 0 or math.isinf(area):  # pycocotools would pass over it without a word; one that is not a number counts
         raise reader.error(where, f"has the area {area}", "give pixels")
     crowd = entry.get("iscrowd", 0)
-    if type(crowd) is not int or crowd not in (0, 1):
+    if type(crowd) not in (int, bool, float) or crowd not in (0, 1):  # to pycocotools, 2 is a crowd
         raise reader.error(where, f"has iscrowd {crowd!r}", "give 0 or 1")
     if "segmentation" not in entry:
         raise reader.error(where, "has no 'segmentation'", "give instance annotations, not boxes alone")
     return AnnotatedTrack(
         id=number,
-        video_id=image_id,
-        category_id=category_id,
+        video_id=images[image_id].id,
+        category_id=categories[category_id].id,
         masks=reader.masks(where, {"segmentations": [entry["segmentation"]]}, images[image_id], polygons=True),
         areas=(area,),
         crowd=bool(crowd),

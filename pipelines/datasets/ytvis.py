@@ -249,7 +249,7 @@ def _read_annotation(
     index: int,
     entry: Any,
 ) -> AnnotatedTrack:
-    number = _annotation_id(reader, f"annotation entry {index}", entry)
+    number = annotation_id(reader, f"annotation entry {index}", entry)
     where = f"annotation {number}"
     if number == 0:  # strict rules find it, so it is never refused
         reader.warnings["annotations with the id 0: official tools never find them"] += 1
@@ -269,7 +269,7 @@ def _read_annotation(
     )
 
 
-def _annotation_id(reader: EntryReader, where: str, entry: Any) -> float:
+def annotation_id(reader: EntryReader, where: str, entry: Any) -> float:
     """Returns an annotation's id as a number, which official tools make of a text."""
     stated = reader.id(where, entry, "id")
     try:

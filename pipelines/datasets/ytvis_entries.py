@@ -84,7 +84,7 @@ class EntryReader:
     def id(self, where: str, entry: Any, name: str) -> Id:
         """Returns an id, which strict rules want to be a whole number."""
         value: Id = self.value(where, entry, name, object)
-        if not _is_id(value):
+        if not is_id(value):
             raise self.error(where, f"has {name!r} {value!r:.60}", "give a whole number")
         if not _is_whole(value) or isinstance(value, float):
             self.odd(where, f"has {name!r} {value!r:.60}", "give a whole number", "ids that are not whole numbers")
@@ -95,7 +95,7 @@ class EntryReader:
 
         Equal scores are ranked by the order of ids, so official tools stop at ids that have none.
         """
-        ids = {entry["id"] for entry in entries if isinstance(entry, dict) and _is_id(entry.get("id"))}
+        ids = {entry["id"] for entry in entries if isinstance(entry, dict) and is_id(entry.get("id"))}
         if all(map(_is_whole, ids)):
             return {number: int(number) for number in ids}
         if len({isinstance(each, str) for each in ids}) > 1:
@@ -178,7 +178,8 @@ class EntryReader:
         return [False]
 
 
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> bool:
+    """Whether official tools take a value for an id."""
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, str | int) and not isinstance(value, bool)

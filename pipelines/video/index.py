@@ -168,17 +168,19 @@ def _are_timestamps(container: InputContainer, stream: VideoStream, scan: _Scan)
     """Checks that presentation times identify frames.
 
     They do not if one is missing or given twice, or if decoding times decrease, as in joined recordings. AVI has none,
-    and FFmpeg's guess is wrong. Copied from AVI or a raw stream, frames that are reordered have decoding times instead.
+    and FFmpeg's guess is wrong. Copied from AVI or a raw stream, frames that are reordered have decoding times instead,
+    maybe all of them late by the same time.
     """
     decoding = [dts for dts, _, _ in scan.shown if dts is not None]
     presentation = {pts for _, pts, _ in scan.shown}
+    delays = {pts - dts for dts, pts, _ in scan.shown if dts is not None and pts is not None}
     reordered = stream.codec_context.has_b_frames and len(scan.shown) > 1
     return (
         container.format.name != "avi"
         and None not in presentation
         and len(presentation) == len(scan.shown)
         and all(a <= b for a, b in itertools.pairwise(decoding))
-        and not (reordered and all(dts == pts for dts, pts, _ in scan.shown))
+        and not (reordered and len(delays) == 1)
     )
 
 

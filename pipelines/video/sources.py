@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import itertools
+import json
 import logging
 import os
 import posixpath
@@ -267,10 +268,21 @@ def _batches(file: Path, kind: str) -> Iterator[Any]:
             types = pa.csv.ConvertOptions(column_types=_COLUMNS, strings_can_be_null=True, null_values=[""])
             yield from pa.csv.open_csv(file, convert_options=types)
         case ".jsonl":
-            lines = pa.json.ParseOptions(explicit_schema=_COLUMNS, unexpected_field_behavior="ignore")
+            columns = _COLUMNS.set(1, pa.field("video_id", pa.int64())) if _has_numbers_as_ids(file) else _COLUMNS
+            lines = pa.json.ParseOptions(explicit_schema=columns, unexpected_field_behavior="ignore")
             yield from pa.json.open_json(file, parse_options=lines)
         case _:
             yield from pa.parquet.ParquetFile(file).iter_batches()
+
+
+def _has_numbers_as_ids(file: Path) -> bool:
+    """Checks the first line of a JSONL manifest; Arrow refuses lines of another kind."""
+    with file.open("rb") as lines:
+        try:
+            first = json.loads(lines.readline())
+        except (ValueError, RecursionError):  # refused by Arrow, with the row
+            return False
+    return isinstance(first, dict) and type(first.get("video_id")) is int
 
 
 def _video(path: str, video_id: str | None = None) -> Video:
@@ -313,7 +325,12 @@ def _head(uri: str) -> s3.S3Object | None:
 def _local(path: str, place: str) -> str:
     if "://" in path and not path.startswith("file://"):
         raise ValueError(f"{place}: {path}: only local files and s3:// are supported; mount or copy them")
-    return unquote(path.removeprefix("file://")) if path.startswith("file://") else path
+    if not path.startswith("file://"):
+        return path
+    host, slash, rest = path.removeprefix("file://").partition("/")
+    if host not in ("", "localhost"):
+        raise ValueError(f"{place}: {path}: is on another machine, {host}; mount it and give the path on this one")
+    return unquote(slash + rest)
 
 
 def _is_frame_folder(path: str) -> bool:

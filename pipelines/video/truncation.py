@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 _SEGMENT = b"\x18\x53\x80\x67"  # of Matroska
-_TS_PACKET = 188
+_TS_PACKETS = {188: 0, 192: 4, 204: 0}  # length: place of the first byte, of MPEG-TS
+_FLV_KINDS = (8, 9, 18)  # sound, picture, data
 
 
 def is_cut_off(path: str | Path, container: str) -> bool:
@@ -62,9 +63,27 @@ def _avi(file: BinaryIO, size: int) -> bool:
 
 
 def _ts(file: BinaryIO, size: int) -> bool:
-    """Packets of 188 bytes begin with 0x47."""
-    starts = [file.read(_TS_PACKET)[:1] for _ in range(3)]
-    return starts == [b"\x47"] * 3 and size % _TS_PACKET != 0
+    """Packets of a fixed length begin with 0x47, after a time of 4 bytes in the packets of cameras and Blu-ray."""
+    head = file.read(3 * max(_TS_PACKETS))
+    for length, start in _TS_PACKETS.items():
+        if head[start : 3 * length : length] == b"\x47" * 3:
+            return size % length != 0
+    return False
 
 
-_CHECKS = {"mp4": _mp4, "matroska": _matroska, "avi": _avi, "mpegts": _ts}
+def _flv(file: BinaryIO, size: int) -> bool:
+    """Walks the tags; after each, its size is stated once more."""
+    header = file.read(9)
+    at = int.from_bytes(header[5:9]) + 4
+    if header[:3] != b"FLV" or at < 13:
+        return False
+    while at < size:
+        file.seek(at)
+        tag = file.read(4)
+        if tag[0] & 0x1F not in _FLV_KINDS:  # damaged, or something else follows
+            return False
+        at += 11 + int.from_bytes(tag[1:]) + 4
+    return at > size
+
+
+_CHECKS = {"mp4": _mp4, "matroska": _matroska, "avi": _avi, "mpegts": _ts, "flv": _flv}

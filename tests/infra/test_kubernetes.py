@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 INFRA = Path(__file__).parents[2] / "infra"
 KUBERNETES = INFRA / "kubernetes"
 JOBS = ("label", "nightly", "train_stage_1", "train_stage_2", "evaluate")
+POLICY = KUBERNETES / "base/network_policy.yaml"
 OVERLAYS = (*JOBS, "cluster", "data")
 
 KUSTOMIZE = [command for command in (["kubectl", "kustomize"], ["kustomize", "build"]) if shutil.which(command[0])]
@@ -90,7 +91,7 @@ def accounts_of(resources: Any) -> set[str]:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_is_applied_is_what_kuberay_knows(overlay: str) -> None:
-    for resource in (*composed(overlay), *load(KUBERNETES / "base/service_accounts.yaml")):
+    for resource in (*composed(overlay), *load(KUBERNETES / "base/service_accounts.yaml"), *load(POLICY)):
         assert problems(resource) == []
 
 
@@ -161,13 +162,68 @@ def test_a_mistake_is_found() -> None:
     assert problems(account | {"rules": []})
 
 
+CONFINED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+
+def test_what_runs_beside_ray_is_confined_too() -> None:
+    (cluster,) = composed("cluster")
+    assert cluster["spec"]["autoscalerOptions"]["securityContext"] == CONFINED
+    _, pod = composed("data")
+    assert not pod["spec"]["automountServiceAccountToken"]
+    (logs,) = load(KUBERNETES / "logs/kustomization.yaml")
+    (beside,) = [
+        change["value"]
+        for change in yaml.safe_load(logs["patches"][0]["patch"])
+        if change["path"].endswith("/containers/-")
+    ]
+    for container in (beside, *pod["spec"]["containers"]):
+        assert container["securityContext"] == CONFINED
+
+
+def test_only_heads_may_talk_to_kubernetes() -> None:
+    (cluster,) = composed("cluster")
+    head, *workers = pods(cluster["spec"])
+    assert "automountServiceAccountToken" not in head  # its autoscaler starts workers
+    assert not any(worker["automountServiceAccountToken"] for worker in workers)
+
+
+def test_only_those_who_submit_or_measure_reach_ray_from_outside() -> None:
+    (policy,) = load(POLICY)
+    spec = policy["spec"]
+    assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+    among, *others = spec["ingress"]
+    assert among == {"from": [{"podSelector": spec["podSelector"]}]}
+    assert [[port["port"] for port in rule["ports"]] for rule in others] == [[8265], [8080]]
+    assert all(rule["from"] for rule in others)
+    to_each_other, *outside = spec["egress"]
+    assert to_each_other == {"to": among["from"]}
+    assert {port["port"] for rule in outside for port in rule["ports"]} == {53, 443, 6443}
+
+
+def test_images_may_be_named_by_digest(tmp_path: Path) -> None:
+    if not KUSTOMIZE:
+        pytest.skip("neither kubectl nor kustomize is here")
+    digest = f"sha256:{'0' * 64}"
+    copy = shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    settings = copy / "settings/kustomization.yaml"
+    settings.write_text(settings.read_text().replace("newTag: cuda", f"digest: {digest}"))
+    done = subprocess.run([*KUSTOMIZE[0], str(copy / "label")], capture_output=True, text=True, check=True)
+    (job,) = [each for each in yaml.safe_load_all(done.stdout) if each["kind"] == "RayJob"]
+    images = {container["image"] for pod in pods(job["spec"]["rayClusterSpec"]) for container in pod["containers"]}
+    assert [image.split("@")[1] for image in images] == [digest]
+
+
 def test_pods_run_as_nobody_in_particular() -> None:
     (cluster,) = composed("cluster")
     for pod in pods(cluster["spec"]):
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["terminationGracePeriodSeconds"] > 20  # LabelConfig.grace_s
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["containers"]:
-            assert not container["securityContext"]["allowPrivilegeEscalation"]
+            assert container["securityContext"] == CONFINED
+            mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+            scratch = {volume["name"] for volume in pod["volumes"] if "emptyDir" in volume}
+            assert {mounts[path] for path in ("/tmp", "/home/ray", "/dev/shm")} <= scratch  # noqa: S108 - in the pod
             resources = container["resources"]
             assert resources["requests"]["memory"] == resources["limits"]["memory"]
     assert cluster["spec"]["authOptions"]["mode"] == "token"

@@ -19,6 +19,10 @@ class Inner:
     max_gap: int = 3
     way: Literal["fast", "slow"] = "fast"
 
+    def __post_init__(self) -> None:
+        if self.max_gap < 0:
+            raise ValueError(f"max_gap: expected 0 or more, got {self.max_gap}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -43,6 +47,10 @@ class Config:
     ratio: float | None = None
     sizes: tuple[int, ...] = (1, 2)
     parts: list[Inner] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {self.batch_size}")
 
 
 def parse(*arguments: str) -> Config:
@@ -71,6 +79,7 @@ def test_options_come_from_files_and_the_command_line(tmp_path: Path) -> None:
         (("--input", "x", "--batch_size", "many"), "batch_size: expected int, got many"),
         (("--input", "x", "--tracker.max_gap", "x"), "tracker.max_gap: expected int, got x"),
         (("--input", "x", "--kind", "c"), "kind: expected a or b, got c"),
+        (("--input", "x", "--batch_size", "0"), "batch_size: expected at least 1, got 0"),
         (("--kind", "b"), "input: missing; give it as an option or in a file"),
         (("--input",), "--input: expected one argument"),
         (("x",), "x: no such option; see --help"),
@@ -108,6 +117,8 @@ def test_what_is_wrong_is_named_with_the_remedy(arguments: tuple[str, ...], mess
         ("input: x\ntracker: &loop {max_gap: *loop}", "tracker.max_gap: expected int, got {"),
         ("", "has no options"),
         ("input: x\ntracker: 5", "tracker: expected options, got 5"),
+        ("input: x\nbatch_size: 0", "batch_size: expected at least 1, got 0"),
+        ("input: x\nmore: {max_gap: -1}", "max_gap: expected 0 or more, got -1"),
         ("input: x\nmore: {maxgap: 3}", "more.maxgap: no such option; did you mean more.max_gap?"),
         ("input: x\nmore: {max_gap: x}", "more.max_gap: expected int, got x"),
         ("input: x\nmore: {way: fats}", "more.way: expected fast or slow, got fats; did you mean fast?"),
@@ -118,6 +129,31 @@ def test_so_it_is_in_files(content: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011 - compared below
         parse("--config", str(tmp_path / "a.yaml"))
     assert str(error.value).startswith(f"{tmp_path}/a.yaml: {message}")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("input: x\nbatch_size: 1\nkind: b\nbatch_size: 2", "line 4: batch_size is given twice; remove one of the two"),
+        ("input: x\ntracker:\n  max_gap: 1\n  max_gap: 2", "line 4: max_gap is given twice; remove one of the two"),
+    ],
+)
+def test_an_option_that_a_file_gives_twice_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(content)
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - compared below
+        parse("--config", str(tmp_path / "a.yaml"))
+    assert str(error.value) == f"{tmp_path}/a.yaml {message}"
+
+
+def test_an_option_given_twice_within_a_value_is_refused() -> None:
+    with pytest.raises(ValueError, match="^parts: expected list of options, got "):
+        parse("--input", "x", "--parts", "[{max_gap: 1, max_gap: 2}]")
+
+
+def test_a_mapping_may_be_merged_into_others(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("input: x\ntracker: &base {max_gap: 3}\nmore: {<<: *base, max_gap: 4}")
+    config = parse("--config", str(tmp_path / "a.yaml"))
+    assert (config.tracker.max_gap, config.more) == (3, Inner(max_gap=4))
 
 
 def test_help_and_the_config_are_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,20 @@ assert ray.cluster_resources()["CPU"] == 7
 assert signal.getsignal(signal.SIGTERM) is handler
 """
 
+LISTENS = """
+import psutil, ray
+from pipelines.cluster import connect
+connect(2)
+ray.get(ray.remote(lambda: None).remote())
+actor = ray.remote(type("Actor", (), {"ready": lambda self: None})).remote()
+ray.get(actor.ready.remote())
+this = psutil.Process()
+for process in (this, *this.children(recursive=True)):
+    for connection in process.net_connections("inet"):
+        if connection.status == psutil.CONN_LISTEN:
+            print(process.name().split()[0], connection.laddr.ip)
+"""
+
 INTERRUPTED = """
 import os, signal, ray
 from pipelines.cluster import connect
@@ -42,6 +56,14 @@ except KeyboardInterrupt:
 def test_ray_on_this_machine() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ray_on_this_machine_is_out_of_reach_of_others() -> None:
+    done = subprocess.run([sys.executable, "-c", LISTENS], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    listening = [line.split() for line in done.stdout.splitlines()]
+    assert {name for name, _ in listening} >= {"gcs_server", "raylet", "ray::IDLE"}
+    assert {address.removeprefix("::ffff:") for _, address in listening} <= {"127.0.0.1", "::1"}, done.stdout
 
 
 def test_a_signal_while_ray_starts_waits_until_it_has_started() -> None:

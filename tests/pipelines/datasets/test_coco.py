@@ -1,9 +1,12 @@
 import copy
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
 
 from openvis_model import rle
 from pipelines.datasets.annotations import Category, Mask
@@ -55,6 +58,8 @@ CASES: list[tuple[str, int, dict[str, Any], str]] = [
     ("annotations", 1, {"image_id": 50}, r"annotation 2 has 'image_id' 50, which is not in the file"),
     ("annotations", 1, {"category_id": 8}, r"annotation 2 has 'category_id' 8, which is not in the file"),
     ("annotations", 1, {"area": -1}, r"annotation 2 has the area -1"),
+    ("annotations", 1, {"area": math.inf}, r"annotation 2 has the area inf"),
+    ("annotations", 1, {"id": "x"}, r"annotation entry 1 has 'id' 'x', at which official tools stop"),
     ("annotations", 1, {"area": "x"}, r"annotation 2 has 'area' 'x'; give a number"),
     ("annotations", 1, {"iscrowd": 2}, r"annotation 2 has iscrowd 2; give 0 or 1"),
     ("annotations", 0, {"segmentation": [[1, 2, 3, 4]]}, r"annotation 1, frame 0, has \[\[1, 2, 3, 4\]\]"),
@@ -75,6 +80,25 @@ def test_what_is_wrong_is_named(part: str, entry: int, change: Any, message: str
     problems: list[str] = []
     read_ground_truth(path, problems=problems)
     assert len(problems) == 1
+
+
+@pytest.mark.parametrize("kind", [str, lambda number: number + 0.5])
+def test_ids_are_what_pycocotools_takes_for_ids(kind: Callable[[int], Any], tmp_path: Path) -> None:
+    plain, document = image_document(), copy.deepcopy(image_document())
+    for each in document["images"] + document["categories"]:
+        each["id"] = kind(each["id"])
+    for each in document["annotations"]:
+        each |= {name: kind(each[name]) for name in ("image_id", "category_id")}
+        each |= {"id": each["id"] + 0.5, "iscrowd": bool(each["iscrowd"]), "area": math.nan}
+    truth = read_ground_truth(write_json(tmp_path / "a.json", document))
+    expected = read_ground_truth(write_json(tmp_path / "b.json", plain))
+    images = COCO(tmp_path / "a.json")
+    files = {video.id: video.file_names[0] for video in truth.videos}
+    names = {category.id: category.name for category in truth.categories}
+    for track, entry, other in zip(truth.tracks, document["annotations"], expected.tracks, strict=True):
+        assert (track.id, track.crowd, track.masks) == (entry["id"], other.crowd, other.masks)
+        assert files[track.video_id] == images.imgs[entry["image_id"]]["file_name"]
+        assert names[track.category_id] == images.cats[entry["category_id"]]["name"]
 
 
 def test_category_ids_may_begin_at_0(tmp_path: Path) -> None:

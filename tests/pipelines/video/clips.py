@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,32 @@ def listed_clip(folder: Path, name: str) -> str:
     """The path of one of `CLIPS`, which is written when first asked for."""
     path = folder / name
     return str(path if path.exists() else write_clip(path, **CLIPS[name][0]))
+
+
+def mux(path: Path, *streams: Path, times: Sequence[int] | None = None, hidden: int = 0) -> str:
+    """Copies the first video stream of each file.
+
+    Args:
+        path: the file to write.
+        streams: the files to copy from.
+        times: milliseconds, at which the packets are decoded and shown; as they are in the source if not given.
+        hidden: number of first frames that an edit list hides.
+    """
+    with ExitStack() as stack, av.open(str(path), "w") as target:
+        sources = [stack.enter_context(av.open(str(source))).streams.video[0] for source in streams]
+        copies = [target.add_stream_from_template(source) for source in sources]
+        for source, copy in zip(sources, copies, strict=True):
+            ticks = round(hidden / (source.average_rate or 1) / (source.time_base or 1))
+            for i, packet in enumerate(packet for packet in source.container.demux(source) if packet.size):
+                packet.stream = copy
+                if times:
+                    packet.time_base = Fraction(1, 1000)
+                    packet.pts = packet.dts = times[i]
+                elif packet.dts is not None:  # AVI has no other times
+                    packet.pts = (packet.dts if packet.pts is None else packet.pts) - ticks
+                    packet.dts -= ticks
+                target.mux(packet)
+    return str(path)
 
 
 def write_audio(path: Path) -> Path:

@@ -26,6 +26,7 @@ from tests.pipelines.video.clips import (
     write_image,
     write_images,
 )
+from tests.pipelines.video.odd import ODD, write_odd
 
 ALL = Sampling()
 
@@ -60,6 +61,18 @@ def test_every_frame_comes_once_upright_and_in_time(clip: Clip, name: str) -> No
     assert all(corner_is_red(frame) for frame in frames.frames)
     times = [float(t) for t in options.get("times", [])] or np.arange(count) / fps
     assert np.abs(frames.time_s - times).max() < 0.0011  # Matroska's milliseconds
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_videos_are_read_as_players_show_them(tmp_path: Path, name: str) -> None:
+    write_odd(tmp_path, name)
+    path = str(tmp_path / name)
+    plan = plan_video(path, ALL, None)
+    batch = read(path, plan)
+    frames = batch.frames[:, :, ::-1] if name == "mirrored.mp4" else batch.frames
+    assert [number(frame) for frame in frames] == ODD[name][1]
+    assert (plan.info.frames, plan.info.missing_frames, plan.info.cut_off) == (len(frames), 0, False)
+    assert (np.diff(batch.time_s) > 0).all()
 
 
 @pytest.mark.parametrize("name", CLIPS)

@@ -1,10 +1,7 @@
 import pickle
 import re
-from contextlib import ExitStack
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
@@ -13,7 +10,7 @@ import pytest
 from pipelines.video.decode import decode
 from pipelines.video.index import plan_video
 from pipelines.video.plan import Sampling, VideoError
-from tests.pipelines.video.clips import CLIPS, H264, Clip, cut_off, number, picture, write_clip, write_images
+from tests.pipelines.video.clips import CLIPS, H264, Clip, cut_off, mux, number, picture, write_clip, write_images
 
 ALL = Sampling()
 
@@ -72,21 +69,6 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
 
 
 # Files whose packets do not say plainly what is shown
-
-
-def mux(path: Path, *streams: Path, times: list[int] | None = None) -> str:
-    """Copies the first video stream of each file; `times` are milliseconds."""
-    with ExitStack() as stack, av.open(str(path), "w") as target:
-        sources = [stack.enter_context(av.open(str(source))).streams.video[0] for source in streams]
-        copies = [target.add_stream_from_template(source) for source in sources]
-        for source, copy in zip(sources, copies, strict=True):
-            for i, packet in enumerate(packet for packet in source.container.demux(source) if packet.size):
-                packet.stream = copy
-                if times:
-                    packet.time_base = Fraction(1, 1000)
-                    packet.pts = packet.dts = times[i]
-                target.mux(packet)
-    return str(path)
 
 
 def numbers(path: str) -> list[int]:

@@ -226,6 +226,19 @@ def test_a_parquet_manifest_may_hold_numbers_as_ids(tmp_path: Path) -> None:
     assert only(tmp_path / "list.parquet").video_id == "7"
 
 
+def test_a_jsonl_manifest_may_hold_numbers_as_ids(tmp_path: Path) -> None:
+    manifest = touch(tmp_path / "list.jsonl", b'{"uri": "a.mp4", "video_id": 7}\n{"video_id": 0, "uri": "b.mp4"}\n')
+    assert [video.video_id for video in find_videos(str(manifest))] == ["7", "0"]
+
+
+def test_file_uris_may_name_this_machine_and_no_other(tmp_path: Path) -> None:
+    clip = touch(tmp_path / "a b.mp4")
+    assert only(f"file://localhost{tmp_path}/a%20b.mp4").uri == str(clip)
+    manifest = touch(tmp_path / "list.csv", b"uri\nfile://nas/a.mp4\n")
+    with pytest.raises(ValueError, match="row 1: file://nas/a.mp4: is on another machine, nas; mount it"):
+        list(find_videos(str(manifest)))
+
+
 @pytest.mark.parametrize(
     ("column", "message"),
     [
@@ -254,6 +267,12 @@ BAD_MANIFESTS = {
     "column twice": ("csv", "uri,uri\na.mp4,b.mp4\n", "list.csv: has 2 columns uri; keep one of them"),
     "not an object": ("jsonl", '["a.mp4"]\n', "list.jsonl: cannot be read .* in row 0"),
     "another kind later": ("jsonl", '{"uri": "a"}\n{"uri": {}}\n', "list.jsonl: cannot be read .* in row 1"),
+    "ids of two kinds": (
+        "jsonl",
+        '{"uri": "a", "video_id": 1}\n{"uri": "b", "video_id": "x"}\n',
+        "list.jsonl: cannot be read .*video_id.* in row 1",
+    ),
+    "id with a fraction": ("jsonl", '{"uri": "a", "video_id": 1.5}\n', "list.jsonl: cannot be read .*video_id"),
     "nested": ("jsonl", '{"uri": ' + "[" * 100_000, "list.jsonl: cannot be read .* in row 0"),
     "no uri column": ("csv", "path,video_id\na.mp4,1\n", "no column uri.*path, video_id"),
     "no uri key": ("jsonl", '{"path": "a.mp4"}\n', "row 1: uri is None"),
