@@ -7,7 +7,7 @@ from pycocotools.mask import encode, iou
 
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary
-from openvis_model.weights.checkpoint import fingerprint, save_checkpoint
+from openvis_model.weights.checkpoint import load_checkpoint, save_checkpoint
 from openvis_model.weights.files import BUILT_IN
 from pipelines.models import load_light_model, load_model, load_vocabulary
 from pipelines.shapes.categories import CATEGORIES
@@ -45,23 +45,22 @@ def test_the_built_in_model_is_small() -> None:
 
 
 def test_a_checkpoint_is_loaded(tmp_path: Path) -> None:
-    model = load_model(None)
-    expected = save_checkpoint(model, tmp_path / "checkpoint")
-    assert fingerprint(load_model(str(tmp_path / "checkpoint"))) == expected
+    expected = save_checkpoint(load_checkpoint(BUILT_IN), tmp_path / "checkpoint")
+    assert load_model(str(tmp_path / "checkpoint")).fingerprint == expected
     with pytest.raises(ValueError, match="not a checkpoint folder"):
         load_model(str(tmp_path))
 
 
 def test_a_checkpoint_on_s3_is_loaded(bucket: str, proxy: Proxy, put: Put, tmp_path: Path) -> None:
     """By the files that it is made of; what else lies there is not even fetched."""
-    expected = save_checkpoint(load_model(None), tmp_path / "checkpoint")
+    expected = save_checkpoint(load_checkpoint(BUILT_IN), tmp_path / "checkpoint")
     for file in (tmp_path / "checkpoint").rglob("*"):
         if file.is_file():
             s3.upload(file, f"{bucket}/my model/{file.relative_to(tmp_path / 'checkpoint')}")
     for name in ("optimizer.pt", "code.pkl", "../other.json", "a/b.json"):
         put(f"{bucket}/my model/{name}", b"evil")
     proxy.requests.clear()
-    assert fingerprint(load_model(f"{bucket}/my model/")) == expected
+    assert load_model(f"{bucket}/my model/").fingerprint == expected
     assert load_light_model(f"{bucket}/my model").fingerprint == expected
     fetched = {
         path.rpartition("/")[2] for method, path in proxy.requests if method == "GET" and "list-type" not in path

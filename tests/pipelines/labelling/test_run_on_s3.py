@@ -10,14 +10,14 @@ import pytest
 import ray
 
 from openvis_model.options import AssociationConfig, VideoTrackerConfig
-from openvis_model.weights.checkpoint import save_checkpoint
+from openvis_model.weights.checkpoint import load_checkpoint, save_checkpoint
+from openvis_model.weights.files import BUILT_IN
 from pipelines.archive.config import RelabelConfig, SearchConfig
 from pipelines.archive.relabel import relabel
 from pipelines.archive.search import search
 from pipelines.archive.tables import read_masks, read_tracks, read_videos
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.run import label_videos
-from pipelines.models import load_model
 from pipelines.overlays.pictures import pictures
 from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.render import render
@@ -75,7 +75,7 @@ def test_tables_on_s3_are_those_of_local_videos(
         s3.upload(path, f"{bucket}/in/{key}")
     (tmp_path / "videos" / "junk.mp4").write_bytes(b"no video at all" * 100)
     put(f"{bucket}/in/junk.mp4", b"no video at all" * 100)
-    save_checkpoint(load_model(None), tmp_path / "checkpoint")
+    save_checkpoint(load_checkpoint(BUILT_IN), tmp_path / "checkpoint")
     for file in (tmp_path / "checkpoint").rglob("*.*"):
         s3.upload(file, f"{bucket}/model/{file.relative_to(tmp_path / 'checkpoint')}")
     (tmp_path / "names.txt").write_text("".join(f"{category.name}\n" for category in CATEGORIES[::5]))

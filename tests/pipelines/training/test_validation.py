@@ -6,7 +6,8 @@ import torch
 
 from openvis_model.inst_former import InstFormer
 from openvis_model.options import AssociationConfig, VideoTrackerConfig
-from openvis_model.weights.checkpoint import save_checkpoint
+from openvis_model.weights.checkpoint import load_checkpoint, save_checkpoint
+from openvis_model.weights.files import BUILT_IN
 from pipelines.archive.tables import Results
 from pipelines.datasets import ytvis
 from pipelines.datasets.annotations import PredictedTrack
@@ -15,7 +16,6 @@ from pipelines.evaluation.predictions import read_predictions
 from pipelines.evaluation.score import score_tracks
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.run import label_videos
-from pipelines.models import load_model
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
@@ -53,7 +53,7 @@ def predictions(split: Path, model: InstFormer, tmp_path: Path) -> list[Predicte
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_validation_finds_what_labelling_finds(split: Path, tmp_path: Path) -> None:
-    model = load_model(None)
+    model = load_checkpoint(BUILT_IN)
     expected = predictions(split, model, tmp_path)
     config = ValidationConfig(
         annotations=str(split / "instances.json"),
@@ -80,7 +80,7 @@ def test_only_the_first_videos_count(split: Path) -> None:
 
 
 def test_a_model_in_training_is_again_afterwards(split: Path) -> None:
-    model = load_model(None)
+    model = load_checkpoint(BUILT_IN)
     model.train_only(1)
     model.train()
     Validation(ValidationConfig(annotations=str(split / "instances.json"), most_videos=1))(model)
