@@ -21,7 +21,7 @@ FLOORS = (
     ("openvis_model.training", "pipelines.models", "pipelines.datasets"),
     ("pipelines.archive", "pipelines.metrics", "pipelines.shapes"),
     ("pipelines.labelling", "pipelines.overlays"),
-    ("pipelines.evaluation",),
+    ("pipelines.evaluation", "pipelines.benchmark"),
     ("pipelines.training",),
     ("jobs",),
 )

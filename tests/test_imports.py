@@ -20,6 +20,7 @@ HEAVY = {
 
 JOBS = (
     "ablate",
+    "benchmark",
     "compact",
     "demo",
     "evaluate",

@@ -1,0 +1,165 @@
+"""Measures the stages of labelling one after the other, in one process."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from openvis_model.folded.inst_former import FoldedInstFormer
+from openvis_model.instances import Instances
+from openvis_model.options import SIZE_DIVISOR, VideoTrackerConfig
+from openvis_model.rle import encode_logits
+from openvis_model.video_tracker import VideoTracker
+from openvis_model.video_tracking import VideoTracking
+from openvis_model.vocabulary import VocabularyEmbedding
+from openvis_model.working_size import working_size
+from pipelines.benchmark.machine import Machine, best_seconds
+from pipelines.labelling.video_writer import mask_rows
+from pipelines.video.decode import FrameBatch, decode
+from pipelines.video.plan import VideoPlan
+
+FRAMES = 16
+"""Frames of the video that are measured."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage, measured.
+
+    Attributes:
+        name: the stage.
+        frame_s: time per frame, seconds.
+        flops: multiplications and additions per frame in matrix products and convolutions; 0 where there are none.
+        floor_s: time per frame that these would take at the machine's rate of large matrix products, or that moving
+            the weights and the pixels once would take at its rate of copying, whichever is longer; seconds.
+    """
+
+    name: str
+    frame_s: float
+    flops: float = 0.0
+    floor_s: float = 0.0
+
+
+class Stages:
+    """One video and one model, stage by stage.
+
+    Args:
+        model: on its device.
+        path: the video.
+        plan: its plan.
+        machine: the device, measured.
+        precision: of the products; for anything but float32 the model runs under autocast.
+        objectness_floor: proposals below are not embedded.
+        seconds: how long each stage is measured.
+    """
+
+    def __init__(
+        self,
+        model: FoldedInstFormer,
+        path: str,
+        plan: VideoPlan,
+        machine: Machine,
+        *,
+        precision: torch.dtype,
+        objectness_floor: float,
+        seconds: float,
+    ) -> None:
+        self.model, self.machine = model, machine
+        self.path, self.plan, self.seconds = path, plan, seconds
+        self.objectness_floor = objectness_floor
+        self.device = next(model.buffers()).device
+        self.size = (plan.info.height, plan.info.width)
+        self.working_size = working_size(*self.size, short_side=model.short_side, divisor=SIZE_DIVISOR)
+        self.autocast = torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
+        frames = [torch.from_numpy(np.array(batch.frames)) for batch in self._decode()]
+        self.frames = torch.cat(frames)[:FRAMES]
+
+    def _decode(self) -> list[FrameBatch]:
+        segment = self.plan.segments[0]
+        batches = decode(self.path, self.plan.info, segment, size=self.working_size, batch_size=FRAMES)
+        return list(islice(batches, 1))
+
+    def decode(self) -> Stage:
+        """Measures reading and resizing, with one thread."""
+        return Stage("decode", best_seconds(self._decode, self.seconds) / len(self.frames))
+
+    @torch.inference_mode()
+    def networks(self, batch_size: int) -> list[Stage]:
+        """Measures the model's parts: mask proposal, InstCLIP, and masks as run lengths."""
+        frames = self._batch(batch_size)
+        with self.autocast:
+            proposals = self.model.mask_proposal(frames)
+            kept = max(1, int((proposals.objectness >= self.objectness_floor).sum(1).max()))
+            index = proposals.objectness.argsort(dim=1, descending=True)[:, :kept]
+            logits = proposals.mask_logits.gather(
+                1, index[..., None, None].expand(-1, -1, *proposals.mask_logits.shape[2:])
+            )
+            return [
+                self._stage("mask proposal", self.model.mask_proposal, frames),
+                self._stage("InstCLIP", self.model.classifier, frames, logits, index),
+                Stage(
+                    "masks",
+                    best_seconds(lambda: encode_logits(logits.flatten(0, 1), self.size), self.seconds) / batch_size,
+                ),
+            ]
+
+    def whole_model(self, batch_size: int) -> float:
+        """Returns the time of the model per frame, seconds."""
+        frames = self._batch(batch_size)
+        return best_seconds(lambda: self.label(frames), self.seconds) / batch_size
+
+    def label(self, frames: Tensor) -> list[Instances]:
+        """Returns the instances of frames on any device."""
+        with self.autocast:
+            instances: list[Instances] = self.model(
+                frames, objectness_floor=self.objectness_floor, frame_size=self.size
+            )
+        return instances
+
+    def track(self, vocabulary: VocabularyEmbedding) -> Stage:
+        """Measures tracking and the rows of the masks."""
+        instances = self.label(self.frames)
+        tracker = VideoTracker(VideoTrackerConfig(), vocabulary, self.model.rollout_tracker)
+
+        def track() -> None:
+            tracking = VideoTracking(tracker)
+            for frame, found in enumerate(instances):
+                tracked = tracking.add(frame, found)
+                mask_rows("video", frame, 0.0, found, tracked.track_ids)
+            tracking.finish()
+
+        return Stage("track", best_seconds(track, self.seconds) / len(self.frames))
+
+    def _batch(self, size: int) -> Tensor:
+        return torch.stack(list(islice(cycle(self.frames), size))).to(self.device)
+
+    def _stage(self, name: str, module: nn.Module, *inputs: Tensor) -> Stage:
+        batch_size = len(inputs[0])
+        taken = best_seconds(lambda: module(*inputs), self.seconds) / batch_size
+        flops = count_flops(lambda: module(*inputs)) / batch_size
+        moved = (sum(buffer.nbytes for buffer in module.buffers()) + sum(each.nbytes for each in inputs)) / batch_size
+        return Stage(name, taken, flops, max(flops / self.machine.matmul_flops, moved / self.machine.copy_bytes))
+
+
+def count_flops(work: Callable[[], object]) -> float:
+    """Returns the multiplications and additions of matrix products, convolutions and attention."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+def best_batch_size(stages: Stages, sizes: Sequence[int]) -> tuple[int, dict[int, float]]:
+    """Tries batch sizes, and returns the smallest that is within 2 % of the fastest, and the time of each per frame."""
+    taken: dict[int, float] = {}
+    for size in sizes:
+        try:
+            taken[size] = stages.whole_model(size)
+        except torch.OutOfMemoryError:
+            break
+    if not taken:
+        raise RuntimeError(f"the device's memory is full with a batch of {sizes[0]}; give a smaller batch_size")
+    return min(size for size in taken if taken[size] <= 1.02 * min(taken.values())), taken

@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from pipelines.benchmark.stages import Stages, best_batch_size, count_flops
+
+
+def test_flops_by_hand() -> None:
+    """A product of 3 × 4 and 4 × 5 numbers takes 60 multiplications and as many additions."""
+    assert count_flops(lambda: torch.ones(3, 4) @ torch.ones(4, 5)) == 120
+
+
+class Timed(Stages):
+    """A model whose batches take a given time per frame, or too much memory."""
+
+    def __init__(self, taken: dict[int, float]) -> None:
+        self.taken = taken
+
+    def whole_model(self, batch_size: int) -> float:
+        if batch_size not in self.taken:
+            raise torch.OutOfMemoryError
+        return self.taken[batch_size]
+
+
+def test_the_smallest_batch_that_is_as_fast_is_chosen() -> None:
+    taken = {1: 2.0, 2: 1.01, 4: 1.0, 8: 1.5}
+    assert best_batch_size(Timed(taken), (1, 2, 4, 8)) == (2, taken)
+
+
+def test_batches_that_do_not_fit_end_the_trials() -> None:
+    assert best_batch_size(Timed({1: 2.0, 2: 1.0}), (1, 2, 4, 8)) == (2, {1: 2.0, 2: 1.0})
+    with pytest.raises(RuntimeError, match="memory is full with a batch of 8; give a smaller batch_size"):
+        best_batch_size(Timed({}), (8, 16))
