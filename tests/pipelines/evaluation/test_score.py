@@ -21,9 +21,13 @@ FILES = sorted(Path(FIXTURES).glob("*/*/expected.json")) if FIXTURES else []
 
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory: pytest.TempPathFactory) -> GroundTruth:
-    """Three videos of 8 frames with base and novel categories."""
-    split = write_split(tmp_path_factory.mktemp("shapes"), "valid", 3, 0, SceneConfig(frames=8))
-    return ytvis.read_ground_truth(str(split.path / "instances.json"), strict=True)
+    """Three videos of 8 frames with base and novel categories, and a few categories more than they show."""
+    file = write_split(tmp_path_factory.mktemp("shapes"), "valid", 3, 0, SceneConfig(frames=8)).path / "instances.json"
+    document = json.loads(file.read_text())
+    shown = {annotation["category_id"] for annotation in document["annotations"]}
+    document["categories"] = [each for each in document["categories"] if each["id"] in shown or each["id"] % 50 == 0]
+    file.write_text(json.dumps(document))
+    return ytvis.read_ground_truth(str(file), strict=True)
 
 
 def perfect(truth: GroundTruth) -> list[PredictedTrack]:
@@ -100,7 +104,9 @@ def test_shapes_is_strict_in_any_case(truth: GroundTruth, tmp_path: Path) -> Non
 
 
 def test_uvo_leaves_categories_aside(truth: GroundTruth, tmp_path: Path) -> None:
-    wrong = [replace(track, category_id=track.category_id % 1000 + 1) for track in perfect(truth)]
+    ids = [category.id for category in truth.categories]
+    other = dict(zip(ids, [*ids[1:], ids[0]], strict=True))
+    wrong = [replace(track, category_id=other[track.category_id]) for track in perfect(truth)]
     result = scored(truth, wrong, tmp_path, protocol="uvo")
     assert result.numbers["AP"] == pytest.approx(1)
     assert result.numbers["with_categories/AP"] < 0.5
