@@ -13,6 +13,7 @@ from pipelines.evaluation.score import Score, score, score_tracks
 from pipelines.metrics.errors import KINDS
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
+from tests.pipelines.evaluation.few_categories import leave_out_categories
 from tests.pipelines.metrics.burst_cases import CUP, FAR, FIRST, Files, Track, one
 
 FIXTURES = os.environ.get("OPENVIS_EVAL_FIXTURES")  # a folder of official ground truths, predictions and numbers
@@ -22,12 +23,8 @@ FILES = sorted(Path(FIXTURES).glob("*/*/expected.json")) if FIXTURES else []
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory: pytest.TempPathFactory) -> GroundTruth:
     """Three videos of 8 frames with base and novel categories, and a few categories more than they show."""
-    file = write_split(tmp_path_factory.mktemp("shapes"), "valid", 3, 0, SceneConfig(frames=8)).path / "instances.json"
-    document = json.loads(file.read_text())
-    shown = {annotation["category_id"] for annotation in document["annotations"]}
-    document["categories"] = [each for each in document["categories"] if each["id"] in shown or each["id"] % 50 == 0]
-    file.write_text(json.dumps(document))
-    return ytvis.read_ground_truth(str(file), strict=True)
+    split = write_split(tmp_path_factory.mktemp("shapes"), "valid", 3, 0, SceneConfig(frames=8))
+    return ytvis.read_ground_truth(str(leave_out_categories(split.path / "instances.json")), strict=True)
 
 
 def perfect(truth: GroundTruth) -> list[PredictedTrack]:

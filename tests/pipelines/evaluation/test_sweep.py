@@ -22,6 +22,7 @@ from pipelines.evaluation.sweep import run_sweep
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
+from tests.pipelines.evaluation.few_categories import leave_out_categories
 
 pytestmark = pytest.mark.usefixtures("cluster", "disc_model")
 
@@ -33,7 +34,7 @@ ASSOCIATIONS = [AblationConfig(name=kind, association=AssociationConfig(kind=kin
 def truth(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The annotations of two videos of 8 frames."""
     split = write_split(tmp_path_factory.mktemp("shapes"), "valid", 2, 0, SceneConfig(frames=8)).path
-    return split / "instances.json"
+    return leave_out_categories(split / "instances.json")
 
 
 def config(truth: Path, output: Path, **options: Any) -> SweepConfig:
