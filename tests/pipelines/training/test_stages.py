@@ -27,6 +27,8 @@ from pipelines.training.stage_config import (
     ValidationConfig,
 )
 from pipelines.training.stages import SHAPES_NAMES, InstanceStage, Pretraining, TrackingStage
+from tests.pipelines.evaluation.few_categories import leave_out_categories
+from tests.pipelines.training.alone import curve, train_alone
 
 SHARE = Share(first_step=0, last_step=2, batch_size=2, rank=0, world_size=1)
 

@@ -36,9 +36,8 @@ def predictions(split: Path, model: InstFormer, tmp_path: Path) -> list[Predicte
     """Those of the labelling pipeline."""
     save_checkpoint(model, tmp_path / "model")
     names = tmp_path / "names.txt"
-    names.write_text(
-        "\n".join(each["name"] for each in json.loads((split / "instances.json").read_text())["categories"])
-    )
+    categories = json.loads((split / "instances.json").read_text())["categories"]
+    names.write_text("\n".join(category["name"] for category in categories))
     association = AssociationConfig(kind="hungarian", min_similarity=-1.0)
     label_videos(
         LabelConfig(
