@@ -1,170 +1,69 @@
-import time
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
+"""How tests are shared out to processes; `fixtures` has what they use."""
 
-import boto3
-import jaxtyping
+from typing import Any
+
 import pytest
-import ray
-import torch
-
-import tests.preload  # noqa: F401 # isort: skip # before any package that the import hook instruments
-
-from openvis_model.config import InstFormerConfig, mini
-from openvis_model.inst_former import InstFormer
-from openvis_model.text_embedding import embed_vocabulary
-from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
-from pipelines.storage import s3
-from tests.pipelines.storage.s3_server import SECRET, Outage, Proxy, start_server
-from tests.words import NAMES, WORDS
-
-CPUS = 5  # logical ones: places for what a test starts
+from xdist.scheduler import LoadScopeScheduling
 
 LONGEST_FIRST = (
     "pipelines/labelling/test_chaos.py",
     "jobs/test_submit.py",
+    "jobs/test_train.py",
     "pipelines/labelling/test_run.py",
-    "pipelines/training/test_run.py",
     "pipelines/evaluation/test_sweep.py",
-    "pipelines/training/test_stages.py",
-    "pipelines/archive/test_relabel.py",
-    "jobs/test_demo.py",
-    "pipelines/labelling/test_run_on_s3.py",
-    "pipelines/training/test_validation.py",
-    "pipelines/evaluation/test_ablations.py",
-    "pipelines/archive/test_search.py",
-    "pipelines/test_cluster.py",
+    "pipelines/training/test_run.py",
     "pipelines/labelling/test_mixed_archive.py",
-    "pipelines/archive/test_compaction.py",
-    "jobs/test_make_shapes.py",
-    "pipelines/labelling/test_passes.py",
-    "pipelines/labelling/test_front_door.py",
     "pipelines/labelling/test_pipeline.py",
+    "pipelines/labelling/test_passes.py",
+    "pipelines/archive/test_cluster_map.py",
+    "pipelines/labelling/test_run_on_s3.py",  # ends the cluster that those above share, as do the next ones
+    "pipelines/labelling/test_prometheus.py",
+    "pipelines/labelling/test_machines.py",
+    "pipelines/test_cluster.py",
+    "jobs/test_demo.py",
+    "pipelines/archive/test_tables.py",
     "pipelines/storage/test_s3.py",
+    "pipelines/training/test_loader.py",
+    "pipelines/training/test_stages.py",
+    "pipelines/archive/test_compaction.py",
+    "openvis_model/test_video_segmenter.py",
+    "pipelines/shapes/test_scenes.py",
+    "pipelines/training/test_clips.py",
+    "test_imports.py",
 )
+
+ONE_ARCHIVE = (
+    "pipelines/labelling/test_run.py",
+    "pipelines/labelling/test_front_door.py",
+    "pipelines/archive/test_relabel.py",
+    "pipelines/archive/test_search.py",
+)
+"""Files whose tests read the same labelled archive: the process that runs them makes it."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Loads the fixtures, and with them all libraries, in processes that run tests, not in the one that starts them."""
+    if config.getoption("dist") == "no":
+        config.pluginmanager.import_plugin("tests.fixtures")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the files that take longest first, so that both processes end at about the same time."""
-    root = Path(__file__).parent
-    rank = {str(root / name): at for at, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: rank.get(str(item.path), len(rank)))
+    rank = {f"tests/{name}": at for at, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(_file(item.nodeid), len(rank)))
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Ray on this machine, which all files of a test process share; a file must leave no actor behind."""
-    if not ray.is_initialized() or ray.cluster_resources()["CPU"] != CPUS:
-        ray.shutdown()
-        ray.init(num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
-    yield
-    deadline = time.monotonic() + 60
-    while (free := ray.available_resources().get("CPU", 0)) < CPUS:
-        assert time.monotonic() < deadline, f"{CPUS - free:g} of {CPUS} CPUs are still in use: actors are left"
-        time.sleep(0.1)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Scheduling":
+    return Scheduling(config, log)
 
 
-@pytest.fixture
-def no_cluster() -> Iterator[None]:
-    """Ends the shared cluster, for a test that starts its own."""
-    ray.shutdown()
-    yield
-    ray.shutdown()
+class Scheduling(LoadScopeScheduling):
+    """All tests of a file run in one process, as do those of files that share what they make."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = _file(nodeid)
+        return "archive" if file.removeprefix("tests/") in ONE_ARCHIVE else file
 
 
-@pytest.fixture(autouse=True, name="_seed")
-def seed() -> None:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)  # files of tests run beside each other
-
-
-@pytest.fixture
-def as_user() -> Iterator[None]:
-    """Without the shape checks of the test run, as users call: the code's own checks must catch bad input."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.fixture(scope="session")
-def mini_config() -> InstFormerConfig:
-    return mini(WORDS)
-
-
-@pytest.fixture(scope="session")
-def mini_model(mini_config: InstFormerConfig) -> InstFormer:
-    """An untrained mini model; tests must not change it."""
-    torch.manual_seed(1)
-    return InstFormer(mini_config).eval()
-
-
-@pytest.fixture(scope="session")
-def vocabulary(mini_model: InstFormer) -> VocabularyEmbedding:
-    return embed_vocabulary(Vocabulary(tuple((name,) for name in NAMES)), mini_model.text_encoder)
-
-
-@pytest.fixture
-def frames() -> torch.Tensor:
-    """Five frames of 96 × 128 pixels with soft blobs, uint8 [5, 96, 128, 3]."""
-    generator = torch.Generator().manual_seed(2)
-    coarse = torch.rand(5, 3, 6, 8, generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, size=(96, 128), mode="bicubic").clamp(0, 1)
-    return (smooth * 255).byte().permute(0, 2, 3, 1).contiguous()
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    endpoint, stop = start_server()
-    yield endpoint
-    stop()
-
-
-@pytest.fixture
-def s3_environment(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The AWS configuration of a user whose S3 is the server."""
-    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, "/dev/null")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
-    s3._client.cache_clear()
-    yield
-    s3._client.cache_clear()
-
-
-@pytest.fixture
-def bucket(s3_environment: None) -> str:
-    """The URI of a new, empty bucket."""
-    name = f"bucket-{uuid.uuid4().hex}"
-    boto3.client("s3").create_bucket(Bucket=name)
-    return f"s3://{name}"
-
-
-@pytest.fixture
-def outage(s3_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outage]:
-    """S3 from now on, with a bucket `outage`; this process finds out within half a second that it is away."""
-    outage = Outage()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", outage.url)
-    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(s3, "ATTEMPTS", 1)
-    monkeypatch.setattr("pipelines.storage.outage._PAUSE_S", 0.1)
-    s3._client.cache_clear()
-    boto3.client("s3").create_bucket(Bucket="outage")
-    yield outage
-    outage.end()
-
-
-@pytest.fixture
-def proxy(bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """The way to the server from now on."""
-    proxy = Proxy(s3_server)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 1.0)
-    s3._client.cache_clear()
-    yield proxy
-    proxy.stop()
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]

@@ -130,7 +130,7 @@ def test_tests_import_no_tests() -> None:
 
 
 STARTS_RAY = {
-    "tests/conftest.py",
+    "tests/fixtures.py",
     "tests/pipelines/labelling/test_run_on_s3.py",
     "tests/pipelines/labelling/test_machines.py",
     "tests/pipelines/labelling/test_prometheus.py",

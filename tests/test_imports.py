@@ -36,18 +36,47 @@ JOBS = (
 )
 
 
-def imported(code: str) -> set[str]:
-    """Top-level packages that a new interpreter imports for this code."""
-    code += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+ABSENT = (
+    "compact --output absent",
+    "evaluate score --protocol lvvis --ground_truth absent.json --predictions absent.json",
+    "export --labels absent --output out --format coco",
+    "label --input absent --output out --vocabulary absent.txt",
+    "relabel --labels absent --output out --vocabulary absent.txt",
+    "render --video absent.mp4 --labels absent --output out.mp4",
+    "search --labels absent --text star",
+    "train --output x --steps 1 --batch_size 1 --stage_1.start.preset mini --stage_1.data.annotations absent.json",
+    "train --config absent.yaml",
+)
+
+WITHOUT_TORCH = (
+    "pipelines.labelling.rows",
+    "pipelines.labelling.decode_operator",
+    "pipelines.labelling.track_sink",
+    "pipelines.training.progress",
+)
+
+STEPS = """
+import json, sys
+packages = []
+for code in json.load(sys.stdin):
+    before = set(sys.modules)
+    exec(code, {})
+    packages.append([name.partition(".")[0] for name in set(sys.modules) - before])
+print(json.dumps(packages))
+"""
+
+
+def imported(*steps: str) -> list[set[str]]:
+    """Top-level packages that a new interpreter imports for each of some steps, beyond those of the steps before."""
+    command = [sys.executable, "-c", STEPS]
+    result = subprocess.run(command, input=json.dumps(steps), capture_output=True, text=True, check=False)
     assert not result.returncode, result.stderr
-    return set(result.stdout.splitlines()[-1].split())
+    return [set(packages) for packages in json.loads(result.stdout.splitlines()[-1])]
 
 
-@pytest.mark.parametrize("job", JOBS)
-def test_help_and_mistakes_import_nothing_heavy(job: str) -> None:
+def helped(job: str) -> str:
     name, *command = job.split()
-    code = f"""
+    return f"""
 import contextlib, io
 from jobs.{name} import main
 with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
@@ -57,47 +86,40 @@ with contextlib.redirect_stderr(io.StringIO()) as text:
     assert main([*{command}, "--outptu", "x"]) == 2
 assert "error" in text.getvalue()
 """
-    assert not imported(code) & HEAVY
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        "compact --output absent",
-        "evaluate score --protocol lvvis --ground_truth absent.json --predictions absent.json",
-        "export --labels absent --output out --format coco",
-        "label --input absent --output out --vocabulary absent.txt",
-        "relabel --labels absent --output out --vocabulary absent.txt",
-        "render --video absent.mp4 --labels absent --output out.mp4",
-        "search --labels absent --text star",
-        "train --output x --steps 1 --batch_size 1 --stage_1.start.preset mini --stage_1.data.annotations absent.json",
-        "train --config absent.yaml",
-    ],
-)
-def test_an_absent_file_is_named_before_anything_heavy_is_imported(arguments: str) -> None:
+def refused(arguments: str) -> str:
     job, *rest = arguments.split()
-    code = f"""
+    return f"""
 import contextlib, io
 from jobs.{job} import main
 with contextlib.redirect_stderr(io.StringIO()) as text:
     assert main({rest}) == 2
 assert "absent" in text.getvalue(), text.getvalue()
 """
-    assert not imported(code) & HEAVY
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "pipelines.labelling.rows",
-        "pipelines.labelling.decode_operator",
-        "pipelines.labelling.track_sink",
-        "pipelines.training.progress",
-    ],
-)
-def test_processes_that_decode_or_watch_need_no_torch(module: str) -> None:
+@pytest.fixture(scope="module")
+def light() -> dict[str, set[str]]:
+    """What each command line imports that says how to use it, or names its mistake."""
+    steps = {job: helped(job) for job in JOBS} | {arguments: refused(arguments) for arguments in ABSENT}
+    return dict(zip(steps, imported(*steps.values()), strict=True))
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_and_mistakes_import_nothing_heavy(job: str, light: dict[str, set[str]]) -> None:
+    assert not light[job] & HEAVY
+
+
+@pytest.mark.parametrize("arguments", ABSENT)
+def test_an_absent_file_is_named_before_anything_heavy_is_imported(arguments: str, light: dict[str, set[str]]) -> None:
+    assert not light[arguments] & HEAVY
+
+
+def test_processes_that_decode_or_watch_need_no_torch() -> None:
     """A node has many of them; torch would add seconds to the start and half a gigabyte to each."""
-    assert "torch" not in imported(f"import {module}")
+    steps = imported(*(f"import {module}" for module in WITHOUT_TORCH))
+    assert not [module for module, packages in zip(WITHOUT_TORCH, steps, strict=True) if "torch" in packages]
 
 
 def test_a_model_actor_needs_torch_alone() -> None:
@@ -117,19 +139,25 @@ def test_scoring_needs_numba_alone(tmp_path: Path) -> None:
     (tmp_path / "predictions.json").write_text(json.dumps([{"score": 1.0, **entry}]))
     files = ["--ground_truth", str(tmp_path / "truth.json"), "--predictions", str(tmp_path / "predictions.json")]
     code = f"from jobs.evaluate import main\nassert main(['score', '--protocol', 'ytvis', *{files}]) == 0"
-    assert imported(code) & (HEAVY - {"boto3"}) <= {"numba", "pycocotools", "scipy"}
+    (packages,) = imported(code)
+    assert packages & (HEAVY - {"boto3"}) <= {"numba", "pycocotools", "scipy"}
 
 
-@pytest.mark.parametrize(
-    "arguments", ["search --labels {0} --text star", "relabel --labels {0} --output {1} --vocabulary {2}"]
-)
-def test_a_small_archive_is_searched_and_renamed_with_the_text_tower_alone(arguments: str, tmp_path: Path) -> None:
-    """Without CLIP's, the adapters', Mask2Former's and the cluster's libraries, which take longer than the work."""
-    put_tracks(tmp_path / "labels")
+def test_tracking_and_small_archives_need_no_networks_but_the_text_tower(tmp_path: Path) -> None:
+    """Tracking, as in tracker actors, searching and renaming: CLIP's, the adapters', Mask2Former's and the cluster's
+    libraries take longer to import than the work."""
+    labels = tmp_path / "labels"
+    put_tracks(labels)
     (tmp_path / "names.txt").write_text("red star\n")
-    job, *options = arguments.format(tmp_path / "labels", tmp_path / "new", tmp_path / "names.txt").split()
+    search = ["--labels", str(labels), "--text", "star"]
+    relabel = ["--labels", str(labels), "--output", str(tmp_path / "new"), "--vocabulary", str(tmp_path / "names.txt")]
     unused = HEAVY - {"boto3", "pyarrow", "torch"}
-    assert not imported(f"from jobs.{job} import main\nassert main({options}) == 0") & unused
+    for packages in imported(
+        "import openvis_model.video_tracking",
+        f"from jobs.search import main\nassert main({search}) == 0",
+        f"from jobs.relabel import main\nassert main({relabel}) == 0",
+    ):
+        assert not packages & unused
 
 
 def put_tracks(labels: Path) -> None:

@@ -11,12 +11,14 @@ from pipelines.datasets.annotations import PredictedTrack
 from pipelines.evaluation.report import CellResult
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
+from tests.pipelines.evaluation.few_categories import leave_out_categories
 from tests.pipelines.metrics.burst_cases import CUP, FIRST, HAT, Files, Track, one
 
 
 @pytest.fixture
 def truth(tmp_path: Path) -> Path:
-    return write_split(tmp_path, "valid", 2, 0, SceneConfig(frames=4)).path / "instances.json"
+    split = write_split(tmp_path, "valid", 2, 0, SceneConfig(frames=4)).path
+    return leave_out_categories(split / "instances.json")
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_a_score_is_a_table_and_a_file(
 
 def test_shapes_has_its_own_table(truth: Path, predictions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(predictions.read_text())
-    document[0]["category_id"] = 1000  # nothing in the data set is that
+    document[0]["category_id"] = json.loads(truth.read_text())["categories"][-1]["id"]  # nothing is that
     predictions.write_text(json.dumps(document))
     assert main(arguments(truth, predictions, "shapes")) == 0
     printed = capsys.readouterr().out.splitlines()

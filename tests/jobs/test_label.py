@@ -33,9 +33,10 @@ def test_unknown_and_missing_options_are_named(
 
 
 def test_gpus_that_are_not_there_are_not_waited_for(
-    no_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     (tmp_path / "names.txt").write_text("red striped star\n")
     (tmp_path / "a.mp4").touch()
     options = ["--input", str(tmp_path), "--output", str(tmp_path / "out"), "--vocabulary", str(tmp_path / "names.txt")]

@@ -109,36 +109,15 @@ def test_only_sources_are_sent(cluster: Cluster) -> None:
 
 
 @pytest.fixture(scope="module")
-def labelled(cluster: Cluster, split: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Labels that a submitted job has written, and what it printed."""
+def labelled(cluster: Cluster, split: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels of a job that was stopped half-way and submitted again."""
     labels = tmp_path_factory.mktemp("labels")
     options = ["--input", split / "videos", "--output", labels, "--vocabulary", split / "vocabulary.txt"]
-    done = cluster.submit("jobs.label", *options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return labels, done.stdout
-
-
-def test_label_says_how_it_went(cluster: Cluster, split: Path, labelled: tuple[Path, str], tmp_path: Path) -> None:
-    labels, printed = labelled
-    assert "12 of 12 videos labelled" in printed
-    assert "\r" not in printed
-    assert "Traceback" not in printed
-    options = ["--input", split / "videos", "--output", labels, "--vocabulary", tmp_path / "absent.txt"]
-    bad = cluster.submit("jobs.label", *options)
-    assert bad.returncode == 1  # Ray's own; the job's is in its status
-    assert "label: error: vocabulary: " in bad.stdout
-    assert "exit code 2" in bad.stdout + bad.stderr
-
-
-def test_a_job_that_is_stopped_goes_on_when_it_is_submitted_again(
-    cluster: Cluster, split: Path, tmp_path: Path
-) -> None:
-    options = ["--input", split / "videos", "--output", tmp_path / "labels", "--vocabulary", split / "vocabulary.txt"]
     options += ["--part_s", "0", "--batch_size", "1"]
     name = f"stopped-{secrets.token_hex(4)}"
     submitted = ("--no-wait", "--submission-id", name, "--runtime-env-json", PATIENCE)
     assert cluster.submit("jobs.label", *options, options=submitted).returncode == 0
-    results = Results(Storage(str(tmp_path / "labels")))
+    results = Results(Storage(str(labels)))
     deadline = time.monotonic() + 300
     while len(results.parts()) < 2:
         assert time.monotonic() < deadline, cluster.ray("job", "logs", name).stdout
@@ -149,25 +128,39 @@ def test_a_job_that_is_stopped_goes_on_when_it_is_submitted_again(
     assert 2 <= kept < 12
     again = cluster.submit("jobs.label", *options)
     assert again.returncode == 0, again.stdout + again.stderr
-    found = re.search(r"(\d+) already done", again.stdout)
+    found = re.search(r"(\d+) of 12 videos labelled, (\d+) already done", again.stdout)
     assert found
-    assert kept <= int(found[1]) < 12
-    assert len(results.read("videos")) == 12
+    assert kept <= int(found[2]) < 12
+    assert int(found[1]) + int(found[2]) == 12
+    assert "\r" not in again.stdout
+    assert "Traceback" not in again.stdout
+    return labels
 
 
-def test_relabel_and_search(cluster: Cluster, split: Path, labelled: tuple[Path, str], tmp_path: Path) -> None:
-    labels, _ = labelled
+def test_a_job_that_is_stopped_goes_on_when_it_is_submitted_again(labelled: Path) -> None:
+    assert len(Results(Storage(str(labelled))).read("videos")) == 12
+
+
+def test_bad_input_is_told(cluster: Cluster, split: Path, tmp_path: Path) -> None:
+    options = ["--input", split / "videos", "--output", tmp_path / "labels", "--vocabulary", tmp_path / "absent.txt"]
+    bad = cluster.submit("jobs.label", *options)
+    assert bad.returncode == 1  # Ray's own; the job's is in its status
+    assert "label: error: vocabulary: " in bad.stdout
+    assert "exit code 2" in bad.stdout + bad.stderr
+
+
+def test_relabel_and_search(cluster: Cluster, split: Path, labelled: Path, tmp_path: Path) -> None:
     first, *_ = (split / "vocabulary.txt").read_text().splitlines()
     (tmp_path / "one.txt").write_text(first)
-    options = ["--labels", labels, "--output", tmp_path / "new", "--vocabulary", tmp_path / "one.txt"]
+    options = ["--labels", labelled, "--output", tmp_path / "new", "--vocabulary", tmp_path / "one.txt"]
     done = cluster.submit("jobs.relabel", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " of 12 videos renamed in " in done.stdout
     assert set(Results(Storage(str(tmp_path / "new"))).read("tracks")["category"].to_pylist()) == {first}
-    done = cluster.submit("jobs.search", "--labels", labels, "--text", first, "--sheet", tmp_path / "found.png")
+    done = cluster.submit("jobs.search", "--labels", labelled, "--text", first, "--sheet", tmp_path / "found.png")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "found.png").exists()
-    relative = cluster.submit("jobs.search", "--labels", labels, "--text", first, "--sheet", "found.png")
+    relative = cluster.submit("jobs.search", "--labels", labelled, "--text", first, "--sheet", "found.png")
     assert "sheet: found.png is in the cluster's copy of the working folder" in relative.stdout
 
 

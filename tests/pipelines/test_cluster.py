@@ -10,17 +10,6 @@ from ray.data import DataContext
 from pipelines.cluster import _Pause, calm_data, check_gpus, connect, data_stopped, reason
 from tests.started_cluster import started_cluster
 
-CODE = """
-import signal, ray
-from pipelines.cluster import connect
-def handler(*args): pass
-signal.signal(signal.SIGTERM, handler)
-connect(7)
-connect(9)  # is there already
-assert ray.cluster_resources()["CPU"] == 7
-assert signal.getsignal(signal.SIGTERM) is handler
-"""
-
 LISTENS = """
 import psutil, ray
 from pipelines.cluster import connect
@@ -35,10 +24,12 @@ for process in (this, *this.children(recursive=True)):
             print(process.name().split()[0], connection.laddr.ip)
 """
 
-INTERRUPTED = """
+STARTS = """
 import os, signal, ray
 from pipelines.cluster import connect
 from ray._private.node import Node
+def handler(*args): pass
+signal.signal(signal.SIGTERM, handler)
 start = Node.start_head_processes
 def interrupt(self):  # Ray has its handler by now
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -46,16 +37,14 @@ def interrupt(self):  # Ray has its handler by now
     start(self)
 Node.start_head_processes = interrupt
 try:
-    connect(1)
+    connect(7)
 except KeyboardInterrupt:
     assert ray.is_initialized()
     print("in order")
+connect(9)  # is there already
+assert ray.cluster_resources()["CPU"] == 7
+assert signal.getsignal(signal.SIGTERM) is handler
 """
-
-
-def test_ray_on_this_machine() -> None:
-    done = subprocess.run([sys.executable, "-c", CODE], check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_ray_on_this_machine_is_out_of_reach_of_others() -> None:
@@ -66,8 +55,8 @@ def test_ray_on_this_machine_is_out_of_reach_of_others() -> None:
     assert {address.removeprefix("::ffff:") for _, address in listening} <= {"127.0.0.1", "::1"}, done.stdout
 
 
-def test_a_signal_while_ray_starts_waits_until_it_has_started() -> None:
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], check=False, capture_output=True, text=True)
+def test_a_signal_while_ray_starts_on_this_machine_waits_until_it_has_started() -> None:
+    done = subprocess.run([sys.executable, "-c", STARTS], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "in order\n", "")
 
 
@@ -148,7 +137,7 @@ def test_a_cluster_that_was_started_here_is_joined(tmp_path: Path) -> None:
 
         done = python(JOINS)
         assert done.returncode == 0, done.stderr
-        assert python(CODE, RAY_ADDRESS="local").returncode == 0
+        assert python(STARTS, RAY_ADDRESS="local").returncode == 0
         no_token = {"RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)}
         done = python("from pipelines.cluster import connect\nconnect(7)", **no_token)
         assert "RuntimeError: the Ray cluster at " in done.stderr, done.stderr

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import tests.preload  # noqa: F401
 from openvis_model.config import InstFormerConfig
 from openvis_model.inst_former import InstFormer
 from openvis_model.weights.checkpoint import save_checkpoint

@@ -2,34 +2,61 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from openvis_model.options import VideoTrackerConfig
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.run import LabelSummary, label_videos
 from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.files import encode_video
 from pipelines.shapes.render import draw, render
 from pipelines.shapes.scenes import SceneConfig, invent_scene
+from tests.pipelines.video.clips import H264, write_clip
 
 NAMES = [category.name for category in CATEGORIES]
+FPS = 8
+STRIDE = 2
+TRACKER = VideoTrackerConfig(max_gap=2)
 
 
 def write_archive(folder: Path) -> None:
-    """Five videos of 12 frames in `videos`, a red striped star in the last of them; all names, and a tenth of them."""
+    """Five videos in `videos`; `all.txt` with all names, and `some.txt` with a tenth of them.
+
+    Three videos have 40 frames, with a key frame every 8; `large.mp4` has 24, which the model sees resized; in the 24
+    of `star.mp4` is a red striped star, whose name is not among the tenth.
+    """
     (folder / "videos").mkdir()
-    scene = SceneConfig(frames=12)
-    for index in range(4):
-        encode_video(folder / "videos" / f"{index}.mp4", render(scene, "novel", 0, index).frames, 8)
+    for index in range(3):
+        clip = render(SceneConfig(frames=40), "novel", 0, index)
+        write_clip(
+            folder / "videos" / f"{index}.mp4",
+            frames=40,
+            fps=FPS,
+            options=H264,
+            draw=lambda number, height, width, frames=clip.frames: frames[number],
+        )
+    large = SceneConfig(frames=24, height=150, width=226)
+    encode_video(folder / "videos" / "large.mp4", render(large, "novel", 0, 3).frames, FPS)
+    scene = SceneConfig(frames=24)
     rng = np.random.default_rng(0)
     star = replace(invent_scene(scene, "novel", rng)[0], category=NAMES.index("red striped star"))
     ground = np.full((scene.height, scene.width, 3), 128, np.float32)
-    encode_video(folder / "videos" / "star.mp4", draw(ground, [star]).frames, 8)
-    for file, names in (("all.txt", NAMES), ("some.txt", NAMES[4::10])):
-        (folder / file).write_text("".join(f"{name}\n" for name in names))
+    encode_video(folder / "videos" / "star.mp4", draw(ground, [star]).frames, FPS)
+    first, *others = NAMES[4::10]
+    colour, _, shape = first.split()
+    (folder / "all.txt").write_text("\n".join(NAMES))
+    (folder / "some.txt").write_text("\n".join((f"{first}, {colour} {shape}", *others)))
 
 
-def label_archive(folder: Path, output: Path, names: str) -> LabelSummary:
-    """Labels it with the names of a file in it."""
-    config = LabelConfig(input=str(folder / "videos"), output=str(output), vocabulary=str(folder / names), part_s=0)
-    return label_videos(config)
+def label_archive(folder: Path, output: Path, names: str, **options: Any) -> LabelSummary:
+    """Labels every second frame with the names of a file in the archive."""
+    defaults: dict[str, Any] = {
+        "input": str(folder / "videos"),
+        "vocabulary": str(folder / names),
+        "stride": STRIDE,
+        "tracker": TRACKER,
+        "part_s": 0,
+    }
+    return label_videos(LabelConfig(output=str(output), **defaults | options))

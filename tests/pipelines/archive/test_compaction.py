@@ -145,7 +145,8 @@ def test_small_parts_become_large_ones(output: Callable[[str], str]) -> None:
     assert compact(CompactConfig(output=root)).parts == 1
 
 
-def test_what_cannot_be_compacted_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_compacted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.storage.lease.RENEW_S", 0.5)
     with pytest.raises(ValueError, match="output: .*absent has no labels; give the output of a labelling run"):
         compact(CompactConfig(output=str(tmp_path / "absent")))
     with pytest.raises(ValueError, match="output: .* has no labels; give the output of a labelling run"):

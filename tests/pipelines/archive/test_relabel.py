@@ -42,7 +42,7 @@ def test_it_is_as_labelling_again(archive: Path, tmp_path: Path) -> None:
     for one, other in zip(new["top"].to_pylist(), again["top"].to_pylist(), strict=True):
         assert [each["category"] for each in one] == [each["category"] for each in other]
         assert [each["score"] for each in one] == pytest.approx([each["score"] for each in other], abs=1e-3)
-    assert rows(tmp_path / "new", "masks") == rows(archive / "some", "masks")
+    assert rows(tmp_path / "new", "masks") == rows(archive / "all", "masks")
     times = ["model_s", "tracker_s"]
     assert rows(tmp_path / "new", "videos").drop_columns(times) == rows(archive / "some", "videos").drop_columns(times)
     assert label_archive(archive, tmp_path / "new", "some.txt").skipped == 5  # so it can be gone on with

@@ -13,6 +13,7 @@ from pipelines.archive.compaction import compact
 from pipelines.archive.config import CompactConfig
 from pipelines.archive.parts import Rows
 from pipelines.archive.tables import SCHEMAS, Results, open_labels, read_masks, read_tracks, read_videos
+from pipelines.storage import s3
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.labels import part_name, put_part, row
 from tests.pipelines.storage.put import Put
@@ -311,7 +312,7 @@ def large_part(bucket: str, proxy: Proxy) -> Results:
     return results
 
 
-def test_two_columns_of_a_large_part_on_s3_are_read_alone(large_part: Results, proxy: Proxy) -> None:
+def test_of_a_large_part_on_s3_only_what_is_asked_for_is_read(large_part: Results, proxy: Proxy) -> None:
     size = large_part.sizes(["tracks"])[part_name(1)]
     assert size > 128e6
     large_part.counting()
@@ -328,10 +329,6 @@ def test_two_columns_of_a_large_part_on_s3_are_read_alone(large_part: Results, p
     assert proxy.count("GET") <= size / 2**23 + 2
     assert proxy.sent <= size + 2**18
 
-
-def test_a_part_that_goes_while_it_is_read_is_followed(
-    large_part: Results, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
     groups = large_part.row_groups("tracks", part_name(1), columns=("video_id", "embedding"))
     next(groups)
     large_part.storage.remove(f"tracks/{part_name(1)}.parquet")
@@ -339,7 +336,9 @@ def test_a_part_that_goes_while_it_is_read_is_followed(
         list(groups)
 
 
-def test_tables_on_s3_survive_every_fault(bucket: str, proxy: Proxy) -> None:
+def test_tables_on_s3_survive_every_fault(bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.3)
+    s3._client.cache_clear()
     results = Results(Storage(f"{bucket}/labels"))
     for part in range(4):
         put_part(results, part_name(1, part), *(f"v{part}{video}" for video in range(9)))

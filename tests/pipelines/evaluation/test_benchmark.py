@@ -9,6 +9,7 @@ from pipelines.evaluation.benchmark import BurstBenchmark, TrackBenchmark
 from pipelines.evaluation.benchmarks import BENCHMARKS
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
+from tests.pipelines.evaluation.few_categories import leave_out_categories
 from tests.pipelines.metrics.burst_cases import CUP, FIRST, Files, Track, one
 
 
@@ -50,7 +51,8 @@ def prediction(video: int, frames: int) -> PredictedTrack:
 
 @pytest.mark.parametrize(("name", "strict"), [("ytvis", False), ("shapes", True)])
 def test_only_shapes_is_always_strict(name: str, strict: bool, tmp_path: Path) -> None:
-    truth_file = write_split(tmp_path, "valid", 1, 0, SceneConfig(frames=2)).path / "instances.json"
+    split = write_split(tmp_path, "valid", 1, 0, SceneConfig(frames=2)).path
+    truth_file = leave_out_categories(split / "instances.json")
     truth = ytvis.read_ground_truth(str(truth_file), strict=True)
     first = truth.tracks[0]
     short = PredictedTrack(video_id=1, category_id=first.category_id, score=0.5, masks=first.masks[:1])

@@ -13,6 +13,7 @@ from pipelines.evaluation.score import Score, score, score_tracks
 from pipelines.metrics.errors import KINDS
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
+from tests.pipelines.evaluation.few_categories import leave_out_categories
 from tests.pipelines.metrics.burst_cases import CUP, FAR, FIRST, Files, Track, one
 
 FIXTURES = os.environ.get("OPENVIS_EVAL_FIXTURES")  # a folder of official ground truths, predictions and numbers
@@ -21,9 +22,9 @@ FILES = sorted(Path(FIXTURES).glob("*/*/expected.json")) if FIXTURES else []
 
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory: pytest.TempPathFactory) -> GroundTruth:
-    """Three videos of 8 frames with base and novel categories."""
+    """Three videos of 8 frames with base and novel categories, and a few categories more than they show."""
     split = write_split(tmp_path_factory.mktemp("shapes"), "valid", 3, 0, SceneConfig(frames=8))
-    return ytvis.read_ground_truth(str(split.path / "instances.json"), strict=True)
+    return ytvis.read_ground_truth(str(leave_out_categories(split.path / "instances.json")), strict=True)
 
 
 def perfect(truth: GroundTruth) -> list[PredictedTrack]:
@@ -100,7 +101,9 @@ def test_shapes_is_strict_in_any_case(truth: GroundTruth, tmp_path: Path) -> Non
 
 
 def test_uvo_leaves_categories_aside(truth: GroundTruth, tmp_path: Path) -> None:
-    wrong = [replace(track, category_id=track.category_id % 1000 + 1) for track in perfect(truth)]
+    ids = [category.id for category in truth.categories]
+    other = dict(zip(ids, [*ids[1:], ids[0]], strict=True))
+    wrong = [replace(track, category_id=other[track.category_id]) for track in perfect(truth)]
     result = scored(truth, wrong, tmp_path, protocol="uvo")
     assert result.numbers["AP"] == pytest.approx(1)
     assert result.numbers["with_categories/AP"] < 0.5

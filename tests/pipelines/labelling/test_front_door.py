@@ -7,41 +7,12 @@ import pytest
 
 import openvis_model as openvis
 from pipelines.archive.tables import Results
-from pipelines.labelling.config import LabelConfig
-from pipelines.labelling.run import label_videos
-from pipelines.shapes.files import write_split
-from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
 from pipelines.video.frames import read_frames
 from pipelines.video.plan import Sampling
+from tests.pipelines.archive.archives import STRIDE, TRACKER
 
-NAMES = ["red striped star", "green plain ring", "blue dotted heart, cyan heart"]
-SETTINGS = openvis.VideoTrackerConfig(max_gap=2)
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two videos: the model sees one as it is, and the other resized."""
-    folder = tmp_path_factory.mktemp("videos")
-    for name, config in (("same", SceneConfig(frames=20)), ("large", SceneConfig(frames=20, height=150, width=226))):
-        (video,) = (write_split(folder / name, "novel", 1, 0, config).path / "videos").iterdir()
-        video.rename(folder / f"{name}.mp4")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def labels(videos: Path, cluster: None) -> Results:
-    (videos / "names.txt").write_text("\n".join(NAMES))
-    label_videos(
-        LabelConfig(
-            input=str(videos / "*.mp4"),
-            output=str(videos / "labels"),
-            vocabulary=str(videos / "names.txt"),
-            stride=2,
-            tracker=SETTINGS,
-        )
-    )
-    return Results(Storage(str(videos / "labels")))
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 def mask_rows(frame: openvis.FrameResult) -> list[tuple[Any, ...]]:
@@ -49,15 +20,20 @@ def mask_rows(frame: openvis.FrameResult) -> list[tuple[Any, ...]]:
     return [(frame.index, track_id, box, rle["size"], rle["counts"].decode()) for track_id, box, rle in masks]
 
 
-@pytest.mark.parametrize("name", ["same", "large"])
-def test_the_same_tracks_and_masks_as_labelling(name: str, videos: Path, labels: Results) -> None:
+@pytest.mark.parametrize("name", ["0", "large"])
+def test_the_same_tracks_and_masks_as_labelling(name: str, archive: Path) -> None:
+    """Of a video that the model sees as it is, and of one that it sees resized."""
+    labels = Results(Storage(str(archive / "some")))
     by_uri = {row["uri"]: row["video_id"] for row in labels.read("videos").to_pylist()}
     video_id = next(video_id for uri, video_id in by_uri.items() if uri.endswith(f"{name}.mp4"))
     tracks = labels.read("tracks", video_id=video_id).sort_by("track_id").to_pylist()
     masks = labels.read("masks", video_id=video_id).sort_by([("frame", "ascending"), ("track_id", "ascending")])
 
-    segmenter = openvis.VideoSegmenter(openvis.load(), NAMES, tracker=SETTINGS)
-    frames = read_frames(str(videos / f"{name}.mp4"), segmenter.working_size, sampling=Sampling(stride=2))
+    names = (archive / "some.txt").read_text().splitlines()
+    segmenter = openvis.VideoSegmenter(openvis.load(), names, tracker=TRACKER)
+    frames = read_frames(
+        str(archive / "videos" / f"{name}.mp4"), segmenter.working_size, sampling=Sampling(stride=STRIDE)
+    )
     found = [row for frame in segmenter.track(frames) for row in mask_rows(frame)]
     assert found == [
         (row["frame"], row["track_id"], [row["x"], row["y"], row["width"], row["height"]], *row["rle"].values())

@@ -86,8 +86,12 @@ def test_sizes(bucket: str, proxy: Proxy, put: Put, size: int, monkeypatch: pyte
     assert content(uri) == data
 
 
-def test_the_same_bytes_come_out_whatever_goes_wrong(bucket: str, proxy: Proxy, put: Put) -> None:
+def test_the_same_bytes_come_out_whatever_goes_wrong(
+    bucket: str, proxy: Proxy, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each twentieth request meets each of the faults."""
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.3)
+    s3._client.cache_clear()
     proxy.share = dict.fromkeys(FAULTS, 0.05)
     for number in range(20):
         data = CONTENT[number * 100_000 :]
@@ -120,6 +124,8 @@ def test_a_range_and_a_tail_are_read_alone(bucket: str, proxy: Proxy, put: Put) 
 def test_ranges_survive_every_fault_and_servers_without_ranges(
     bucket: str, proxy: Proxy, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.3)
+    s3._client.cache_clear()
     uri = put(f"{bucket}/a", CONTENT)
     etag = s3.head(uri).etag
     proxy.share = dict.fromkeys(FAULTS, 0.1)

@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -6,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -17,6 +15,7 @@ from pipelines.storage.lease import hold_lease
 from pipelines.training.output import TrainingOutput
 from pipelines.training.progress import TrainingProgress
 from pipelines.training.run import train
+from tests.pipelines.training.alone import curve, lines, train_alone
 from tests.pipelines.training.points import PointsStage, settings
 
 
@@ -27,83 +26,81 @@ def quick_checks(cluster: None) -> Iterator[None]:
     del os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"]
 
 
-def lines(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-
-
-def curve(output: Path) -> list[dict[str, float]]:
-    """All but times."""
-    return [{name: value for name, value in line.items() if "seconds" not in name} for line in lines(output)]
-
-
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("undisturbed")
-    summary = train(settings(output, validate_every=4), PointsStage())
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """By two workers, which take each batch in two parts."""
+    output = tmp_path_factory.mktemp("trained")
+    summary = train(settings(output, validate_every=4, workers=2, accumulate=2), PointsStage())
     assert (summary.steps, summary.first_step, summary.restarts) == (8, 0, 0)
     assert summary.loss == lines(output)[-1]["loss"]
     assert summary.scores == {"error": lines(output)[-1]["validation/error"]}
     return output
 
 
-def test_the_output_is_whole(undisturbed: Path) -> None:
-    assert [line["step"] for line in lines(undisturbed)] == list(range(1, 9))
-    assert [line["step"] for line in lines(undisturbed) if "validation/error" in line] == [4, 8]
-    assert lines(undisturbed)[7]["validation/error"] < lines(undisturbed)[3]["validation/error"]
-    assert all(line["seconds"] > line["data_seconds"] > 0 for line in lines(undisturbed))
-    assert TrainingOutput.open(str(undisturbed)).checkpoints() == [6, 8]
-    assert [file.name for file in (undisturbed / "model").iterdir()] == ["network.pt"]
-    assert any("tfevents" in file.name for file in (undisturbed / "tensorboard").iterdir())
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """By one worker, without Ray."""
+    output = tmp_path_factory.mktemp("alone")
+    train_alone(settings(output, validate_every=4), PointsStage())
+    return output
 
 
-def test_a_finished_training_is_not_repeated(undisturbed: Path) -> None:
-    before = (undisturbed / "model/network.pt").stat().st_mtime_ns
-    summary = train(settings(undisturbed, validate_every=4), PointsStage(broken=0))
+def test_the_output_is_whole(trained: Path) -> None:
+    assert [line["step"] for line in lines(trained)] == list(range(1, 9))
+    assert [line["step"] for line in lines(trained) if "validation/error" in line] == [4, 8]
+    assert lines(trained)[7]["validation/error"] < lines(trained)[3]["validation/error"]
+    assert all(line["seconds"] > line["data_seconds"] > 0 for line in lines(trained))
+    assert TrainingOutput.open(str(trained)).checkpoints() == [6, 8]
+    assert [file.name for file in (trained / "model").iterdir()] == ["network.pt"]
+    assert any("tfevents" in file.name for file in (trained / "tensorboard").iterdir())
+
+
+def test_a_finished_training_is_not_repeated(trained: Path) -> None:
+    before = (trained / "model/network.pt").stat().st_mtime_ns
+    summary = train(settings(trained, validate_every=4), PointsStage(broken=0))
     assert (summary.first_step, summary.steps) == (8, 8)
-    assert summary.loss == lines(undisturbed)[-1]["loss"]
-    assert (undisturbed / "model/network.pt").stat().st_mtime_ns == before
+    assert summary.loss == lines(trained)[-1]["loss"]
+    assert (trained / "model/network.pt").stat().st_mtime_ns == before
 
 
-def test_another_training_is_refused(undisturbed: Path) -> None:
+def test_another_training_is_refused(trained: Path) -> None:
     with pytest.raises(ValueError, match="batch_size .output: 8, now: 16., seed .output: 0, now: 1., stage .output: p"):
-        train(settings(undisturbed, batch_size=16, seed=1), PointsStage(name="other"))
+        train(settings(trained, batch_size=16, seed=1), PointsStage(name="other"))
 
 
-def test_a_second_run_is_refused(tmp_path: Path) -> None:
+def test_workers_and_parts_see_the_loss_of_the_whole_batch(alone: Path, trained: Path) -> None:
+    for a, b in zip(curve(alone), curve(trained), strict=True):
+        assert b == pytest.approx(a, rel=1e-4)
+    networks = [torch.load(output / "model/network.pt") for output in (alone, trained)]
+    for name, tensor in networks[0].items():
+        torch.testing.assert_close(networks[1][name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_second_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.storage.lease.RENEW_S", 0.5)
     with hold_lease(Storage(str(tmp_path))), pytest.raises(ValueError, match="output: .* being written by another run"):
         train(settings(tmp_path), PointsStage())
     assert not (tmp_path / "training.json").exists()
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With other settings than `undisturbed`, of those that weights do not depend on."""
-    output = tmp_path_factory.mktemp("shared")
-    train(settings(output, validate_every=4, workers=2, accumulate=2), PointsStage())
-    return output
-
-
-def test_workers_and_parts_see_the_loss_of_the_whole_batch(undisturbed: Path, shared: Path) -> None:
-    for a, b in zip(curve(undisturbed), curve(shared), strict=True):
-        assert b == pytest.approx(a, rel=1e-4)
-    networks = [torch.load(output / "model/network.pt") for output in (undisturbed, shared)]
-    for name, tensor in networks[0].items():
-        torch.testing.assert_close(networks[1][name], tensor, rtol=1e-4, atol=1e-6)
-
-
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced(shared: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_and_bad_data_ends_a_training(trained: Path, tmp_path: Path) -> None:
+    """Each on one of two workers, so that the other one waits for it."""
     seen: list[TrainingProgress] = []
-    stage = PointsStage(marker=tmp_path / "killed", kill=(0, 5))
     output = tmp_path / "output"
-    summary = train(settings(output, validate_every=4, workers=2, accumulate=2), stage, seen.append)
-    assert (summary.restarts, (tmp_path / "killed").exists()) == (1, True)
-    assert curve(output) == curve(shared)
-    assert (seen[-1].step, seen[-1].first_step, seen[-1].restarts) == (8, 3, 1)
+    config = settings(output, validate_every=4, workers=2, accumulate=2, max_failures=5)
+    stage = PointsStage(marker=tmp_path / "killed", kill=(0, 5), bad=(1, 7))
+    with pytest.raises(RuntimeError, match="the run broke off: a.json: video 3, b.mp4: cannot be read; its last"):
+        train(config, stage, seen.append)
+    assert (tmp_path / "killed").exists()
+    assert (seen[-1].first_step, seen[-1].restarts) == (3, 1)
+    assert curve(output)[:6] == curve(trained)[:6]
+    assert TrainingOutput.open(str(output)).checkpoints() == [3, 6]
+    assert not (output / "model").exists()
 
 
 @pytest.mark.slow
-def test_a_training_whose_driver_was_killed_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_training_whose_driver_was_killed_goes_on(alone: Path, tmp_path: Path) -> None:
     """Killed in step 6, with a checkpoint half written and the metrics ahead of the last whole one."""
     output = tmp_path / "output"
     code = (
@@ -125,11 +122,11 @@ def test_a_training_whose_driver_was_killed_goes_on(undisturbed: Path, tmp_path:
     (half / "state.json").write_text('{"step": 5, "files": {"optimizer.pt": 7}}')
     (half / "optimizer.pt").write_bytes(b"123456")
     (output / "checkpoints/checkpoint_manager_snapshot.json").write_text('{"cut o')
-    metrics.write_text((undisturbed / "metrics.jsonl").read_text().replace('"step"', '"from": "before", "step"'))
+    metrics.write_text((alone / "metrics.jsonl").read_text().replace('"step"', '"from": "before", "step"'))
 
     summary = train(settings(output, validate_every=4, keep_checkpoints=1, workers=1), PointsStage())
     assert (summary.first_step, summary.restarts) == (3, 0)
-    assert curve(output) == curve(undisturbed)
+    assert curve(output) == curve(alone)
     assert TrainingOutput.open(str(output)).checkpoints() == [8]
     assert not half.exists()
 
@@ -162,14 +159,3 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "waited for minutes"
         time.sleep(0.1)
-
-
-@pytest.mark.slow
-def test_what_cannot_go_away_ends_a_training(undisturbed: Path, tmp_path: Path) -> None:
-    """On one of two workers, so that the other one waits for it."""
-    with pytest.raises(RuntimeError, match="the run broke off: a.json: video 3, b.mp4: cannot be read; its last"):
-        train(settings(tmp_path, validate_every=4, workers=2, max_failures=5), PointsStage(bad=(1, 7)))
-    for a, b in zip(curve(undisturbed)[:6], curve(tmp_path)[:6], strict=True):
-        assert b == pytest.approx(a, rel=1e-4)
-    assert TrainingOutput.open(str(tmp_path)).checkpoints() == [3, 6]
-    assert not (tmp_path / "model").exists()

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,15 +27,17 @@ from pipelines.training.stage_config import (
     ValidationConfig,
 )
 from pipelines.training.stages import SHAPES_NAMES, InstanceStage, Pretraining, TrackingStage
-
-pytestmark = pytest.mark.usefixtures("cluster")
+from tests.pipelines.evaluation.few_categories import leave_out_categories
+from tests.pipelines.training.alone import curve, train_alone
 
 SHARE = Share(first_step=0, last_step=2, batch_size=2, rank=0, world_size=1)
 
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_split(tmp_path_factory.mktemp("shapes"), "train", 4, 0, SceneConfig(frames=6)).path
+    split = write_split(tmp_path_factory.mktemp("shapes"), "train", 4, 0, SceneConfig(frames=6)).path
+    leave_out_categories(split / "instances.json")
+    return split
 
 
 @pytest.fixture(scope="module")
@@ -146,19 +149,11 @@ def test_validation_is_video_ap(split: Path, checkpoint: str) -> None:
 def test_two_workers_train_as_one_does(split: Path, checkpoint: str, tmp_path: Path) -> None:
     """Over five steps, float32: losses to 1e-4, relative."""
     stage = InstanceStage(instance_config(split, checkpoint))
-    curves = []
-    for workers in (1, 2):
-        output = tmp_path / str(workers)
-        config = TrainingConfig(
-            output=str(output),
-            steps=5,
-            batch_size=4,
-            workers=workers,
-            threads=1,
-            optimizer=OptimizerConfig(learning_rate=3e-4, clip_norm=1.0),
-        )
-        train(config, stage)
-        curves.append([json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()])
+    optimizer = OptimizerConfig(learning_rate=3e-4, clip_norm=1.0)
+    shared: dict[str, Any] = {"steps": 5, "batch_size": 4, "threads": 1, "optimizer": optimizer}
+    train_alone(TrainingConfig(output=str(tmp_path / "one"), **shared), stage)
+    train(TrainingConfig(output=str(tmp_path / "two"), workers=2, **shared), stage)
+    curves = curve(tmp_path / "one"), curve(tmp_path / "two")
     for one, two in zip(*curves, strict=True):
         losses = {name: value for name, value in one.items() if name.startswith("loss") or name == "gradient_norm"}
         assert len(losses) == 7

@@ -21,23 +21,29 @@ from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
 from pipelines.training.stage_config import ValidationConfig
 from pipelines.training.validation import TOP_K, Validation
+from tests.pipelines.evaluation.few_categories import leave_out_categories
 
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with three videos of 5 frames."""
-    return write_split(tmp_path_factory.mktemp("shapes"), "valid", 3, 0, SceneConfig(frames=5)).path
+    split = write_split(tmp_path_factory.mktemp("shapes"), "valid", 3, 0, SceneConfig(frames=5)).path
+    leave_out_categories(split / "instances.json")
+    return split
 
 
 def predictions(split: Path, model: InstFormer, tmp_path: Path) -> list[PredictedTrack]:
     """Those of the labelling pipeline."""
     save_checkpoint(model, tmp_path / "model")
+    names = tmp_path / "names.txt"
+    categories = json.loads((split / "instances.json").read_text())["categories"]
+    names.write_text("\n".join(category["name"] for category in categories))
     association = AssociationConfig(kind="hungarian", min_similarity=-1.0)
     label_videos(
         LabelConfig(
             input=str(split / "videos"),
             output=str(tmp_path / "labels"),
-            vocabulary=str(split / "vocabulary.txt"),
+            vocabulary=str(names),
             checkpoint=str(tmp_path / "model"),
             tracker=VideoTrackerConfig(association=association, objectness_threshold=0.0, max_gap=5),
             objectness_floor=0.0,

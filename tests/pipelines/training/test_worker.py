@@ -1,4 +1,4 @@
-"""One worker alone, with Ray's part played by a few lines; `test_training` has the real one."""
+"""One worker alone, without Ray; `test_run.py` has the real one."""
 
 import json
 import shutil
@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray
 import ray.train
 import torch
 
@@ -21,28 +20,17 @@ from pipelines.training.progress import Monitor, TrainingProgress
 from pipelines.training.share import Share
 from pipelines.training.worker import Job, _load_optimizer, work
 from tests.pipelines.storage.s3_server import Outage
+from tests.pipelines.training.alone import Handle, curve, no_ray
 from tests.pipelines.training.points import PointsStage, Sample, settings
 
 TAKEN = '{"id": "another", "host": "elsewhere", "pid": 1, "released": false}'
 
 
-class Handle:
-    """Calls an object as one calls an actor."""
-
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
-
-    def __getattr__(self, name: str) -> Any:
-        return SimpleNamespace(remote=getattr(self.actor, name))
-
-
 @pytest.fixture(autouse=True)
-def without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def without_ray(tmp_path: Path) -> Iterator[None]:
     TrainingOutput.open(str(tmp_path / "output")).begin({})
-    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
-    monkeypatch.setattr(ray.train, "get_context", lambda: context)
-    monkeypatch.setattr(ray.train, "report", lambda metrics: None)
-    monkeypatch.setattr(ray, "get", lambda value: value)
+    with no_ray():
+        yield
 
 
 class StopError(RuntimeError):
@@ -75,16 +63,10 @@ def run(tmp_path: Path, stage: PointsStage, **options: Any) -> Monitor:
     return monitor
 
 
-def curve(tmp_path: Path) -> list[dict[str, float]]:
-    """All but times."""
-    lines = [json.loads(line) for line in (tmp_path / "output/metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if "seconds" not in name} for line in lines]
-
-
 @pytest.fixture
 def undisturbed(tmp_path: Path, without_ray: None) -> list[dict[str, float]]:
     run(tmp_path, PointsStage())
-    whole_curve = curve(tmp_path)
+    whole_curve = curve(tmp_path / "output")
     shutil.rmtree(tmp_path / "output")
     TrainingOutput.open(str(tmp_path / "output")).begin({})
     return whole_curve
@@ -101,7 +83,7 @@ def test_ending_anywhere_changes_nothing(undisturbed: list[dict[str, float]], tm
             assert stage.closed
         else:
             break
-    assert curve(tmp_path) == undisturbed
+    assert curve(tmp_path / "output") == undisturbed
     progress = monitor.progress()
     assert progress is not None
     assert (progress.step, progress.loss) == (8, undisturbed[-1]["loss"])
@@ -135,10 +117,10 @@ def test_the_last_checkpoint_is_that_of_the_end(tmp_path: Path) -> None:
 def test_nothing_is_left_of_the_metrics_of_steps_that_will_be_repeated(tmp_path: Path) -> None:
     with pytest.raises(StopError):
         run(tmp_path, Ending(5))
-    assert [line["step"] for line in curve(tmp_path)] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in curve(tmp_path / "output")] == [1, 2, 3, 4, 5]
     with pytest.raises(StopError):
         run(tmp_path, Ending(0))
-    assert [line["step"] for line in curve(tmp_path)] == [1, 2, 3]
+    assert [line["step"] for line in curve(tmp_path / "output")] == [1, 2, 3]
 
 
 def test_what_may_go_away_is_not_told(tmp_path: Path) -> None:
@@ -196,7 +178,7 @@ def test_metrics_are_written_when_a_worker_ends(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("pipelines.training.log._LOCAL_EVERY_S", 1e9)
     with pytest.raises(StopError):
         run(tmp_path, Ending(2))
-    assert [line["step"] for line in curve(tmp_path)] == [1, 2]
+    assert [line["step"] for line in curve(tmp_path / "output")] == [1, 2]
 
 
 @dataclass
@@ -231,7 +213,7 @@ def test_a_checkpoint_waits_while_s3_is_away(
     assert (outage.stops, monitor.starts) == (2, 1)
     assert output.intact()[-1] == 8
     output.files.download_folder(".", tmp_path / "output")
-    assert curve(tmp_path) == undisturbed
+    assert curve(tmp_path / "output") == undisturbed
 
 
 def test_a_run_that_another_one_followed_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
