@@ -144,20 +144,19 @@ def test_scoring_needs_numba_alone(tmp_path: Path) -> None:
 
 
 def test_tracking_and_small_archives_need_no_networks_but_the_text_tower(tmp_path: Path) -> None:
-    """Tracking, as in tracker actors, searching and renaming: CLIP's, the adapters', Mask2Former's and the cluster's
-    libraries take longer to import than the work."""
+    """CLIP's, the adapters', Mask2Former's and the cluster's libraries take longer to import than searching takes."""
     labels = tmp_path / "labels"
     put_tracks(labels)
     (tmp_path / "names.txt").write_text("red star\n")
     search = ["--labels", str(labels), "--text", "star"]
     relabel = ["--labels", str(labels), "--output", str(tmp_path / "new"), "--vocabulary", str(tmp_path / "names.txt")]
-    unused = HEAVY - {"boto3", "pyarrow", "torch"}
-    for packages in imported(
-        "import openvis_model.video_tracking",
+    *archives, tracking = imported(
         f"from jobs.search import main\nassert main({search}) == 0",
         f"from jobs.relabel import main\nassert main({relabel}) == 0",
-    ):
-        assert not packages & unused
+        "import openvis_model.video_tracking",  # as in labelling's tracker actors
+    )
+    assert not set.union(*archives) & (HEAVY - {"boto3", "pyarrow", "torch"})
+    assert not tracking & {"open_clip", "peft", "transformers"}
 
 
 def put_tracks(labels: Path) -> None:
