@@ -1,15 +1,21 @@
 """Work on the parts of a large archive, spread over the cluster with Ray Data."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import ray
 from ray.data import DataContext
 from ray.exceptions import RayError
 
-from pipelines.cluster import calm_data, connect, reason
+from pipelines.cluster import RayDiedError, calm_data, check_ray, connect, data_stopped, reason
 
+READER = "openvis-results"
+"""Name of the thread that reads results."""
+
+_END_S = 10.0
 _MAX_BLOCKS = 1024  # each block is an object in Ray's store
 
 
@@ -19,12 +25,43 @@ def map_on_cluster(
     """Applies `task` to every row, each in a Ray task with one CPU; yields results as they finish.
 
     Raises:
-        RuntimeError: the task raised an error, or Ray repeatedly lost its processes.
+        RuntimeError: the task raised an error, Ray repeatedly lost its processes, or Ray itself died.
     """
     connect(os.cpu_count() or 1)
     calm_data(DataContext.get_current())
-    dataset = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), _MAX_BLOCKS))
+    dataset = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), _MAX_BLOCKS)).map(task, num_cpus=1)
+    results: SimpleQueue[dict[str, Any] | BaseException | None] = SimpleQueue()
+
+    def read() -> None:
+        try:
+            for row in dataset.iter_rows():
+                results.put(row)
+            results.put(None)
+        except BaseException as error:
+            results.put(error)
+
+    # A thread, because reading would wait forever for a Ray that has died.
+    reader, patience_s = threading.Thread(target=read, name=READER, daemon=True), _END_S
+    reader.start()
     try:
-        yield from dataset.map(task, num_cpus=1).iter_rows()
-    except RayError as error:
-        raise RuntimeError(reason(error)) from error
+        while (result := _next(results)) is not None:
+            if isinstance(result, RayError):
+                raise RuntimeError(reason(result)) from result
+            if isinstance(result, BaseException):
+                raise result
+            yield result
+    except RayDiedError:
+        patience_s = 0.0
+        raise
+    finally:
+        with data_stopped():  # otherwise a reader whose results are no longer wanted would go on
+            reader.join(patience_s)
+
+
+def _next(results: "SimpleQueue[Any]") -> Any:
+    """Returns the next result once there is one; raises as `check_ray`."""
+    while True:
+        try:
+            return results.get(timeout=0.5)
+        except Empty:
+            check_ray()

@@ -18,7 +18,7 @@ from openvis_model.video_tracking import VideoTracking
 from openvis_model.vocabulary import VocabularyEmbedding
 from openvis_model.working_size import working_size
 from pipelines.benchmark.machine import Machine, best_seconds
-from pipelines.labelling.video_writer import mask_rows
+from pipelines.labelling.video_writer import Tracked, mask_rows
 from pipelines.video.decode import FrameBatch, decode
 from pipelines.video.plan import VideoPlan
 
@@ -126,10 +126,10 @@ class Stages:
         tracker = VideoTracker(VideoTrackerConfig(), vocabulary, self.model.rollout_tracker)
 
         def track() -> None:
-            tracking = VideoTracking(tracker)
+            tracking, tracked = VideoTracking(tracker), list[Tracked]()
             for frame, found in enumerate(instances):
-                tracked = tracking.add(frame, found)
-                mask_rows("video", frame, 0.0, found, tracked.track_ids)
+                tracked.append(Tracked(frame, 0.0, found, tracking.add(frame, found).track_ids))
+            mask_rows("video", tracked)
             tracking.finish()
 
         return Stage("track", best_seconds(track, self.seconds) / len(self.frames))

@@ -1,18 +1,20 @@
 """The end of the labelling pipeline: puts the batches of a video back into order, tracks, and writes the tables."""
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Int
 
 from openvis_model.instances import Instances
 from openvis_model.track import Track
 from openvis_model.video_tracker import NO_TRACK, VideoTracker
 from openvis_model.video_tracking import VideoTracking
 from pipelines.archive.parts import PartWriter, Rows
-from pipelines.archive.tables import Fingerprints
+from pipelines.archive.tables import SCHEMAS, Fingerprints
 from pipelines.labelling.instance_bytes import decode_instances
 from pipelines.labelling.rows import LabelledRow
 from pipelines.storage.lease import LEASE
@@ -89,15 +91,15 @@ class VideoWriter:
         return "; ".join(reasons) or None
 
     def _track(self, batch: LabelledRow) -> None:
-        rows: list[dict[str, Any]] = []
+        tracked: list[Tracked] = []
         frames = zip(batch.frame.tolist(), batch.time_s.tolist(), decode_instances(batch.instances), strict=True)
         for frame, time_s, instances in frames:
-            tracked = self.tracking.add(frame, instances)
-            rows += mask_rows(self.video_id, frame, time_s, instances, tracked.track_ids)
-            self._add_tracks(tracked.ended)
+            result = self.tracking.add(frame, instances)
+            tracked.append(Tracked(frame, time_s, instances, result.track_ids))
+            self._add_tracks(result.ended)
             self.frames += 1
         self.model_s += batch.model_s
-        self.rows.add("masks", rows)
+        self.rows.add_table("masks", mask_rows(self.video_id, tracked))
 
     def _add_tracks(self, tracks: list[Track]) -> None:
         self.rows.add("tracks", [track_row(self.video_id, track) for track in tracks])
@@ -175,31 +177,48 @@ class VideoWriters:
         self.parts.discard()
 
 
-def mask_rows(
-    video_id: str, frame: int, time_s: float, instances: Instances, track_ids: np.ndarray
-) -> list[dict[str, Any]]:
-    """Returns the rows of the `masks` table for the tracked instances of one frame, sorted by track id."""
-    masks = instances.masks
-    rows = []
-    for i in np.argsort(track_ids, kind="stable"):
-        if track_ids[i] != NO_TRACK:
-            x, y, width, height = masks.boxes[i].tolist()
-            rows.append(
-                {
-                    "video_id": video_id,
-                    "track_id": int(track_ids[i]),
-                    "frame": frame,
-                    "time_s": time_s,
-                    "x": x,
-                    "y": y,
-                    "width": width,
-                    "height": height,
-                    "area": int(masks.areas[i]),
-                    "score": float(instances.objectness[i]),
-                    "rle": {"size": list(masks.size), "counts": masks.counts[i].decode("ascii")},
-                }
-            )
-    return rows
+class Tracked(NamedTuple):
+    """The instances of a frame, and the track of each."""
+
+    frame: int
+    time_s: float
+    instances: Instances
+    track_ids: Int[np.ndarray, " n"]
+
+
+def mask_rows(video_id: str, frames: Sequence[Tracked]) -> pa.Table:
+    """Returns the rows of the `masks` table for the tracked instances of frames of one video.
+
+    Args:
+        video_id: the video.
+        frames: in order; within a frame, rows are sorted by track id.
+    """
+    orders = [np.argsort(each.track_ids, kind="stable") for each in frames]
+    orders = [order[each.track_ids[order] != NO_TRACK] for order, each in zip(orders, frames, strict=True)]
+    counts, schema = [len(order) for order in orders], SCHEMAS["masks"]
+    if not sum(counts):
+        return schema.empty_table()
+
+    def column(values: Callable[[Tracked], np.ndarray]) -> np.ndarray:
+        return np.concatenate([values(each)[order] for order, each in zip(orders, frames, strict=True)])
+
+    boxes = column(lambda each: each.instances.masks.boxes)
+    strings = [each.instances.masks.counts[i] for order, each in zip(orders, frames, strict=True) for i in order]
+    sizes = [list(each.instances.masks.size) for each, count in zip(frames, counts, strict=True) for _ in range(count)]
+    columns: dict[str, Any] = {
+        "video_id": pa.repeat(video_id, sum(counts)),
+        "track_id": column(lambda each: each.track_ids),
+        "frame": np.repeat([each.frame for each in frames], counts),
+        "time_s": np.repeat([each.time_s for each in frames], counts),
+        **{name: boxes[:, i] for i, name in enumerate(("x", "y", "width", "height"))},
+        "area": column(lambda each: each.instances.masks.areas),
+        "score": column(lambda each: each.instances.objectness.numpy()),
+        "rle": pa.StructArray.from_arrays(
+            [pa.array(sizes, pa.list_(pa.int32())), pa.array(strings, pa.binary()).cast(pa.string())],
+            fields=list(schema.field("rle").type),
+        ),
+    }
+    return pa.table({name: pa.array(values) for name, values in columns.items()}).cast(schema)
 
 
 def track_row(video_id: str, track: Track) -> dict[str, Any]:

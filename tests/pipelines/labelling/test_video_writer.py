@@ -14,11 +14,11 @@ from openvis_model.rle import encode
 from openvis_model.video_tracker import VideoTracker
 from openvis_model.vocabulary import VocabularyEmbedding
 from pipelines.archive.parts import PartWriter
-from pipelines.archive.tables import Fingerprints, Results
+from pipelines.archive.tables import SCHEMAS, Fingerprints, Results
 from pipelines.labelling.instance_bytes import encode_instances
 from pipelines.labelling.rows import LabelledRow
 from pipelines.labelling.track_sink import TrackerActor
-from pipelines.labelling.video_writer import VideoWriter, VideoWriters, mask_rows
+from pipelines.labelling.video_writer import Tracked, VideoWriter, VideoWriters, mask_rows
 from pipelines.storage.files import Storage
 from pipelines.video.plan import VideoInfo
 
@@ -232,6 +232,27 @@ def test_a_failure_in_tracking_stops_no_other_video(tmp_path: Path) -> None:
     assert {mask["video_id"] for mask in tables(tmp_path)["masks"]} == {"a"}
 
 
-def test_instances_without_a_track_give_no_rows() -> None:
-    assert mask_rows("v", 0, 0.0, instances(0, 4), np.array([-1, 3]))[0]["track_id"] == 3
-    assert len(mask_rows("v", 0, 0.0, instances(0, 4), np.array([-1, 3]))) == 1
+def test_rows_of_masks_by_hand() -> None:
+    """Sorted by frame, then by track; an instance without a track has none."""
+    first, second = instances(0, 4), instances(4)
+    frames = [Tracked(3, 0.5, first, np.array([7, 2])), Tracked(5, 1.0, second, np.array([-1]))]
+    rows = mask_rows("v", [*frames, Tracked(6, 1.5, second, np.array([2]))])
+    assert rows.schema == SCHEMAS["masks"]
+    assert rows.drop_columns(["rle", "score"]).to_pylist() == [
+        {"video_id": "v", "track_id": track, "frame": frame, "time_s": time_s, "area": int(masks.areas[i])}
+        | dict(zip(("x", "y", "width", "height"), masks.boxes[i].tolist(), strict=True))
+        for track, frame, time_s, masks, i in (
+            (2, 3, 0.5, first.masks, 1),
+            (7, 3, 0.5, first.masks, 0),
+            (2, 6, 1.5, second.masks, 0),
+        )
+    ]
+    assert rows["score"].to_pylist() == pytest.approx(
+        [float(each.objectness[i]) for each, i in ((first, 1), (first, 0), (second, 0))]
+    )
+    assert rows["rle"][1].as_py() == {"size": list(first.masks.size), "counts": first.masks.counts[0].decode()}
+
+
+def test_frames_without_tracks_give_no_rows() -> None:
+    for frames in ([], [Tracked(0, 0.0, instances(), np.array([], dtype=int))]):
+        assert mask_rows("v", frames).equals(SCHEMAS["masks"].empty_table())
