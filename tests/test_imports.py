@@ -126,7 +126,8 @@ def test_a_model_actor_needs_torch_alone() -> None:
     """The libraries of the networks that are trained take three times as long to import as the model to load."""
     options = "device='cpu', actors=1, precision='float32', compile=False, objectness_floor=0.5"
     code = f"from pipelines.labelling.model_operator import Model\nModel(None, {options})"
-    assert not imported(code) & {"open_clip", "peft", "scipy", "torchvision", "transformers"}
+    (packages,) = imported(code)
+    assert not packages & {"open_clip", "peft", "scipy", "torchvision", "transformers"}
 
 
 def test_scoring_needs_numba_alone(tmp_path: Path) -> None:
