@@ -59,7 +59,7 @@ def table(result: "BenchmarkResult") -> str:
         f"{'':<16}{'ms/frame':>10}{'frames/s':>10}{'GFLOP':>9}{'of what is possible':>21}",
     ]
     for stage in result.stages:
-        share = f"{stage.floor_s / stage.frame_s:.0%}" if stage.floor_s else ""
+        share = f"{stage.floor_s(machine) / stage.frame_s:.0%}" if stage.flops else ""
         flops = f"{stage.flops / 1e9:.1f}" if stage.flops else ""
         lines.append(f"{stage.name:<16}{1e3 * stage.frame_s:>10.2f}{1 / stage.frame_s:>10.1f}{flops:>9}{share:>21}")
     lines.append(f"{'whole model':<16}{1e3 * result.model_s:>10.2f}{1 / result.model_s:>10.1f}")

@@ -23,7 +23,10 @@ from pipelines.video.decode import FrameBatch, decode
 from pipelines.video.plan import VideoPlan
 
 FRAMES = 16
-"""Frames of the video that are measured."""
+"""Frames that the model and the tracker are measured on."""
+
+DECODED = 64
+"""Frames that decoding is measured on, opening the video included."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,17 @@ class Stage:
         name: the stage.
         frame_s: time per frame, seconds.
         flops: multiplications and additions per frame in matrix products and convolutions; 0 where there are none.
-        floor_s: time per frame that these would take at the machine's rate of large matrix products, or that moving
-            the weights and the pixels once would take at its rate of copying, whichever is longer; seconds.
+        moved_bytes: weights and inputs, each counted once, per frame.
     """
 
     name: str
     frame_s: float
     flops: float = 0.0
-    floor_s: float = 0.0
+    moved_bytes: float = 0.0
+
+    def floor_s(self, machine: Machine) -> float:
+        """Returns the time per frame at the machine's rate of products, or of copying if that takes longer, seconds."""
+        return max(self.flops / machine.matmul_flops, self.moved_bytes / machine.copy_bytes)
 
 
 class Stages:
@@ -51,7 +57,6 @@ class Stages:
         model: on its device.
         path: the video.
         plan: its plan.
-        machine: the device, measured.
         precision: of the products; for anything but float32 the model runs under autocast.
         objectness_floor: proposals below are not embedded.
         seconds: how long each stage is measured.
@@ -62,30 +67,29 @@ class Stages:
         model: FoldedInstFormer,
         path: str,
         plan: VideoPlan,
-        machine: Machine,
         *,
         precision: torch.dtype,
         objectness_floor: float,
         seconds: float,
     ) -> None:
-        self.model, self.machine = model, machine
+        self.model = model
         self.path, self.plan, self.seconds = path, plan, seconds
         self.objectness_floor = objectness_floor
         self.device = next(model.buffers()).device
         self.size = (plan.info.height, plan.info.width)
         self.working_size = working_size(*self.size, short_side=model.short_side, divisor=SIZE_DIVISOR)
         self.autocast = torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
-        frames = [torch.from_numpy(np.array(batch.frames)) for batch in self._decode()]
-        self.frames = torch.cat(frames)[:FRAMES]
+        self.frames = torch.cat([torch.from_numpy(np.array(batch.frames)) for batch in self._decode(FRAMES)])
 
-    def _decode(self) -> list[FrameBatch]:
+    def _decode(self, frames: int) -> list[FrameBatch]:
         segment = self.plan.segments[0]
         batches = decode(self.path, self.plan.info, segment, size=self.working_size, batch_size=FRAMES)
-        return list(islice(batches, 1))
+        return list(islice(batches, frames // FRAMES))
 
     def decode(self) -> Stage:
         """Measures reading and resizing, with one thread."""
-        return Stage("decode", best_seconds(self._decode, self.seconds) / len(self.frames))
+        count = sum(len(batch.frames) for batch in self._decode(DECODED))
+        return Stage("decode", best_seconds(lambda: self._decode(DECODED), self.seconds) / count)
 
     @torch.inference_mode()
     def networks(self, batch_size: int) -> list[Stage]:
@@ -142,7 +146,7 @@ class Stages:
         taken = best_seconds(lambda: module(*inputs), self.seconds) / batch_size
         flops = count_flops(lambda: module(*inputs)) / batch_size
         moved = (sum(buffer.nbytes for buffer in module.buffers()) + sum(each.nbytes for each in inputs)) / batch_size
-        return Stage(name, taken, flops, max(flops / self.machine.matmul_flops, moved / self.machine.copy_bytes))
+        return Stage(name, taken, flops, moved)
 
 
 def count_flops(work: Callable[[], object]) -> float:

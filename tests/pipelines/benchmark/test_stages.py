@@ -1,12 +1,23 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from pipelines.benchmark.stages import Stages, best_batch_size, count_flops
+from pipelines.benchmark.machine import Machine
+from pipelines.benchmark.stages import Stage, Stages, best_batch_size, count_flops
 
 
 def test_flops_by_hand() -> None:
     """A product of 3 × 4 and 4 × 5 numbers takes 60 multiplications and as many additions."""
     assert count_flops(lambda: torch.ones(3, 4) @ torch.ones(4, 5)) == 120
+
+
+def test_the_floor_by_hand() -> None:
+    """10 operations take 5 s, 12 bytes 4 s: the products are the floor, unless there are none."""
+    machine = Machine(name="", cores=1, threads=1, matmul_flops=2.0, copy_bytes=3.0, load=0.0)
+    assert Stage("", 10.0, flops=10.0, moved_bytes=12.0).floor_s(machine) == 5
+    assert Stage("", 10.0, moved_bytes=12.0).floor_s(machine) == 4
+    assert machine.at_best(replace(machine, matmul_flops=1.0, copy_bytes=4.0)) == replace(machine, copy_bytes=4.0)
 
 
 class Timed(Stages):
