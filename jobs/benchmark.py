@@ -27,11 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _benchmark(arguments: list[str] | None) -> int:
     config = read_config("benchmark", __doc__, BenchmarkConfig, arguments)
-    for name, path in (("video", config.video), ("output", config.output)):
-        if path is not None:
-            check_local(name, path)
     if config.video is not None:
+        if config.video.startswith("s3://"):
+            raise ValueError(f"video: {config.video} is on S3; download it and give the file")
         check_present("video", config.video)
+    if config.output is not None:
+        check_local("output", config.output)
+        if Path(config.output).is_dir() or not Path(config.output).parent.is_dir():
+            raise ValueError(f"output: {config.output} is a folder, or in none; give a JSON file in an existing folder")
 
     from pipelines.benchmark.run import run_benchmark
 

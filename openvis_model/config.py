@@ -12,7 +12,7 @@ from transformers import Mask2FormerConfig, PretrainedConfig, ResNetConfig, Swin
 
 from openvis_model.clip import ClipConfig, check_names
 from openvis_model.mask_proposal import MaskProposalConfig
-from openvis_model.options import Classifier, InstClipConfig, RolloutTrackerConfig
+from openvis_model.options import Classifier, InstClipConfig, RolloutTrackerConfig, check_published
 
 BACKBONE_CONFIGS: dict[str, type[PretrainedConfig]] = {"resnet": ResNetConfig, "swin": SwinConfig}
 OUT_FEATURES = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
@@ -31,9 +31,6 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "swin_large": SWIN | {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "window_size": 12},
 }
 """Backbones of the original Mask2Former checkpoints, as `transformers` describes them."""
-
-PLAIN = {"pre_norm": False, "activation_function": "relu", "common_stride": 4, "feature_strides": [4, 8, 16, 32]}
-"""Fields of transformers' Mask2Former that have one value in the published model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,9 +186,7 @@ def _check_mask2former(config: MaskProposalConfig) -> None:
         num_queries = config.num_queries
     except (StrictDataclassError, TypeError) as error:
         raise ValueError(f"{name}: transformers refuses its values, correct them: {error}") from error
-    for field_name, plain in PLAIN.items():
-        if values.get(field_name, plain) != plain:
-            raise ValueError(f"{name}.{field_name}: expected {plain!r} as published, got {values[field_name]!r}")
+    check_published(values, name)
     if num_queries < 1:
         raise ValueError(f"{name}.num_queries: expected at least 1, got {num_queries}")
 

@@ -3,11 +3,36 @@
 Imports no torch, so that jobs answer `--help` and check options at once.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 SIZE_DIVISOR = 32
 """Sides of the proposal network's input are multiples of it, pixels: its coarsest feature map has 1/32 of them."""
+
+PUBLISHED: Mapping[str, object] = {
+    "pre_norm": False,
+    "activation_function": "relu",
+    "common_stride": 4,
+    "feature_strides": [4, 8, 16, 32],
+}
+"""Fields of transformers' Mask2Former that have one value in the published model."""
+
+
+def check_published(mask2former: Mapping[str, object], name: str) -> None:
+    """Checks that a Mask2Former is the published one where inference knows no other.
+
+    Args:
+        mask2former: its `transformers` config as plain values.
+        name: what the config is called in errors.
+
+    Raises:
+        ValueError: names the first field that differs.
+    """
+    for field_name, value in PUBLISHED.items():
+        if mask2former.get(field_name, value) != value:
+            raise ValueError(f"{name}.{field_name}: expected {value!r} as published, got {mask2former[field_name]!r}")
+
 
 Guidance = Literal["logits", "binary", "none"]
 Resampling = Literal["log_mean_probability", "logit_mean_probability", "mean_logit", "max_logit"]

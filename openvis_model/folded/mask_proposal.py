@@ -10,7 +10,7 @@ from openvis_model.folded.mask_decoder import MaskDecoder
 from openvis_model.folded.pixel_decoder import PixelDecoder
 from openvis_model.folded.resnet import Resnet
 from openvis_model.frames import to_pixels
-from openvis_model.options import SIZE_DIVISOR
+from openvis_model.options import SIZE_DIVISOR, check_published
 from openvis_model.proposals import IMAGENET_MEAN, IMAGENET_STD, Proposals, collapse
 
 TRAINING_ONLY = ("num_batches_tracked", "criterion.empty_weight", ".swin.layernorm.weight", ".swin.layernorm.bias")
@@ -25,11 +25,12 @@ class FoldedMaskProposal(nn.Module):
         short_side: working size of the frames, pixels.
 
     Raises:
-        ValueError: for weights that no part of this network uses: it is not Mask2Former as it was published.
+        ValueError: for a field with another value than the published one, or weights that no part of this network uses.
     """
 
     def __init__(self, architecture: Mapping[str, Any], state: Mapping[str, Tensor], *, short_side: int) -> None:
         super().__init__()
+        check_published(architecture, "mask_proposal.mask2former")
         self.short_side = short_side
         weights = Weights(state)
         heads = architecture.get("num_attention_heads", 8)

@@ -47,9 +47,10 @@ class BySize:
     def __call__(self, sizes: tuple[Size, ...], like: Tensor, make: Callable[[], Made]) -> Made:
         """Returns what `make` returned for the same sizes, device and dtype, or calls it; always in full precision."""
         key = (sizes, like.device, like.dtype)
-        if key not in self.made:
-            if len(self.made) == SIZES:
+        made: Made | None = self.made.get(key)  # type: ignore[assignment] # of the key's kind
+        if made is None:
+            if len(self.made) >= SIZES:
                 self.made.clear()
             with torch.autocast(like.device.type, enabled=False):
-                self.made[key] = make()
-        return self.made[key]  # type: ignore[return-value]
+                self.made[key] = made = make()
+        return made

@@ -38,7 +38,7 @@ def save_checkpoint(model: InstFormer, folder: str | Path) -> str:
     """Writes a checkpoint folder and returns its fingerprint; the folder appears whole or not at all.
 
     Raises:
-        ValueError: if the folder exists a weight is NaN or infinite, or the model is one for inference.
+        ValueError: if the folder exists, a weight is NaN or infinite, or the model is one for inference.
     """
     if not isinstance(model, InstFormer):
         raise ValueError("model: is folded for inference and cannot be saved; copy the folder it was loaded from")
@@ -81,6 +81,8 @@ def fold(model: InstFormer) -> FoldedInstFormer:
     Raises:
         ValueError: if it cannot be folded; says what is unusual.
     """
+    if not isinstance(model, InstFormer):
+        raise ValueError("model: is folded for inference already; use it as it is")
     states = {name: contiguous(state) for name, state in _states(model).items()}
     config = model.config.to_dict()
     stored = Stored(Path("model"), config, states, model_fingerprint(config, states))

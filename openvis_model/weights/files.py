@@ -72,8 +72,10 @@ def read_checkpoint(folder: Path) -> Stored:
     try:
         names = weight_files(config["classifier"])
         inst_clip = InstClipConfig(**config["inst_clip"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder}/config.json: {error!r} is missing; copy the whole folder again") from error
+    except KeyError as error:
+        raise ValueError(f"{folder}/config.json: {error} is missing; copy the whole folder again") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder}/config.json: {error}; copy the whole folder again") from error
     states = read_states(folder, names)
     check_fingerprint(folder, config, states, fingerprint)
     if config["classifier"] == "inst_clip":

@@ -105,6 +105,9 @@ def run_benchmark(config: BenchmarkConfig, progress: Callable[[str], None]) -> B
         core_price=config.core_price,
         gpu_price=config.gpu_price,
     )
+    given = {"fps": config.fps, "stride": config.stride, "precision": config.precision}
+    given["objectness_floor"] = config.objectness_floor
+    advice.options.update({k: str(v) for k, v in given.items() if v != getattr(BenchmarkConfig, k)})
     return BenchmarkResult(
         machine=machine,
         device=device,

@@ -104,7 +104,7 @@ class Stages:
             )
             return [
                 self._stage("mask proposal", self.model.mask_proposal, frames),
-                self._stage("InstCLIP", self.model.classifier, frames, logits, index),
+                self._stage("classifier", self.model.classifier, frames, logits, index),
                 Stage(
                     "masks",
                     best_seconds(lambda: encode_logits(logits.flatten(0, 1), self.size), self.seconds) / batch_size,
@@ -145,7 +145,9 @@ class Stages:
         batch_size = len(inputs[0])
         taken = best_seconds(lambda: module(*inputs), self.seconds) / batch_size
         flops = count_flops(lambda: module(*inputs)) / batch_size
-        moved = (sum(buffer.nbytes for buffer in module.buffers()) + sum(each.nbytes for each in inputs)) / batch_size
+        moved = (
+            sum(each.nbytes for each in (*module.parameters(), *module.buffers())) + sum(each.nbytes for each in inputs)
+        ) / batch_size
         return Stage(name, taken, flops, moved)
 
 

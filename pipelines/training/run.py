@@ -20,7 +20,7 @@ from typing import Any
 import ray
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from pipelines.cluster import RayDiedError, answers, check_gpus, connect, reason
 from pipelines.storage.lease import Lease, hold_lease
@@ -32,6 +32,7 @@ from pipelines.training.stage import Stage
 from pipelines.training.worker import VALIDATION, Job, work
 
 _ANSWER_S = 600.0  # for the monitor, which has to start first
+_COLLECTIVE_S = 1800  # for what workers do together, as by Ray's default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,8 @@ def _run(
         trainer = TorchTrainer(
             work,
             train_loop_config={"job": Job(config=config, stage=stage, output=output, monitor=monitor)},
+            # Workers wait for the first one, which may outlast the storage twice before it has restored a checkpoint.
+            torch_config=TorchConfig(timeout_s=int(2 * config.stall_s) + _COLLECTIVE_S),
             scaling_config=ScalingConfig(
                 num_workers=config.workers,
                 use_gpu=config.gpus_per_worker > 0,

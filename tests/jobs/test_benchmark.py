@@ -11,7 +11,20 @@ from pipelines.shapes.scenes import SceneConfig
 
 def test_it_prints_what_limits_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video = next((write_split(tmp_path, "valid", 1, 0, SceneConfig(frames=4)).path / "videos").iterdir())
-    options = ["--video", video, "--device", "cpu", "--batch_size", "2", "--seconds", "1e-9", "--core_price", "0.5"]
+    options = [
+        "--video",
+        video,
+        "--device",
+        "cpu",
+        "--batch_size",
+        "2",
+        "--stride",
+        "2",
+        "--seconds",
+        "1e-9",
+        "--core_price",
+        "0.5",
+    ]
     assert main([*map(str, options), "--output", str(tmp_path / "results.json")]) == 0
     printed = capsys.readouterr().out
     results = json.loads((tmp_path / "results.json").read_text())
@@ -20,6 +33,7 @@ def test_it_prints_what_limits_and_writes_json(tmp_path: Path, capsys: pytest.Ca
     advice = results["advice"]
     assert f"{advice['frames_per_s']:.1f} frames/s at best, limited by {advice['limit']}" in printed
     assert "options for jobs.label: --batch_size 2 --model_actors " in printed
+    assert " --stride 2\n" in printed
     assert advice["cost"] == pytest.approx(advice["hours"] * results["machine"]["cores"] * 0.5)
 
 
@@ -27,8 +41,9 @@ def test_it_prints_what_limits_and_writes_json(tmp_path: Path, capsys: pytest.Ca
     ("options", "message"),
     [
         (["--video", "absent.mp4"], "video: absent.mp4"),
-        (["--video", "s3://bucket/a.mp4"], "video: "),
+        (["--video", "s3://bucket/a.mp4"], "video: s3://bucket/a.mp4 is on S3; download it"),
         (["--output", "s3://bucket/a.json"], "output: "),
+        (["--output", "absent/a.json"], "output: absent/a.json is a folder, or in none"),
         (["--device", "tpu"], "device: "),
     ],
 )

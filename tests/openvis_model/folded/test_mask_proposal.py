@@ -51,6 +51,12 @@ def test_a_resnet_with_other_strides_is_that_of_transformers(
     assert isinstance(folded.backbone, TransformersBackbone)
 
 
+def test_another_kind_of_layer_is_named(tiny_mask2former: Mask2FormerForUniversalSegmentation) -> None:
+    config = tiny_mask2former.config.to_dict() | {"pre_norm": True}
+    with pytest.raises(ValueError, match=r"mask2former\.pre_norm: expected False as published, got True"):
+        FoldedMaskProposal(config, tiny_mask2former.state_dict(), short_side=64)
+
+
 def test_weights_without_a_use_are_named(tiny_mask2former: Mask2FormerForUniversalSegmentation) -> None:
     state = tiny_mask2former.state_dict() | {"model.pixel_level_module.decoder.adapter_2.0.weight": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"not Mask2Former as published, it also has .*adapter_2\.0\.weight"):

@@ -36,5 +36,5 @@ def test_values_are_made_once_for_each_size_and_in_full_precision() -> None:
 def test_few_sizes_are_remembered() -> None:
     by_size = BySize()
     for height in range(3 * SIZES):
-        assert by_size(((height, 1),), DOUBLE, lambda height=height: height) == height
+        assert by_size(((height, 1),), DOUBLE, lambda height=height: height + 1) == height + 1
         assert len(by_size.made) <= SIZES

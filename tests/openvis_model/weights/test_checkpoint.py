@@ -191,3 +191,5 @@ def test_a_folded_model_is_a_copy_that_finds_the_same_and_cannot_be_saved(
             assert torch.allclose(getattr(one, name), getattr(other, name), atol=1e-5), name
     with pytest.raises(ValueError, match="folded for inference and cannot be saved"):
         save_checkpoint(folded, tmp_path / "folded")
+    with pytest.raises(ValueError, match="folded for inference already"):
+        fold(folded)

@@ -11,11 +11,11 @@ def test_every_stage_is_measured() -> None:
     named: list[str] = []
     result = run_benchmark(BenchmarkConfig(device="cpu", batch_size=2, seconds=1e-9), named.append)
     assert named == ["the machine", "decoding", "the model", "tracking", "the machine again"]
-    assert [stage.name for stage in result.stages] == ["decode", "mask proposal", "InstCLIP", "masks", "track"]
+    assert [stage.name for stage in result.stages] == ["decode", "mask proposal", "classifier", "masks", "track"]
     assert (result.size, result.working_size) == ((480, 640), (96, 128))
     assert list(result.batches) == [2]
     parts = {stage.name: stage for stage in result.stages}
-    for name in ("mask proposal", "InstCLIP"):
+    for name in ("mask proposal", "classifier"):
         assert parts[name].flops > 1e6
         assert parts[name].moved_bytes > 1e5
     assert all(stage.frame_s > 0 for stage in result.stages)
