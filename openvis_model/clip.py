@@ -9,8 +9,9 @@ import open_clip
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, CLIPTextCfg, CLIPVisionCfg
 
 from openvis_model.convolutional_stem import ConvolutionalStem
-from openvis_model.text_encoder import TextEncoder, TextTowerConfig
+from openvis_model.text_encoder import TextEncoder
 from openvis_model.tokenizer import Tokenizer, WordTokenizer
+from openvis_model.towers import TextTowerConfig
 
 Stem = Literal["patches", "convolutional"]
 

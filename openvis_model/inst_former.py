@@ -17,7 +17,7 @@ from openvis_model.frame_model import FrameModel
 from openvis_model.inst_clip import InstClip
 from openvis_model.mask_proposal import MaskProposalNetwork
 from openvis_model.rollout_tracker import RolloutTracker
-from openvis_model.vision_tower import VisionTowerConfig
+from openvis_model.towers import VisionTowerConfig
 
 Stage = Literal[1, 2]
 

@@ -5,8 +5,6 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,52 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from openvis_model.tokenizer import Tokenizer
-
-PLAIN: Mapping[str, object] = {"pool_type": "argmax", "no_causal_mask": False}
-"""Fields of open_clip's `text_cfg` that may be given, but have one value in a CLIP."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextTowerConfig:
-    """The size of a text tower; the fields and their defaults are those of open_clip's `text_cfg`.
-
-    Attributes:
-        embed_dim: width of the embeddings.
-        quick_gelu: whether the activation is OpenAI's x · σ(1.702 x).
-        context_length: tokens per text.
-        vocab_size: rows of the embedding table.
-        width: width of the tokens.
-        heads: attention heads.
-        layers: transformer blocks.
-        mlp_ratio: width of a block's hidden layer, as a multiple of `width`.
-    """
-
-    embed_dim: int
-    quick_gelu: bool = False
-    context_length: int = 77
-    vocab_size: int = 49408
-    width: int = 512
-    heads: int = 8
-    layers: int = 12
-    mlp_ratio: float = 4.0
-
-    @classmethod
-    def of(cls, architecture: Mapping[str, Any]) -> "TextTowerConfig":
-        """Reads the size from an open_clip model's architecture.
-
-        Raises:
-            ValueError: for a text tower that is not CLIP's: another pooling, tokenizer, or kind of block.
-        """
-        known = {field.name for field in fields(cls)}
-        sizes = dict(architecture.get("text_cfg", {}))
-        for name in [name for name in sizes if name not in known]:
-            value = sizes.pop(name)
-            if name not in PLAIN or value != PLAIN[name]:
-                raise ValueError(
-                    f"clip: expected CLIP's own text tower and tokenizer, got text_cfg.{name}={value!r}; "
-                    "use a model such as ViT-B-32"
-                )
-        return cls(embed_dim=architecture["embed_dim"], quick_gelu=architecture.get("quick_gelu", False), **sizes)
+from openvis_model.towers import TextTowerConfig
 
 
 class QuickGELU(nn.Module):

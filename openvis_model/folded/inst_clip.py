@@ -14,7 +14,7 @@ from openvis_model.folded.positions import BySize
 from openvis_model.frames import to_pixels
 from openvis_model.guidance import instance_guidance
 from openvis_model.options import LORA_TARGETS, InstClipConfig
-from openvis_model.vision_tower import VisionTowerConfig
+from openvis_model.towers import VisionTowerConfig
 
 QUICK_GELU = 1.702
 """The factor in OpenAI's approximation of GELU, x · sigmoid(1.702 x)."""
@@ -187,11 +187,6 @@ def build_stem(kind: str, weights: Weights, tower: VisionTowerConfig) -> nn.Modu
     """Builds what turns pixels into patch tokens; `ClipConfig.stem` names the kinds."""
     if kind == "patches":
         return PatchProjection(weights["weight"])
-    state = {
-        name.removeprefix(weights.prefix): weights.state[name]
-        for name in weights.state
-        if name.startswith(weights.prefix)
-    }
     stem = ConvolutionalStem(tower.width, tower.patch_size)
-    stem.load_state_dict(state)
+    stem.load_state_dict(weights.state_dict())
     return stem.eval().requires_grad_(False)

@@ -29,6 +29,11 @@ class Weights:
         """Returns a tensor, or None if there is none of that name."""
         return self[name] if self.prefix + name in self.state else None
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the tensors by their names below the prefix, for a module that loads them itself."""
+        names = [name for name in self.state if name.startswith(self.prefix)]
+        return {name.removeprefix(self.prefix): self[name.removeprefix(self.prefix)] for name in names}
+
     def under(self, name: str) -> "Weights":
         """Returns the tensors of a submodule."""
         part = copy.copy(self)

@@ -8,7 +8,7 @@ from openvis_model.folded.inst_clip import FoldedInstClip
 from openvis_model.folded.inst_former import FoldedInstFormer
 from openvis_model.folded.mask_proposal import FoldedMaskProposal
 from openvis_model.options import InstClipConfig
-from openvis_model.vision_tower import VisionTowerConfig
+from openvis_model.towers import VisionTowerConfig
 from openvis_model.weights.files import BUILT_IN, Stored, read_checkpoint
 from openvis_model.weights.light_model import architecture_of, build_light_model
 

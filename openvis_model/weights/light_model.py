@@ -7,8 +7,9 @@ from typing import Any
 
 from openvis_model.options import RolloutTrackerConfig
 from openvis_model.rollout_tracker import RolloutTracker
-from openvis_model.text_encoder import TextEncoder, TextTowerConfig
+from openvis_model.text_encoder import TextEncoder
 from openvis_model.tokenizer import Tokenizer, WordTokenizer
+from openvis_model.towers import TextTowerConfig
 from openvis_model.weights.files import BUILT_IN, Stored, read_checkpoint
 from openvis_model.weights.state_dicts import load_strictly
 

@@ -1,6 +1,7 @@
 """What the measurements mean for a run: its rate, its limit, the options to give, and what it costs."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -30,7 +31,7 @@ def advise(
     model_s: float,
     decode_s: float,
     track_s: float,
-    batch_size: int,
+    options: Mapping[str, str],
     cores: int,
     threads: int,
     gpus: int,
@@ -46,7 +47,7 @@ def advise(
         model_s: time of the model per frame, seconds.
         decode_s: time of decoding per frame on one core, seconds.
         track_s: time of tracking per frame on one core, seconds.
-        batch_size: the batch size that was measured.
+        options: those of `jobs.label` that were measured.
         cores: CPU cores of the machine.
         threads: cores that `model_s` takes, if there is no GPU.
         gpus: GPUs of the machine, one model actor each.
@@ -61,18 +62,14 @@ def advise(
         busy = {"the model": model_s * threads / cores, "decoding and tracking": beside / cores}
     frame_s = max(busy.values()) if gpus else sum(busy.values())
     trackers = max(1, math.ceil(track_s / frame_s))
-    options = {
-        "batch_size": str(batch_size),
-        "model_actors": str(gpus or max(1, cores // threads)),
-        "trackers": str(trackers),
-    }
+    actors = {"model_actors": str(gpus or max(1, cores // threads)), "trackers": str(trackers)}
     if gpus:
-        options["model_gpus"] = "1"
+        actors["model_gpus"] = "1"
     hours = 1000 * frames_per_video_s * frame_s
     return Advice(
         frames_per_s=1 / frame_s,
         limit=max(busy, key=lambda name: busy[name]),
-        options=options,
+        options={**options, **actors},
         cores_per_gpu=beside / model_s if gpus else None,
         cost=hours * (cores * core_price + gpus * gpu_price),
         hours=hours,

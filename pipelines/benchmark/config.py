@@ -55,6 +55,12 @@ class BenchmarkConfig:
             raise ValueError(f"objectness_floor: expected a probability, got {self.objectness_floor}")
         self.sampling()  # checks fps and stride
 
+    def label_options(self, batch_size: int) -> dict[str, str]:
+        """Returns the options of `jobs.label` for what was measured, without those that have their defaults."""
+        names = ("fps", "stride", "precision", "objectness_floor")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(BenchmarkConfig, name)}
+        return {name: str(value) for name, value in {"batch_size": batch_size, **given}.items()}
+
     def sampling(self) -> Sampling:
         """Returns which frames are labelled."""
         return Sampling(fps=self.fps, stride=self.stride)

@@ -97,7 +97,7 @@ def run_benchmark(config: BenchmarkConfig, progress: Callable[[str], None]) -> B
         model_s=batches[batch_size],
         decode_s=decode.frame_s,
         track_s=track.frame_s,
-        batch_size=batch_size,
+        options=config.label_options(batch_size),
         cores=machine.cores,
         threads=machine.threads,
         gpus=torch.cuda.device_count() if device == "cuda" else 0,
@@ -105,9 +105,6 @@ def run_benchmark(config: BenchmarkConfig, progress: Callable[[str], None]) -> B
         core_price=config.core_price,
         gpu_price=config.gpu_price,
     )
-    given = {"fps": config.fps, "stride": config.stride, "precision": config.precision}
-    given["objectness_floor"] = config.objectness_floor
-    advice.options.update({k: str(v) for k, v in given.items() if v != getattr(BenchmarkConfig, k)})
     return BenchmarkResult(
         machine=machine,
         device=device,

@@ -17,6 +17,7 @@ POLICY = KUBERNETES / "base/network_policy.yaml"
 OVERLAYS = (*JOBS, "cluster", "data")
 
 KUSTOMIZE = [command for command in (["kubectl", "kustomize"], ["kustomize", "build"]) if shutil.which(command[0])]
+rendering = pytest.mark.skipif(not KUSTOMIZE, reason="neither kubectl nor kustomize, which pip cannot install, is here")
 
 
 def strict(schema: Any) -> Any:
@@ -95,11 +96,10 @@ def test_what_is_applied_is_what_kuberay_knows(overlay: str) -> None:
         assert problems(resource) == []
 
 
+@rendering
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_kustomize_renders_it(overlay: str) -> None:
-    """Where kubectl or kustomize is there; the parts are checked above in any case."""
-    if not KUSTOMIZE:
-        pytest.skip("neither kubectl nor kustomize is here")
+    """The parts are checked above in any case."""
     done = subprocess.run([*KUSTOMIZE[0], str(KUBERNETES / overlay)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     resources = list(yaml.safe_load_all(done.stdout))
@@ -200,9 +200,8 @@ def test_only_those_who_submit_or_measure_reach_ray_from_outside() -> None:
     assert {port["port"] for rule in outside for port in rule["ports"]} == {53, 443, 6443}
 
 
+@rendering
 def test_images_may_be_named_by_digest(tmp_path: Path) -> None:
-    if not KUSTOMIZE:
-        pytest.skip("neither kubectl nor kustomize is here")
     digest = f"sha256:{'0' * 64}"
     copy = shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
     settings = copy / "settings/kustomization.yaml"

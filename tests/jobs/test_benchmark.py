@@ -32,8 +32,7 @@ def test_it_prints_what_limits_and_writes_json(tmp_path: Path, capsys: pytest.Ca
         assert f"{stage['name']:<16}{1e3 * stage['frame_s']:>10.2f}" in printed
     advice = results["advice"]
     assert f"{advice['frames_per_s']:.1f} frames/s at best, limited by {advice['limit']}" in printed
-    assert "options for jobs.label: --batch_size 2 --model_actors " in printed
-    assert " --stride 2\n" in printed
+    assert "options for jobs.label: --batch_size 2 --stride 2 --model_actors " in printed
     assert advice["cost"] == pytest.approx(advice["hours"] * results["machine"]["cores"] * 0.5)
 
 

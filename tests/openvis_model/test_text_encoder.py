@@ -5,8 +5,9 @@ import torch
 
 from openvis_model.clip import ClipConfig, build_clip, build_text_encoder
 from openvis_model.config import mini
-from openvis_model.text_encoder import TextEncoder, TextTowerConfig
+from openvis_model.text_encoder import TextEncoder
 from openvis_model.tokenizer import WordTokenizer
+from openvis_model.towers import TextTowerConfig
 from tests.words import WORDS
 
 

@@ -10,7 +10,7 @@ from openvis_model.config import mini
 from openvis_model.folded.inst_clip import FoldedInstClip
 from openvis_model.inst_clip import InstClip
 from openvis_model.options import Guidance, InstClipConfig
-from openvis_model.vision_tower import VisionTowerConfig
+from openvis_model.towers import VisionTowerConfig
 from tests.networks import perturbed, random_adapters
 from tests.words import WORDS
 

@@ -2,7 +2,7 @@ import open_clip
 import pytest
 
 from openvis_model.clip import ClipConfig, build_clip
-from openvis_model.vision_tower import VisionTowerConfig
+from openvis_model.towers import VisionTowerConfig
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32-quickgelu", "ViT-H-16"])
