@@ -127,7 +127,7 @@ def outage(s3_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ou
     s3._client.cache_clear()
     boto3.client("s3").create_bucket(Bucket="outage")
     yield outage
-    outage.end()
+    outage.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import http.client
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -65,13 +66,18 @@ class Outage:
         self.url = self.process.stdout.readline().strip()
         self.stops = 0
 
-    def begin(self, seconds: float) -> None:
-        """Stops the process, which resumes after this time with all that it held."""
+    def begin(self, seconds: float | None = None) -> None:
+        """Stops the process, which resumes after this time, or when told to, with all that it held."""
         self.stops += 1
         self.process.send_signal(signal.SIGSTOP)
-        threading.Timer(seconds, self.process.send_signal, [signal.SIGCONT]).start()
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+        if seconds is not None:
+            threading.Timer(seconds, self.resume).start()
 
-    def end(self) -> None:
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
         self.process.kill()
         self.process.communicate()
 

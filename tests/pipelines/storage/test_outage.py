@@ -1,4 +1,5 @@
 import errno
+from threading import Timer
 
 import pytest
 
@@ -63,8 +64,9 @@ def test_what_is_left_while_away() -> None:
 
 def test_a_server_that_stands_still_is_away(outage: Outage) -> None:
     storage = Storage("s3://outage/labels")
-    outage.begin(1.5)
+    outage.begin()
     with pytest.raises(OSError, match="cannot be reached") as error:
         storage.read_bytes("absent")
     assert is_away(error.value)
+    Timer(0.5, outage.resume).start()
     assert outlast(lambda: storage.read_bytes("absent"), 60.0) is None
