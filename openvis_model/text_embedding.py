@@ -33,8 +33,9 @@ def _embed(vocabulary: Vocabulary, encoder: TextEncoder, batch_size: int) -> Flo
     names = list(chain.from_iterable(vocabulary.categories))
     for name in names:
         encoder.tokenizer.encode(name)  # refuses a name without words; within a prompt it would go unnoticed
-    texts = [prompt.format(name) for name in names for prompt in PROMPTS]
-    embedded = torch.cat([encoder(texts[i : i + batch_size]).cpu() for i in range(0, len(texts), batch_size)])
-    per_name = F.normalize(embedded.unflatten(0, (len(names), len(PROMPTS))).mean(1), dim=-1)
+    batches = [names[i : i + batch_size] for i in range(0, len(names), batch_size)]
+    # Texts of one prompt begin alike, which the encoder computes once.
+    embedded = [encoder([prompt.format(n) for n in batch]).cpu() for prompt in PROMPTS for batch in batches]
+    per_name = F.normalize(torch.cat(embedded).unflatten(0, (len(PROMPTS), -1)).mean(0), dim=-1)
     per_category = [group.mean(0) for group in per_name.split([len(names) for names in vocabulary.categories])]
     return F.normalize(torch.stack(per_category), dim=-1)

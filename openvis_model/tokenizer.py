@@ -59,8 +59,5 @@ class WordTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> Int[Tensor, "n length"]:
         """Returns ids with start and end of text, padded with 0 to the context length."""
-        ids = torch.zeros(len(texts), self.context_length, dtype=torch.long)
-        for row, text in zip(ids, texts, strict=True):
-            encoded = [self.start, *self.encode(text), self.end]
-            row[: len(encoded)] = torch.tensor(encoded)
-        return ids
+        rows = ([self.start, *self.encode(text), self.end] for text in texts)
+        return torch.tensor([row + [0] * (self.context_length - len(row)) for row in rows])

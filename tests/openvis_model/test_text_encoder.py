@@ -10,15 +10,22 @@ from openvis_model.tokenizer import WordTokenizer
 from openvis_model.towers import TextTowerConfig
 from tests.words import WORDS
 
+TEXTS = (
+    ["a photo of a red striped star.", "star", "There is the blue plain disc in the scene"],
+    ["a photo of a star.", "a photo of a red star.", "a photo of a"],  # the last one ends where the others part
+    ["star", "star"],
+)
+
 
 @pytest.mark.parametrize("config", [ClipConfig(model="ViT-B-32-quickgelu"), mini(WORDS).clip], ids=["ViT-B-32", "mini"])
-def test_short_context_gives_open_clips_embeddings(config: ClipConfig) -> None:
+def test_embeddings_are_open_clips(config: ClipConfig) -> None:
+    """Though the context is short, and what all texts begin with is computed once."""
     clip = build_clip(config).eval()
     encoder = build_text_encoder(config, clip)
-    texts = ["a photo of a red striped star.", "star", "There is the blue plain disc in the scene"]
-    with torch.inference_mode():
-        expected = clip.encode_text(encoder.tokenizer(texts), normalize=True)
-        assert (encoder(texts) - expected).abs().max() < 1e-6
+    for texts in TEXTS:
+        with torch.inference_mode():
+            expected = clip.encode_text(encoder.tokenizer(texts), normalize=True)
+            assert (encoder(texts) - expected).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize(
