@@ -4,23 +4,27 @@ This module never imports torch: a worker that decodes starts in a second and ta
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 
 import pyarrow as pa
 
 from openvis_model.working_size import working_size
 from pipelines.cluster import node_id
 from pipelines.labelling import decoder_process
-from pipelines.labelling.rows import BatchRow, SegmentRow
+from pipelines.labelling.rows import BatchRow, SegmentRow, pack_load, unpack_load
 from pipelines.storage.s3 import is_s3
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.isolation import Limits, isolated
 from pipelines.video.plan import MachineError, Sampling, VideoError
 
+LOAD_FRAMES = 256
+"""Frames that short videos in one load have together at most: a task then decodes about as many as of a long video."""
+
 
 class Plan:
-    """Turns a row of `Video` into rows of its segments.
+    """Turns rows of `Video` into loads of segments, each for one task of `Decode`.
 
     Args:
         sampling: which frames are kept.
@@ -36,8 +40,19 @@ class Plan:
         self.limits = limits
 
     def __call__(self, videos: pa.Table) -> Iterator[pa.Table]:
-        """Yields one `SegmentRow` per segment of the only video, or one with the error."""
-        (video,) = videos.to_pylist()
+        """Yields tables of `LOAD`; a video that cannot be planned is one `SegmentRow` with the error."""
+        # As many frames as a segment may have, so that no load has two segments that one video was cut into.
+        most = min(self.segment_frames or LOAD_FRAMES, LOAD_FRAMES)
+        load: list[SegmentRow] = []
+        for segment in chain.from_iterable(map(self.segments, videos.to_pylist())):
+            if load and sum(len(row.kept_frame) for row in (*load, segment)) > most:
+                yield pack_load(load)
+                load = []
+            load.append(segment)
+        yield pack_load(load)
+
+    def segments(self, video: Mapping[str, str]) -> Iterator[SegmentRow]:
+        """Yields the segments of one video, or its error."""
         row = SegmentRow(video_id=video["video_id"], uri=video["uri"], node=node_id())
         try:
             row = replace(row, version=video["version"] or self.cache.version(row.uri))
@@ -46,16 +61,16 @@ class Plan:
                     decoder_process.plan, path, self.sampling, self.segment_frames, kinds=decoder_process.KINDS
                 )
         except (VideoError, MachineError) as error:
-            yield replace(row, error=str(error), lost=_is_lost(row.uri, error)).to_table()
+            yield replace(row, error=str(error), lost=_is_lost(row.uri, error))
             return
         expected = sum(len(segment.frames) for segment in plan.segments)
         row = replace(row, info=plan.info, expected_frames=expected, segments=len(plan.segments))
         for segment in plan.segments:
-            yield SegmentRow.of(row, segment).to_table()
+            yield SegmentRow.of(row, segment)
 
 
 class Decode:
-    """Turns a row of a segment into rows of batches of frames.
+    """Turns loads of segments into rows of batches of frames.
 
     Args:
         short_side: the model's working size, pixels.
@@ -72,11 +87,16 @@ class Decode:
         self.cache = cache
         self.limits = limits
 
-    def __call__(self, segments: pa.Table) -> Iterator[pa.Table]:
-        """Yields one `BatchRow` per batch of the only segment; one without frames if it has none, or has failed."""
-        (row,) = SegmentRow.from_table(segments)
+    def __call__(self, loads: pa.Table) -> Iterator[pa.Table]:
+        """Yields the batches of all segments, each in a table of its own."""
+        for row in unpack_load(loads):
+            for batch in self.batches(row):
+                yield batch.to_table()
+
+    def batches(self, row: SegmentRow) -> Iterator[BatchRow]:
+        """Yields the batches of a segment; one without frames if it has none, or has failed."""
         if (info := row.info) is None:
-            yield row.to(BatchRow).to_table()
+            yield row.to(BatchRow)
             return
         size = working_size(info.height, info.width, short_side=self.short_side, divisor=self.divisor)
         row = replace(row, node=node_id())
@@ -94,12 +114,12 @@ class Decode:
                 held = row.to(BatchRow)  # until it is known whether another one follows
                 for batch in batches:
                     if len(held.frames):
-                        yield replace(held, last_batch=False).to_table()
+                        yield replace(held, last_batch=False)
                         held = replace(held, batch=held.batch + 1)
                     held = replace(held, frame=batch.frame, time_s=batch.time_s, frames=batch.frames)
-                yield held.to_table()
+                yield held
         except (VideoError, MachineError) as error:
-            yield row.to(BatchRow, error=str(error), lost=_is_lost(row.uri, error)).to_table()
+            yield row.to(BatchRow, error=str(error), lost=_is_lost(row.uri, error))
 
 
 def _is_lost(uri: str, error: Exception) -> bool:

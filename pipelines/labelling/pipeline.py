@@ -2,8 +2,9 @@
 
     videos → Plan → Decode → Model (actor pool) → TrackSink (tracker actors) → tables
 
-A row is a video, then a segment of one, then a batch of its frames; `rows` has the columns. Nothing is shuffled or
-grouped, so a video is finished and written while others are still being decoded. Dense masks never leave the model
+A row is a video, then a load of segments, then a batch of frames of one video; `rows` has the columns. Short videos
+share tasks and blocks, as a task costs more than their frames; long ones are decoded by several tasks. Nothing is
+shuffled, so a video is finished and written while others are still being decoded. Dense masks never leave the model
 actors.
 """
 
@@ -35,7 +36,11 @@ RESTARTS = 4
 
 _NODE = "ray.io/node-id"  # a label that Ray gives every machine
 
-_MAX_BLOCKS = 1024  # of videos; each is an object in Ray's store
+_GROUP = 16
+"""Videos that one task plans at most: it then costs little beside them, and none of them waits long for the others."""
+
+_TASKS_PER_CPU = 4
+"""Tasks of `Plan` that each CPU gets at least before videos share one, so that all CPUs are busy to the end."""
 
 
 def label(videos: Sequence[Video], config: LabelConfig, short_side: int, avoided: Collection[str] = ()) -> Dataset:
@@ -57,14 +62,15 @@ def label(videos: Sequence[Video], config: LabelConfig, short_side: int, avoided
 
     # Unlike `from_arrow`, `from_items` makes its blocks here, without a task that waits for a process to start.
     dataset: Dataset = ray.data.from_items(
-        [asdict(video) for video in videos], override_num_blocks=min(len(videos), _MAX_BLOCKS)
+        [asdict(video) for video in videos], override_num_blocks=-(-len(videos) // _group(len(videos)))
     )
-    # 1 video → its segments. Reads the file's index only: a fraction of a CPU, so it must not share a task with Decode.
+    # 1 group of videos → its segments in loads. Reads the files' index only: a fraction of a CPU, so it must not share
+    # a task with Decode.
     plan = Plan(config.sampling(), config.segment_frames, cache, limits)
-    dataset = dataset.map_batches(plan, **one_row, **reading, num_cpus=0.25)
-    # 1 segment → 1 block, so that the segments of one video are decoded in parallel.
+    dataset = dataset.map_batches(plan, batch_format="pyarrow", batch_size=None, **reading, num_cpus=0.25)
+    # 1 load → 1 block, so that the segments of one video are decoded in parallel.
     dataset = dataset.repartition(target_num_rows_per_block=1)
-    # 1 segment → its batches, resized to the model's working size: a few MB a row, handed on while others are decoded.
+    # 1 load → its batches, resized to the model's working size: a few MB a row, handed on while others are decoded.
     decode = Decode(short_side, SIZE_DIVISOR, config.batch_size, cache, limits)
     dataset = dataset.map_batches(decode, **one_row, **reading, num_cpus=1)
     # 1 batch → its instances, some kB of tokens and RLE. Two in flight: one is fetched while one is computed.
@@ -85,6 +91,12 @@ def label(videos: Sequence[Video], config: LabelConfig, short_side: int, avoided
         max_restarts=RESTARTS,  # Ray Data's own default is unlimited
         max_task_retries=RESTARTS,
     )
+
+
+def _group(videos: int) -> int:
+    """Returns the number of videos that share a task of `Plan`, if there are so many in all."""
+    cpus = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]
+    return max(1, min(_GROUP, int(videos / (_TASKS_PER_CPU * cpus))))
 
 
 def start_trackers(writers: Any, count: int) -> list[Any]:

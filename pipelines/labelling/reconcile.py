@@ -15,7 +15,7 @@ PAUSE_S = 20.0
 """Wait after a pass in which machines have failed to read every item: what ails them may pass."""
 
 _IN_FLIGHT = 16
-"""Items probably in flight when a pass broke; one of them may be the cause, so they are retried last."""
+"""Items probably in flight when a pass of few broke (of many, a fifth): maybe the cause, so they are retried last."""
 
 _HOPELESS = 10
 """After this many losses in a row or in a pass without any success, the items are not the cause."""
@@ -73,7 +73,8 @@ def reconcile(
             if rest and not progress:
                 time.sleep(PAUSE_S)
         if progress or unread:
-            groups.append([*rest[_IN_FLIGHT:], *rest[:_IN_FLIGHT]])
+            suspects = max(_IN_FLIGHT, len(rest) // 5)
+            groups.append([*rest[suspects:], *rest[:suspects]])
         elif len(group) > 1:
             half = len(group) // 2
             groups += [group[half:], group[:half]]

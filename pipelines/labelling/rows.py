@@ -1,12 +1,12 @@
 """The rows that travel between the operators of the labelling pipeline; each class is one Arrow schema.
 
-    Video → Plan → SegmentRow → Decode → BatchRow → Model → LabelledRow → TrackSink
+    Video → Plan → load of SegmentRows → Decode → BatchRow → Model → LabelledRow → TrackSink
 
 Operators exchange Arrow tables of these schemas, so every block of an operator has the same types, whether a column is
 all null in it or not, and `Dataset.schema()` names the columns. This module never imports torch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from typing import Annotated, Any, Self, TypeVar, get_type_hints
@@ -37,6 +37,12 @@ _INFO = pa.struct(
 _no_ints = partial(np.zeros, 0, np.int64)
 _no_floats = partial(np.zeros, 0, np.float64)
 _no_frames = partial(np.zeros, (0, 1, 1, 3), np.uint8)
+
+
+@cache
+def _schema(kind: type["Row"]) -> pa.Schema:
+    hints = get_type_hints(kind, include_extras=True)
+    return pa.schema([(column.name, hints[column.name].__metadata__[0]) for column in fields(kind)])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,6 +141,22 @@ class SegmentRow(Row):
         )
 
 
+LOAD = pa.schema([("segments", pa.list_(pa.struct(list(SegmentRow.schema()))))])
+"""The segments that are decoded in one task: one of a long video, or those of several short videos, in one row."""
+
+
+def pack_load(segments: Sequence[SegmentRow]) -> pa.Table:
+    """Returns a table of `LOAD` with one row, which holds at least one segment."""
+    rows = pa.concat_tables(row.to_table() for row in segments).to_struct_array().combine_chunks()
+    return pa.Table.from_arrays([pa.ListArray.from_arrays([0, len(rows)], rows)], schema=LOAD)
+
+
+def unpack_load(load: pa.Table) -> Iterator[SegmentRow]:
+    """Yields the segments of a table of `LOAD`."""
+    for rows in load["segments"].chunks:
+        yield from SegmentRow.from_table(pa.Table.from_struct_array(rows.flatten()))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _FramesRow(Row):
     """A batch: consecutive frames of a segment that go through the model together.
@@ -177,12 +199,6 @@ class LabelledRow(_FramesRow):
 
     instances: Annotated[bytes, pa.large_binary()] = b""
     model_s: Annotated[float, pa.float64()] = 0.0
-
-
-@cache
-def _schema(kind: type[Row]) -> pa.Schema:
-    hints = get_type_hints(kind, include_extras=True)
-    return pa.schema([(column.name, hints[column.name].__metadata__[0]) for column in fields(kind)])
 
 
 def _array(value: Any, kind: pa.DataType) -> pa.Array:

@@ -1,5 +1,8 @@
 """What the pipeline costs beside the bare model, and its memory: `python -m tests.benchmarks.pipeline`, ten minutes.
 
+Short videos: CPU time of all processes for each of many videos of eight frames, with a stand-in for the model: the
+slope between 24 and 240 of them, so that what a run costs once cancels.
+
 Speed: the paper's model (random weights; ViT-B/32, ResNet-50, 100 queries, all of them kept) on the same frames, in one
 run: from memory in this process, and through Ray Data from an encoded file to tables. Start-up of Ray and its workers
 is left out, as a nightly job pays it once: the pipeline is timed between its first and its last batch.
@@ -16,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 import av
 import psutil
@@ -36,11 +40,13 @@ from pipelines.shapes.scenes import SceneConfig
 from pipelines.video.decode import decode
 from pipelines.video.index import plan_video
 from pipelines.video.plan import Sampling
+from tests.pipelines.labelling.discs import DiscModel
 
 KEEP_ALL = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.0)
 DECODER = "pipelines.video.isolation"
 WORKERS = ("ray::MapWorker", "ray::TrackerActor", "ray::MapBatches", "ray::Write", "ray::IDLE")
 FPS, MINUTES, SHORT_VIDEOS = 8, 20, 1000
+SLOPE = (24, 240)
 HEIGHT, WIDTH, BATCH, BARE_FRAMES, FRAMES = 384, 640, 4, 12, 48
 
 
@@ -150,6 +156,36 @@ def bench_speed(root: Path, names: Path) -> None:
     print(f"bare model {bare:.2f} frames/s, pipeline {pipeline:.2f}: {pipeline / bare:.2f} × the bare model")
 
 
+def cpu_s() -> float:
+    """CPU time so far of this process and of those below it that live, seconds."""
+    total = 0.0
+    for process in (this := psutil.Process(), *this.children(recursive=True)):
+        with suppress(psutil.Error):  # ended meanwhile
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def bench_short(root: Path, names: Path) -> None:
+    """CPU time of a short video beside the model: decoding, the pipeline, tracking, writing."""
+    drawn = list((write_split(root / "slope", "valid", 12, 0, SceneConfig(frames=8)).path / "videos").iterdir())
+    for videos in SLOPE:
+        (root / f"slope-{videos}").mkdir()
+        for i in range(videos):
+            (root / f"slope-{videos}/{i}.mp4").hardlink_to(drawn[i % len(drawn)])
+    taken = []
+    with patch("pipelines.labelling.pipeline.Model", DiscModel):
+        for turn, videos in enumerate((SLOPE[0], *SLOPE)):  # workers start in the first one
+            start = cpu_s()
+            config = LabelConfig(
+                input=str(root / f"slope-{videos}"), output=str(root / f"sloped-{turn}"), vocabulary=str(names)
+            )
+            assert label_videos(config).ok == videos
+            taken.append(cpu_s() - start)
+    slope = (taken[2] - taken[1]) / (SLOPE[1] - SLOPE[0])
+    print(f"a short video takes {1e3 * slope:.0f} ms of CPU beside the model; a run of {SLOPE[0]} {taken[1]:.1f} s")
+
+
 def bench_memory(root: Path, names: Path) -> None:
     """Peaks for a minute, twenty, and many short videos, of which those of the second and the last tenth."""
     minute = next((write_split(root / "minute", "valid", 1, 0, SceneConfig(frames=60 * FPS)).path / "videos").iterdir())
@@ -172,12 +208,19 @@ def bench_memory(root: Path, names: Path) -> None:
 
 def main() -> None:
     """Prints the table."""
-    ray.init(num_cpus=3, object_store_memory=512 * 2**20, include_dashboard=False, log_to_driver=False)
+    ray.init(
+        num_cpus=3,
+        object_store_memory=512 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        _system_config={"idle_worker_killing_time_threshold_ms": 60_000},  # as `pipelines.cluster` starts it
+    )
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, load {psutil.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         names = write_split(root, "valid", 1, 0, SceneConfig()).path / "vocabulary.txt"
         (root / "few.txt").write_text("".join(names.read_text().splitlines(keepends=True)[::25]))
+        bench_short(root, root / "few.txt")
         bench_speed(root, root / "few.txt")
         bench_memory(root, names)
     spilled = re.search(r"Spilled.*", memory_summary(stats_only=True))

@@ -46,6 +46,26 @@ assert ray.cluster_resources()["CPU"] == 7
 assert signal.getsignal(signal.SIGTERM) is handler
 """
 
+IDLES = """
+import os, time, ray
+from pipelines.cluster import connect
+connect(1)
+@ray.remote(num_cpus=0)
+def work(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+first = set(ray.get([work.remote(2) for _ in range(3)]))
+assert len(first) == 3  # more than there are slots
+time.sleep(4)
+assert set(ray.get([work.remote(0.5) for _ in range(3)])) <= first
+"""
+
+
+def test_workers_outlast_a_pause() -> None:
+    """By default Ray ends after a second those that are more than its slots, and starts others in their place."""
+    done = subprocess.run([sys.executable, "-c", IDLES], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
 
 def test_ray_on_this_machine_is_out_of_reach_of_others() -> None:
     done = subprocess.run([sys.executable, "-c", LISTENS], check=False, capture_output=True, text=True)

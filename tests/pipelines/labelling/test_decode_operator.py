@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.labelling import decoder_process
 from pipelines.labelling.decode_operator import Decode, Plan
-from pipelines.labelling.rows import BatchRow, SegmentRow
+from pipelines.labelling.rows import LOAD, BatchRow, SegmentRow, pack_load, unpack_load
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.isolation import Limits
 from pipelines.video.plan import Sampling
@@ -25,13 +25,15 @@ def clip(tmp_path: Path) -> Path:
 
 def plan(uri: str, limit: int | None, cache: DownloadCache | None = None) -> list[SegmentRow]:
     video = pa.table({"video_id": ["v"], "uri": [uri], "version": [""]})
-    tables = list(Plan(Sampling(), limit, cache or DownloadCache(), Limits())(video))
-    assert {table.schema for table in tables} == {SegmentRow.schema()}
-    return [row for table in tables for row in SegmentRow.from_table(table)]
+    loads = list(Plan(Sampling(), limit, cache or DownloadCache(), Limits())(video))
+    assert {load.schema for load in loads} == {LOAD}
+    segments = [list(unpack_load(load)) for load in loads]
+    assert {len(of_load) for of_load in segments} == {1}  # those of one video are decoded in parallel
+    return [of_load[0] for of_load in segments]
 
 
 def decode(row: SegmentRow, cache: DownloadCache | None = None) -> list[BatchRow]:
-    tables = list(Decode(64, 32, 6, cache or DownloadCache(), Limits())(row.to_table()))
+    tables = list(Decode(64, 32, 6, cache or DownloadCache(), Limits())(pack_load([row])))
     assert {table.schema for table in tables} == {BatchRow.schema()}
     return [row for table in tables for row in BatchRow.from_table(table)]
 
@@ -50,6 +52,32 @@ def test_segments_and_batches_know_their_place(clip: Path) -> None:
     ]
     assert frames == [(i, i) for i in range(48)]
     assert batches[-1].time_s.tolist() == pytest.approx([i / 24 for i in range(44, 48)])
+
+
+def test_short_videos_share_a_load(clip: Path, tmp_path: Path) -> None:
+    """Up to as many frames as a segment may have; the segments of a long one and what has failed go with others."""
+    (tmp_path / "junk.mp4").write_bytes(b"junk" * 99)
+    uris = [str(clip)] * 5 + [str(tmp_path / "junk.mp4")]
+    videos = pa.table({"video_id": list("abcdef"), "uri": uris, "version": [""] * 6})
+
+    def loads(limit: int | None) -> list[list[tuple[str, int]]]:
+        planned = Plan(Sampling(), limit, DownloadCache(), Limits())(videos)
+        return [[(row.video_id, row.segment) for row in unpack_load(load)] for load in planned]
+
+    assert loads(None) == [[(name, 0) for name in "abcdef"]]  # 240 of 256 frames
+    assert loads(96) == [[("a", 0), ("b", 0)], [("c", 0), ("d", 0)], [("e", 0), ("f", 0)]]
+    assert loads(32)[:3] == [[("a", 0)], [("a", 1)], [("b", 0)]]
+    assert len(loads(1000)) == 1
+
+
+def test_a_load_has_the_batches_of_each_of_its_segments(clip: Path, tmp_path: Path) -> None:
+    """Also if one of them fails."""
+    wide = write_clip(tmp_path / "wide.mp4", size=(96, 192), options=H264)
+    segments = [row for path in (clip, wide, tmp_path / "gone.mp4", clip) for row in plan(str(path), None)]
+    alone = [row for segment in segments for row in decode(segment)]
+    tables = Decode(64, 32, 6, DownloadCache(), Limits())(pack_load(segments))
+    assert pa.concat_tables(tables).equals(pa.concat_tables(row.to_table() for row in alone))
+    assert [row.error for row in alone] == [None] * 16 + ["file not found"] + [None] * 8
 
 
 def test_a_video_that_cannot_be_planned_is_one_row_with_the_reason(tmp_path: Path) -> None:

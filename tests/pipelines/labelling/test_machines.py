@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -19,7 +18,7 @@ from pipelines.cluster import node_id
 from pipelines.labelling import decoder_process
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan
-from pipelines.labelling.rows import BatchRow, Row, SegmentRow
+from pipelines.labelling.rows import BatchRow, SegmentRow
 from pipelines.labelling.run import label_videos
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
@@ -33,15 +32,16 @@ class TroubledPlan(Plan):
         super().__init__(*options)
         self.node, self.marker = node, marker
 
-    def __call__(self, videos: pa.Table) -> Iterator[pa.Table]:
+    def segments(self, video: Mapping[str, str]) -> Iterator[SegmentRow]:
         if node_id() == self.node:
-            yield from absent(super().__call__, videos, SegmentRow)
+            for row in super().segments({**video, "uri": f"/absent{video['uri']}"}):
+                yield replace(row, uri=video["uri"])
             return
         with pytest.MonkeyPatch.context() as patch:
-            if videos["uri"][0].as_py().endswith("1.mp4") and not self.marker.exists():
+            if video["uri"].endswith("1.mp4") and not self.marker.exists():
                 self.marker.touch()
                 patch.setattr(decoder_process, "plan", killed)
-            yield from super().__call__(videos)
+            yield from super().segments(video)
 
 
 class TroubledDecode(Decode):
@@ -51,17 +51,12 @@ class TroubledDecode(Decode):
         super().__init__(*options)
         self.node = node
 
-    def __call__(self, segments: pa.Table) -> Iterator[pa.Table]:
-        here = super().__call__
-        yield from absent(here, segments, BatchRow) if node_id() == self.node else here(segments)
-
-
-def absent(operator: Callable[[pa.Table], Iterator[pa.Table]], rows: pa.Table, kind: type[Row]) -> Iterator[pa.Table]:
-    """What an operator makes of videos in a folder that is not mounted."""
-    uris = pa.array([f"/absent{uri}" for uri in rows["uri"].to_pylist()])
-    for table in operator(rows.set_column(rows.column_names.index("uri"), "uri", uris)):
-        (row,) = kind.from_table(table)
-        yield replace(row, uri=row.uri.removeprefix("/absent")).to_table()
+    def batches(self, row: SegmentRow) -> Iterator[BatchRow]:
+        if node_id() != self.node:
+            yield from super().batches(row)
+            return
+        for batch in super().batches(replace(row, uri=f"/absent{row.uri}")):
+            yield replace(batch, uri=row.uri)
 
 
 def killed(*_: object) -> Iterator[None]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from ray.exceptions import RayTaskError
 
@@ -104,21 +103,20 @@ def test_a_video_that_kills_its_process_is_given_up(
 class Hanging(Decode):
     """Hangs with the archive's second video."""
 
-    def __call__(self, segments: pa.Table) -> Iterator[pa.Table]:
-        (row,) = SegmentRow.from_table(segments)
+    def batches(self, row: SegmentRow) -> Iterator[BatchRow]:
         if not row.uri.endswith("1.mp4"):
-            yield from super().__call__(segments)
+            yield from super().batches(row)
             return
         try:
             with isolated(self.limits) as process:
                 yield from process.run(hang)
         except VideoError as error:
-            yield row.to(BatchRow, error=str(error)).to_table()
+            yield row.to(BatchRow, error=str(error))
 
 
-def hang() -> Iterator[pa.Table]:
+def hang() -> Iterator[BatchRow]:
     time.sleep(600)
-    yield BatchRow(video_id="", uri="").to_table()
+    yield BatchRow(video_id="", uri="")
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.labelling.rows import BatchRow, LabelledRow, Row, SegmentRow
+from pipelines.labelling.rows import LOAD, BatchRow, LabelledRow, Row, SegmentRow, pack_load, unpack_load
 from pipelines.video.plan import Segment, VideoInfo
 
 INFO = VideoInfo(frames=9, fps=29.97, width=640, height=384, duration_s=0.3, codec="h264")
@@ -85,6 +85,21 @@ def test_segments_survive_a_row() -> None:
     decoded = row.to_segment()
     for column in fields(Segment):
         assert np.array_equal(getattr(decoded, column.name), getattr(segment, column.name)), column.name
+
+
+def test_segments_survive_a_load() -> None:
+    """Also as a row among others, from which it is cut."""
+    full, empty = FULL[SegmentRow], SegmentRow(video_id="w", uri="/w.mp4", error="not a video file", lost=True)
+    assert isinstance(full, SegmentRow)
+    loads = pa.concat_tables(pack_load(segments) for segments in ([full, empty], [empty], [empty, full]))
+    assert loads.schema == LOAD
+    for table, expected in (
+        (loads, [full, empty, empty, empty, full]),
+        (loads.combine_chunks().slice(1), [empty, empty, full]),
+        (loads.take([2]), [empty, full]),
+    ):
+        for a, b in zip(unpack_load(table), expected, strict=True):
+            check_equal(a, b)
 
 
 def test_columns_that_two_kinds_share_are_carried_over() -> None:
