@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.datasets.annotations import PredictedTrack, read_json
+from pipelines.datasets.annotations import PredictedTrack
 from pipelines.datasets.burst import BurstDetections, BurstGroundTruth, BurstPredictions
 from pipelines.datasets.burst_entries import BurstReader
+from pipelines.datasets.documents import read_json
 from pipelines.storage.files import Storage
 
 

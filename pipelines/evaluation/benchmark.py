@@ -7,9 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.datasets.annotations import AnyGroundTruth, GroundTruth, PredictedTrack, by_stated_id
 from pipelines.metrics.rules import EMPTY_MEAN, YTVIS, ApRules
+
+if TYPE_CHECKING:
+    from pipelines.metrics.track_matching import Matches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +139,12 @@ class TrackBenchmark(Benchmark):
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Returns the numbers of tracks in memory, and the AP50 lost to each kind of error."""
         from pipelines.metrics.errors import error_costs
+        from pipelines.metrics.track_matching import match_tracks
 
         rules = self._rules(ground_truth, strict)
-        numbers = self._numbers(ground_truth, tracks, rules, threads)
-        return numbers, error_costs(ground_truth, tracks, rules, threads=threads)
+        matches = list(match_tracks(ground_truth, tracks, rules, pairs="video", threads=threads))
+        numbers = self._numbers(ground_truth, tracks, matches, rules, threads)
+        return numbers, error_costs(ground_truth, matches, rules)
 
     def evaluate(self, ground_truth: str, predictions: str, *, strict: bool, threads: int) -> Evaluation:
         """Scores a file of predictions in the format of YouTube-VIS."""
@@ -163,12 +169,17 @@ class TrackBenchmark(Benchmark):
         return replace(self.rules, forced_category=forced if ids == {forced} else None, strict=strict)
 
     def _numbers(
-        self, ground_truth: GroundTruth, tracks: Sequence[PredictedTrack], rules: ApRules, threads: int
+        self,
+        ground_truth: GroundTruth,
+        tracks: Sequence[PredictedTrack],
+        matches: "Sequence[Matches]",
+        rules: ApRules,
+        threads: int,
     ) -> dict[str, float]:
         """Where the rules ignore categories, adds the numbers with them."""
-        from pipelines.metrics.video_ap import video_ap
+        from pipelines.metrics.video_ap import average_precision, video_ap
 
-        numbers = video_ap(ground_truth, tracks, rules, threads=threads)
+        numbers = average_precision(ground_truth, matches, rules)
         if not rules.categories and len(ground_truth.categories) > 1:
             named = video_ap(ground_truth, tracks, replace(YTVIS, strict=rules.strict), threads=threads)
             numbers |= {f"with_categories/{name}": value for name, value in named.items()}
@@ -202,7 +213,12 @@ class ShapesBenchmark(TrackBenchmark):
         return self.rules
 
     def _numbers(
-        self, ground_truth: GroundTruth, tracks: Sequence[PredictedTrack], rules: ApRules, threads: int
+        self,
+        ground_truth: GroundTruth,
+        tracks: Sequence[PredictedTrack],
+        matches: "Sequence[Matches]",
+        rules: ApRules,
+        threads: int,
     ) -> dict[str, float]:
         """Returns the protocol's numbers, and the ends of 95 % intervals as `low/NAME` and `high/NAME`."""
         from pipelines.metrics.intervals import confidence_intervals

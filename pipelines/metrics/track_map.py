@@ -10,7 +10,7 @@ from pipelines.datasets.burst import BurstDetections, BurstSequence
 from pipelines.metrics.burst_preparation import known_categories, tracks
 from pipelines.metrics.hota import EPSILON
 from pipelines.metrics.rules import EMPTY_MEAN
-from pipelines.metrics.tube_iou import Tubes, tube_iou
+from pipelines.metrics.tube_iou import Tubes, compare
 
 # Not linspace: the sums drift upwards, so that an IoU of exactly 0.85, 0.9 or 0.95 does not reach its threshold.
 THRESHOLDS = np.arange(0.5, 0.96, 0.05)
@@ -64,7 +64,7 @@ def match_tracks(
     gt, guesses = _tracks(sequence, sequence.objects, known), _tracks(sequence, predicted, known)
     pairs = np.argwhere(gt.category[:, None] == guesses.category)
     iou = np.zeros((len(gt.id), len(guesses.id)))
-    iou[pairs[:, 0], pairs[:, 1]] = tube_iou(gt.tubes, guesses.tubes, pairs)
+    iou[pairs[:, 0], pairs[:, 1]] = compare(gt.tubes, guesses.tubes, pairs).iou
     matches = {}
     for category in known & {*gt.category.tolist(), *guesses.category.tolist()}:
         rows, columns = np.flatnonzero(gt.category == category), np.flatnonzero(guesses.category == category)
