@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -11,6 +11,8 @@ from pipelines.datasets import run_lengths
 from pipelines.datasets.annotations import Mask
 from pipelines.datasets.documents import Lifted
 from pipelines.datasets.run_lengths import RunLengths
+
+_M = TypeVar("_M", Mask, Mask | None)
 
 ABSENT = -1
 """Row of a mask that is absent."""
@@ -85,8 +87,8 @@ class MaskTable:
         return self.lifted.data[self._begins[present[0]] : self._stops[present[-1]]]
 
 
-class MaskRows(Sequence[Mask | None]):
-    """Some masks of a table, in place of a tuple of them.
+class MaskRows(Sequence[Any]):
+    """Some masks of a table, in place of a tuple of them; None for those that are absent.
 
     Args:
         table: the table.
@@ -100,15 +102,15 @@ class MaskRows(Sequence[Mask | None]):
         return len(self.rows)
 
     @overload
-    def __getitem__(self, index: int) -> Mask | None: ...
+    def __getitem__(self, index: int) -> Any: ...
     @overload
     def __getitem__(self, index: slice) -> "MaskRows": ...
-    def __getitem__(self, index: int | slice) -> "Mask | MaskRows | None":
+    def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return MaskRows(self.table, self.rows[index])
         return self.table.mask(int(self.rows[index]))
 
-    def __iter__(self) -> Iterator[Mask | None]:
+    def __iter__(self) -> Iterator[Any]:
         return map(self.table.mask, self.rows.tolist())
 
     def __eq__(self, other: object) -> bool:
@@ -119,6 +121,25 @@ class MaskRows(Sequence[Mask | None]):
 
     def __repr__(self) -> str:
         return repr(tuple(self))
+
+
+def select(masks: Sequence[_M], rows: Int64[np.ndarray, "m"]) -> Sequence[_M]:
+    """Returns the masks at some positions."""
+    if isinstance(masks, MaskRows):
+        return MaskRows(masks.table, masks.rows[rows])
+    return tuple(masks[row] for row in rows.tolist())
+
+
+def place(masks: Sequence[Mask], frames: Int64[np.ndarray, "m"], length: int) -> Sequence[Mask | None]:
+    """Returns a track of that many frames with masks at some of them."""
+    if isinstance(masks, MaskRows):
+        rows = np.full(length, ABSENT)
+        rows[frames] = masks.rows
+        return MaskRows(masks.table, rows)
+    placed: list[Mask | None] = [None] * length
+    for frame, mask in zip(frames.tolist(), masks, strict=True):
+        placed[frame] = mask
+    return tuple(placed)
 
 
 def read(tracks: Sequence[Sequence[Mask | None]]) -> RunLengths:

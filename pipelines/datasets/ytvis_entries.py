@@ -4,6 +4,8 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +17,7 @@ from pipelines.datasets.run_lengths import find_corrupt
 
 _T = TypeVar("_T")
 
+_SIZE_AND_COUNTS = itemgetter("size", "counts")
 _KINDS = {int: "a whole number", float: "a number", str: "a text", list: "a list", object: "a whole number"}
 
 
@@ -151,20 +154,21 @@ class EntryReader:
 
     def _rows(self, segmentations: list[Any], video: AnnotatedVideo) -> MaskRows | None:
         """Returns lifted run lengths of the video's size; None if there is anything else among the segmentations."""
-        size, rows, n = [video.height, video.width], [], len(self._table)
-        for value in segmentations:
-            if value is None:
-                rows.append(ABSENT)
-                continue
-            if type(value) is not dict or (own := value.get("size")) != size or not all(type(x) is int for x in own):
-                return None
-            row = value.get("counts")
-            if type(row) is not int or row >= n:
-                return None
-            rows.append(row)
-        found = np.array(rows, np.int64)
-        self._table.sizes[found[found != ABSENT]] = size
-        return MaskRows(self._table, found)
+        present = [value for value in segmentations if value is not None]
+        try:
+            pairs = list(map(_SIZE_AND_COUNTS, present))
+        except (KeyError, TypeError):
+            return None
+        size, sizes, found = [video.height, video.width], [size for size, _ in pairs], [row for _, row in pairs]
+        # Of all at once: there are millions.
+        if sizes.count(size) < len(sizes) or not {*map(type, chain.from_iterable(sizes)), *map(type, found)} <= {int}:
+            return None
+        if max(found, default=ABSENT) >= len(self._table):
+            return None
+        rows = np.full(len(segmentations), ABSENT)
+        rows[[value is not None for value in segmentations]] = found
+        self._table.sizes[found] = size
+        return MaskRows(self._table, rows)
 
     def _shared(self, masks: MaskRows, video: AnnotatedVideo) -> MaskRows:
         """Returns masks of the video that are spelled as these, if there were any before."""
@@ -207,8 +211,11 @@ class EntryReader:
         Returns whether each of the tracks, given with its place for errors, is sound; if problems are collected, the
         first mask of a track that is not is one.
         """
-        lifted = [masks.rows for _, masks in tracks if isinstance(masks, MaskRows)]
-        self._table.areas(np.unique(np.concatenate([np.zeros(0, np.int64), *lifted])))
+        used = np.zeros(len(self._table) + 1, bool)
+        for _, masks in tracks:
+            if isinstance(masks, MaskRows):
+                used[masks.rows] = True
+        self._table.areas(np.flatnonzero(used))
         loose = [track for track in tracks if not isinstance(track[1], MaskRows)]
         corrupt = find_corrupt([mask for _, masks in loose for mask in masks if mask is not None])
         if corrupt is None:

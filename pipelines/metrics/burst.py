@@ -15,10 +15,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy.optimize import linear_sum_assignment
 
-from pipelines.datasets.annotations import Mask
 from pipelines.datasets.burst import COMMON, BurstDetections, BurstGroundTruth, BurstPredictions, BurstSequence
+from pipelines.datasets.mask_table import read
 from pipelines.datasets.run_lengths import boxes as around
-from pipelines.datasets.run_lengths import read
 from pipelines.metrics.burst_preparation import (
     evaluated,
     evaluated_categories,
@@ -176,8 +175,7 @@ def _evaluate(
 def _evaluate_sequence(setup: _Setup, sequence: BurstSequence, predicted: BurstDetections) -> dict[int, _Part]:
     objects = sequence.objects
     tracks = match_tracks(sequence, predicted, setup.categories) if setup.masks else {}
-    height, width = sequence.height, sequence.width
-    masks = [read([Mask(height, width, counts) for counts in side.counts]) for side in (objects, predicted)]
+    masks = [read([side.masks]) for side in (objects, predicted)]
     boxes = [around(side).astype(np.float64) for side in masks]
     frames_of = partial(_frames, sequence, predicted, setup.federated)
     parts = {}

@@ -103,7 +103,7 @@ def average_precision(
 def _tracks(sequence: BurstSequence, detections: BurstDetections, categories: frozenset[int]) -> _Tracks:
     built = tracks(sequence, detections, categories)
     tubes = Tubes([track.masks for track in built])
-    length = np.array([sum(mask is not None for mask in track.masks) for track in built], np.int64)
+    length = tubes.sum((tubes.masks.sizes[:, 0] > 0).astype(np.int64))
     outside = [np.zeros(len(length), bool)]
     for values, ranges in ((tubes.area / length, _AREAS), (length, _LENGTHS)):  # masks without pixels are counted
         outside += [(values < low) | (values > high) for low, high in ranges.values()]
