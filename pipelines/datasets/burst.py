@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from pipelines.datasets.annotations import AnnotatedVideo, Category, Mask
-from pipelines.datasets.mask_table import select
+from pipelines.datasets.mask_table import read, select
+from pipelines.datasets.run_lengths import boxes as around
 
 CATEGORY_COUNT = 1230  # LVIS v0.5: ids 1 to 1230
 
@@ -46,6 +47,7 @@ class BurstDetections:
         category_id: category of the track, or of the mask where the file gives one; not merged or filtered yet.
         score: 1 in a ground truth and for predictions without a score.
         masks: of the size of the sequence.
+        boxes: x, y, width and height around each mask, pixels; None finds them.
     """
 
     frame: Int64[np.ndarray, "n"]
@@ -53,6 +55,7 @@ class BurstDetections:
     category_id: Int64[np.ndarray, "n"]
     score: Float64[np.ndarray, "n"]
     masks: Sequence[Mask]
+    boxes: Int64[np.ndarray, "n 4"] | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -65,7 +68,12 @@ class BurstDetections:
             category_id=self.category_id[rows],
             score=self.score[rows],
             masks=select(self.masks, np.arange(len(self))[rows]),
+            boxes=None if self.boxes is None else self.boxes[rows],
         )
+
+    def sides(self) -> Float64[np.ndarray, "n 4"]:
+        """Returns `boxes`, as floats."""
+        return (around(read([self.masks])) if self.boxes is None else self.boxes).astype(np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
-from jaxtyping import Int64
 
 from pipelines.datasets import mask_table, run_lengths
 from pipelines.datasets.annotations import Category, Mask
 from pipelines.datasets.burst import CATEGORY_COUNT, BurstDetections, BurstSequence
 from pipelines.datasets.documents import NOTHING, Lifted
 from pipelines.datasets.mask_table import MaskRows, MaskTable
+from pipelines.datasets.run_lengths import RunLengths
 
 _T = TypeVar("_T")
 
@@ -187,8 +187,8 @@ class BurstReader:
                 seen.add(row.track_id)
         rows = [row for members in frames.values() for row in members]
         masks = self._masks([row.mask for row in rows], size)
-        areas = self.areas(masks, lambda number: _where(sequence, rows[number].path, rows[number].track))
-        for empty in np.flatnonzero(areas == 0):
+        runs = self.read(masks, lambda number: _where(sequence, rows[number].path, rows[number].track))
+        for empty in np.flatnonzero(runs.areas == 0):
             where = _where(sequence, rows[empty].path, rows[empty].track)
             self.tolerate("masks_without_pixels", where, "the mask has no pixels; leave it out")
         return BurstDetections(
@@ -197,6 +197,7 @@ class BurstReader:
             category_id=np.array([row.category_id for row in rows], np.int64),
             score=np.array([row.score for row in rows], np.float64),
             masks=masks,
+            boxes=run_lengths.boxes(runs),
         )
 
     def _masks(self, masks: list[int | bytes], size: tuple[int, int]) -> Sequence[Mask]:
@@ -209,10 +210,10 @@ class BurstReader:
             Mask(*size, mask if isinstance(mask, bytes) else self._table.text(mask).encode()) for mask in masks
         )
 
-    def areas(self, masks: Sequence[Mask], where: Callable[[int], str]) -> Int64[np.ndarray, "n"]:
-        """Returns the pixels of masks; refuses broken ones, whose place `where` names."""
+    def read(self, masks: Sequence[Mask], where: Callable[[int], str]) -> RunLengths:
+        """Reads masks; refuses broken ones, whose place `where` names."""
         try:
-            return mask_table.read([masks]).areas
+            return mask_table.read([masks])
         except run_lengths.CorruptMaskError as error:
             self.fail(where(error.position), f"rle: {error.reason}; write the file again")
 

@@ -117,7 +117,7 @@ def write_predictions(path: str, ground_truth: BurstGroundTruth, sequences: Sequ
         here = [f"sequence {sequence.name}, frame {sequence.image_paths[f]}" for f in rows.frame]
         where = [f"{frame}, track {track}" for frame, track in zip(here, rows.track_id, strict=True)]
         masks = tuple(mask._replace(height=sequence.height, width=sequence.width) for mask in rows.masks)
-        areas = reader.areas(masks, where.__getitem__)
+        areas = reader.read(masks, where.__getitem__).areas
         categories: dict[str, int] = {}
         segmentations: list[dict[str, Any]] = [{} for _ in sequence.image_paths]
         for row in np.flatnonzero(areas).tolist():

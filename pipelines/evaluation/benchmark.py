@@ -250,7 +250,7 @@ class BurstBenchmark(Benchmark):
     def evaluate(self, ground_truth: str, predictions: str, *, strict: bool, threads: int) -> Evaluation:
         """Scores all three tasks, in one thread; the open world also reads `common_classes.json` and its like."""
         from pipelines.datasets import burst_files
-        from pipelines.metrics.burst import class_guided, exemplar_guided, open_world
+        from pipelines.metrics.burst import guided, open_world
         from pipelines.metrics.burst_errors import burst_error_costs
 
         truth = burst_files.read_ground_truth(ground_truth, strict=strict)
@@ -263,8 +263,7 @@ class BurstBenchmark(Benchmark):
         sha256 = {"ground_truth_sha256": truth.sha256, "predictions_sha256": predicted.sha256}
         return Evaluation(
             numbers={
-                **class_guided(truth, predicted, strict=strict),
-                **exemplar_guided(truth, predicted, strict=strict),
+                **guided(truth, predicted, strict=strict),
                 **open_world(truth, predicted, **splits),
             },
             errors=burst_error_costs(truth, predicted),

@@ -84,6 +84,6 @@ def test_predictions_are_placed_by_the_paths_of_frames(reader: BurstReader) -> N
 def test_areas(reader: BurstReader) -> None:
     """The mask that is broken is named."""
     full = Mask(2, 3, FULL["rle"].encode())
-    assert reader.areas([full, full], ["here", "there"].__getitem__).tolist() == [6, 6]
+    assert reader.read([full, full], ["here", "there"].__getitem__).areas.tolist() == [6, 6]
     with pytest.raises(ValueError, match="file.json: there: rle: counts .* 2 \\* 3, got 0 .*; write the file again"):
-        reader.areas([full, Mask(2, 3, b"0")], ["here", "there"].__getitem__)
+        reader.read([full, Mask(2, 3, b"0")], ["here", "there"].__getitem__)
