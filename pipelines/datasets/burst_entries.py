@@ -10,7 +10,7 @@ import numpy as np
 from pipelines.datasets import mask_table, run_lengths
 from pipelines.datasets.annotations import Category, Mask
 from pipelines.datasets.burst import CATEGORY_COUNT, BurstDetections, BurstSequence
-from pipelines.datasets.documents import NOTHING, Lifted
+from pipelines.datasets.documents import NOTHING, Lifted, OddityError
 from pipelines.datasets.mask_table import MaskRows, MaskTable
 from pipelines.datasets.run_lengths import RunLengths
 
@@ -42,7 +42,7 @@ class BurstReader:
 
     def __init__(self, path: str, strict: bool, lifted: Lifted = NOTHING) -> None:
         self.path, self.strict, self.warnings = path, strict, Counter[str]()
-        self._table = MaskTable(lifted)
+        self._table, self._lifted = MaskTable(lifted), len(lifted.begins)
 
     def fail(self, where: str, message: str) -> NoReturn:
         """Refuses the file."""
@@ -51,7 +51,7 @@ class BurstReader:
     def tolerate(self, kind: str, where: str, message: str) -> None:
         """Refuses or counts an oddity that BURST's evaluator accepts."""
         if self.strict:
-            self.fail(where, message)
+            raise OddityError(f"{self.path}: {where}: {message}")
         self.warnings[kind] += 1
 
     def get(self, item: Any, key: str, kind: type[_T], where: str) -> _T:
@@ -150,7 +150,7 @@ class BurstReader:
 
     def _row(self, sequence: str, path: str, track: str, mask: Any, category: Any, scored: bool) -> _Row:
         counts = mask.get("rle") if isinstance(mask, dict) else None
-        if type(counts) is not int or counts >= len(self._table):
+        if type(counts) is not int or counts >= self._lifted:
             counts = self.get(mask, "rle", str, _where(sequence, path, track)).encode()
         if scored:
             category = mask.get("category_id", category)
@@ -160,7 +160,8 @@ class BurstReader:
             self.fail(_where(sequence, path, track), f"category is {category!r}; give an id in track_category_ids")
         if not track.isdecimal():
             self.fail(_where(sequence, path, track), "the track is not a number; give numbers from 1")
-        if scored and int(track) == 0:
+        number = int(track)
+        if scored and number == 0:
             self.warnings["track_id_0"] += 1  # strict scores count it as an id, so it is never refused
         if not 1 <= category <= CATEGORY_COUNT:
             what = f"category is {category}; give LVIS v0.5 ids, 1 to 1230"
@@ -169,12 +170,12 @@ class BurstReader:
             what = "has no score, which counts as 1; give one"
             self.tolerate("missing_scores", _where(sequence, path, track), what)
         score = mask.get("score", 1.0) if scored else 1.0
-        if not isinstance(score, int | float) or isinstance(score, bool):
+        if type(score) is not float and type(score) is not int:
             self.fail(_where(sequence, path, track), f"score is {score!r}; give a number")
         if not math.isfinite(score):
             what = f"score is {score}; give a finite one"
             self.tolerate("scores_not_finite", _where(sequence, path, track), what)
-        return _Row(path, track, int(track), category, score, counts)
+        return _Row(path, track, number, category, score, counts)
 
     def _detections(self, sequence: str, frames: dict[int, list[_Row]], size: tuple[int, int]) -> BurstDetections:
         """Turns the rows of a sequence into columns, frame by frame; checks ids and masks."""

@@ -57,7 +57,7 @@ def read_ground_truth(path: str, *, strict: bool, problems: list[str] | None = N
             warnings=dict(reader.warnings),
         )
 
-    return read_document(path, read)
+    return read_document(path, read, every_error=problems is not None)
 
 
 def read_predictions(path: str, ground_truth: BurstGroundTruth, *, strict: bool) -> BurstPredictions:

@@ -32,7 +32,7 @@ def read_ground_truth(path: str, *, problems: list[str] | None = None) -> Ground
         reader = _Reader(path, True, problems if document.plain else None, document.lifted)
         return read_annotations("image", reader, document, _read_image, _read_annotation)
 
-    return read_document(path, read)
+    return read_document(path, read, every_error=problems is not None)
 
 
 class _Reader(EntryReader):

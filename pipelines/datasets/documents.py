@@ -23,6 +23,10 @@ _KEYS = np.frombuffer(b"counts;rle;", np.uint8)  # of run lengths; each ends wit
 _QUOTE, _BACKSLASH, _COLON, _SEMICOLON, _SPACE, _MINUS, _NINE = b'"\\:; -9'
 
 
+class OddityError(ValueError):
+    """A file is refused for something that official tools accept; the message is the same without its run lengths."""
+
+
 class Lifted(NamedTuple):
     """Run lengths that were lifted out of a file; they are left as JSON spells them, with doubled backslashes.
 
@@ -66,10 +70,11 @@ def read_json(path: str) -> tuple[Any, str]:
     return _parsed(path, data), hashlib.sha256(data).hexdigest()
 
 
-def read_document(path: str, read: Callable[[Document], _T]) -> _T:
+def read_document(path: str, read: Callable[[Document], _T], *, every_error: bool = False) -> _T:
     """Returns what `read` makes of a JSON file with its run lengths lifted.
 
-    If `read` refuses that, it gets the file as it is, so that errors show what stands there.
+    If `read` refuses that, it gets the file as it is, so that errors show what stands there. An `OddityError` needs that
+    only if `read` goes on to collect every error.
 
     Raises:
         ValueError: as `read_json` and `read`.
@@ -81,8 +86,9 @@ def read_document(path: str, read: Callable[[Document], _T]) -> _T:
             try:
                 rest, lifted = _lift(data)
                 return read(Document(json.loads(rest), lifted, sha256, plain=False))
-            except (ValueError, RecursionError):
-                pass
+            except (ValueError, RecursionError) as error:
+                if isinstance(error, OddityError) and not every_error:
+                    raise
         return read(Document(_parsed(path, data), NOTHING, sha256, plain=True))
 
 

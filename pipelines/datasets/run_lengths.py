@@ -260,16 +260,21 @@ def _boxes(
     for mask in range(len(sizes)):
         height, width = sizes[mask]
         left, top, right, bottom = width, height, 0, 0
+        x = begin = 0  # a column, and the place of its first pixel
         for run in range(starts[mask] + 1, starts[mask + 1], 2):
-            first, final = np.int64(ends[run - 1]), np.int64(ends[run]) - 1
+            first, final = int(ends[run - 1]), int(ends[run]) - 1
             if first > final:
                 continue
-            x, last_x = first // height, final // height
-            left, right = min(left, x), max(right, last_x)
-            if x < last_x:  # over several columns: it touches the bottom and the top row
+            while first >= begin + height:
+                x, begin = x + 1, begin + height
+            left = min(left, x)
+            if final >= begin + height:  # over several columns: it touches the bottom and the top row
                 top, bottom = 0, height - 1
+                while final >= begin + height:
+                    x, begin = x + 1, begin + height
             else:
-                top, bottom = min(top, first - x * height), max(bottom, final - x * height)
+                top, bottom = min(top, first - begin), max(bottom, final - begin)
+            right = max(right, x)
         if starts[mask + 1] - starts[mask] > 1:
             sides[mask, 0], sides[mask, 1] = left, top
             sides[mask, 2], sides[mask, 3] = (right - left + 1) & 0xFFFFFFFF, (bottom - top + 1) & 0xFFFFFFFF

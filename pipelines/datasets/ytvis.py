@@ -70,7 +70,7 @@ def read_ground_truth(path: str, *, strict: bool, problems: list[str] | None = N
         reader = EntryReader(path, strict, problems if document.plain else None, document.lifted)
         return read_annotations("video", reader, document, _read_video, _read_annotation)
 
-    return read_document(path, read)
+    return read_document(path, read, every_error=problems is not None)
 
 
 def read_annotations(

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pipelines.datasets.annotations import AnnotatedVideo, Id, Listed, Mask
-from pipelines.datasets.documents import NOTHING, Lifted
+from pipelines.datasets.documents import NOTHING, Lifted, OddityError
 from pipelines.datasets.mask_table import ABSENT, MaskRows, MaskTable
 from pipelines.datasets.run_lengths import find_corrupt
 
@@ -66,7 +66,7 @@ class EntryReader:
     def odd(self, where: str, what: str, remedy: str, warning: str) -> None:
         """Refuses or counts an oddity that the official tool accepts."""
         if self.strict:
-            raise self.error(where, what, remedy)
+            raise OddityError(self.error(where, what, remedy))
         self.warnings[warning] += 1
 
     def entries(self, document: dict[str, Any], name: str) -> list[Any]:

@@ -53,12 +53,16 @@ def known_categories(sequence: BurstSequence, categories: frozenset[int]) -> fro
 
 def merged(detections: BurstDetections) -> BurstDetections:
     """Replaces categories by those that they are counted as."""
-    categories = [MERGED.get(category, category) for category in detections.category_id.tolist()]
-    return replace(detections, category_id=np.array(categories, np.int64))
+    categories = detections.category_id.copy()
+    for category, counted_as in MERGED.items():
+        categories[detections.category_id == category] = counted_as
+    return replace(detections, category_id=categories)
 
 
 def limited(detections: BurstDetections) -> BurstDetections:
     """Keeps the best detections of each frame, in order of score if some are left out."""
+    if np.bincount(detections.frame, minlength=1).max() <= MAX_DETECTIONS:
+        return detections
     kept: list[int] = []
     for frame in dict.fromkeys(detections.frame.tolist()):
         rows = np.flatnonzero(detections.frame == frame).tolist()
