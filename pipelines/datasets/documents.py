@@ -73,8 +73,8 @@ def read_json(path: str) -> tuple[Any, str]:
 def read_document(path: str, read: Callable[[Document], _T], *, every_error: bool = False) -> _T:
     """Returns what `read` makes of a JSON file with its run lengths lifted.
 
-    If `read` refuses that, it gets the file as it is, so that errors show what stands there. An `OddityError` needs that
-    only if `read` goes on to collect every error.
+    If `read` refuses that, it gets the file as it is, so that errors show what stands there. After an `OddityError`, it
+    does so only to collect every error.
 
     Raises:
         ValueError: as `read_json` and `read`.
