@@ -135,14 +135,27 @@ def _lift(data: bytes) -> tuple[bytes, Lifted]:
 
 
 @kernel
-def _is_one_of(name: UInt8[np.ndarray, "L"], keys: UInt8[np.ndarray, "K"]) -> bool:
-    begin = 0
-    for place in range(len(keys)):
-        if keys[place] == _SEMICOLON:
-            if place - begin == len(name) and (keys[begin:place] == name).all():
+def _is_one_of(keys: UInt8[np.ndarray, "K"], text: UInt8[np.ndarray, "L"], begin: int, stop: int) -> bool:
+    """Whether the text has one of the keys there."""
+    place, same = begin, True
+    for character in keys:
+        if character == _SEMICOLON:
+            if same and place == stop:
                 return True
-            begin = place + 1
+            place, same = begin, True
+        else:
+            same = same and place < stop and text[place] == character
+            place += 1
     return False
+
+
+@kernel
+def _copy(text: UInt8[np.ndarray, "L"], begin: int, stop: int, rest: UInt8[np.ndarray, "R"], place: int) -> int:
+    """Copies some of a text; returns the place after it."""
+    for at in range(begin, stop):
+        rest[place] = text[at]
+        place += 1
+    return place
 
 
 @kernel
@@ -183,10 +196,10 @@ def _lift_texts(
         closing = _closing(text, quotes, quote)
         if closing == len(quotes):
             break
-        name = text[quotes[quote] + 1 : quotes[closing]]
-        colon = _next(text, quotes[closing] + 1)
+        begin, stop = quotes[quote] + 1, quotes[closing]
+        colon = _next(text, stop + 1)
         quote = closing + 1
-        if text[colon] != _COLON or not _is_one_of(name, keys):
+        if text[colon] != _COLON or not _is_one_of(keys, text, begin, stop):
             continue
         value = _next(text, colon + 1)
         if text[value] == _MINUS or 48 <= text[value] <= _NINE:
@@ -196,13 +209,11 @@ def _lift_texts(
         closing = _closing(text, quotes, quote)
         if closing == len(quotes):
             break
-        rest[copied : copied + value - read] = text[read:value]
-        copied = _write(lifted, rest, copied + value - read)
+        copied = _write(lifted, rest, _copy(text, read, value, rest, copied))
         begins[lifted], stops[lifted] = value + 1, quotes[closing]
         lifted += 1
         read, quote = quotes[closing] + 1, closing + 1
-    rest[copied : copied + len(text) - read] = text[read:]
-    return copied + len(text) - read, lifted
+    return _copy(text, read, len(text), rest, copied), lifted
 
 
 @kernel

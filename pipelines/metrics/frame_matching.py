@@ -164,7 +164,10 @@ def _solve(costs: Float64[np.ndarray, "n m"]) -> Int64[np.ndarray, "n"]:
         np.empty(columns, np.int64),
     )
     for row in range(rows):
-        seen_rows[:], seen_columns[:], shortest[:] = False, False, np.inf
+        for i in range(rows):
+            seen_rows[i] = False
+        for j in range(columns):
+            seen_columns[j], shortest[j] = False, np.inf
         sink, least = _augment(costs, u, v, path, row_of, shortest, row, seen_rows, seen_columns, remaining)
         u[row] += least
         for i in range(rows):
