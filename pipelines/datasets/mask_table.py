@@ -1,7 +1,7 @@
 """Masks of a file as rows of a table: they stay the characters of the file until they are compared."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Int64, UInt8
 from pipelines.datasets import run_lengths
 from pipelines.datasets.annotations import Mask
 from pipelines.datasets.documents import Lifted
-from pipelines.datasets.run_lengths import RunLengths
+from pipelines.datasets.run_lengths import CorruptMaskError, RunLengths
 
 _M = TypeVar("_M", Mask, Mask | None)
 
@@ -37,30 +37,35 @@ class MaskTable:
         self.lifted = lifted
         self.sizes = np.zeros((len(lifted.begins) + 1, 2), np.int64)
         self._begins, self._stops = np.append(lifted.begins, 0), np.append(lifted.stops, 0)
+        self._sound = np.zeros(len(self.sizes), bool)  # known to be
 
     def __len__(self) -> int:
         return len(self.lifted.begins)
 
     def read(self, rows: Int64[np.ndarray, "m"]) -> RunLengths:
-        """Reads some of the masks, which are sound.
+        """Reads some of the masks.
 
         Raises:
-            ValueError: one is not.
+            CorruptMaskError: for the first that is not run lengths of its frame.
         """
         text, begins, stops = self.lifted.data, self._begins[rows], self._stops[rows]
         runs, sound = run_lengths.decode(text, begins, stops, self.sizes[rows], doubled=True)
         if not sound.all():
-            raise ValueError(f"mask {rows[np.argmin(sound)]} is not run lengths of its frame; write the file again")
+            raise CorruptMaskError(int(np.argmin(sound)), "it is not run lengths of its frame")
+        self._sound[rows] = True
         return runs
 
-    def areas(self, rows: Int64[np.ndarray, "m"]) -> Int64[np.ndarray, "m"]:
-        """Returns the pixels of some masks, which are all read for that.
+    def check(self, rows: Int64[np.ndarray, "m"]) -> None:
+        """Reads those of some masks that have not been read yet.
 
         Raises:
-            ValueError: as `read`.
+            CorruptMaskError: as `read`.
         """
-        parts = [self.read(rows[start : start + _BATCH]).areas for start in range(0, len(rows), _BATCH)]
-        return np.concatenate([np.zeros(0, np.int64), *parts])
+        wanted = np.zeros(len(self.sizes), bool)
+        wanted[rows] = True
+        left = np.flatnonzero(wanted & ~self._sound)
+        for start in range(0, len(left), _BATCH):
+            self.read(left[start : start + _BATCH])
 
     def mask(self, row: int) -> Mask | None:
         """Returns a mask."""
@@ -140,6 +145,20 @@ def place(masks: Sequence[Mask], frames: Int64[np.ndarray, "m"], length: int) ->
     for frame, mask in zip(frames.tolist(), masks, strict=True):
         placed[frame] = mask
     return tuple(placed)
+
+
+def check(tracks: Iterable[Sequence[Mask | None]]) -> None:
+    """Reads those masks of tables that have not been read yet.
+
+    Raises:
+        CorruptMaskError: as `MaskTable.read`.
+    """
+    rows: dict[MaskTable, list[Int64[np.ndarray, _]]] = {}
+    for masks in tracks:
+        if isinstance(masks, MaskRows):
+            rows.setdefault(masks.table, []).append(masks.rows)
+    for table, own in rows.items():
+        table.check(np.concatenate(own))
 
 
 def read(tracks: Sequence[Sequence[Mask | None]]) -> RunLengths:

@@ -115,7 +115,9 @@ def read_annotations(
     )
 
 
-def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool, categories: bool = True) -> Predictions:
+def read_predictions(
+    path: str, ground_truth: GroundTruth, *, strict: bool, categories: bool = True, masks: bool = True
+) -> Predictions:
     """Reads predictions for the videos of a ground truth.
 
     Tracks of categories that the ground truth does not have are kept, though they do not count, unless a benchmark
@@ -128,6 +130,8 @@ def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool, cate
             the official evaluator, and NaN scores, which would make its order arbitrary; the rest is accepted and
             counted in `Predictions.warnings`.
         categories: whether an unlisted category is an oddity; False if the benchmark replaces all categories.
+        masks: whether all masks are checked. Otherwise, what reads one raises `CorruptMaskError` if it is corrupt, and
+            `mask_table.check` checks those that nothing has read.
 
     Raises:
         ValueError: names the file, the entry, counted from 0, the value and the remedy.
@@ -140,7 +144,8 @@ def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool, cate
             raise reader.error("the file", what, "give a list with at least one prediction")
         known = by_stated_id(ground_truth.videos), by_stated_id(ground_truth.categories) if categories else None
         tracks = tuple(_read_prediction(reader, *known, i, entry) for i, entry in enumerate(content))
-        reader.check_masks([(f"entry {i}", track.masks) for i, track in enumerate(tracks)])
+        if masks or document.plain:
+            reader.check_masks([(f"entry {i}", track.masks) for i, track in enumerate(tracks)])
         return Predictions(tracks=tracks, warnings=dict(reader.warnings), sha256=document.sha256)
 
     return read_document(path, read)

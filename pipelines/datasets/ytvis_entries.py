@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from pipelines.datasets import mask_table
 from pipelines.datasets.annotations import AnnotatedVideo, Id, Listed, Mask
 from pipelines.datasets.documents import NOTHING, Lifted, OddityError
 from pipelines.datasets.mask_table import ABSENT, MaskRows, MaskTable
@@ -211,11 +212,7 @@ class EntryReader:
         Returns whether each of the tracks, given with its place for errors, is sound; if problems are collected, the
         first mask of a track that is not is one.
         """
-        used = np.zeros(len(self._table) + 1, bool)
-        for _, masks in tracks:
-            if isinstance(masks, MaskRows):
-                used[masks.rows] = True
-        self._table.areas(np.flatnonzero(used))
+        mask_table.check(masks for _, masks in tracks)
         loose = [track for track in tracks if not isinstance(track[1], MaskRows)]
         corrupt = find_corrupt([mask for _, masks in loose for mask in masks if mask is not None])
         if corrupt is None:

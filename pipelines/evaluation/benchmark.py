@@ -6,6 +6,7 @@ Readers and metrics are imported by the methods that need them, so that command 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,13 +149,20 @@ class TrackBenchmark(Benchmark):
 
     def evaluate(self, ground_truth: str, predictions: str, *, strict: bool, threads: int) -> Evaluation:
         """Scores a file of predictions in the format of YouTube-VIS."""
-        from pipelines.datasets import ytvis
+        from pipelines.datasets import mask_table, ytvis
+        from pipelines.datasets.run_lengths import CorruptMaskError
 
         truth = self.read_ground_truth(ground_truth, strict=strict)
         truth.check_annotated()
         listed = self._rules(truth, strict).forced_category is None
-        predicted = ytvis.read_predictions(predictions, truth, strict=strict, categories=listed)
-        numbers, errors = self.score_tracks(truth, predicted.tracks, strict=strict, threads=threads)
+        read = partial(ytvis.read_predictions, predictions, truth, strict=strict, categories=listed)
+        predicted = read(masks=False)  # they are checked while they are scored, so that each is read once
+        try:
+            numbers, errors = self.score_tracks(truth, predicted.tracks, strict=strict, threads=threads)
+            mask_table.check(track.masks for track in predicted.tracks)
+        except CorruptMaskError:
+            read()  # names the mask
+            raise
         return Evaluation(
             numbers=numbers,
             errors=errors,

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from pipelines.datasets.annotations import GroundTruth
-from pipelines.metrics.rules import ApRules
+from pipelines.metrics.rules import EMPTY_MEAN, ApRules
 from pipelines.metrics.track_matching import AREAS, THRESHOLDS, Matches
-from pipelines.metrics.video_ap import average_precision
+from pipelines.metrics.video_ap import cells
 
 KINDS = ("classification", "localisation", "tracking", "duplicate", "background", "missed")
 
@@ -193,5 +193,6 @@ def _ap50(ground_truth: GroundTruth, objects: _Objects, outcomes: _Outcomes, rul
         ious=np.zeros(0),
         followed=np.zeros(len(outcomes.scores)),
     )
-    ap50 = average_precision(ground_truth, [matches], replace(rules, partitions=False))["AP50"]
-    return 1.0 if ap50 < 0 else ap50
+    precision, _ = cells(ground_truth, [matches], rules)
+    present = precision[:, 0, 0][precision[:, 0, 0] > EMPTY_MEAN]
+    return float(present.mean()) if present.size else 1.0

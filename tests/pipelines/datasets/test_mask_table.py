@@ -8,6 +8,7 @@ from pipelines.datasets import mask_table, run_lengths
 from pipelines.datasets.annotations import Mask
 from pipelines.datasets.documents import NOTHING, read_document
 from pipelines.datasets.mask_table import ABSENT, MaskRows, MaskTable
+from pipelines.datasets.run_lengths import CorruptMaskError
 from tests.pipelines.metrics.tracks import encode
 
 
@@ -46,8 +47,7 @@ def test_reading_equals_reading_masks(tmp_path: Path) -> None:
         found, expected = mask_table.read(some), run_lengths.read([mask for track in some for mask in track])
         for array, other in zip(found, expected, strict=True):
             assert array.tolist() == other.tolist()
-    assert table.areas(np.arange(50)).tolist() == run_lengths.read(masks).areas.tolist()
-    assert len(MaskTable(NOTHING).areas(np.zeros(0, np.int64))) == 0
+    assert len(MaskTable(NOTHING).read(np.array([ABSENT]))) == 1
 
 
 @pytest.mark.parametrize("text", ["", "0", "\\\\", "\\u0030", "07", "06\\n", "0\\/6", "é"])
@@ -56,9 +56,21 @@ def test_unsound_masks_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text('[{"counts": "06"}, {"counts": "TEXT"}, {"counts": "06"}]'.replace("TEXT", text))
     table = MaskTable(read_document(str(tmp_path / "a.json"), lambda document: document.lifted))
     table.sizes[:-1] = 2, 3
-    assert table.areas(np.array([0, 2, ABSENT])).tolist() == [6, 6, 0]
-    with pytest.raises(ValueError, match="mask 1 is not run lengths"):
-        table.areas(np.array([0, 1]))
+    assert table.read(np.array([0, 2, ABSENT])).areas.tolist() == [6, 6, 0]
+    with pytest.raises(CorruptMaskError, match="mask 1: it is not run lengths of its frame"):
+        table.read(np.array([0, 1]))
+
+
+def test_masks_are_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.json").write_text('[{"counts": "06"}, {"counts": "07"}, {"counts": "06"}]')
+    table = MaskTable(read_document(str(tmp_path / "a.json"), lambda document: document.lifted))
+    table.sizes[:-1] = 2, 3
+    sound, corrupt = MaskRows(table, np.array([0, ABSENT, 2])), MaskRows(table, np.array([1, 2]))
+    mask_table.check([(), sound, sound])
+    with pytest.raises(CorruptMaskError):
+        mask_table.check([sound, corrupt])
+    monkeypatch.setattr(run_lengths, "decode", None)
+    mask_table.check([sound, (Mask(2, 3, b"07"),)])
 
 
 def test_spelling(tmp_path: Path) -> None:
