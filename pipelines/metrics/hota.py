@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from pipelines.datasets.run_lengths import RunLengths, intersections
+from pipelines.datasets.run_lengths import RunLengths
+from pipelines.datasets.shared_pixels import intersections
 from pipelines.metrics.frame_matching import match
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # localisation thresholds: 0.05, 0.1, ..., 0.95

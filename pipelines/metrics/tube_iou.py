@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from pipelines.datasets import mask_table, run_lengths
+from pipelines.datasets import mask_table
 from pipelines.datasets.annotations import Mask
+from pipelines.datasets.shared_pixels import compare_tubes
 
 
 class Tubes:
@@ -97,7 +98,7 @@ def compare(
         1,
     )
     least = np.broadcast_to(np.asarray(least, np.float64), len(pairs))
-    sums = run_lengths.compare_tubes(ground_truths.masks, predictions.masks, frames, least, marks, marked)
+    sums = compare_tubes(ground_truths.masks, predictions.masks, frames, least, marks, marked)
     common, either = sums.T
     total = np.append(0, marked.cumsum())
     return Comparison(
