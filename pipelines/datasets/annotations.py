@@ -1,11 +1,8 @@
 """Annotations and predictions of video instance segmentation, independent of the file format."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 Id = int | float | str
 """An id as a file states it."""
@@ -94,7 +91,7 @@ class AnnotatedTrack:
     id: float
     video_id: int
     category_id: int
-    masks: tuple[Mask | None, ...]
+    masks: Sequence[Mask | None]
     areas: tuple[float | None, ...]
     crowd: bool = False
 
@@ -106,7 +103,7 @@ class PredictedTrack:
     video_id: int
     category_id: int
     score: float
-    masks: tuple[Mask | None, ...]
+    masks: Sequence[Mask | None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,24 +161,3 @@ class AnyGroundTruth(Protocol):
     @property
     def annotated(self) -> bool:
         """Whether the file has annotations."""
-
-
-def read_json(path: str) -> tuple[Any, str]:
-    """Returns the content of a JSON file and the sha256 of its bytes.
-
-    Raises:
-        ValueError: the file is missing, truncated, nested too deeply or not JSON; names it.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    sha256 = hashlib.sha256(data).hexdigest()
-    try:
-        text = data.decode(json.detect_encoding(data))
-        del data  # files of predictions have gigabytes
-        return json.loads(text), sha256
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON, or cut off ({error})") from error
-    except RecursionError as error:
-        raise ValueError(f"{path}: nested too deeply for any known format; give another file") from error

@@ -3,14 +3,16 @@
 Categories are those of LVIS v0.5, as in TAO. Files are read and written by `pipelines.datasets.burst_files`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from pipelines.datasets.annotations import AnnotatedVideo, Category
+from pipelines.datasets.annotations import AnnotatedVideo, Category, Mask
+from pipelines.datasets.mask_table import read, select
+from pipelines.datasets.run_lengths import boxes as around
 
 CATEGORY_COUNT = 1230  # LVIS v0.5: ids 1 to 1230
 
@@ -44,17 +46,19 @@ class BurstDetections:
         track_id: id that is unique within a frame.
         category_id: category of the track, or of the mask where the file gives one; not merged or filtered yet.
         score: 1 in a ground truth and for predictions without a score.
-        counts: COCO compressed run lengths for the size of the sequence.
+        masks: of the size of the sequence.
+        boxes: x, y, width and height around each mask, pixels; None finds them.
     """
 
     frame: Int64[np.ndarray, "n"]
     track_id: Int64[np.ndarray, "n"]
     category_id: Int64[np.ndarray, "n"]
     score: Float64[np.ndarray, "n"]
-    counts: tuple[bytes, ...]
+    masks: Sequence[Mask]
+    boxes: Int64[np.ndarray, "n 4"] | None = None
 
     def __len__(self) -> int:
-        return len(self.counts)
+        return len(self.frame)
 
     def select(self, rows: Int64[np.ndarray, "m"] | Bool[np.ndarray, "n"]) -> "BurstDetections":
         """Returns these rows, in this order."""
@@ -63,8 +67,13 @@ class BurstDetections:
             track_id=self.track_id[rows],
             category_id=self.category_id[rows],
             score=self.score[rows],
-            counts=tuple(self.counts[row] for row in np.arange(len(self))[rows]),
+            masks=select(self.masks, np.arange(len(self))[rows]),
+            boxes=None if self.boxes is None else self.boxes[rows],
         )
+
+    def sides(self) -> Float64[np.ndarray, "n 4"]:
+        """Returns `boxes`, as floats."""
+        return (around(read([self.masks])) if self.boxes is None else self.boxes).astype(np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

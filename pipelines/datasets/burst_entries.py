@@ -2,27 +2,30 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
-from jaxtyping import Int64
 
-from pipelines.datasets import run_lengths
+from pipelines.datasets import mask_table, run_lengths
 from pipelines.datasets.annotations import Category, Mask
 from pipelines.datasets.burst import CATEGORY_COUNT, BurstDetections, BurstSequence
+from pipelines.datasets.documents import NOTHING, Lifted, OddityError
+from pipelines.datasets.mask_table import MaskRows, MaskTable
+from pipelines.datasets.run_lengths import RunLengths
 
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Row:
-    where: str
+class _Row(NamedTuple):
+    """A mask of a frame; `mask` is a row of the file's table, or run lengths."""
+
+    path: str
+    track: str
     track_id: int
     category_id: int
     score: float
-    counts: bytes
+    mask: int | bytes
 
 
 class BurstReader:
@@ -31,13 +34,15 @@ class BurstReader:
     Args:
         path: the file, for errors.
         strict: whether `tolerate` refuses; otherwise it counts.
+        lifted: run lengths that were lifted out of the file.
 
     Attributes:
         warnings: oddities that were accepted, and how often each occurs.
     """
 
-    def __init__(self, path: str, strict: bool) -> None:
+    def __init__(self, path: str, strict: bool, lifted: Lifted = NOTHING) -> None:
         self.path, self.strict, self.warnings = path, strict, Counter[str]()
+        self._table, self._lifted = MaskTable(lifted), len(lifted.begins)
 
     def fail(self, where: str, message: str) -> NoReturn:
         """Refuses the file."""
@@ -46,7 +51,7 @@ class BurstReader:
     def tolerate(self, kind: str, where: str, message: str) -> None:
         """Refuses or counts an oddity that BURST's evaluator accepts."""
         if self.strict:
-            self.fail(where, message)
+            raise OddityError(f"{self.path}: {where}: {message}")
         self.warnings[kind] += 1
 
     def get(self, item: Any, key: str, kind: type[_T], where: str) -> _T:
@@ -100,7 +105,7 @@ class BurstReader:
             times=np.array([self._time(path, where) for path in paths], np.int64),
             negative=self._integers(item, "neg_category_ids", where),
             not_exhaustive=self._integers(item, "not_exhaustive_category_ids", where),
-            objects=self._table(frames, (height, width)),
+            objects=self._detections(where, frames, (height, width)),
         )
 
     def _time(self, path: str, where: str) -> int:
@@ -129,7 +134,7 @@ class BurstReader:
             for path, rows in zip(paths, self._rows(item, where, scored=True), strict=True):
                 if path in place:
                     frames.setdefault(place[path], []).extend(rows)
-        return self._table(frames, (sequence.height, sequence.width))
+        return self._detections(where, frames, (sequence.height, sequence.width))
 
     def _rows(self, item: Any, where: str, *, scored: bool) -> Iterator[list[_Row]]:
         """Yields the masks of each frame of a sequence."""
@@ -141,57 +146,78 @@ class BurstReader:
         for path, masks in zip(paths, frames, strict=True):
             if not isinstance(masks, dict):
                 self.fail(f"{where}, frame {path}", f"is {str(masks)[:40]}; give a dict of tracks, {{}} if empty")
-            yield [
-                self._row(track, mask, categories.get(track), f"{where}, frame {path}, track {track}", scored)
-                for track, mask in masks.items()
-            ]
+            yield [self._row(where, path, track, mask, categories.get(track), scored) for track, mask in masks.items()]
 
-    def _row(self, track: str, mask: Any, category: Any, where: str, scored: bool) -> _Row:
-        counts = self.get(mask, "rle", str, where)
+    def _row(self, sequence: str, path: str, track: str, mask: Any, category: Any, scored: bool) -> _Row:
+        counts = mask.get("rle") if isinstance(mask, dict) else None
+        if type(counts) is not int or counts >= self._lifted:
+            counts = self.get(mask, "rle", str, _where(sequence, path, track)).encode()
         if scored:
             category = mask.get("category_id", category)
         elif isinstance(category, str) and category.isdecimal():
             category = int(category)
         if type(category) is not int:
-            self.fail(where, f"category is {category!r}; give an id in track_category_ids")
+            self.fail(_where(sequence, path, track), f"category is {category!r}; give an id in track_category_ids")
         if not track.isdecimal():
-            self.fail(where, "the track is not a number; give numbers from 1")
-        if scored and int(track) == 0:
+            self.fail(_where(sequence, path, track), "the track is not a number; give numbers from 1")
+        number = int(track)
+        if scored and number == 0:
             self.warnings["track_id_0"] += 1  # strict scores count it as an id, so it is never refused
         if not 1 <= category <= CATEGORY_COUNT:
-            self.tolerate("unknown_categories", where, f"category is {category}; give LVIS v0.5 ids, 1 to 1230")
+            what = f"category is {category}; give LVIS v0.5 ids, 1 to 1230"
+            self.tolerate("unknown_categories", _where(sequence, path, track), what)
         if scored and "score" not in mask:
-            self.tolerate("missing_scores", where, "has no score, which counts as 1; give one")
+            what = "has no score, which counts as 1; give one"
+            self.tolerate("missing_scores", _where(sequence, path, track), what)
         score = mask.get("score", 1.0) if scored else 1.0
-        if not isinstance(score, int | float) or isinstance(score, bool):
-            self.fail(where, f"score is {score!r}; give a number")
+        if type(score) is not float and type(score) is not int:
+            self.fail(_where(sequence, path, track), f"score is {score!r}; give a number")
         if not math.isfinite(score):
-            self.tolerate("scores_not_finite", where, f"score is {score}; give a finite one")
-        return _Row(where=where, track_id=int(track), category_id=category, score=score, counts=counts.encode())
+            what = f"score is {score}; give a finite one"
+            self.tolerate("scores_not_finite", _where(sequence, path, track), what)
+        return _Row(path, track, number, category, score, counts)
 
-    def _table(self, frames: dict[int, list[_Row]], size: tuple[int, int]) -> BurstDetections:
+    def _detections(self, sequence: str, frames: dict[int, list[_Row]], size: tuple[int, int]) -> BurstDetections:
         """Turns the rows of a sequence into columns, frame by frame; checks ids and masks."""
         for members in frames.values():
             seen: set[int] = set()
             for row in members:
                 if row.track_id in seen:
-                    self.fail(row.where, "occurs twice in the frame; give ids that are unique")
+                    what = "occurs twice in the frame; give ids that are unique"
+                    self.fail(_where(sequence, row.path, row.track), what)
                 seen.add(row.track_id)
         rows = [row for members in frames.values() for row in members]
-        areas = self.areas([row.counts for row in rows], size, [row.where for row in rows])
-        for empty in np.flatnonzero(areas == 0):
-            self.tolerate("masks_without_pixels", rows[empty].where, "the mask has no pixels; leave it out")
+        masks = self._masks([row.mask for row in rows], size)
+        runs = self.read(masks, lambda number: _where(sequence, rows[number].path, rows[number].track))
+        for empty in np.flatnonzero(runs.areas == 0):
+            where = _where(sequence, rows[empty].path, rows[empty].track)
+            self.tolerate("masks_without_pixels", where, "the mask has no pixels; leave it out")
         return BurstDetections(
             frame=np.repeat(np.fromiter(frames, np.int64), [len(members) for members in frames.values()]),
             track_id=np.array([row.track_id for row in rows], np.int64),
             category_id=np.array([row.category_id for row in rows], np.int64),
             score=np.array([row.score for row in rows], np.float64),
-            counts=tuple(row.counts for row in rows),
+            masks=masks,
+            boxes=run_lengths.boxes(runs),
         )
 
-    def areas(self, counts: Sequence[bytes], size: tuple[int, int], where: Sequence[str]) -> Int64[np.ndarray, "n"]:
-        """Returns the pixels of masks; refuses broken ones and those of another size."""
+    def _masks(self, masks: list[int | bytes], size: tuple[int, int]) -> Sequence[Mask]:
+        lifted = [mask for mask in masks if isinstance(mask, int)]
+        rows = np.array(lifted, np.int64)
+        self._table.sizes[rows] = size
+        if len(lifted) == len(masks):
+            return MaskRows(self._table, rows)
+        return tuple(
+            Mask(*size, mask if isinstance(mask, bytes) else self._table.text(mask).encode()) for mask in masks
+        )
+
+    def read(self, masks: Sequence[Mask], where: Callable[[int], str]) -> RunLengths:
+        """Reads masks; refuses broken ones, whose place `where` names."""
         try:
-            return run_lengths.read([Mask(*size, text) for text in counts]).areas
+            return mask_table.read([masks])
         except run_lengths.CorruptMaskError as error:
-            self.fail(where[error.position], f"rle: {error.reason}; write the file again")
+            self.fail(where(error.position), f"rle: {error.reason}; write the file again")
+
+
+def _where(sequence: str, path: str, track: str) -> str:
+    return f"{sequence}, frame {path}, track {track}"

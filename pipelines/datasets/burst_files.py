@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.datasets.annotations import PredictedTrack, read_json
+from pipelines.datasets.annotations import Mask, PredictedTrack
 from pipelines.datasets.burst import BurstDetections, BurstGroundTruth, BurstPredictions
 from pipelines.datasets.burst_entries import BurstReader
+from pipelines.datasets.documents import Document, read_document, read_json
 from pipelines.storage.files import Storage
 
 
@@ -31,29 +32,32 @@ def read_ground_truth(path: str, *, strict: bool, problems: list[str] | None = N
     Raises:
         ValueError: names file, sequence, frame, track, value and remedy.
     """
-    document, sha256 = read_json(path)
-    reader = BurstReader(path, strict)
-    split = reader.get(document, "split", str, "the file")
-    sequences = []
-    for item in reader.get(document, "sequences", list, "the file"):
-        try:
-            sequences.append(reader.sequence(item, split))
-        except ValueError as error:
-            if problems is None:
-                raise
-            problems.append(str(error))
-    for name, times in Counter(sequence.name for sequence in sequences).items():
-        if times > 1:
-            reader.fail(f"sequence {name}", f"is listed {times} times; list it once")
-    categories = reader.categories(document)
-    return BurstGroundTruth(
-        path=path,
-        sha256=sha256,
-        split=split,
-        sequences=tuple(sequences),
-        categories=categories,
-        warnings=dict(reader.warnings),
-    )
+
+    def read(document: Document) -> BurstGroundTruth:
+        reader, content = BurstReader(path, strict, document.lifted), document.content
+        split = reader.get(content, "split", str, "the file")
+        sequences = []
+        for item in reader.get(content, "sequences", list, "the file"):
+            try:
+                sequences.append(reader.sequence(item, split))
+            except ValueError as error:
+                if problems is None or not document.plain:
+                    raise
+                problems.append(str(error))
+        for name, times in Counter(sequence.name for sequence in sequences).items():
+            if times > 1:
+                reader.fail(f"sequence {name}", f"is listed {times} times; list it once")
+        categories = reader.categories(content)
+        return BurstGroundTruth(
+            path=path,
+            sha256=document.sha256,
+            split=split,
+            sequences=tuple(sequences),
+            categories=categories,
+            warnings=dict(reader.warnings),
+        )
+
+    return read_document(path, read, every_error=problems is not None)
 
 
 def read_predictions(path: str, ground_truth: BurstGroundTruth, *, strict: bool) -> BurstPredictions:
@@ -72,20 +76,23 @@ def read_predictions(path: str, ground_truth: BurstGroundTruth, *, strict: bool)
     Raises:
         ValueError: names file, sequence, frame, track, value and remedy.
     """
-    document, sha256 = read_json(path)
-    reader = BurstReader(path, strict)
-    if isinstance(document, dict) and document.get("split", ground_truth.split) != ground_truth.split:
-        reader.fail("the file", f"split is {document['split']!r}; the ground truth's is {ground_truth.split!r}")
-    items: dict[str, list[Any]] = {sequence.name: [] for sequence in ground_truth.sequences}
-    for item in reader.get(document, "sequences", list, "the file"):
-        name = reader.name(item, ground_truth.split)
-        if name not in items:
-            reader.tolerate("unknown_sequences", f"sequence {name}", "is not in the ground truth; leave it out")
-        elif items[name]:
-            reader.tolerate("repeated_sequences", f"sequence {name}", "is listed before; list it once")
-        items.setdefault(name, []).append(item)
-    sequences = tuple(reader.predictions(items[sequence.name], sequence) for sequence in ground_truth.sequences)
-    return BurstPredictions(path=path, sha256=sha256, sequences=sequences, warnings=dict(reader.warnings))
+
+    def read(document: Document) -> BurstPredictions:
+        reader, content = BurstReader(path, strict, document.lifted), document.content
+        if isinstance(content, dict) and content.get("split", ground_truth.split) != ground_truth.split:
+            reader.fail("the file", f"split is {content['split']!r}; the ground truth's is {ground_truth.split!r}")
+        items: dict[str, list[Any]] = {sequence.name: [] for sequence in ground_truth.sequences}
+        for item in reader.get(content, "sequences", list, "the file"):
+            name = reader.name(item, ground_truth.split)
+            if name not in items:
+                reader.tolerate("unknown_sequences", f"sequence {name}", "is not in the ground truth; leave it out")
+            elif items[name]:
+                reader.tolerate("repeated_sequences", f"sequence {name}", "is listed before; list it once")
+            items.setdefault(name, []).append(item)
+        sequences = tuple(reader.predictions(items[sequence.name], sequence) for sequence in ground_truth.sequences)
+        return BurstPredictions(path=path, sha256=document.sha256, sequences=sequences, warnings=dict(reader.warnings))
+
+    return read_document(path, read)
 
 
 def write_predictions(path: str, ground_truth: BurstGroundTruth, sequences: Sequence[BurstDetections]) -> None:
@@ -109,16 +116,17 @@ def write_predictions(path: str, ground_truth: BurstGroundTruth, sequences: Sequ
     for item, sequence, rows in zip(document["sequences"], ground_truth.sequences, sequences, strict=True):
         here = [f"sequence {sequence.name}, frame {sequence.image_paths[f]}" for f in rows.frame]
         where = [f"{frame}, track {track}" for frame, track in zip(here, rows.track_id, strict=True)]
-        areas = reader.areas(rows.counts, (sequence.height, sequence.width), where)
+        masks = tuple(mask._replace(height=sequence.height, width=sequence.width) for mask in rows.masks)
+        areas = reader.read(masks, where.__getitem__).areas
         categories: dict[str, int] = {}
         segmentations: list[dict[str, Any]] = [{} for _ in sequence.image_paths]
-        for row in np.flatnonzero(areas):
+        for row in np.flatnonzero(areas).tolist():
             track, category, score = rows.track_id[row].item(), rows.category_id[row].item(), rows.score[row].item()
             if track < 1 or not math.isfinite(score):
                 reader.fail(where[row], f"score is {score}; give finite scores, and ids from 1")
             if categories.setdefault(str(track), category) != category:
                 reader.fail(where[row], f"category is {category}, before {categories[str(track)]}; give a track one")
-            entry = {"rle": rows.counts[row].decode(), "score": score}
+            entry = {"rle": masks[row].counts.decode(), "score": score}
             if segmentations[rows.frame[row]].setdefault(str(track), entry) is not entry:
                 reader.fail(where[row], "occurs twice in the frame; give ids that are unique")
         item |= {"track_category_ids": categories, "segmentations": segmentations}
@@ -140,7 +148,7 @@ def write_tracks(path: str, ground_truth: BurstGroundTruth, tracks: Iterable[Pre
         ValueError: `write_predictions` refuses the tracks; an unknown video; another number of masks than the video has
             frames; a mask of another size.
     """
-    rows: list[list[tuple[int, int, PredictedTrack, bytes]]] = [[] for _ in ground_truth.sequences]
+    rows: list[list[tuple[int, int, PredictedTrack, Mask]]] = [[] for _ in ground_truth.sequences]
     numbers = Counter[int]()
     for track in tracks:
         if not 1 <= track.video_id <= len(rows):
@@ -156,15 +164,15 @@ def write_tracks(path: str, ground_truth: BurstGroundTruth, tracks: Iterable[Pre
             if mask[:2] != (sequence.height, sequence.width):
                 size = f"{mask.height}x{mask.width}"
                 raise ValueError(f"{where}: a mask of {size}; give {sequence.height}x{sequence.width} (height x width)")
-            rows[track.video_id - 1].append((frame, numbers[track.video_id], track, mask.counts))
+            rows[track.video_id - 1].append((frame, numbers[track.video_id], track, mask))
     write_predictions(path, ground_truth, [_detections(members) for members in rows])
 
 
-def _detections(rows: list[tuple[int, int, PredictedTrack, bytes]]) -> BurstDetections:
+def _detections(rows: list[tuple[int, int, PredictedTrack, Mask]]) -> BurstDetections:
     return BurstDetections(
         frame=np.array([frame for frame, _, _, _ in rows], np.int64),
         track_id=np.array([number for _, number, _, _ in rows], np.int64),
         category_id=np.array([track.category_id for _, _, track, _ in rows], np.int64),
         score=np.array([track.score for _, _, track, _ in rows], np.float64),
-        counts=tuple(counts for _, _, _, counts in rows),
+        masks=tuple(mask for _, _, _, mask in rows),
     )

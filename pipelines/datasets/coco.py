@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, Category, GroundTruth, Id
+from pipelines.datasets.documents import Document, read_document
 from pipelines.datasets.ytvis import annotation_id, read_annotations
 from pipelines.datasets.ytvis_entries import EntryReader, is_id
 
@@ -26,7 +27,12 @@ def read_ground_truth(path: str, *, problems: list[str] | None = None) -> Ground
     Raises:
         ValueError: names the file, the image or annotation, the value and the remedy.
     """
-    return read_annotations("image", _Reader(path, True, problems), _read_image, _read_annotation)
+
+    def read(document: Document) -> GroundTruth:
+        reader = _Reader(path, True, problems if document.plain else None, document.lifted)
+        return read_annotations("image", reader, document, _read_image, _read_annotation)
+
+    return read_document(path, read, every_error=problems is not None)
 
 
 class _Reader(EntryReader):

@@ -1,41 +1,26 @@
-"""COCO compressed run lengths, read and intersected for many masks at once; no mask is ever dense.
+"""COCO compressed run lengths, read for many masks at once; no mask is ever dense.
 
 `openvis_model.rle.run_lengths` reads a single mask; here it words the error for a mask that the compiled code refuses.
 """
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64, Integer, UInt8
-from numba import njit
 
 from pipelines.datasets.annotations import Mask
+from pipelines.datasets.compiled import kernel
 
-_BATCH = 1 << 13  # masks per check, about 20 MB
+_BATCH = 1 << 10  # masks per check, so that their runs stay in the cache
+_BACKSLASH = 92  # a character of run lengths, which JSON doubles
+_NONE = 256  # no character
 _MORE = 48 + 32  # from this character on, the number continues
 _BITS = 35  # of a number: no frame needs more
 # Values of characters: 5 bits of a number, signed in its last character.
 _DIGITS = np.array([(c - 48 & 31) - (c - 48 & 16) * 2 * (c < _MORE) for c in range(256)], np.int64)
 _ABSENT = Mask(0, 0, b"")
-
-_Function = TypeVar("_Function", bound=Callable[..., object])
-
-
-def _kernel(function: _Function) -> _Function:
-    """Compiles a function at its first call; it lets other threads run, and its machine code is kept on disk.
-
-    While the tests run, their shape checker wraps all functions before decorators see them, and only the inner
-    function can be compiled. Where neither the package's folder nor the user's is writable, every process compiles.
-    """
-    inner = inspect.unwrap(function)
-    try:
-        compiled: _Function = njit(cache=True, nogil=True)(inner)
-    except RuntimeError:
-        compiled = njit(nogil=True)(inner)
-    return compiled
 
 
 class CorruptMaskError(ValueError):
@@ -76,21 +61,40 @@ def read(masks: Sequence[Mask | None]) -> RunLengths:
     sizes = np.empty((len(masks), 2), np.int64)
     sizes[:, 0] = np.fromiter(values[::3], np.int64, len(masks))
     sizes[:, 1] = np.fromiter(values[1::3], np.int64, len(masks))
-    pixels = sizes[:, 0] * sizes[:, 1]
-    stops = np.fromiter(map(len, counts), np.int64, len(counts)).cumsum()
-    text = np.frombuffer(b"".join(counts), np.uint8)
-    starts, areas, sound = (
-        np.zeros(len(masks) + 1, np.int64),
-        np.zeros(len(masks), np.int64),
-        np.zeros(len(masks), bool),
-    )
-    _count_runs(text, stops, starts, sound)
-    numbers = np.empty(np.diff(starts).max(initial=0), np.int64)
-    ends = np.empty(starts[-1], np.int32 if pixels.max(initial=0) < 1 << 31 else np.int64)
-    _read_runs(text, stops, pixels, starts, _DIGITS, numbers, ends, areas, sound)
+    lengths = np.fromiter(map(len, counts), np.int64, len(counts))
+    stops = lengths.cumsum()
+    runs, sound = decode(np.frombuffer(b"".join(counts), np.uint8), stops - lengths, stops, sizes, doubled=False)
     if not sound.all():
         raise _corrupt(masks, int(np.argmin(sound)))
-    return RunLengths(sizes, areas, starts, ends)
+    return runs
+
+
+def decode(
+    text: UInt8[np.ndarray, "L"],
+    begins: Int64[np.ndarray, "n"],
+    stops: Int64[np.ndarray, "n"],
+    sizes: Int64[np.ndarray, "n 2"],
+    *,
+    doubled: bool,
+) -> tuple[RunLengths, Bool[np.ndarray, "n"]]:
+    """Reads masks in a text; returns them, and which are sound. A mask of size 0 is absent, so it always is.
+
+    Args:
+        text: characters of all masks, and any others.
+        begins: position of the first character of each mask.
+        stops: position after its last character.
+        sizes: height and width of the frames, pixels.
+        doubled: whether backslashes are doubled, as in JSON.
+    """
+    n, pixels = len(begins), sizes[:, 0] * sizes[:, 1]
+    starts, areas, sound = np.zeros(n + 1, np.int64), np.zeros(n, np.int64), np.zeros(n, bool)
+    _count_runs(text, begins, stops, starts, sound)
+    numbers = np.empty(np.diff(starts).max(initial=0), np.int64)
+    ends = np.empty(starts[-1], np.int32 if pixels.max(initial=0) < 1 << 31 else np.int64)
+    _read_runs(
+        text, begins, stops, pixels, starts, _DIGITS, _BACKSLASH if doubled else _NONE, numbers, ends, areas, sound
+    )
+    return RunLengths(sizes, areas, starts, ends), sound
 
 
 def find_corrupt(masks: Sequence[Mask]) -> tuple[int, str] | None:
@@ -110,22 +114,6 @@ def boxes(masks: RunLengths) -> Int64[np.ndarray, "n 4"]:
     return sides
 
 
-def intersections(
-    first: RunLengths, second: RunLengths, rows: Int64[np.ndarray, "P"], columns: Int64[np.ndarray, "P"]
-) -> Int64[np.ndarray, "P"]:
-    """Returns the pixels that masks have in common; 0 where their frames differ in size.
-
-    Args:
-        first: masks.
-        second: masks.
-        rows: positions in `first`.
-        columns: positions in `second`, one for each of `rows`.
-    """
-    shared = np.zeros(len(rows), np.int64)
-    _intersect(first.sizes, first.starts, first.ends, second.sizes, second.starts, second.ends, rows, columns, shared)
-    return shared
-
-
 def _corrupt(masks: Sequence[Mask | None], position: int) -> CorruptMaskError:
     from openvis_model import rle  # takes seconds: it imports torch
 
@@ -138,60 +126,67 @@ def _corrupt(masks: Sequence[Mask | None], position: int) -> CorruptMaskError:
     raise AssertionError(f"{mask} is sound")
 
 
-@_kernel
+@kernel
 def _count_runs(
     text: UInt8[np.ndarray, "L"],
+    begins: Int64[np.ndarray, "n"],
     stops: Int64[np.ndarray, "n"],
     starts: Int64[np.ndarray, "n+1"],
     sound: Bool[np.ndarray, "n"],
 ) -> None:
     """Fills `starts`, and checks for `sound` that texts are not empty and have only characters from '0' to 'o'."""
-    begin = 0
     for mask in range(len(stops)):
-        own = text[begin : stops[mask]]
+        own = text[begins[mask] : stops[mask]]
         runs = outside = 0
         for place in range(len(own)):
             runs += own[place] < _MORE
             outside |= own[place] - 48
         starts[mask + 1] = starts[mask] + runs
         sound[mask] = len(own) > 0 and outside & -64 == 0
-        begin = stops[mask]
 
 
-@_kernel
+@kernel
 def _read_runs(
     text: UInt8[np.ndarray, "L"],
+    begins: Int64[np.ndarray, "n"],
     stops: Int64[np.ndarray, "n"],
     pixels: Int64[np.ndarray, "n"],
     starts: Int64[np.ndarray, "n+1"],
     digits: Int64[np.ndarray, "256"],
+    doubled: int,
     numbers: Int64[np.ndarray, "B"],
     ends: Integer[np.ndarray, "R"],
     areas: Int64[np.ndarray, "n"],
     sound: Bool[np.ndarray, "n"],
 ) -> None:
-    """Fills `ends`, `areas` and `sound`; `numbers` is a buffer for one mask.
+    """Fills `ends`, `areas` and `sound`; `numbers` is a buffer for one mask, `doubled` a character that comes twice.
 
     Numbers are written in digits of 5 bits, the lowest first. From a mask's fourth on, a run is stored as its
     difference to the one two before. Two loops take less time than one: the first one waits for the characters.
     """
-    begin = 0
     one = np.uint64(1)  # unsigned positions spare a check for negative ones
     for mask in range(len(stops)):
-        own = text[begin : stops[mask]]
+        own = text[begins[mask] : stops[mask]]
         place, read, size = np.uint64(0), np.uint64(0), np.uint64(len(own))
         good = sound[mask]
+        single = False
         while place < size:
             character = own[place]
             number = digits[character]
             place += one
             if character >= _MORE:
                 bits = 5
+                if character == doubled:
+                    single |= own[place] != doubled  # at least a closing quote comes next
+                    place += one
                 while character >= _MORE and place < size and bits < _BITS:
                     character = own[place]
                     number += digits[character] << bits
                     place += one
                     bits += 5
+                    if character == doubled:
+                        single |= own[place] != doubled
+                        place += one
                 if character >= _MORE:
                     good = False
                     break
@@ -209,11 +204,10 @@ def _read_runs(
             negative |= length | (pixels[mask] - total)
             before, last = last, length if run > 0 else 0
         areas[mask] = area
-        sound[mask] = pixels[mask] == 0 or (good and negative >= 0 and total == pixels[mask])
-        begin = stops[mask]
+        sound[mask] = pixels[mask] == 0 or (good and not single and negative >= 0 and total == pixels[mask])
 
 
-@_kernel
+@kernel
 def _boxes(
     sizes: Int64[np.ndarray, "n 2"],
     starts: Int64[np.ndarray, "n+1"],
@@ -224,67 +218,21 @@ def _boxes(
     for mask in range(len(sizes)):
         height, width = sizes[mask]
         left, top, right, bottom = width, height, 0, 0
+        x = begin = 0  # a column, and the place of its first pixel
         for run in range(starts[mask] + 1, starts[mask + 1], 2):
-            first, final = np.int64(ends[run - 1]), np.int64(ends[run]) - 1
+            first, final = int(ends[run - 1]), int(ends[run]) - 1
             if first > final:
                 continue
-            x, last_x = first // height, final // height
-            left, right = min(left, x), max(right, last_x)
-            if x < last_x:  # over several columns: it touches the bottom and the top row
+            while first >= begin + height:
+                x, begin = x + 1, begin + height
+            left = min(left, x)
+            if final >= begin + height:  # over several columns: it touches the bottom and the top row
                 top, bottom = 0, height - 1
+                while final >= begin + height:
+                    x, begin = x + 1, begin + height
             else:
-                top, bottom = min(top, first - x * height), max(bottom, final - x * height)
+                top, bottom = min(top, first - begin), max(bottom, final - begin)
+            right = max(right, x)
         if starts[mask + 1] - starts[mask] > 1:
             sides[mask, 0], sides[mask, 1] = left, top
             sides[mask, 2], sides[mask, 3] = (right - left + 1) & 0xFFFFFFFF, (bottom - top + 1) & 0xFFFFFFFF
-
-
-@_kernel
-def _first_beyond(ends: Integer[np.ndarray, "R"], place: int) -> int:
-    """Returns the first foreground run that ends after a place, by bisection."""
-    low, high = 0, len(ends) // 2
-    while low < high:
-        middle = (low + high) // 2
-        if ends[2 * middle + 1] > place:
-            high = middle
-        else:
-            low = middle + 1
-    return 2 * low + 1
-
-
-@_kernel
-def _intersect(
-    first_sizes: Int64[np.ndarray, "n 2"],
-    first_starts: Int64[np.ndarray, "n+1"],
-    first_ends: Integer[np.ndarray, "R"],
-    second_sizes: Int64[np.ndarray, "m 2"],
-    second_starts: Int64[np.ndarray, "m+1"],
-    second_ends: Integer[np.ndarray, "S"],
-    rows: Int64[np.ndarray, "P"],
-    columns: Int64[np.ndarray, "P"],
-    shared: Int64[np.ndarray, "P"],
-) -> None:
-    """Fills `shared`: walks the foreground runs of both masks, always past the one that ends first."""
-    one, two = np.uint64(1), np.uint64(2)
-    for pair in range(len(rows)):
-        row, column = rows[pair], columns[pair]
-        if first_sizes[row, 0] != second_sizes[column, 0] or first_sizes[row, 1] != second_sizes[column, 1]:
-            continue
-        own_ends = first_ends[first_starts[row] : first_starts[row + 1]]
-        other_ends = second_ends[second_starts[column] : second_starts[column + 1]]
-        if len(own_ends) < 2 or len(other_ends) < 2:
-            continue
-        # Unsigned positions spare a check for negative ones.
-        i = np.uint64(_first_beyond(own_ends, other_ends[0]))
-        j = np.uint64(_first_beyond(other_ends, own_ends[0]))
-        i_stop, j_stop = np.uint64(len(own_ends)), np.uint64(len(other_ends))
-        total = 0
-        while i < i_stop and j < j_stop:
-            start, i_end, j_end = max(own_ends[i - one], other_ends[j - one]), own_ends[i], other_ends[j]
-            if i_end <= j_end:
-                total += max(i_end - start, 0)
-                i += two
-            else:
-                total += max(j_end - start, 0)
-                j += two
-        shared[pair] = total

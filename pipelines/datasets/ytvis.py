@@ -31,8 +31,8 @@ from pipelines.datasets.annotations import (
     Mask,
     PredictedTrack,
     by_stated_id,
-    read_json,
 )
+from pipelines.datasets.documents import Document, read_document
 from pipelines.datasets.ytvis_entries import EntryReader
 from pipelines.storage.local import whole_file
 
@@ -65,12 +65,18 @@ def read_ground_truth(path: str, *, strict: bool, problems: list[str] | None = N
     Raises:
         ValueError: names the file, the video or annotation, the value and the remedy.
     """
-    return read_annotations("video", EntryReader(path, strict, problems), _read_video, _read_annotation)
+
+    def read(document: Document) -> GroundTruth:
+        reader = EntryReader(path, strict, problems if document.plain else None, document.lifted)
+        return read_annotations("video", reader, document, _read_video, _read_annotation)
+
+    return read_document(path, read, every_error=problems is not None)
 
 
 def read_annotations(
     kind: str,
     reader: EntryReader,
+    document: Document,
     read_video: Callable[[EntryReader, Mapping[Id, int], int, Any], AnnotatedVideo],
     read_track: Callable[[EntryReader, Mapping[Id, AnnotatedVideo], Mapping[Id, Category], int, Any], AnnotatedTrack],
 ) -> GroundTruth:
@@ -79,19 +85,20 @@ def read_annotations(
     Args:
         kind: "video" or "image", in the words of the format.
         reader: a reader of the file.
+        document: the file.
         read_video: reads a video from the numbers of ids, its position and its entry.
         read_track: reads an annotation from the videos and the categories by their ids, its position and its entry.
     """
-    document, sha256 = read_json(reader.path)
-    if not isinstance(document, dict):
-        what = f"holds a {type(document).__name__}"
+    content = document.content
+    if not isinstance(content, dict):
+        what = f"holds a {type(content).__name__}"
         raise reader.error("the file", what, f"give a file with {kind}s and annotations")
-    entries, listed = (reader.entries(document, name) for name in (f"{kind}s", "categories"))
+    entries, listed = (reader.entries(content, name) for name in (f"{kind}s", "categories"))
     videos = reader.read_each(entries, partial(read_video, reader, reader.numbers(f"{kind}s", entries)))
     categories = reader.read_each(listed, partial(_read_category, reader, reader.numbers("categories", listed)))
     categories, videos = reader.last_of_each("category", categories), reader.last_of_each(kind, videos)
-    annotated = document.get("annotations") is not None
-    annotations = reader.entries(document, "annotations") if annotated and not reader.problems else []
+    annotated = content.get("annotations") is not None
+    annotations = reader.entries(content, "annotations") if annotated and not reader.problems else []
     known = by_stated_id(videos), by_stated_id(categories)
     tracks = reader.read_each(annotations, partial(read_track, reader, *known))
     reader.check_unique("annotation", (track.id for track in tracks))
@@ -99,7 +106,7 @@ def read_annotations(
     tracks = tuple(compress(tracks, sound))
     return GroundTruth(
         path=reader.path,
-        sha256=sha256,
+        sha256=document.sha256,
         videos=videos,
         categories=categories,
         tracks=tracks,
@@ -108,7 +115,9 @@ def read_annotations(
     )
 
 
-def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool, categories: bool = True) -> Predictions:
+def read_predictions(
+    path: str, ground_truth: GroundTruth, *, strict: bool, categories: bool = True, masks: bool = True
+) -> Predictions:
     """Reads predictions for the videos of a ground truth.
 
     Tracks of categories that the ground truth does not have are kept, though they do not count, unless a benchmark
@@ -121,19 +130,25 @@ def read_predictions(path: str, ground_truth: GroundTruth, *, strict: bool, cate
             the official evaluator, and NaN scores, which would make its order arbitrary; the rest is accepted and
             counted in `Predictions.warnings`.
         categories: whether an unlisted category is an oddity; False if the benchmark replaces all categories.
+        masks: whether all masks are checked. Otherwise, what reads one raises `CorruptMaskError` if it is corrupt, and
+            `mask_table.check` checks those that nothing has read.
 
     Raises:
         ValueError: names the file, the entry, counted from 0, the value and the remedy.
     """
-    document, sha256 = read_json(path)
-    reader = EntryReader(path, strict)
-    if not isinstance(document, list) or not document:
-        what = f"holds a {type(document).__name__}" if not isinstance(document, list) else "is an empty list"
-        raise reader.error("the file", what, "give a list with at least one prediction")
-    known = by_stated_id(ground_truth.videos), by_stated_id(ground_truth.categories) if categories else None
-    tracks = tuple(_read_prediction(reader, *known, i, entry) for i, entry in enumerate(document))
-    reader.check_masks([(f"entry {i}", track.masks) for i, track in enumerate(tracks)])
-    return Predictions(tracks=tracks, warnings=dict(reader.warnings), sha256=sha256)
+
+    def read(document: Document) -> Predictions:
+        reader, content = EntryReader(path, strict, lifted=document.lifted), document.content
+        if not isinstance(content, list) or not content:
+            what = f"holds a {type(content).__name__}" if not isinstance(content, list) else "is an empty list"
+            raise reader.error("the file", what, "give a list with at least one prediction")
+        known = by_stated_id(ground_truth.videos), by_stated_id(ground_truth.categories) if categories else None
+        tracks = tuple(_read_prediction(reader, *known, i, entry) for i, entry in enumerate(content))
+        if masks or document.plain:
+            reader.check_masks([(f"entry {i}", track.masks) for i, track in enumerate(tracks)])
+        return Predictions(tracks=tracks, warnings=dict(reader.warnings), sha256=document.sha256)
+
+    return read_document(path, read)
 
 
 def write_predictions(

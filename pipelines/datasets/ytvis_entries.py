@@ -3,16 +3,22 @@
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any, TypeVar
 
-from pycocotools import mask as coco
+import numpy as np
 
+from pipelines.datasets import mask_table
 from pipelines.datasets.annotations import AnnotatedVideo, Id, Listed, Mask
+from pipelines.datasets.documents import NOTHING, Lifted, OddityError
+from pipelines.datasets.mask_table import ABSENT, MaskRows, MaskTable
 from pipelines.datasets.run_lengths import find_corrupt
 
 _T = TypeVar("_T")
 
+_SIZE_AND_COUNTS = itemgetter("size", "counts")
 _KINDS = {int: "a whole number", float: "a number", str: "a text", list: "a list", object: "a whole number"}
 
 
@@ -23,17 +29,20 @@ class EntryReader:
         path: the file, for errors.
         strict: whether `odd` refuses; otherwise it counts.
         problems: list that collects the errors of single entries, which are then left out; None raises the first.
+        lifted: run lengths that were lifted out of the file.
 
     Attributes:
         warnings: oddities that were accepted, and how often each occurs.
     """
 
-    def __init__(self, path: str, strict: bool, problems: list[str] | None = None) -> None:
+    def __init__(self, path: str, strict: bool, problems: list[str] | None = None, lifted: Lifted = NOTHING) -> None:
         self.path = path
         self.strict = strict
         self.problems = problems
         self.warnings: Counter[str] = Counter()
+        self._table = MaskTable(lifted)
         self._masks: dict[tuple[Mask | None, ...], tuple[Mask | None, ...]] = {}
+        self._spelled: dict[tuple[int, bytes, int], list[MaskRows]] = {}
 
     def error(self, where: str, what: str, remedy: str) -> ValueError:
         """Returns an error to raise."""
@@ -58,7 +67,7 @@ class EntryReader:
     def odd(self, where: str, what: str, remedy: str, warning: str) -> None:
         """Refuses or counts an oddity that the official tool accepts."""
         if self.strict:
-            raise self.error(where, what, remedy)
+            raise OddityError(self.error(where, what, remedy))
         self.warnings[warning] += 1
 
     def entries(self, document: dict[str, Any], name: str) -> list[Any]:
@@ -116,7 +125,7 @@ class EntryReader:
             self.warnings[f"{what} ids that occur more than once: the last one counts"] += len(listed) - len(last)
         return tuple(last.values())
 
-    def masks(self, where: str, entry: Any, video: AnnotatedVideo | None, polygons: bool) -> tuple[Mask | None, ...]:
+    def masks(self, where: str, entry: Any, video: AnnotatedVideo | None, polygons: bool) -> Sequence[Mask | None]:
         """Returns the segmentations; `polygons` also allows plain run lengths.
 
         Equal segmentations become one object: models give a track several labels, and its masks are then scored once.
@@ -129,6 +138,8 @@ class EntryReader:
                 "give one per frame, null where the object is absent",
                 "tracks whose number of segmentations is not their video's length: surplus frames do not count",
             )
+        if video is not None and (rows := self._rows(segmentations, video)) is not None:
+            return self._shared(rows, video)
         masks = tuple(
             self._mask(f"{where}, frame {t},", value, video, polygons) for t, value in enumerate(segmentations)
         )
@@ -142,15 +153,47 @@ class EntryReader:
                 )
         return self._masks.setdefault(masks, masks)
 
+    def _rows(self, segmentations: list[Any], video: AnnotatedVideo) -> MaskRows | None:
+        """Returns lifted run lengths of the video's size; None if there is anything else among the segmentations."""
+        present = [value for value in segmentations if value is not None]
+        try:
+            pairs = list(map(_SIZE_AND_COUNTS, present))
+        except (KeyError, TypeError):
+            return None
+        size, sizes, found = [video.height, video.width], [size for size, _ in pairs], [row for _, row in pairs]
+        # Of all at once: there are millions.
+        if sizes.count(size) < len(sizes) or not {*map(type, chain.from_iterable(sizes)), *map(type, found)} <= {int}:
+            return None
+        if max(found, default=ABSENT) >= len(self._table):
+            return None
+        rows = np.full(len(segmentations), ABSENT)
+        rows[[value is not None for value in segmentations]] = found
+        self._table.sizes[found] = size
+        return MaskRows(self._table, rows)
+
+    def _shared(self, masks: MaskRows, video: AnnotatedVideo) -> MaskRows:
+        """Returns masks of the video that are spelled as these, if there were any before."""
+        spelling = self._table.spelling(masks.rows)
+        known = self._spelled.setdefault((video.id, (masks.rows == ABSENT).tobytes(), len(spelling)), [])
+        for other in known:
+            if np.array_equal(self._table.spelling(other.rows), spelling):
+                return other
+        known.append(masks)
+        return masks
+
     def _mask(self, where: str, segmentation: Any, video: AnnotatedVideo | None, polygons: bool) -> Mask | None:
         if segmentation is None or segmentation in ([], {}):
             return None
         if polygons and isinstance(segmentation, list) and video is not None:
             if not all(_is_polygon(part) for part in segmentation):
                 raise self.error(where, f"has {segmentation!r:.60}", "give polygons as x, y, x, y, x, y, …")
+            from pycocotools import mask as coco
+
             merged = coco.merge(coco.frPyObjects(segmentation, video.height, video.width))
             return Mask(video.height, video.width, merged["counts"])
         size, counts = self.value(where, segmentation, "size", list), segmentation.get("counts")
+        if type(counts) is int and counts < len(self._table):
+            counts = self._table.text(counts)
         if len(size) != 2 or not all(type(side) is int and 0 < side < 1 << 31 for side in size):
             raise self.error(where, f"has the size {size}", "give height and width in pixels")
         if isinstance(counts, str):
@@ -159,21 +202,25 @@ class EntryReader:
             raise self.error(where, f"has counts {counts!r:.60}", "give compressed run lengths, as text")
         if not all(type(run) is int and run >= 0 for run in counts) or sum(counts) != size[0] * size[1]:
             raise self.error(where, f"has counts {counts!r:.60}", f"give runs that add up to {size[0]} * {size[1]}")
+        from pycocotools import mask as coco
+
         return Mask(size[0], size[1], coco.frPyObjects({"size": size, "counts": counts}, *size)["counts"])
 
-    def check_masks(self, tracks: list[tuple[str, tuple[Mask | None, ...]]]) -> list[bool]:
+    def check_masks(self, tracks: list[tuple[str, Sequence[Mask | None]]]) -> list[bool]:
         """Refuses masks that are not run lengths of their size, on which the official tool would count garbage.
 
         Returns whether each of the tracks, given with its place for errors, is sound; if problems are collected, the
         first mask of a track that is not is one.
         """
-        corrupt = find_corrupt([mask for _, masks in tracks for mask in masks if mask is not None])
+        mask_table.check(masks for _, masks in tracks)
+        loose = [track for track in tracks if not isinstance(track[1], MaskRows)]
+        corrupt = find_corrupt([mask for _, masks in loose for mask in masks if mask is not None])
         if corrupt is None:
             return [True] * len(tracks)
         if self.problems is not None and len(tracks) > 1:
             return [sound for track in tracks for sound in self.check_masks([track])]
         position, reason = corrupt
-        places = [(where, t) for where, masks in tracks for t, mask in enumerate(masks) if mask is not None]
+        places = [(where, t) for where, masks in loose for t, mask in enumerate(masks) if mask is not None]
         self.refuse(self.error("{}, frame {},".format(*places[position]), reason, "write the file again"))
         return [False]
 

@@ -6,10 +6,15 @@ Readers and metrics are imported by the methods that need them, so that command 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.datasets.annotations import AnyGroundTruth, GroundTruth, PredictedTrack, by_stated_id
 from pipelines.metrics.rules import EMPTY_MEAN, YTVIS, ApRules
+
+if TYPE_CHECKING:
+    from pipelines.metrics.track_matching import Matches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,20 +140,29 @@ class TrackBenchmark(Benchmark):
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Returns the numbers of tracks in memory, and the AP50 lost to each kind of error."""
         from pipelines.metrics.errors import error_costs
+        from pipelines.metrics.track_matching import match_tracks
 
         rules = self._rules(ground_truth, strict)
-        numbers = self._numbers(ground_truth, tracks, rules, threads)
-        return numbers, error_costs(ground_truth, tracks, rules, threads=threads)
+        matches = list(match_tracks(ground_truth, tracks, rules, pairs="video", threads=threads))
+        numbers = self._numbers(ground_truth, tracks, matches, rules, threads)
+        return numbers, error_costs(ground_truth, matches, rules)
 
     def evaluate(self, ground_truth: str, predictions: str, *, strict: bool, threads: int) -> Evaluation:
         """Scores a file of predictions in the format of YouTube-VIS."""
-        from pipelines.datasets import ytvis
+        from pipelines.datasets import mask_table, ytvis
+        from pipelines.datasets.run_lengths import CorruptMaskError
 
         truth = self.read_ground_truth(ground_truth, strict=strict)
         truth.check_annotated()
         listed = self._rules(truth, strict).forced_category is None
-        predicted = ytvis.read_predictions(predictions, truth, strict=strict, categories=listed)
-        numbers, errors = self.score_tracks(truth, predicted.tracks, strict=strict, threads=threads)
+        read = partial(ytvis.read_predictions, predictions, truth, strict=strict, categories=listed)
+        predicted = read(masks=False)  # they are checked while they are scored, so that each is read once
+        try:
+            numbers, errors = self.score_tracks(truth, predicted.tracks, strict=strict, threads=threads)
+            mask_table.check(track.masks for track in predicted.tracks)
+        except CorruptMaskError:
+            read()  # names the mask
+            raise
         return Evaluation(
             numbers=numbers,
             errors=errors,
@@ -163,12 +177,17 @@ class TrackBenchmark(Benchmark):
         return replace(self.rules, forced_category=forced if ids == {forced} else None, strict=strict)
 
     def _numbers(
-        self, ground_truth: GroundTruth, tracks: Sequence[PredictedTrack], rules: ApRules, threads: int
+        self,
+        ground_truth: GroundTruth,
+        tracks: Sequence[PredictedTrack],
+        matches: "Sequence[Matches]",
+        rules: ApRules,
+        threads: int,
     ) -> dict[str, float]:
         """Where the rules ignore categories, adds the numbers with them."""
-        from pipelines.metrics.video_ap import video_ap
+        from pipelines.metrics.video_ap import average_precision, video_ap
 
-        numbers = video_ap(ground_truth, tracks, rules, threads=threads)
+        numbers = average_precision(ground_truth, matches, rules)
         if not rules.categories and len(ground_truth.categories) > 1:
             named = video_ap(ground_truth, tracks, replace(YTVIS, strict=rules.strict), threads=threads)
             numbers |= {f"with_categories/{name}": value for name, value in named.items()}
@@ -202,7 +221,12 @@ class ShapesBenchmark(TrackBenchmark):
         return self.rules
 
     def _numbers(
-        self, ground_truth: GroundTruth, tracks: Sequence[PredictedTrack], rules: ApRules, threads: int
+        self,
+        ground_truth: GroundTruth,
+        tracks: Sequence[PredictedTrack],
+        matches: "Sequence[Matches]",
+        rules: ApRules,
+        threads: int,
     ) -> dict[str, float]:
         """Returns the protocol's numbers, and the ends of 95 % intervals as `low/NAME` and `high/NAME`."""
         from pipelines.metrics.intervals import confidence_intervals
@@ -234,7 +258,7 @@ class BurstBenchmark(Benchmark):
     def evaluate(self, ground_truth: str, predictions: str, *, strict: bool, threads: int) -> Evaluation:
         """Scores all three tasks, in one thread; the open world also reads `common_classes.json` and its like."""
         from pipelines.datasets import burst_files
-        from pipelines.metrics.burst import class_guided, exemplar_guided, open_world
+        from pipelines.metrics.burst import guided, open_world
         from pipelines.metrics.burst_errors import burst_error_costs
 
         truth = burst_files.read_ground_truth(ground_truth, strict=strict)
@@ -247,8 +271,7 @@ class BurstBenchmark(Benchmark):
         sha256 = {"ground_truth_sha256": truth.sha256, "predictions_sha256": predicted.sha256}
         return Evaluation(
             numbers={
-                **class_guided(truth, predicted, strict=strict),
-                **exemplar_guided(truth, predicted, strict=strict),
+                **guided(truth, predicted, strict=strict),
                 **open_world(truth, predicted, **splits),
             },
             errors=burst_error_costs(truth, predicted),

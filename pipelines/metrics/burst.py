@@ -7,18 +7,14 @@ Annotations are federated: a sequence has the categories that are annotated in i
 (negative), and all others, of which nothing is known, so that predictions of them cost nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from scipy.optimize import linear_sum_assignment
 
-from pipelines.datasets.annotations import Mask
 from pipelines.datasets.burst import COMMON, BurstDetections, BurstGroundTruth, BurstPredictions, BurstSequence
-from pipelines.datasets.run_lengths import boxes as around
-from pipelines.datasets.run_lengths import read
+from pipelines.datasets.mask_table import read
 from pipelines.metrics.burst_preparation import (
     evaluated,
     evaluated_categories,
@@ -27,25 +23,38 @@ from pipelines.metrics.burst_preparation import (
     ranking_order,
     with_own_ids,
 )
-from pipelines.metrics.hota import EPSILON, FramePair, HotaSums, box_iou, class_average, hota_sums, mask_iou
+from pipelines.metrics.frame_matching import assign
+from pipelines.metrics.hota import (
+    EPSILON,
+    FramePairs,
+    HotaSums,
+    box_iou,
+    class_average,
+    hota_sums,
+    mask_iou,
+    sides_of_pairs,
+)
 from pipelines.metrics.rules import EMPTY_MEAN
 from pipelines.metrics.track_map import RANGES, TrackMatches, average_precision, match_tracks
 
 _OBJECT = 1  # the category of everything in the open world; lists of categories are still looked up with it
 _COUNTS = ("Dets", "GT_Dets", "IDs", "GT_IDs")
 
-_Similarity = Callable[[Int64[np.ndarray, "G"], Int64[np.ndarray, "P"]], Float64[np.ndarray, "G P"]]
+_FEDERATED = {"class_guided": True, "exemplar_guided": False}
+"""Whether HOTA of a task spares predictions of categories of which nothing is known."""
 
 
-def class_guided(
-    ground_truth: BurstGroundTruth, predictions: BurstPredictions, *, strict: bool = False
-) -> dict[str, float]:
+def guided(ground_truth: BurstGroundTruth, predictions: BurstPredictions, *, strict: bool = False) -> dict[str, float]:
     """Scores of tracks with categories.
 
     `class_guided/HOTA|DetA|AssA|AP/all|common|uncommon` is BURST's table, in percent: means over the categories with
     ground truth, without the 45 that are not evaluated; -1 where there is none. `class_guided/mask_HOTA/...`
     is not BURST's: HOTA with the IoU of masks in place of boxes. The rest are fractions: `cls_av` (means over
     categories), `det_av` (all detections as one category), `cat/ID`.
+
+    `exemplar_guided/...` are the same for predictions that follow given objects. Categories still come from the
+    predictions, as in BURST's evaluator; the difference is that HOTA counts predictions of categories of which nothing
+    is known as wrong.
 
     Args:
         ground_truth: the file with all categories.
@@ -56,18 +65,14 @@ def class_guided(
     Raises:
         ValueError: no object of an evaluated category.
     """
-    return _guided("class_guided", ground_truth, predictions, strict, federated=True)
-
-
-def exemplar_guided(
-    ground_truth: BurstGroundTruth, predictions: BurstPredictions, *, strict: bool = False
-) -> dict[str, float]:
-    """As `class_guided`, for predictions that follow given objects.
-
-    Categories still come from the predictions, as in BURST's evaluator; the difference is that HOTA counts predictions
-    of categories of which nothing is known as wrong.
-    """
-    return _guided("exemplar_guided", ground_truth, predictions, strict, federated=False)
+    sequences = [evaluated(sequence) for sequence in ground_truth.sequences]
+    categories = evaluated_categories(sequences)
+    if not categories:
+        raise ValueError(f"{ground_truth.path}: no object of an evaluated category; use a file with some")
+    predicted = with_own_ids([merged(limited(rows)) for rows in predictions.sequences], strict)
+    parts = _evaluate(sequences, predicted, categories, federated=list(_FEDERATED.values()), masks=True)
+    tables = zip(_FEDERATED, map(_table, parts), strict=True)
+    return {f"{task}/{name}": value for task, table in tables for name, value in table.items()}
 
 
 def open_world(
@@ -96,28 +101,18 @@ def open_world(
         "common": common or _subset(ground_truth, in_common=True),
         "uncommon": uncommon or _subset(ground_truth, in_common=False),
     }
-    setup = _Setup(categories=frozenset({_OBJECT}), federated=True, masks=False)
     scores: dict[str, float] = {}
     for split, truth in splits.items():
         sequences = [replace(one, objects=_as_one(one.objects)) for one in map(evaluated, truth.sequences)]
         predicted = [_as_one(limited(rows)) for rows in predictions.aligned(ground_truth, truth).sequences]
-        parts = _evaluate(sequences, predicted, setup)[_OBJECT]
-        detail = HotaSums.pool([part.boxes for part in parts]).summary()
+        (parts,) = _evaluate(sequences, predicted, frozenset({_OBJECT}), federated=[True], masks=False)
+        detail = HotaSums.pool([part.boxes for part in parts[_OBJECT]]).summary()
         if not any(len(sequence.objects) for sequence in sequences):
             detail = dict.fromkeys(detail, EMPTY_MEAN)
         scores |= {f"open_world/detail/{split}/{name}": value for name, value in detail.items()}
         for name in ("OWTA", "DetRe", "AssA"):
             scores[f"open_world/{name}/{split}"] = detail[name] * (100 if detail[name] > EMPTY_MEAN else 1)
     return scores
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Setup:
-    """The categories; whether HOTA spares those of which nothing is known; whether masks are compared."""
-
-    categories: frozenset[int]
-    federated: bool
-    masks: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,24 +123,6 @@ class _Part:
     masks: HotaSums
     counts: Int64[np.ndarray, "4"]
     tracks: TrackMatches | None
-
-
-def _guided(
-    task: str,
-    ground_truth: BurstGroundTruth,
-    predictions: BurstPredictions,
-    strict: bool,
-    *,
-    federated: bool,
-) -> dict[str, float]:
-    sequences = [evaluated(sequence) for sequence in ground_truth.sequences]
-    categories = evaluated_categories(sequences)
-    if not categories:
-        raise ValueError(f"{ground_truth.path}: no object of an evaluated category; use a file with some")
-    predicted = with_own_ids([merged(limited(rows)) for rows in predictions.sequences], strict)
-    setup = _Setup(categories=categories, federated=federated, masks=True)
-    table = _table(_evaluate(sequences, predicted, setup))
-    return {f"{task}/{name}": value for name, value in table.items()}
 
 
 def _as_one(rows: BurstDetections) -> BurstDetections:
@@ -163,69 +140,115 @@ def _subset(ground_truth: BurstGroundTruth, *, in_common: bool) -> BurstGroundTr
 
 
 def _evaluate(
-    sequences: Sequence[BurstSequence], predicted: Sequence[BurstDetections], setup: _Setup
-) -> dict[int, list[_Part]]:
-    """Returns each sequence's share of each category."""
-    parts: dict[int, list[_Part]] = {category: [] for category in sorted(setup.categories)}
-    for number in ranking_order(sequences):
-        for category, part in _evaluate_sequence(setup, sequences[number], predicted[number]).items():
-            parts[category].append(part)
-    return parts
+    sequences: Sequence[BurstSequence],
+    predicted: Sequence[BurstDetections],
+    categories: frozenset[int],
+    *,
+    federated: Sequence[bool],
+    masks: bool,
+) -> list[dict[int, list[_Part]]]:
+    """Returns each sequence's share of each category, for HOTA that is federated or not.
 
-
-def _evaluate_sequence(setup: _Setup, sequence: BurstSequence, predicted: BurstDetections) -> dict[int, _Part]:
-    objects = sequence.objects
-    tracks = match_tracks(sequence, predicted, setup.categories) if setup.masks else {}
-    height, width = sequence.height, sequence.width
-    masks = [read([Mask(height, width, counts) for counts in side.counts]) for side in (objects, predicted)]
-    boxes = [around(side).astype(np.float64) for side in masks]
-    frames_of = partial(_frames, sequence, predicted, setup.federated)
-    parts = {}
-    for category in setup.categories & {*objects.category_id.tolist(), *predicted.category_id.tolist()}:
-        frames = frames_of(category, lambda rows, columns: box_iou(boxes[0][rows], boxes[1][columns]))
-        others = []
-        if setup.masks:
-            others = frames_of(category, partial(mask_iou, masks[0], masks[1]))
-        if frames or category in tracks:
-            parts[category] = _Part(
-                boxes=hota_sums(frames), masks=hota_sums(others), counts=_counts(frames), tracks=tracks.get(category)
-            )
-    return parts
-
-
-def _counts(frames: Sequence[FramePair]) -> Int64[np.ndarray, "4"]:
-    """Detections, objects, and the tracks of both."""
-    ids = [[frame.prediction_ids for frame in frames], [frame.gt_ids for frame in frames]]
-    joined = [np.concatenate([np.zeros(0, np.int64), *side]) for side in ids]
-    return np.array([*map(len, joined), *(len(np.unique(side)) for side in joined)])
-
-
-def _frames(
-    sequence: BurstSequence, predicted: BurstDetections, federated: bool, category: int, similarity: _Similarity
-) -> list[FramePair]:
-    """The objects and predictions of a category in frames that have any object, in time.
-
-    If federated, predictions are left out where nothing is known: in frames without an object of the category unless
-    it is negative, and, if not every object of it is annotated, wherever no object is matched.
+    Args:
+        sequences: what is annotated.
+        predicted: the predictions for each of them.
+        categories: those to evaluate.
+        federated: whether HOTA spares categories of which nothing is known; once for each result.
+        masks: whether masks are compared.
     """
-    objects = sequence.objects
-    gt, columns = np.flatnonzero(objects.category_id == category), np.flatnonzero(predicted.category_id == category)
-    spared = federated and category in sequence.not_exhaustive
-    known = not federated or category in sequence.negative
-    frames = np.unique(objects.frame if known else objects.frame[gt])
-    pairs = []
-    for frame in frames[np.argsort(sequence.times[frames], kind="stable")]:
-        rows, here = gt[objects.frame[gt] == frame], columns[predicted.frame[columns] == frame]
-        scores = similarity(rows, here)
-        if spared:
-            likely = np.where(scores < 0.5 - EPSILON, 0, scores)
-            row, column = linear_sum_assignment(-likely)
-            matched = np.sort(column[likely[row, column] > EPSILON])
-            here, scores = here[matched], scores[:, matched]
-        pairs.append(
-            FramePair(gt_ids=objects.track_id[rows], prediction_ids=predicted.track_id[here], similarity=scores)
-        )
-    return pairs
+    parts: list[dict[int, list[_Part]]] = [{category: [] for category in sorted(categories)} for _ in federated]
+    for number in ranking_order(sequences):
+        sequence, own = sequences[number], predicted[number]
+        tracks = match_tracks(sequence, own, categories) if masks else {}
+        compared = _Comparison(sequence, own, masks)
+        for category in categories & {*sequence.objects.category_id.tolist(), *own.category_id.tolist()}:
+            whole = compared.frames(category)
+            for results, is_federated in zip(parts, federated, strict=True):
+                boxes, *others = [_federated(each, sequence, category) for each in whole] if is_federated else whole
+                if len(boxes.gt_counts) or category in tracks:
+                    part = _Part(
+                        boxes=hota_sums(boxes),
+                        masks=HotaSums.pool([hota_sums(each) for each in others]),
+                        counts=_counts(boxes),
+                        tracks=tracks.get(category),
+                    )
+                    results[category].append(part)
+    return parts
+
+
+class _Comparison:
+    """Objects and predictions of a sequence that are in the same frame, by the IoU of boxes and maybe of masks.
+
+    Args:
+        sequence: the objects.
+        predicted: the predictions.
+        masks: whether masks are compared, too.
+    """
+
+    def __init__(self, sequence: BurstSequence, predicted: BurstDetections, masks: bool) -> None:
+        self._sides = sequence.objects, predicted
+        self._boxes = [side.sides() for side in self._sides]
+        self._masks = (read([sequence.objects.masks]), read([predicted.masks])) if masks else None
+        frames = np.unique(sequence.objects.frame)
+        frames = frames[np.argsort(sequence.times[frames], kind="stable")]
+        self._count, self._place = len(frames), np.full(len(sequence.times), -1)
+        self._place[frames] = np.arange(len(frames))
+
+    def frames(self, category: int) -> list[FramePairs]:
+        """Returns a category's frames that have any object, in time, by boxes and then by masks."""
+        (gt, gt_counts), (predicted, prediction_counts) = (self._rows(side, category) for side in self._sides)
+        gt_place, place = sides_of_pairs(gt_counts, prediction_counts)
+        rows, columns = gt[gt_place], predicted[place]
+        similarities = [box_iou(self._boxes[0][rows], self._boxes[1][columns])]
+        if self._masks:
+            similarities.append(mask_iou(*self._masks, rows, columns))
+        return [
+            FramePairs(
+                gt_ids=self._sides[0].track_id[gt],
+                prediction_ids=self._sides[1].track_id[predicted],
+                gt_counts=gt_counts,
+                prediction_counts=prediction_counts,
+                similarity=similarity,
+            )
+            for similarity in similarities
+        ]
+
+    def _rows(self, side: BurstDetections, category: int) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "F"]]:
+        """Returns the rows of a category, frame by frame, and how many each frame has."""
+        places = self._place[side.frame]
+        rows = np.flatnonzero((side.category_id == category) & (places >= 0))
+        rows = rows[np.argsort(places[rows], kind="stable")]
+        return rows, np.bincount(places[rows], minlength=self._count)
+
+
+def _federated(frames: FramePairs, sequence: BurstSequence, category: int) -> FramePairs:
+    """Leaves out predictions of a category where nothing is known.
+
+    That is in frames without an object of it unless it is negative and, if not every object of it is annotated,
+    wherever no object is matched.
+    """
+    known = (frames.gt_counts > 0) | (category in sequence.negative)
+    frame = np.repeat(np.arange(len(known)), frames.prediction_counts)
+    gt_place, place = sides_of_pairs(frames.gt_counts, frames.prediction_counts)
+    kept = known[frame]
+    if category in sequence.not_exhaustive:
+        likely = np.where(frames.similarity < 0.5 - EPSILON, 0, frames.similarity)
+        partners = assign(likely, frames.gt_counts, frames.prediction_counts)
+        matched = place[(partners[gt_place] == place) & (likely > EPSILON)]
+        kept &= np.isin(np.arange(len(kept)), matched)
+    return FramePairs(
+        gt_ids=frames.gt_ids,
+        prediction_ids=frames.prediction_ids[kept],
+        gt_counts=frames.gt_counts[known],
+        prediction_counts=np.bincount(frame[kept], minlength=len(known))[known],
+        similarity=frames.similarity[kept[place]],
+    )
+
+
+def _counts(frames: FramePairs) -> Int64[np.ndarray, "4"]:
+    """Detections, objects, and the tracks of both."""
+    ids = frames.prediction_ids, frames.gt_ids
+    return np.array([*map(len, ids), *(len(np.unique(each)) for each in ids)])
 
 
 def _table(parts: Mapping[int, Sequence[_Part]]) -> dict[str, float]:

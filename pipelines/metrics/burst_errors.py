@@ -28,7 +28,8 @@ def burst_error_costs(ground_truth: BurstGroundTruth, predictions: BurstPredicti
         ground_truth: the file with all categories.
         predictions: read for this ground truth.
     """
-    return error_costs(*as_tracks(ground_truth, predictions), RULES)
+    truth, tracks = as_tracks(ground_truth, predictions)
+    return error_costs(truth, match_tracks(truth, tracks, RULES, pairs="video"), RULES)
 
 
 def as_tracks(

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipelines.datasets.annotations import Mask
 from pipelines.datasets.burst import CATEGORY_COUNT, MERGED, NOT_EVALUATED, BurstDetections, BurstSequence
+from pipelines.datasets.mask_table import place, select
 
 MAX_DETECTIONS = 300  # per frame, of all categories
 
@@ -25,7 +26,7 @@ class BurstTrack:
     id: int
     category: int
     score: float
-    masks: tuple[Mask | None, ...]
+    masks: Sequence[Mask | None]
 
 
 def ranking_order(sequences: Sequence[BurstSequence]) -> list[int]:
@@ -52,12 +53,16 @@ def known_categories(sequence: BurstSequence, categories: frozenset[int]) -> fro
 
 def merged(detections: BurstDetections) -> BurstDetections:
     """Replaces categories by those that they are counted as."""
-    categories = [MERGED.get(category, category) for category in detections.category_id.tolist()]
-    return replace(detections, category_id=np.array(categories, np.int64))
+    categories = detections.category_id.copy()
+    for category, counted_as in MERGED.items():
+        categories[detections.category_id == category] = counted_as
+    return replace(detections, category_id=categories)
 
 
 def limited(detections: BurstDetections) -> BurstDetections:
     """Keeps the best detections of each frame, in order of score if some are left out."""
+    if np.bincount(detections.frame, minlength=1).max() <= MAX_DETECTIONS:
+        return detections
     kept: list[int] = []
     for frame in dict.fromkeys(detections.frame.tolist()):
         rows = np.flatnonzero(detections.frame == frame).tolist()
@@ -87,16 +92,16 @@ def tracks(sequence: BurstSequence, detections: BurstDetections, categories: fro
         categories: the categories to keep.
     """
     ids, first, track = np.unique(detections.track_id, return_index=True, return_inverse=True)
+    # In the order of time within tracks, on which the mean depends.
+    order = np.lexsort((sequence.times[detections.frame], track))
+    bounds = np.searchsorted(track[order], np.arange(len(ids) + 1))
     built = []
     for number in np.argsort(first):
         category = int(detections.category_id[first[number]])
         if category not in categories:
             continue
-        rows = np.flatnonzero(track == number)
-        rows = rows[np.argsort(sequence.times[detections.frame[rows]], kind="stable")]  # the mean depends on the order
-        masks: list[Mask | None] = [None] * len(sequence.image_paths)
-        for row in rows:
-            masks[detections.frame[row]] = Mask(sequence.height, sequence.width, detections.counts[row])
+        rows = order[bounds[number] : bounds[number + 1]]
+        masks = place(select(detections.masks, rows), detections.frame[rows], len(sequence.image_paths))
         score = float(np.mean(detections.score[rows]))
-        built.append(BurstTrack(id=int(ids[number]), category=category, score=score, masks=tuple(masks)))
+        built.append(BurstTrack(id=int(ids[number]), category=category, score=score, masks=masks))
     return built

@@ -4,17 +4,16 @@ Every wrong prediction has one kind of error, and so has every object that no pr
 its errors and no others are mended and AP50 is computed again: its gain is the cost of that kind.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from pipelines.datasets.annotations import GroundTruth, PredictedTrack
-from pipelines.metrics.rules import ApRules
-from pipelines.metrics.track_matching import AREAS, THRESHOLDS, Matches, match_tracks
-from pipelines.metrics.tube_iou import Tubes, followed_share
-from pipelines.metrics.video_ap import average_precision
+from pipelines.datasets.annotations import GroundTruth
+from pipelines.metrics.rules import EMPTY_MEAN, ApRules
+from pipelines.metrics.track_matching import AREAS, THRESHOLDS, Matches
+from pipelines.metrics.video_ap import cells
 
 KINDS = ("classification", "localisation", "tracking", "duplicate", "background", "missed")
 
@@ -60,9 +59,7 @@ class _Outcomes:
     aims: Int64[np.ndarray, "D"]
 
 
-def error_costs(
-    ground_truth: GroundTruth, predictions: Sequence[PredictedTrack], rules: ApRules, *, threads: int = 1
-) -> dict[str, float]:
+def error_costs(ground_truth: GroundTruth, matches: Iterable[Matches], rules: ApRules) -> dict[str, float]:
     """Returns the AP50, a fraction, that would be gained if all errors of one kind, and no others, were mended.
 
     A prediction that matches nothing at a tube IoU of 0.5 has the first of these kinds that fits. Objects are those
@@ -87,15 +84,11 @@ def error_costs(
 
     Args:
         ground_truth: the objects.
-        predictions: in the order of the file.
+        matches: those of `match_tracks`, with the pairs of each video.
         rules: the benchmark's rules.
-        threads: number of threads; the costs do not depend on it.
 
     Returns:
         A cost per kind, in the order of `KINDS`.
-
-    Raises:
-        ValueError: as `match_tracks`.
     """
     tracks = ground_truth.tracks
     objects = _Objects(
@@ -105,29 +98,27 @@ def error_costs(
         findable=np.array([track.id != 0 or rules.strict for track in tracks], bool),
     )
     parts = []
-    for matches in match_tracks(ground_truth, predictions, rules, pairs="video", threads=threads):
-        objects.categories[matches.ground_truths] = matches.ground_truth_categories
-        objects.counted[matches.ground_truths] = ~matches.ground_truth_ignored[0]
-        parts.append(_judge(matches, ground_truth, predictions))
+    for part in matches:
+        objects.categories[part.ground_truths] = part.ground_truth_categories
+        objects.counted[part.ground_truths] = ~part.ground_truth_ignored[0]
+        parts.append(_judge(part))
     outcomes = _Outcomes(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(parts[0])})
     before = _ap50(ground_truth, objects, outcomes, rules)
     after = {kind: _ap50(ground_truth, *_mend(objects, outcomes, kind), rules) for kind in KINDS}
     return {kind: ap50 - before for kind, ap50 in after.items()}
 
 
-def _judge(matches: Matches, ground_truth: GroundTruth, predictions: Sequence[PredictedTrack]) -> _Outcomes:
+def _judge(matches: Matches) -> _Outcomes:
     matched = matches.matched[0, 0]
     g, p = matches.pairs.T
     near = (matched[p] == _NONE) & ~matches.ground_truth_ignored[0, g] & (matches.ious > 0)
     same = matches.ground_truth_categories[g] == matches.prediction_categories[p]
     other_iou, other = _best(matches, near & ~same)
     own_iou, own = _best(matches, near & same)
-    # Comparing frames is slow, so only where the kind depends on them.
-    unclear = near & same & (np.maximum(own_iou, other_iou) < _HALF)[p]
     tests = {
         "classification": other_iou >= _HALF,
         "duplicate": own_iou >= _HALF,
-        "tracking": _followed(matches, unclear, ground_truth, predictions) >= _MOST,
+        "tracking": matches.followed >= _MOST,
         "localisation": own_iou >= _NEAR,
     }
     aims_by_kind = {"classification": other, "tracking": own, "localisation": own}
@@ -151,18 +142,6 @@ def _best(matches: Matches, which: Bool[np.ndarray, "P"]) -> tuple[Float64[np.nd
     best, objects = np.zeros(len(matches.scores)), np.full(len(matches.scores), _NONE)
     best[p[order]], objects[p[order]] = ious[order], g[order]  # the last one stays
     return best, objects
-
-
-def _followed(
-    matches: Matches, which: Bool[np.ndarray, "P"], ground_truth: GroundTruth, predictions: Sequence[PredictedTrack]
-) -> Float64[np.ndarray, "D"]:
-    """Returns the share of each prediction's frames in which it follows an object that it is paired with."""
-    (g, row_g), (p, row_p) = (np.unique(side, return_inverse=True) for side in matches.pairs[which].T)
-    objects = Tubes([ground_truth.tracks[i].masks for i in matches.ground_truths[g]])
-    predicted = Tubes([predictions[i].masks for i in matches.predictions[p]])
-    shares = np.zeros(len(matches.scores))
-    shares[p] = followed_share(objects, predicted, np.stack([row_g, row_p], 1))
-    return shares
 
 
 def _mend(objects: _Objects, outcomes: _Outcomes, kind: str) -> tuple[_Objects, _Outcomes]:
@@ -212,6 +191,8 @@ def _ap50(ground_truth: GroundTruth, objects: _Objects, outcomes: _Outcomes, rul
         matched=matched,
         pairs=np.zeros((0, 2), np.int64),
         ious=np.zeros(0),
+        followed=np.zeros(len(outcomes.scores)),
     )
-    ap50 = average_precision(ground_truth, [matches], replace(rules, partitions=False))["AP50"]
-    return 1.0 if ap50 < 0 else ap50
+    precision, _ = cells(ground_truth, [matches], rules)
+    present = precision[:, 0, 0][precision[:, 0, 0] > EMPTY_MEAN]
+    return float(present.mean()) if present.size else 1.0

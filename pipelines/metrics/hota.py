@@ -9,27 +9,42 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from scipy.optimize import linear_sum_assignment
 
-from pipelines.datasets.run_lengths import RunLengths, intersections
+from pipelines.datasets.run_lengths import RunLengths
+from pipelines.datasets.shared_pixels import intersections
+from pipelines.metrics.frame_matching import match
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # localisation thresholds: 0.05, 0.1, ..., 0.95
 EPSILON = np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FramePair:
-    """The objects and predictions of a frame.
+class FramePairs:
+    """The objects and predictions of F frames, frame by frame.
 
     Attributes:
-        gt_ids: ids of the objects' tracks, each once.
-        prediction_ids: ids of the predictions' tracks, each once.
-        similarity: similarity of each object to each prediction, 0 to 1.
+        gt_ids: ids of the objects' tracks, each once in a frame.
+        prediction_ids: ids of the predictions' tracks, each once in a frame.
+        gt_counts: objects in each frame.
+        prediction_counts: predictions in each frame.
+        similarity: similarity of each object of a frame to each of its predictions, 0 to 1, object by object.
     """
 
     gt_ids: Int64[np.ndarray, "G"]
     prediction_ids: Int64[np.ndarray, "P"]
-    similarity: Float64[np.ndarray, "G P"]
+    gt_counts: Int64[np.ndarray, "F"]
+    prediction_counts: Int64[np.ndarray, "F"]
+    similarity: Float64[np.ndarray, "S"]
+
+
+def sides_of_pairs(
+    gt_counts: Int64[np.ndarray, "F"], prediction_counts: Int64[np.ndarray, "F"]
+) -> tuple[Int64[np.ndarray, "S"], Int64[np.ndarray, "S"]]:
+    """Returns the positions of the object and of the prediction of each similarity of `FramePairs`."""
+    lengths = np.repeat(prediction_counts, gt_counts)
+    firsts = np.repeat(prediction_counts.cumsum() - prediction_counts, gt_counts)
+    within = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
+    return np.repeat(np.arange(len(lengths)), lengths), np.repeat(firsts, lengths) + within
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,66 +108,52 @@ def class_average(summaries: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float((np.sum if name.endswith("_sum") else np.mean)(column)) for name, column in columns.items()}
 
 
-def box_iou(gt: Float64[np.ndarray, "G 4"], predictions: Float64[np.ndarray, "P 4"]) -> Float64[np.ndarray, "G P"]:
-    """Intersection over union of (x, y, width, height) boxes; 0 where both are empty."""
-    a, b = gt[:, None], predictions[None]
-    sides = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    overlap = sides.clip(min=0).prod(-1)
-    union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - overlap
-    iou: Float64[np.ndarray, "G P"] = np.zeros_like(overlap)
-    np.divide(overlap, union, out=iou, where=union > 0)
-    return iou
+def box_iou(gt: Float64[np.ndarray, "n 4"], predictions: Float64[np.ndarray, "n 4"]) -> Float64[np.ndarray, "n"]:
+    """Intersection over union of n pairs of (x, y, width, height) boxes; 0 where both are empty."""
+    ends = np.minimum(gt[:, :2] + gt[:, 2:], predictions[:, :2] + predictions[:, 2:])
+    overlap = (ends - np.maximum(gt[:, :2], predictions[:, :2])).clip(min=0).prod(1)
+    union = gt[:, 2:].prod(1) + predictions[:, 2:].prod(1) - overlap
+    return np.asarray(np.divide(overlap, union, out=np.zeros(len(gt)), where=union > 0))
 
 
 def mask_iou(
-    gt: RunLengths, predictions: RunLengths, rows: Int64[np.ndarray, "G"], columns: Int64[np.ndarray, "P"]
-) -> Float64[np.ndarray, "G P"]:
-    """Intersection over union of some masks of one frame, at `rows` of `gt` and at `columns` of `predictions`.
+    gt: RunLengths, predictions: RunLengths, rows: Int64[np.ndarray, "n"], columns: Int64[np.ndarray, "n"]
+) -> Float64[np.ndarray, "n"]:
+    """Intersection over union of n pairs of masks, at `rows` of `gt` and at `columns` of `predictions`.
 
     0 where both are empty.
     """
-    every_row, every_column = np.repeat(rows, len(columns)), np.tile(columns, len(rows))
-    overlap = intersections(gt, predictions, every_row, every_column)
-    union = gt.areas[every_row] + predictions.areas[every_column] - overlap
-    iou = np.zeros(len(overlap))
-    np.divide(overlap, union, out=iou, where=union > 0)
-    return iou.reshape(len(rows), len(columns))
+    overlap = intersections(gt, predictions, rows, columns)
+    union = gt.areas[rows] + predictions.areas[columns] - overlap
+    return np.asarray(np.divide(overlap, union, out=np.zeros(len(rows)), where=union > 0))
 
 
-def hota_sums(frames: Sequence[FramePair]) -> HotaSums:
+def hota_sums(frames: FramePairs) -> HotaSums:
     """What the frames of a sequence add to HOTA, for one class.
 
-    Objects and predictions are matched once per frame, by the largest sum of similarity times the alignment of their
-    tracks over the sequence; a match counts at the thresholds that its similarity reaches (Sec. 5 of the paper).
+    Objects and predictions are matched once per frame; a match counts at the thresholds that its similarity reaches
+    (Sec. 5 of the paper).
 
     Raises:
         ValueError: an id occurs twice in a frame.
     """
-    gt, gt_count = _number([frame.gt_ids for frame in frames])
-    predicted, predicted_count = _number([frame.prediction_ids for frame in frames])
-    potential = np.zeros((len(gt_count), len(predicted_count)))
-    for frame, rows, columns in zip(frames, gt, predicted, strict=True):
-        potential[np.ix_(rows, columns)] += _shares(frame.similarity)
-    alignment = potential / (gt_count[:, None] + predicted_count - potential)
-
-    pairs, similarities = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for frame, rows, columns in zip(frames, gt, predicted, strict=True):
-        row, column = linear_sum_assignment(-(alignment[np.ix_(rows, columns)] * frame.similarity))
-        pairs.append(rows[row] * len(predicted_count) + columns[column])
-        similarities.append(frame.similarity[row, column])
-    similarity = np.concatenate(similarities)
+    gt, gt_length = _number(frames.gt_ids, frames.gt_counts)
+    predicted, predicted_length = _number(frames.prediction_ids, frames.prediction_counts)
+    partners, similarity = match(frames.similarity, gt, predicted, frames.gt_counts, frames.prediction_counts)
+    matched = partners >= 0
+    similarity = similarity[matched]
     reached = similarity[:, None] >= ALPHAS - EPSILON
     tp = reached.sum(0).astype(np.float64)
 
-    pair, number = np.unique(np.concatenate(pairs), return_inverse=True)
+    pair, number = np.unique(gt[matched] * len(predicted_length) + predicted[partners[matched]], return_inverse=True)
     together = np.zeros((len(pair), len(ALPHAS)))
     np.add.at(together, number, reached)
-    gt_track, predicted_track = np.divmod(pair, max(1, len(predicted_count)))
-    its_gt, its_predictions = gt_count[gt_track, None], predicted_count[predicted_track, None]
+    gt_track, predicted_track = np.divmod(pair, max(1, len(predicted_length)))
+    its_gt, its_predictions = gt_length[gt_track, None], predicted_length[predicted_track, None]
     return HotaSums(
         tp=tp,
-        fn=gt_count.sum() - tp,
-        fp=predicted_count.sum() - tp,
+        fn=len(gt) - tp,
+        fp=len(predicted) - tp,
         similarity=(similarity[:, None] * reached).sum(0),
         association=(together**2 / (its_gt + its_predictions - together)).sum(0),
         association_recall=(together**2 / its_gt).sum(0),
@@ -160,20 +161,15 @@ def hota_sums(frames: Sequence[FramePair]) -> HotaSums:
     )
 
 
-def _number(frames: Sequence[Int64[np.ndarray, "_"]]) -> tuple[list[Int64[np.ndarray, "_"]], Int64[np.ndarray, "n"]]:
-    """Numbers the n tracks from 0; returns the numbers in each frame and in how many frames each track is."""
-    sizes = [len(ids) for ids in frames]
-    ids, numbers = np.unique(np.concatenate([np.zeros(0, np.int64), *frames]), return_inverse=True)
-    split = np.split(numbers, np.cumsum(sizes)[:-1]) if sizes else []
-    for frame, members in enumerate(split):
-        if len(np.unique(members)) < len(members):
-            raise ValueError(f"frame {frame}: ids {frames[frame].tolist()[:20]} occur more than once; give unique ones")
-    return split, np.bincount(numbers, minlength=len(ids))
-
-
-def _shares(similarity: Float64[np.ndarray, "G P"]) -> Float64[np.ndarray, "G P"]:
-    """Similarity over what the object and the prediction have with all others of the frame (as an IoU)."""
-    total = similarity.sum(0)[None] + similarity.sum(1)[:, None] - similarity
-    shares: Float64[np.ndarray, "G P"] = np.zeros_like(similarity)
-    np.divide(similarity, total, out=shares, where=total > EPSILON)
-    return shares
+def _number(
+    ids: Int64[np.ndarray, "n"], counts: Int64[np.ndarray, "F"]
+) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "m"]]:
+    """Numbers the m tracks from 0; returns the numbers, and in how many frames each track is."""
+    known, numbers = np.unique(ids, return_inverse=True)
+    frames = np.repeat(np.arange(len(counts)), counts)
+    keys, times = np.unique(frames * len(known) + numbers, return_counts=True)
+    if len(keys) < len(ids):
+        frame = keys[times > 1][0] // len(known)
+        own = ids[frames == frame].tolist()[:20]
+        raise ValueError(f"frame {frame}: ids {own} occur more than once; give unique ones")
+    return numbers, np.bincount(numbers, minlength=len(known))

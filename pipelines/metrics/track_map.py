@@ -10,7 +10,7 @@ from pipelines.datasets.burst import BurstDetections, BurstSequence
 from pipelines.metrics.burst_preparation import known_categories, tracks
 from pipelines.metrics.hota import EPSILON
 from pipelines.metrics.rules import EMPTY_MEAN
-from pipelines.metrics.tube_iou import Tubes, tube_iou
+from pipelines.metrics.tube_iou import Tubes, compare
 
 # Not linspace: the sums drift upwards, so that an IoU of exactly 0.85, 0.9 or 0.95 does not reach its threshold.
 THRESHOLDS = np.arange(0.5, 0.96, 0.05)
@@ -64,7 +64,7 @@ def match_tracks(
     gt, guesses = _tracks(sequence, sequence.objects, known), _tracks(sequence, predicted, known)
     pairs = np.argwhere(gt.category[:, None] == guesses.category)
     iou = np.zeros((len(gt.id), len(guesses.id)))
-    iou[pairs[:, 0], pairs[:, 1]] = tube_iou(gt.tubes, guesses.tubes, pairs)
+    iou[pairs[:, 0], pairs[:, 1]] = compare(gt.tubes, guesses.tubes, pairs).iou
     matches = {}
     for category in known & {*gt.category.tolist(), *guesses.category.tolist()}:
         rows, columns = np.flatnonzero(gt.category == category), np.flatnonzero(guesses.category == category)
@@ -103,7 +103,7 @@ def average_precision(
 def _tracks(sequence: BurstSequence, detections: BurstDetections, categories: frozenset[int]) -> _Tracks:
     built = tracks(sequence, detections, categories)
     tubes = Tubes([track.masks for track in built])
-    length = np.array([sum(mask is not None for mask in track.masks) for track in built], np.int64)
+    length = tubes.sum((tubes.masks.sizes[:, 0] > 0).astype(np.int64))
     outside = [np.zeros(len(length), bool)]
     for values, ranges in ((tubes.area / length, _AREAS), (length, _LENGTHS)):  # masks without pixels are counted
         outside += [(values < low) | (values > high) for low, high in ranges.values()]

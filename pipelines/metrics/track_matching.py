@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from pipelines.datasets.annotations import AnnotatedTrack, GroundTruth, Mask, PredictedTrack
 from pipelines.metrics.rules import ApRules
-from pipelines.metrics.tube_iou import Tubes, tube_iou
+from pipelines.metrics.tube_iou import Tubes, compare
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the IoU; these floats, not k / 20: the ninth is below 0.9
 AREAS = {"all": (0, 1e10), "s": (0, 128**2), "m": (128**2, 256**2), "l": (256**2, 1e10)}  # pixels, ends inside
@@ -40,7 +40,10 @@ class Matches:
         out_of_range: per area range, whether a prediction's mean area is outside of it.
         matched: per area range and IoU threshold the row of `ground_truths` that a prediction matched, or -1.
         pairs: a row of `ground_truths` and one of `predictions` each.
-        ious: of the pairs; 0 for some that are below the first threshold, if only groups are asked for.
+        ious: of the pairs; 0 for some that are below the first threshold, unless videos are asked for and the category
+            is the same.
+        followed: share of each prediction's frames with pixels in which its mask has an IoU of 0.5 or more with one of
+            its group's objects that count; zeros if only groups are asked for.
     """
 
     ground_truths: Int64[np.ndarray, "G"]
@@ -54,6 +57,7 @@ class Matches:
     matched: Int64[np.ndarray, "A T D"]
     pairs: Int64[np.ndarray, "P 2"]
     ious: Float64[np.ndarray, "P"]
+    followed: Float64[np.ndarray, "D"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,11 +77,11 @@ class _Chunk:
     """Videos that are matched together."""
 
     objects: _Side
-    object_masks: list[tuple[Mask | None, ...]]
+    object_masks: list[Sequence[Mask | None]]
     mean_areas: Float64[np.ndarray, "G"]
     crowd: Bool[np.ndarray, "G"]
     predicted: _Side
-    predicted_masks: list[tuple[Mask | None, ...]]
+    predicted_masks: list[Sequence[Mask | None]]
     scores: Float64[np.ndarray, "D"]
 
 
@@ -100,7 +104,7 @@ def match_tracks(
             truth does not have are left out.
         rules: the benchmark's rules.
         pairs: pairs to compute the IoU of: those of a "group" are enough to match; "video" adds those of other
-            categories, and all that are below the first threshold.
+            categories, the IoUs of a group that are below the first threshold, and what predictions follow.
         threads: number of threads; the result does not depend on it.
 
     Raises:
@@ -196,13 +200,9 @@ def _match_chunk(chunk: _Chunk, rules: ApRules, pairs_of: Literal["group", "vide
     place = {key: number for number, key in enumerate(distinct)}
     tube = np.array([place[id(masks)] for masks in chunk.predicted_masks], np.int64)
     tubes = Tubes(list(distinct.values()))
-    pairs = _pairs(g, p, pairs_of)
-    keys, back = np.unique(pairs[:, 0] * len(tubes) + tube[pairs[:, 1]], return_inverse=True)
-    keys = np.stack(np.divmod(keys, max(1, len(tubes))), 1)
-    least = THRESHOLDS[0] if pairs_of == "group" else 0
-    ious = tube_iou(Tubes(chunk.object_masks), tubes, keys, least=least)[back]
-
     ignored = _outside(chunk.mean_areas) | (chunk.crowd & (rules.crowd == "ignored"))
+    pairs = _pairs(g, p, pairs_of)
+    ious, followed = _compare(Tubes(chunk.object_masks), tubes, chunk, tube, pairs, ignored[0], pairs_of)
     same = g.categories[pairs[:, 0]] == p.categories[pairs[:, 1]]
     near = np.flatnonzero(same & (ious >= THRESHOLDS[0]))
     return Matches(
@@ -217,7 +217,34 @@ def _match_chunk(chunk: _Chunk, rules: ApRules, pairs_of: Literal["group", "vide
         matched=_match(pairs[near], ious[near], ignored, chunk.crowd, p),
         pairs=pairs,
         ious=ious,
+        followed=followed,
     )
+
+
+def _compare(
+    objects: Tubes,
+    tubes: Tubes,
+    chunk: _Chunk,
+    tube: Int64[np.ndarray, "D"],
+    pairs: Int64[np.ndarray, "P 2"],
+    ignored: Bool[np.ndarray, "G"],
+    pairs_of: Literal["group", "video"],
+) -> tuple[Float64[np.ndarray, "P"], Float64[np.ndarray, "D"]]:
+    """Returns `Matches.ious` and `Matches.followed`; each tube is compared once with an object."""
+    keys, back = np.unique(pairs[:, 0] * len(tubes) + tube[pairs[:, 1]], return_inverse=True)
+    keys = np.stack(np.divmod(keys, max(1, len(tubes))), 1)
+    if pairs_of == "group":
+        return compare(objects, tubes, keys, least=THRESHOLDS[0]).iou[back], np.zeros(len(tube))
+    # A follower is a tube under one category.
+    axis = 1 + max(chunk.objects.categories.max(initial=0), chunk.predicted.categories.max(initial=0))
+    followers, own = np.unique(tube * axis + chunk.predicted.categories, return_inverse=True)
+    wanted = keys[:, 1] * axis + chunk.objects.categories[keys[:, 0]]
+    place = np.minimum(np.searchsorted(followers, wanted), len(followers) - 1)
+    same = followers[place] == wanted
+    follower = np.where(same & ~ignored[keys[:, 0]], place, -1)
+    least = np.where(same, 0, THRESHOLDS[0])
+    compared = compare(objects, tubes, keys, least=least, followers=followers // axis, follower=follower)
+    return compared.iou[back], compared.followed[own]
 
 
 def _outside(mean_areas: Float64[np.ndarray, "n"]) -> Bool[np.ndarray, "A n"]:

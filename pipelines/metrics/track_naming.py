@@ -43,7 +43,7 @@ class NamedTracks:
 
 def share_masks(predictions: Iterable[PredictedTrack]) -> list[PredictedTrack]:
     """Returns the predictions with one object in memory for masks that are the same, which need not be read twice."""
-    seen: dict[tuple[int, tuple[Mask | None, ...]], tuple[Mask | None, ...]] = {}
+    seen: dict[tuple[int, Sequence[Mask | None]], Sequence[Mask | None]] = {}
     return [replace(track, masks=seen.setdefault((track.video_id, track.masks), track.masks)) for track in predictions]
 
 
@@ -114,7 +114,7 @@ def top1(ground_truth: GroundTruth, named: NamedTracks) -> dict[str, float]:
 
 def _distinct(predictions: Iterable[PredictedTrack]) -> list[PredictedTrack]:
     """Returns each track once, under the first of its best names."""
-    best: dict[tuple[int, tuple[Mask | None, ...]], PredictedTrack] = {}
+    best: dict[tuple[int, Sequence[Mask | None]], PredictedTrack] = {}
     for track in predictions:
         known = best.setdefault((track.video_id, track.masks), track)
         if track.score > known.score:

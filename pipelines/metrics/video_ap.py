@@ -53,7 +53,7 @@ def average_precision(ground_truth: GroundTruth, matches: Iterable[Matches], rul
     """
     ids = sorted(category.id for category in ground_truth.categories)
     partitions = _partitions(ground_truth, ids) if rules.partitions else {}
-    precision, recall = _cells(ground_truth, list(matches), rules, len(ids) if rules.categories else 1)
+    precision, recall = cells(ground_truth, list(matches), rules)
     last = rules.max_detections[-1]
     numbers = _summary(precision, recall, rules)
     for t, threshold in enumerate(THRESHOLDS):
@@ -112,11 +112,12 @@ def _mean(cells: Float64[np.ndarray, "*shape"]) -> float:
     return float(present.mean()) if present.size else EMPTY_MEAN
 
 
-def _cells(
-    ground_truth: GroundTruth, matches: list[Matches], rules: ApRules, categories: int
+def cells(
+    ground_truth: GroundTruth, matches: list[Matches], rules: ApRules
 ) -> tuple[Float64[np.ndarray, "K A T"], Float64[np.ndarray, "K A T M"]]:
     """Returns average precision and recall per category, area range, IoU threshold (and limit), -1 where absent."""
-    K, A, T, M = categories, len(AREAS), len(THRESHOLDS), len(rules.max_detections)
+    K = len(ground_truth.categories) if rules.categories else 1
+    A, T, M = len(AREAS), len(THRESHOLDS), len(rules.max_detections)
     precision, recall = np.full((K, A, T), EMPTY_MEAN), np.full((K, A, T, M), EMPTY_MEAN)
     positives = np.zeros((A, K), np.int64)
     for part in matches:

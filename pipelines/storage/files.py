@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from pipelines.storage import s3
 from pipelines.storage.local import LocalStore
 from pipelines.storage.ranged_file import Range, RangedFile
-from pipelines.storage.s3_store import S3Store
 from pipelines.storage.store import Store
 
 ELSEWHERE = "is another folder on some machine of the cluster; give one that all machines see, or s3://"
 """What is wrong with a local folder that only the driver sees."""
+
+_S3 = "s3://"
 
 
 class Storage:
@@ -31,9 +31,17 @@ class Storage:
     """
 
     def __init__(self, root: str) -> None:
-        if "://" in root and not root.startswith(("file://", "s3://")):
+        if "://" in root and not root.startswith(("file://", _S3)):
             raise ValueError(f"{root}: only local folders and s3:// are supported; mount or copy it")
-        self._store: Store = S3Store(root) if s3.is_s3(root) else LocalStore(root.removeprefix("file://"))
+        self._store: Store
+        if root.startswith(_S3):
+            from pipelines.storage.s3_store import (
+                S3Store,  # imports boto3, which takes longer than scoring a small file
+            )
+
+            self._store = S3Store(root)
+        else:
+            self._store = LocalStore(root.removeprefix("file://"))
 
     @property
     def root(self) -> str:
@@ -194,8 +202,11 @@ def folder_of(file: str) -> tuple[Storage, str]:
         ValueError: the path names no file, or has a scheme that is not supported.
     """
     folder, _, name = file.rpartition("/")
-    if s3.is_s3(file) and not s3.split(file)[1]:
-        raise ValueError(f"{file}: names no file; give s3://bucket/key")
+    if file.startswith(_S3):
+        from pipelines.storage import s3
+
+        if not s3.split(file)[1]:
+            raise ValueError(f"{file}: names no file; give s3://bucket/key")
     return Storage(folder or ("/" if file.startswith("/") else ".")), name
 
 

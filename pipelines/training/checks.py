@@ -9,7 +9,7 @@ from itertools import accumulate, chain, compress
 import numpy as np
 from jaxtyping import Int64
 
-from pipelines.datasets import burst_files, coco, run_lengths, ytvis
+from pipelines.datasets import burst_files, coco, mask_table, run_lengths, ytvis
 from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, Category, GroundTruth, Mask
 from pipelines.datasets.benchmark_videos import category_ids, find_benchmark_videos
 from pipelines.datasets.burst import BurstGroundTruth
@@ -79,15 +79,14 @@ def _from_burst(burst: BurstGroundTruth) -> GroundTruth:
         objects = sequence.objects
         for number in np.unique(objects.track_id):
             rows = np.flatnonzero(objects.track_id == number)
-            masks: list[Mask | None] = [None] * len(names)
-            for row in rows:
-                masks[place[objects.frame[row]]] = Mask(video.height, video.width, objects.counts[row])
             tracks.append(
                 AnnotatedTrack(
                     id=len(tracks) + 1,
                     video_id=video.id,
                     category_id=int(objects.category_id[rows[0]]),
-                    masks=tuple(masks),
+                    masks=mask_table.place(
+                        mask_table.select(objects.masks, rows), place[objects.frame[rows]], len(names)
+                    ),
                     areas=(None,) * len(names),
                 )
             )

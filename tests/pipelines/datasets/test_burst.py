@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipelines.datasets.annotations import Mask
 from pipelines.datasets.burst import (
     COMMON,
     MERGED,
@@ -28,7 +29,7 @@ def columns(frame: list[int]) -> dict[str, Any]:
         "track_id": np.arange(1, count + 1),
         "category_id": np.full(count, 13),
         "score": np.arange(count) / 8,
-        "counts": tuple(b"%d" % row for row in range(count)),
+        "masks": tuple(Mask(1, 1, b"%d" % row) for row in range(count)),
     }
 
 
@@ -62,7 +63,7 @@ def test_rows_are_selected_in_order() -> None:
         its = rows.select(chosen)
         order = [2, 0] if chosen.dtype == np.int64 else [0, 2]
         assert its.track_id.tolist() == [row + 1 for row in order]
-        assert its.counts == tuple(b"%d" % row for row in order)
+        assert its.masks == tuple(Mask(1, 1, b"%d" % row) for row in order)
         assert len(its) == 2
 
 

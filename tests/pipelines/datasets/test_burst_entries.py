@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
+from pipelines.datasets.annotations import Mask
 from pipelines.datasets.burst_entries import BurstReader
 
 FULL = {"rle": coco.encode(np.ones((2, 3), np.uint8, order="F"))["counts"].decode()}
@@ -82,7 +83,7 @@ def test_predictions_are_placed_by_the_paths_of_frames(reader: BurstReader) -> N
 
 def test_areas(reader: BurstReader) -> None:
     """The mask that is broken is named."""
-    counts = FULL["rle"].encode()
-    assert reader.areas([counts, counts], (2, 3), ["here", "there"]).tolist() == [6, 6]
+    full = Mask(2, 3, FULL["rle"].encode())
+    assert reader.read([full, full], ["here", "there"].__getitem__).areas.tolist() == [6, 6]
     with pytest.raises(ValueError, match="file.json: there: rle: counts .* 2 \\* 3, got 0 .*; write the file again"):
-        reader.areas([counts, b"0"], (2, 3), ["here", "there"])
+        reader.read([full, Mask(2, 3, b"0")], ["here", "there"].__getitem__)

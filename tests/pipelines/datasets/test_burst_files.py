@@ -109,7 +109,7 @@ def mask(document: dict[str, Any], sequence: int = 1, frame: int = 0, track: str
 
 def rows(detections: BurstDetections) -> list[tuple[int, int, int, float, bytes]]:
     columns = (detections.frame, detections.track_id, detections.category_id, detections.score)
-    return list(zip(*(column.tolist() for column in columns), detections.counts, strict=True))
+    return list(zip(*(column.tolist() for column in columns), [mask.counts for mask in detections.masks], strict=True))
 
 
 def test_a_ground_truth(files: Files) -> None:
@@ -296,7 +296,7 @@ def test_run_lengths_of_all_kinds(files: Files) -> None:
 
     truth = files.ground_truth(edit, strict=False)
     assert truth.warnings == {"masks_without_pixels": 1}
-    assert [counts.decode() for counts in truth.sequences[0].objects.counts] == codes
+    assert [mask.counts.decode() for mask in truth.sequences[0].objects.masks] == codes
 
 
 def detections(**columns: Any) -> BurstDetections:
@@ -304,7 +304,7 @@ def detections(**columns: Any) -> BurstDetections:
     counts = columns.pop("counts", (rle(3).encode(), rle(4).encode(), rle(0).encode()))
     types = {"score": np.float64}
     arrays = {name: np.array(value, types.get(name, np.int64)) for name, value in (values | columns).items()}
-    return BurstDetections(counts=counts, **arrays)
+    return BurstDetections(masks=tuple(Mask(6, 8, each) for each in counts), **arrays)
 
 
 NONE = BurstDetections(
@@ -312,7 +312,7 @@ NONE = BurstDetections(
     track_id=np.zeros(0, np.int64),
     category_id=np.zeros(0, np.int64),
     score=np.zeros(0),
-    counts=(),
+    masks=(),
 )
 
 

@@ -1,43 +1,13 @@
-from typing import Any
-
 import numpy as np
 import pytest
-from numba.core.caching import CacheImpl
 from pycocotools import mask as coco
 
 from openvis_model import rle
 from pipelines.datasets import run_lengths
 from pipelines.datasets.annotations import Mask
-from pipelines.datasets.run_lengths import CorruptMaskError, boxes, find_corrupt, intersections, read
-
-
-def encode(dense: np.ndarray) -> Mask:  # type: ignore[type-arg]
-    return Mask(*dense.shape, coco.encode(np.asfortranarray(dense.astype(np.uint8)))["counts"])
-
-
-def random_masks(n: int) -> list[Mask]:
-    """Empty, full, of a pixel or column, noise and blocks; numbers of one to four characters."""
-    rng = np.random.default_rng(0)
-    masks = []
-    for _ in range(n):
-        height, width = (int(side) for side in rng.choice([1, 2, 7, 40, 700], 2))
-        dense = rng.random((height, width)) < rng.choice([0, 0.001, 0.5, 0.9, 1])
-        y, x = rng.integers(0, height, 2), rng.integers(0, width, 2)
-        dense[y.min() : y.max(), x.min() : x.max()] = rng.random() < 0.5
-        masks.append(encode(dense))
-    return masks
-
-
-def special_masks() -> list[Mask]:
-    """Masks of 5 x 3 that touch the first or last pixel, a row or a column, and runs of no pixels."""
-    every = np.arange(15).reshape(3, 5).T
-    kinds = [every < 0, every >= 0, every == 0, every == 14, every != 0, every != 14, every % 5 == 2, every // 5 == 1]
-    runs = ["00407", "00?", "?0", "0?0", "2003:", "500000:", "0?0A", "00000?"]
-    return [*map(encode, kinds), *(Mask(5, 3, text.encode()) for text in runs)]
-
-
-def plain(mask: Mask) -> dict[str, Any]:
-    return {"size": mask[:2], "counts": mask.counts}
+from pipelines.datasets.run_lengths import CorruptMaskError, boxes, find_corrupt, read
+from pipelines.datasets.shared_pixels import intersections
+from tests.pipelines.datasets.masks import plain, random_masks, special_masks
 
 
 def message(mask: Mask) -> str | None:
@@ -65,27 +35,6 @@ def test_areas_and_runs() -> None:
 def test_boxes() -> None:
     expected = [coco.toBbox(plain(mask)).tolist() for mask in MASKS]
     assert boxes(read([*MASKS, None])).tolist() == [*expected, [0, 0, 0, 0]]
-
-
-@pytest.mark.parametrize("size", [(5, 3), (1, 9), (9, 1), (31, 17)])
-def test_intersections(size: tuple[int, int]) -> None:
-    rng = np.random.default_rng(sum(size))
-    masks = [encode(rng.random(size) < share) for share in (0, 0.02, 0.3, 0.5, 0.9, 1) for _ in range(3)]
-    masks += special_masks() if size == (5, 3) else []
-    runs, n = read(masks), len(masks)
-    pairs = np.stack(np.meshgrid(np.arange(n), np.arange(n)), -1).reshape(-1, 2)
-    pairs = rng.permutation(pairs)
-    dense = [rle.decode(mask[:2], mask.counts) for mask in masks]
-    assert intersections(runs, runs, *pairs.T).tolist() == [(dense[i] & dense[j]).sum() for i, j in pairs]
-    encoded = [(i, j) for i, j in pairs if max(i, j) < 18]  # pycocotools stops at runs of no pixels
-    expected = [coco.area(coco.merge([plain(masks[i]), plain(masks[j])], True)) for i, j in encoded]
-    assert intersections(runs, runs, *np.transpose(encoded)).tolist() == expected
-
-
-def test_masks_of_different_frames_have_nothing_in_common() -> None:
-    runs = read([encode(np.ones((2, 3))), encode(np.ones((3, 2))), None])
-    rows, columns = np.array([0, 0, 2, 2, 1]), np.array([0, 1, 0, 2, 1])
-    assert intersections(runs, runs, rows, columns).tolist() == [6, 0, 0, 0, 6]
 
 
 def test_places_beyond_32_bits() -> None:
@@ -144,10 +93,3 @@ def test_corrupt_masks_are_found_wherever_they_are(monkeypatch: pytest.MonkeyPat
     with pytest.raises(CorruptMaskError, match="mask 1: counts ") as error:
         read([None, mask])
     assert error.value.position == 1
-
-
-def test_compiles_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With no folder to write to, numba refuses to keep machine code, as where a package is installed read-only."""
-    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
-    double = run_lengths._kernel(lambda x: 2 * x)
-    assert double(21) == 42

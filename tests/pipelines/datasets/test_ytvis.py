@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
+from pipelines.datasets import mask_table
 from pipelines.datasets.annotations import UNLISTED, GroundTruth, Mask, PredictedTrack
+from pipelines.datasets.run_lengths import CorruptMaskError
 from pipelines.datasets.ytvis import read_ground_truth, read_predictions, write_predictions
 
 FULL = {"size": [2, 3], "counts": "06"}  # 2 high, 3 wide
@@ -77,6 +79,30 @@ def test_predictions(tmp_path: Path, truth: GroundTruth) -> None:
     assert (track.video_id, track.category_id, track.score) == (3, 2, 0.5)
     assert track.masks == (None, Mask(2, 3, b"024"))
     assert predictions.warnings == {}
+
+
+def test_equal_tracks_of_a_video_have_their_masks_once(tmp_path: Path, truth: GroundTruth) -> None:
+    """Models give a track several labels; scoring looks at masks that are one object once."""
+    found = [FOUND[0] | {"segmentations": its} for its in ([FULL, LEFT], [FULL, LEFT], [FULL, FULL], [None, LEFT])]
+    masks = [track.masks for track in read_predictions(save(tmp_path, found), truth, strict=True).tracks]
+    assert masks[0] is masks[1]
+    assert list(map(tuple, masks[1:])) == [
+        (Mask(2, 3, b"06"), Mask(2, 3, b"024")),
+        (Mask(2, 3, b"06"), Mask(2, 3, b"06")),
+        (None, Mask(2, 3, b"024")),
+    ]
+
+
+def test_masks_may_be_checked_later(tmp_path: Path, truth: GroundTruth) -> None:
+    """Where nothing can be lifted, they are checked at once."""
+    corrupt = [FOUND[0] | {"segmentations": [FULL, FULL | {"counts": "07"}]}]
+    path = save(tmp_path, corrupt)
+    (track,) = read_predictions(path, truth, strict=True, masks=False).tracks
+    with pytest.raises(CorruptMaskError):
+        mask_table.check([track.masks])
+    Path(path).write_text(json.dumps(corrupt), encoding="utf-16")
+    with pytest.raises(ValueError, match="entry 0, frame 1, counts must be runs with the sum 2 . 3"):
+        read_predictions(path, truth, strict=True, masks=False)
 
 
 def dense(mask: Mask | None) -> list[list[int]]:

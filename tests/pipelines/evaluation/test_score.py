@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.datasets import ytvis
-from pipelines.datasets.annotations import GroundTruth, PredictedTrack
+from pipelines.datasets.annotations import GroundTruth, Mask, PredictedTrack
 from pipelines.evaluation.score import Score, score, score_tracks
 from pipelines.metrics.errors import KINDS
 from pipelines.shapes.files import write_split
@@ -125,6 +125,17 @@ def test_burst_has_costs_of_errors(tmp_path: Path) -> None:
     result = score("burst", truth.path, predictions.path)
     assert result.numbers["class_guided/AP/all"] == pytest.approx(50)
     assert result.errors == pytest.approx(dict.fromkeys(KINDS, 0) | {"background": 1 / 2})
+
+
+@pytest.mark.parametrize("unlisted", [False, True])
+def test_a_corrupt_mask_is_named(truth: GroundTruth, tmp_path: Path, unlisted: bool) -> None:
+    """Whether or not scoring reads it."""
+    corrupt = perfect(truth)
+    masks = [*corrupt[2].masks[:-1], Mask(truth.videos[0].height, truth.videos[0].width, b"0")]
+    category = 999_999 if unlisted else corrupt[2].category_id
+    corrupt[2] = replace(corrupt[2], masks=tuple(masks), category_id=category)
+    with pytest.raises(ValueError, match=rf"predictions.json: entry 2, frame {len(masks) - 1}, counts must be runs"):
+        scored(truth, corrupt, tmp_path)
 
 
 def test_what_strict_rules_refuse_is_told(truth: GroundTruth, tmp_path: Path) -> None:

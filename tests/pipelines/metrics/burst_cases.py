@@ -91,7 +91,7 @@ def detections(rows: Sequence[Row]) -> BurstDetections:
         track_id=np.array([row[1] for row in rows], np.int64),
         category_id=np.array([row[2] for row in rows], np.int64),
         score=np.array([row[3] for row in rows], np.float64),
-        counts=tuple(row[4].counts for row in rows),
+        masks=tuple(row[4] for row in rows),
     )
 
 

@@ -13,6 +13,7 @@ from pipelines.datasets.annotations import GroundTruth, PredictedTrack
 from pipelines.metrics import track_matching
 from pipelines.metrics.errors import KINDS, error_costs
 from pipelines.metrics.rules import LVVIS, UVO, YTVIS, ApRules
+from pipelines.metrics.track_matching import match_tracks
 from pipelines.metrics.video_ap import video_ap
 from tests.pipelines.metrics.plain_errors import plain_costs, scenes
 from tests.pipelines.metrics.tracks import guess, strip, track, truth
@@ -21,11 +22,18 @@ AGNOSTIC = replace(YTVIS, categories=False)
 ONE, TWO, FAR = strip(0, 20), strip(50, 70), strip(300, 320)
 
 
+def every_cost(
+    ground_truth: GroundTruth, predictions: Sequence[PredictedTrack], rules: ApRules, *, threads: int = 1
+) -> dict[str, float]:
+    matches = match_tracks(ground_truth, predictions, rules, pairs="video", threads=threads)
+    return error_costs(ground_truth, matches, rules)
+
+
 def costs(
     ground_truth: GroundTruth, predictions: Sequence[PredictedTrack], rules: ApRules = YTVIS
 ) -> dict[str, object]:
     """Only those that are not 0."""
-    every = error_costs(ground_truth, predictions, rules)
+    every = every_cost(ground_truth, predictions, rules)
     assert tuple(every) == KINDS
     return {kind: pytest.approx(cost, abs=1e-12) for kind, cost in every.items() if abs(cost) > 1e-12}
 
@@ -226,7 +234,7 @@ def test_equals_evaluating_mended_files(rules: ApRules) -> None:
     seen = dict.fromkeys(KINDS, 0.0)
     for seed in range(6):
         ground_truth, predictions = scenes(seed)
-        found = error_costs(ground_truth, predictions, rules)
+        found = every_cost(ground_truth, predictions, rules)
         assert found == pytest.approx(plain_costs(ground_truth, predictions, rules), abs=1e-12), seed
         assert min(found.values()) > -1e-12
         seen = {kind: max(seen[kind], found[kind]) for kind in KINDS}
@@ -235,9 +243,9 @@ def test_equals_evaluating_mended_files(rules: ApRules) -> None:
 
 def test_chunks_and_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     ground_truth, predictions = scenes(3)
-    together = error_costs(ground_truth, predictions, YTVIS)
-    assert error_costs(ground_truth, predictions, YTVIS, threads=2) == together
+    together = every_cost(ground_truth, predictions, YTVIS)
+    assert every_cost(ground_truth, predictions, YTVIS, threads=2) == together
     with pytest.raises(ValueError, match="threads: is 0"):
-        error_costs(ground_truth, predictions, YTVIS, threads=0)
+        every_cost(ground_truth, predictions, YTVIS, threads=0)
     monkeypatch.setattr(track_matching, "_CHUNK_MASKS", 1)
-    assert error_costs(ground_truth, predictions, YTVIS) == together
+    assert every_cost(ground_truth, predictions, YTVIS) == together

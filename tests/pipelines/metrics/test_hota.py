@@ -4,14 +4,25 @@ from pycocotools import mask as coco
 
 from pipelines.datasets.annotations import Mask
 from pipelines.datasets.run_lengths import read
-from pipelines.metrics.hota import ALPHAS, FramePair, HotaSums, box_iou, class_average, hota_sums, mask_iou
+from pipelines.metrics import hota
+from pipelines.metrics.hota import ALPHAS, FramePairs, HotaSums, box_iou, class_average, mask_iou
+
+Pair = tuple[list[int], list[int], list[list[float]]]  # ids of objects, ids of predictions, similarity
 
 
-def pair(gt_ids: list[int], prediction_ids: list[int], similarity: list[list[float]]) -> FramePair:
-    return FramePair(
-        gt_ids=np.array(gt_ids, np.int64),
-        prediction_ids=np.array(prediction_ids, np.int64),
-        similarity=np.array(similarity, np.float64).reshape(len(gt_ids), len(prediction_ids)),
+def pair(gt_ids: list[int], prediction_ids: list[int], similarity: list[list[float]]) -> Pair:
+    return gt_ids, prediction_ids, similarity
+
+
+def hota_sums(frames: list[Pair]) -> HotaSums:
+    return hota.hota_sums(
+        FramePairs(
+            gt_ids=np.array([number for ids, _, _ in frames for number in ids], np.int64),
+            prediction_ids=np.array([number for _, ids, _ in frames for number in ids], np.int64),
+            gt_counts=np.array([len(ids) for ids, _, _ in frames], np.int64),
+            prediction_counts=np.array([len(ids) for _, ids, _ in frames], np.int64),
+            similarity=np.array([x for _, _, rows in frames for row in rows for x in row], np.float64),
+        )
     )
 
 
@@ -85,11 +96,11 @@ def test_classes_are_averaged_by_score() -> None:
 
 
 @pytest.mark.parametrize("frames", [[], [pair([], [], [])], [pair([1], [], [])], [pair([], [1], [])]])
-def test_nothing_to_match(frames: list[FramePair]) -> None:
+def test_nothing_to_match(frames: list[Pair]) -> None:
     sums = hota_sums(frames)
     assert sums.tp.tolist() == [0] * len(ALPHAS)
-    assert sums.fn[0] == sum(len(frame.gt_ids) for frame in frames)
-    assert sums.fp[0] == sum(len(frame.prediction_ids) for frame in frames)
+    assert sums.fn[0] == sum(len(frame[0]) for frame in frames)
+    assert sums.fp[0] == sum(len(frame[1]) for frame in frames)
     assert (sums.summary()["HOTA"], sums.summary()["LocA"]) == (0, 1)
 
 
@@ -105,18 +116,16 @@ def test_repeated_ids_are_refused() -> None:
 def test_box_iou() -> None:
     """Shifted by half: 50 / 150. Touching: 0. Empty: 0, also with itself."""
     boxes = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [10, 0, 5, 5], [0, 0, 0, 0]], np.float64)
-    expected = [[1, 1 / 3, 0, 0], [1 / 3, 1, 25 / 100, 0]]
-    np.testing.assert_allclose(box_iou(boxes[:2], boxes), expected)
-    assert box_iou(boxes[3:], boxes[3:]) == 0
-    assert box_iou(boxes[:0], boxes).shape == (0, 4)
+    rows, columns = np.repeat([0, 1, 3], 4), np.tile(np.arange(4), 3)
+    expected = [1, 1 / 3, 0, 0, 1 / 3, 1, 25 / 100, 0, 0, 0, 0, 0]
+    np.testing.assert_allclose(box_iou(boxes[rows], boxes[columns]), expected)
+    assert box_iou(boxes[:0], boxes[:0]).shape == (0,)
 
 
 def test_mask_iou() -> None:
     """A triangle of 1 + 2 + ... + 10 = 55 of the 100 pixels of its box."""
     dense = np.array([np.ones((10, 10)), np.tril(np.ones((10, 10))), np.zeros((10, 10))], np.uint8)
     masks = [Mask(10, 10, coco.encode(np.asfortranarray(each))["counts"]) for each in dense]
-    runs, every = read(masks), np.arange(3)
-    np.testing.assert_allclose(mask_iou(runs, runs, every[:2], every), [[1, 0.55, 0], [0.55, 1, 0]])
-    assert mask_iou(runs, runs, every[2:], every[2:]) == 0
-    assert mask_iou(runs, runs, every[:0], every).shape == (0, 3)
-    assert mask_iou(runs, runs, every, every[:0]).shape == (3, 0)
+    runs, rows, columns = read(masks), np.array([0, 0, 0, 1, 1, 2]), np.array([0, 1, 2, 0, 1, 2])
+    np.testing.assert_allclose(mask_iou(runs, runs, rows, columns), [1, 0.55, 0, 0.55, 1, 0])
+    assert mask_iou(runs, runs, rows[:0], columns[:0]).shape == (0,)

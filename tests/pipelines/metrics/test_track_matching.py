@@ -42,7 +42,8 @@ def test_everything_an_analysis_needs() -> None:
     assert len(overlaps) == 2 * 4, "none with the other video"
     assert overlaps[0, 0] == 0.75
     assert overlaps[1, 1] == 0.95, "the wrong label can be seen"
-    assert overlaps[0, 3] == 5 / 35
+    assert overlaps[0, 3] == 0, "too little for a wrong label to be a right one"
+    assert matches.followed.tolist() == [1, 0, 1, 0, 0]
 
     within = only(list(match_tracks(ground_truth, predictions, YTVIS)))
     assert within.pairs.tolist() == [[0, 0], [0, 1], [0, 2], [1, 3]]

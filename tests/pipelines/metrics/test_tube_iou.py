@@ -1,10 +1,17 @@
 import numpy as np
 import pytest
 
-from pipelines.metrics import tube_iou as module
-from pipelines.metrics.tube_iou import Tubes, followed_share, tube_iou
+from pipelines.metrics.tube_iou import Tubes, compare
 from tests.pipelines.metrics.tracks import Masks, area, encode, strip
 from tests.reference_evaluation import plain_iou, to_coco
+
+
+def tube_iou(truths: Tubes, found: Tubes, pairs: np.ndarray, least: float = 0) -> np.ndarray:  # type: ignore[type-arg]
+    return compare(truths, found, pairs, least=least).iou
+
+
+def followed_share(truths: Tubes, found: Tubes, pairs: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    return compare(truths, found, pairs, followers=np.arange(len(found)), follower=pairs[:, 1]).followed
 
 
 def all_pairs(n: int, m: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -39,14 +46,12 @@ def test_equals_merging_frame_by_frame(seed: int) -> None:
     assert max(expected) > 0
 
 
-def test_groups_and_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_do_not_depend_on_each_other() -> None:
     rng = np.random.default_rng(5)
     truths, found = Tubes(random_tubes(rng, 6)), Tubes(random_tubes(rng, 60))
     pairs = all_pairs(6, 60)
     together = tube_iou(truths, found, pairs)
     assert [tube_iou(truths, found, pair[None])[0] for pair in pairs] == together.tolist()
-    monkeypatch.setattr(module, "_OVERLAPS", 1)
-    assert tube_iou(truths, found, pairs).tolist() == together.tolist()
 
 
 def test_areas() -> None:
@@ -131,10 +136,11 @@ def test_frames_that_cannot_be_compared_are_not_followed() -> None:
     assert followed_share(Tubes([]), Tubes([[one]]), np.zeros((0, 2), np.int64)).tolist() == [0]
 
 
-def test_chunks_do_not_change_what_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(7)
-    truths, found = Tubes(random_tubes(rng, 6)), Tubes(random_tubes(rng, 60))
-    together = followed_share(truths, found, all_pairs(6, 60))
-    assert together.max() > 0
-    monkeypatch.setattr(module, "_OVERLAPS", 1)
-    assert followed_share(truths, found, all_pairs(6, 60)).tolist() == together.tolist()
+def test_a_follower_is_one_of_the_views_of_a_prediction() -> None:
+    """A track that is predicted under two categories is compared with the objects of either."""
+    one, two = strip(0, 10), strip(50, 60)
+    truths, found = Tubes([[one, one], [two, two]]), Tubes([[two], [one, two]])
+    pairs, follower = np.array([[0, 1], [1, 1], [0, 0]]), np.array([1, 2, -1])
+    compared = compare(truths, found, pairs, followers=np.array([0, 1, 1]), follower=follower)
+    assert compared.followed.tolist() == [0, 1 / 2, 1 / 2]
+    assert compared.iou.tolist() == tube_iou(truths, found, pairs).tolist() == [1 / 3, 1 / 3, 0]
