@@ -141,6 +141,7 @@ class Broken(Decode):
         return super().__call__(segments)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("disc_model")
 def test_overwriting_resumes_where_it_broke_off(
     labelled: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -58,6 +58,7 @@ def tables(output: str) -> dict[str, list[dict[str, Any]]]:
     return labelled
 
 
+@pytest.mark.slow
 def test_tables_on_s3_are_those_of_local_videos(
     bucket: str,
     cluster: Path,
