@@ -3,11 +3,12 @@
     videos → Plan → Decode → Model (actor pool) → TrackSink (tracker actors) → tables
 
 A row is a video, then a load of segments, then a batch of frames of one video; `rows` has the columns. Short videos
-share tasks and blocks, as a task costs more than their frames; long ones are decoded by several tasks. Nothing is
+share tasks, as a task costs more than their frames; long ones are decoded by several tasks. Nothing is
 shuffled, so a video is finished and written while others are still being decoded. Dense masks never leave the model
 actors.
 """
 
+import math
 import warnings
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,7 @@ from pipelines.labelling.decode_operator import Decode, Plan
 from pipelines.labelling.model_operator import Model
 from pipelines.labelling.track_sink import TrackerActor, TrackSink
 from pipelines.storage.files import Storage
+from pipelines.storage.s3 import is_s3
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.sources import Video
 
@@ -61,9 +63,8 @@ def label(videos: Sequence[Video], config: LabelConfig, short_side: int, avoided
     cache, limits = DownloadCache(max_bytes=int(config.download_cache_gb * 1e9)), config.limits()
 
     # Unlike `from_arrow`, `from_items` makes its blocks here, without a task that waits for a process to start.
-    dataset: Dataset = ray.data.from_items(
-        [asdict(video) for video in videos], override_num_blocks=-(-len(videos) // _group(len(videos)))
-    )
+    blocks = math.ceil(len(videos) / group_size(videos, ray.cluster_resources().get("CPU", 1.0)))  # type: ignore[no-untyped-call]
+    dataset: Dataset = ray.data.from_items([asdict(video) for video in videos], override_num_blocks=blocks)
     # 1 group of videos → its segments in loads. Reads the files' index only: a fraction of a CPU, so it must not share
     # a task with Decode.
     plan = Plan(config.sampling(), config.segment_frames, cache, limits)
@@ -93,10 +94,15 @@ def label(videos: Sequence[Video], config: LabelConfig, short_side: int, avoided
     )
 
 
-def _group(videos: int) -> int:
-    """Returns the number of videos that share a task of `Plan`, if there are so many in all."""
-    cpus = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]
-    return max(1, min(_GROUP, int(videos / (_TASKS_PER_CPU * cpus))))
+def group_size(videos: Sequence[Video], cpus: float) -> int:
+    """Returns the number of videos that share a task of `Plan`.
+
+    Videos on S3 share none: a task hands on what it has planned when it ends, so large downloads would hold up the
+    decoding of those before them, and might leave the cache before they are decoded.
+    """
+    if any(is_s3(video.uri) for video in videos):
+        return 1
+    return max(1, min(_GROUP, int(len(videos) / (_TASKS_PER_CPU * cpus))))
 
 
 def start_trackers(writers: Any, count: int) -> list[Any]:

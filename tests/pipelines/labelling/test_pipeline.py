@@ -9,7 +9,7 @@ from ray.data import Dataset
 
 from openvis_model.options import VideoTrackerConfig
 from pipelines.labelling.config import LabelConfig
-from pipelines.labelling.pipeline import label
+from pipelines.labelling.pipeline import group_size, label
 from pipelines.labelling.rows import LOAD, BatchRow, LabelledRow, SegmentRow, unpack_load
 from pipelines.video.sources import Video
 from tests.pipelines.video.clips import H264, write_clip
@@ -67,3 +67,10 @@ def test_the_schema_of_every_operator_is_the_declared_one(
         "MapBatches(Decode)",
         "MapBatches(DiscModel)",
     ]
+
+
+def test_many_local_videos_share_tasks() -> None:
+    """Once every CPU has four; never those that have to be downloaded."""
+    sizes = {count: group_size([Video(video_id="v", uri="/v.mp4")] * count, 3.0) for count in (1, 23, 24, 60, 10_000)}
+    assert sizes == {1: 1, 23: 1, 24: 2, 60: 5, 10_000: 16}
+    assert group_size([Video(video_id="v", uri="/v.mp4")] * 999 + [Video(video_id="w", uri="s3://b/w.mp4")], 3.0) == 1
