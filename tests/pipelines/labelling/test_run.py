@@ -17,7 +17,7 @@ from pycocotools import mask as coco
 
 from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.labelling.decode_operator import Decode, Plan
-from pipelines.labelling.rows import SegmentRow
+from pipelines.labelling.rows import BatchRow, SegmentRow, unpack_load
 from pipelines.labelling.run import LabelSummary
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
@@ -103,8 +103,8 @@ def test_the_videos_really_are_cut(archive: Path) -> None:
     counts = []
     for limit in (8, None):
         video = pa.table({"video_id": ["v"], "uri": [str(archive / "videos" / "0.mp4")], "version": [""]})
-        tables = Plan(Sampling(stride=2), limit, DownloadCache(), Limits())(video)
-        counts.append([len(row.kept_frame) for table in tables for row in SegmentRow.from_table(table)])
+        loads = Plan(Sampling(stride=2), limit, DownloadCache(), Limits())(video)
+        counts.append([len(row.kept_frame) for load in loads for row in unpack_load(load)])
     assert counts == [[8, 8, 4], [20]]
 
 
@@ -134,11 +134,10 @@ def test_what_is_labelled_is_not_labelled_again(labelled: Path, archive: Path, t
 
 
 class Broken(Decode):
-    def __call__(self, segments: pa.Table) -> Iterator[pa.Table]:
-        (row,) = SegmentRow.from_table(segments)
+    def batches(self, row: SegmentRow) -> Iterator[BatchRow]:
         if row.uri.endswith("1.mp4"):
             raise ValueError("unforeseen")
-        return super().__call__(segments)
+        return super().batches(row)
 
 
 @pytest.mark.slow
