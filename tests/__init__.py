@@ -1,4 +1,4 @@
-"""The checker that the test run puts around every annotated function of `openvis_model`."""
+"""The checker that the test run puts around the annotated functions of packages with arrays."""
 
 from beartype import BeartypeConf, beartype
 

@@ -61,6 +61,7 @@ assert set(ray.get([work.remote(0.5) for _ in range(3)])) <= first
 """
 
 
+@pytest.mark.slow
 def test_workers_outlast_a_pause() -> None:
     """By default Ray ends after a second those that are more than its slots, and starts others in their place."""
     done = subprocess.run([sys.executable, "-c", IDLES], check=False, capture_output=True, text=True)

@@ -184,6 +184,7 @@ def test_an_output_that_another_run_writes_to_is_left_alone(
     assert half.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("disc_model")
 def test_a_manifest_names_videos(archive: Path, tmp_path: Path) -> None:
     """Failed videos are tried again on request; an id that names another file now is an error."""
