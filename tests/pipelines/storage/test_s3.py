@@ -53,9 +53,10 @@ def test_more_objects_than_a_page_has(bucket: str, proxy: Proxy) -> None:
     fill(bucket, [*(f"a/{number:04} %.mp4" for number in range(2100)), "b/other.mp4"])
     proxy.requests.clear()
     assert [found.uri for found in s3.list_objects(f"{bucket}/a/")] == [f"{bucket}/a/{i:04} %.mp4" for i in range(2100)]
-    assert len(proxy.requests) == 3
+    assert len(set(proxy.requests)) == 3  # one that takes long is repeated
+    proxy.requests.clear()
     next(s3.list_objects(f"{bucket}/a/"))
-    assert len(proxy.requests) == 4
+    assert len(set(proxy.requests)) == 1
 
 
 def test_a_delimiter_leaves_deeper_objects_out(bucket: str, put: Put) -> None:
