@@ -38,7 +38,8 @@ _KEPT = "what is committed is kept, run it again"
 
 _PAUSE_S = 0.02  # short compared with a batch, long enough to save most of the loop's CPU time
 
-_IDLE_S = 60.0  # Ray ends idle workers after a second, and soon needs another one: each start takes a second of CPU
+KEEP_WORKERS = {"idle_worker_killing_time_threshold_ms": 60_000}
+"""A setting of Ray, which by default ends idle workers after a second; each start of another takes a second of CPU."""
 
 _stop = threading.Event()
 _silent: dict[str, float] = {}  # since when an address does not answer
@@ -95,7 +96,7 @@ def _start(slots: int) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
-            _system_config={"idle_worker_killing_time_threshold_ms": int(1000 * _IDLE_S)},
+            _system_config=KEEP_WORKERS,
         )
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = may_grow

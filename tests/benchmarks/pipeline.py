@@ -31,6 +31,7 @@ from openvis_model.config import paper
 from openvis_model.inst_former import InstFormer
 from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from openvis_model.weights.checkpoint import save_checkpoint
+from pipelines.cluster import KEEP_WORKERS
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.run import label_videos
@@ -213,7 +214,7 @@ def main() -> None:
         object_store_memory=512 * 2**20,
         include_dashboard=False,
         log_to_driver=False,
-        _system_config={"idle_worker_killing_time_threshold_ms": 60_000},  # as `pipelines.cluster` starts it
+        _system_config=KEEP_WORKERS,
     )
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, load {psutil.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
