@@ -23,6 +23,13 @@ from tests.words import NAMES, WORDS
 CPUS = 5  # logical ones: places for what a test starts
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Seeds what a test and its fixtures draw, so that they draw the same on every run, alone or among others."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # files of tests run beside each other
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Ray on this machine, which all files of a test process share; a file must leave no actor behind."""
@@ -42,12 +49,6 @@ def no_cluster() -> Iterator[None]:
     ray.shutdown()
     yield
     ray.shutdown()
-
-
-@pytest.fixture(autouse=True, name="_seed")
-def seed() -> None:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)  # files of tests run beside each other
 
 
 @pytest.fixture
