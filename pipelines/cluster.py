@@ -8,13 +8,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray._private import ray_constants, services, worker
-from ray._private import utils as ray_utils
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import (
@@ -23,6 +23,7 @@ from ray.exceptions import (
     NodeDiedError,
     ObjectLostError,
     RayActorError,
+    RaySystemError,
     WorkerCrashedError,
 )
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
@@ -60,12 +61,13 @@ def connect(slots: int) -> None:
         return
     cluster = _cluster()
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    with _signals_held(), _silent_stderr():  # Ray logs even its log level; errors are raised
+    with _silent_stderr():  # Ray logs even its log level; errors are raised
         try:
             if cluster:
-                ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR)
+                _while_ray_lives(lambda: _join(cluster), cluster)
             else:
-                _start(slots)
+                with _signals_held():
+                    _while_ray_lives(lambda: _start(slots))
         except AuthenticationError as error:
             raise RuntimeError(
                 f"the Ray cluster at {cluster} requires a token; set RAY_AUTH_TOKEN, or copy its ~/.ray/auth_token"
@@ -75,10 +77,44 @@ def connect(slots: int) -> None:
                 f"the Ray cluster at {cluster} is not responding; start it, or set RAY_ADDRESS=local to run without it"
             ) from error
         except Exception as error:
-            if type(error) is not Exception:
+            if type(error) not in (Exception, RaySystemError):
                 raise
-            # Ray's way of saying that its processes did not start in time
+            # Ray's ways of saying that its processes did not start in time
             raise RuntimeError("Ray did not start in time; run it again when this machine is less busy") from error
+
+
+def _while_ray_lives(init: Callable[[], None], cluster: str | None = None) -> None:
+    """Calls `init` in a thread: Ray waits for ever for a cluster that is away, or ends this process without a word.
+
+    Args:
+        init: connects this process to Ray.
+        cluster: address of the cluster to join, if any.
+
+    Raises:
+        ConnectionError: nothing listens at the address.
+        RayDiedError: a process of Ray died meanwhile.
+    """
+    connected: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            init()
+        except BaseException as error:
+            connected.set_exception(error)
+        else:
+            connected.set_result(None)
+        threading.Event().wait()  # the processes that a thread has started for Ray end with the thread
+
+    threading.Thread(target=run, daemon=True).start()
+    while not wait([connected], timeout=0.2).done:
+        check_ray()
+        if cluster and _is_away(cluster.rpartition("//")[2]):
+            raise ConnectionError(cluster)
+    connected.result()
+
+
+def _join(cluster: str) -> None:
+    ray.init(address=cluster, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def _start(slots: int) -> None:
@@ -181,19 +217,17 @@ class _Pause(ExecutionCallback):
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Delivers SIGTERM and SIGINT after the block, to the handlers from before: Ray's would end the process."""
+    """Delivers SIGTERM and SIGINT after the block: a Ray that is half started could not be ended in order."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     held: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    install, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
     try:
         for number in before:
             signal.signal(number, lambda number, _: held.append(number))
         yield
     finally:
-        ray_utils.set_sigterm_handler = install
         for number, handler in before.items():
             signal.signal(number, handler)
         if held:
@@ -233,11 +267,17 @@ def check_ray() -> None:
     if node.all_processes:
         return
     for name, address in (("gcs_server", node.gcs_address), ("raylet", node.raylet_socket_name)):
-        now = time.monotonic()
-        if _is_listening(address):
-            _silent.pop(address, None)
-        elif now - _silent.setdefault(address, now) >= _GONE_S:
+        if _is_away(address):
             raise RayDiedError(f"Ray died ({name} at {address} does not answer); {_KEPT}")
+
+
+def _is_away(address: str) -> bool:
+    """Returns whether nothing has been listening at an address for some time."""
+    now = time.monotonic()
+    if _is_listening(address):
+        _silent.pop(address, None)
+        return False
+    return now - _silent.setdefault(address, now) >= _GONE_S
 
 
 def _is_listening(address: str) -> bool:

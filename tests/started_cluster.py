@@ -38,9 +38,20 @@ class StartedCluster:
 
     def kill(self, name: str) -> None:
         """Kills a process of Ray without warning; `ray start` ends the others then."""
-        for process in psutil.Process(self.head.pid).children(recursive=True):
-            if process.name() == name:
-                process.kill()
+        self._process(name).kill()
+
+    @contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """Stops a process of Ray for the length of the block."""
+        process = self._process(name)
+        process.suspend()
+        yield
+        process.resume()
+
+    def _process(self, name: str) -> psutil.Process:
+        processes = psutil.Process(self.head.pid).children(recursive=True)
+        (process,) = [process for process in processes if process.name() == name]
+        return process
 
     def end(self) -> None:
         self.head.terminate()

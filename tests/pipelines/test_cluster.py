@@ -1,8 +1,12 @@
 import logging
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from ray.data import DataContext
@@ -145,6 +149,120 @@ check_gpus("model_gpus", 1, "model_actors", 9, here=0)  # the cluster may grow
 connect(7)
 assert ray.cluster_resources()["CPU"] == 3
 """
+
+
+NOBODY = """
+import os
+from pipelines import cluster
+cluster._GONE_S = 1.0
+try:
+    cluster.connect(1)
+except RuntimeError as error:
+    print(error, flush=True)
+os._exit(0)  # otherwise Ray goes on trying
+"""
+
+
+def test_an_address_where_nobody_listens_is_named() -> None:
+    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
+    done = subprocess.run([sys.executable, "-c", NOBODY], env=environment, check=False, capture_output=True, text=True)
+    assert ":1 is not responding; start it, or set RAY_ADDRESS=local to run without it\n" in done.stdout
+
+
+DIES_EARLY = """
+import sys
+from ray._private import worker
+from ray._private.node import Node
+from pipelines import cluster
+cluster._GONE_S = 1.0
+if sys.argv[1] == "before the node is known":
+    owner, name = Node, "__init__"
+else:
+    owner, name = worker, "connect"
+go_on = getattr(owner, name)
+def wait(*args, **options):
+    print("connecting", flush=True)
+    sys.stdin.readline()
+    go_on(*args, **options)
+setattr(owner, name, wait)
+try:
+    cluster.connect(1)
+except RuntimeError as error:
+    print(error, flush=True)
+"""
+
+
+def _connecting(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    done = subprocess.Popen(
+        [sys.executable, "-c", DIES_EARLY, *arguments],
+        env=os.environ | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert done.stdout
+    assert done.stdout.readline() == "connecting\n"
+    return done
+
+
+def _error_of(done: "subprocess.Popen[str]") -> str:
+    """Lets it go on, and returns what it prints; Ray would keep the process for a minute after that."""
+    assert done.stdin
+    assert done.stdout
+    print(file=done.stdin, flush=True)
+    error = done.stdout.readline()
+    done.kill()
+    done.communicate()
+    return error
+
+
+def test_a_ray_that_dies_while_it_starts_is_named() -> None:
+    connecting = _connecting("after that", RAY_ADDRESS="local")
+    (server,) = [child for child in psutil.Process(connecting.pid).children() if child.name() == "gcs_server"]
+    server.kill()
+    expected = "Ray died here (gcs_server, exit code -9); what is committed is kept, run it again\n"
+    assert _error_of(connecting) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("when", "text"),
+    [
+        ("before the node is known", " is not responding; start it, or set RAY_ADDRESS=local to run without it\n"),
+        ("after that", " does not answer); what is committed is kept, run it again\n"),
+    ],
+)
+def test_a_cluster_that_dies_while_it_is_joined_is_named(when: str, text: str) -> None:
+    with started_cluster() as cluster:
+        connecting = _connecting(when, **cluster.environment | {"RAY_ADDRESS": cluster.address})
+        cluster.kill("gcs_server")
+        assert _error_of(connecting).endswith(text)
+
+
+STANDS_STILL = """
+from pipelines.cluster import connect
+print("connecting", flush=True)
+try:
+    connect(1)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.slow
+def test_joining_a_cluster_that_stands_still_can_be_interrupted() -> None:
+    with started_cluster() as cluster, cluster.paused("gcs_server"):
+        environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
+        connecting = subprocess.Popen(
+            [sys.executable, "-c", STANDS_STILL], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        assert connecting.stdout
+        assert connecting.stdout.readline() == "connecting\n"
+        time.sleep(2)
+        assert connecting.poll() is None
+        connecting.send_signal(signal.SIGINT)
+        assert connecting.communicate(timeout=60)[0] == "interrupted\n"
+        assert connecting.returncode == 0
 
 
 @pytest.mark.slow
