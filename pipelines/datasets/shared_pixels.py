@@ -22,7 +22,7 @@ def intersections(
         columns: positions in `second`, one for each of `rows`.
     """
     shared = np.zeros(len(rows), np.int64)
-    _intersect(first.sizes, first.starts, first.ends, second.sizes, second.starts, second.ends, rows, columns, shared)
+    _intersect(first, second, rows, columns, shared)
     return shared
 
 
@@ -48,7 +48,7 @@ def compare_tubes(
             a least IoU of 0.
     """
     sums = np.zeros((len(frames), 2), np.int64)
-    _compare_tubes(*first, *second, frames, least, marks, marked, sums)
+    _compare_tubes(first, second, frames, least, marks, marked, sums)
     return sums
 
 
@@ -91,13 +91,29 @@ def _shared_pixels(own_ends: Integer[np.ndarray, "R"], other_ends: Integer[np.nd
 
 
 @kernel
+def _runs(masks: RunLengths, row: int) -> Integer[np.ndarray, "R"]:
+    """Returns the run lengths of one mask."""
+    return masks.ends[masks.starts[row] : masks.starts[row + 1]]
+
+
+@kernel
+def _is_same_size(first: RunLengths, row: int, second: RunLengths, column: int) -> bool:
+    height, width = first.sizes[row]
+    other_height, other_width = second.sizes[column]
+    return bool(height == other_height and width == other_width)
+
+
+@kernel
+def _is_comparable(first: RunLengths, row: int, second: RunLengths, column: int) -> bool:
+    """Whether two masks have the same size, or one is absent."""
+    one_absent = first.sizes[row, 0] == 0 or second.sizes[column, 0] == 0
+    return bool(one_absent or _is_same_size(first, row, second, column))
+
+
+@kernel
 def _intersect(
-    first_sizes: Int64[np.ndarray, "n 2"],
-    first_starts: Int64[np.ndarray, "n+1"],
-    first_ends: Integer[np.ndarray, "R"],
-    second_sizes: Int64[np.ndarray, "m 2"],
-    second_starts: Int64[np.ndarray, "m+1"],
-    second_ends: Integer[np.ndarray, "S"],
+    first: RunLengths,
+    second: RunLengths,
     rows: Int64[np.ndarray, "P"],
     columns: Int64[np.ndarray, "P"],
     shared: Int64[np.ndarray, "P"],
@@ -105,31 +121,14 @@ def _intersect(
     """Fills `shared`."""
     for pair in range(len(rows)):
         row, column = rows[pair], columns[pair]
-        if first_sizes[row, 0] != second_sizes[column, 0] or first_sizes[row, 1] != second_sizes[column, 1]:
-            continue
-        own_ends = first_ends[first_starts[row] : first_starts[row + 1]]
-        other_ends = second_ends[second_starts[column] : second_starts[column + 1]]
-        shared[pair] = _shared_pixels(own_ends, other_ends)
-
-
-@kernel
-def _is_comparable(sizes: Int64[np.ndarray, "n 2"], row: int, others: Int64[np.ndarray, "m 2"], column: int) -> bool:
-    """Whether two masks have the same size, or one is absent."""
-    height, width = sizes[row]
-    other_height, other_width = others[column]
-    return bool(height == 0 or other_height == 0 or (height == other_height and width == other_width))
+        if _is_same_size(first, row, second, column):
+            shared[pair] = _shared_pixels(_runs(first, row), _runs(second, column))
 
 
 @kernel
 def _compare_tubes(
-    first_sizes: Int64[np.ndarray, "n 2"],
-    first_areas: Int64[np.ndarray, "n"],
-    first_starts: Int64[np.ndarray, "n+1"],
-    first_ends: Integer[np.ndarray, "R"],
-    second_sizes: Int64[np.ndarray, "m 2"],
-    second_areas: Int64[np.ndarray, "m"],
-    second_starts: Int64[np.ndarray, "m+1"],
-    second_ends: Integer[np.ndarray, "S"],
+    first: RunLengths,
+    second: RunLengths,
     frames: Int64[np.ndarray, "P 3"],
     least: Float64[np.ndarray, "P"],
     marks: Int64[np.ndarray, "P"],
@@ -141,20 +140,17 @@ def _compare_tubes(
         row, column, length = frames[pair]
         pixels = possible = 0  # of both tubes; that they may have in common
         for t in range(length):
-            if _is_comparable(first_sizes, row + t, second_sizes, column + t):
-                pixels += first_areas[row + t] + second_areas[column + t]
-                possible += min(first_areas[row + t], second_areas[column + t])
+            if _is_comparable(first, row + t, second, column + t):
+                pixels += first.areas[row + t] + second.areas[column + t]
+                possible += min(first.areas[row + t], second.areas[column + t])
         common = 0
         for t in range(length):
             if possible < least[pair] * (pixels - possible):
                 break
-            own_area, other_area = first_areas[row + t], second_areas[column + t]
-            if own_area == 0 or other_area == 0 or not _is_comparable(first_sizes, row + t, second_sizes, column + t):
+            own_area, other_area = first.areas[row + t], second.areas[column + t]
+            if own_area == 0 or other_area == 0 or not _is_same_size(first, row + t, second, column + t):
                 continue
-            shared = _shared_pixels(
-                first_ends[first_starts[row + t] : first_starts[row + t + 1]],
-                second_ends[second_starts[column + t] : second_starts[column + t + 1]],
-            )
+            shared = _shared_pixels(_runs(first, row + t), _runs(second, column + t))
             common += shared
             possible += shared - min(own_area, other_area)
             if marks[pair] >= 0 and shared > 0 and 2 * shared >= own_area + other_area - shared:

@@ -23,16 +23,14 @@ from pipelines.metrics.burst_preparation import (
     ranking_order,
     with_own_ids,
 )
-from pipelines.metrics.frame_matching import assign
+from pipelines.metrics.frame_matching import EPSILON, assign, sides_of_pairs
 from pipelines.metrics.hota import (
-    EPSILON,
     FramePairs,
     HotaSums,
     box_iou,
     class_average,
     hota_sums,
     mask_iou,
-    sides_of_pairs,
 )
 from pipelines.metrics.rules import EMPTY_MEAN
 from pipelines.metrics.track_map import RANGES, TrackMatches, average_precision, match_tracks
@@ -229,13 +227,12 @@ def _federated(frames: FramePairs, sequence: BurstSequence, category: int) -> Fr
     """
     known = (frames.gt_counts > 0) | (category in sequence.negative)
     frame = np.repeat(np.arange(len(known)), frames.prediction_counts)
-    gt_place, place = sides_of_pairs(frames.gt_counts, frames.prediction_counts)
+    _, place = sides_of_pairs(frames.gt_counts, frames.prediction_counts)
     kept = known[frame]
     if category in sequence.not_exhaustive:
         likely = np.where(frames.similarity < 0.5 - EPSILON, 0, frames.similarity)
-        partners = assign(likely, frames.gt_counts, frames.prediction_counts)
-        matched = place[(partners[gt_place] == place) & (likely > EPSILON)]
-        kept &= np.isin(np.arange(len(kept)), matched)
+        matched = assign(likely, frames.gt_counts, frames.prediction_counts)
+        kept &= np.isin(np.arange(len(kept)), place[matched])
     return FramePairs(
         gt_ids=frames.gt_ids,
         prediction_ids=frames.prediction_ids[kept],

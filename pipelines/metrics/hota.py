@@ -12,10 +12,9 @@ from jaxtyping import Float64, Int64
 
 from pipelines.datasets.run_lengths import RunLengths
 from pipelines.datasets.shared_pixels import intersections
-from pipelines.metrics.frame_matching import match
+from pipelines.metrics.frame_matching import EPSILON, match, sides_of_pairs
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # localisation thresholds: 0.05, 0.1, ..., 0.95
-EPSILON = np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,16 +34,6 @@ class FramePairs:
     gt_counts: Int64[np.ndarray, "F"]
     prediction_counts: Int64[np.ndarray, "F"]
     similarity: Float64[np.ndarray, "S"]
-
-
-def sides_of_pairs(
-    gt_counts: Int64[np.ndarray, "F"], prediction_counts: Int64[np.ndarray, "F"]
-) -> tuple[Int64[np.ndarray, "S"], Int64[np.ndarray, "S"]]:
-    """Returns the positions of the object and of the prediction of each similarity of `FramePairs`."""
-    lengths = np.repeat(prediction_counts, gt_counts)
-    firsts = np.repeat(prediction_counts.cumsum() - prediction_counts, gt_counts)
-    within = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
-    return np.repeat(np.arange(len(lengths)), lengths), np.repeat(firsts, lengths) + within
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,25 +128,26 @@ def hota_sums(frames: FramePairs) -> HotaSums:
     """
     gt, gt_length = _number(frames.gt_ids, frames.gt_counts)
     predicted, predicted_length = _number(frames.prediction_ids, frames.prediction_counts)
-    partners, similarity = match(frames.similarity, gt, predicted, frames.gt_counts, frames.prediction_counts)
-    matched = partners >= 0
-    similarity = similarity[matched]
+    gt_place, place = sides_of_pairs(frames.gt_counts, frames.prediction_counts)
+    matched = match(frames.similarity, gt, predicted, frames.gt_counts, frames.prediction_counts)
+    similarity = frames.similarity[matched]
     reached = similarity[:, None] >= ALPHAS - EPSILON
     tp = reached.sum(0).astype(np.float64)
 
-    pair, number = np.unique(gt[matched] * len(predicted_length) + predicted[partners[matched]], return_inverse=True)
+    tracks = gt[gt_place[matched]] * len(predicted_length) + predicted[place[matched]]
+    pair, number = np.unique(tracks, return_inverse=True)
     together = np.zeros((len(pair), len(ALPHAS)))
     np.add.at(together, number, reached)
     gt_track, predicted_track = np.divmod(pair, max(1, len(predicted_length)))
-    its_gt, its_predictions = gt_length[gt_track, None], predicted_length[predicted_track, None]
+    objects, predictions = gt_length[gt_track, None], predicted_length[predicted_track, None]
     return HotaSums(
         tp=tp,
         fn=len(gt) - tp,
         fp=len(predicted) - tp,
         similarity=(similarity[:, None] * reached).sum(0),
-        association=(together**2 / (its_gt + its_predictions - together)).sum(0),
-        association_recall=(together**2 / its_gt).sum(0),
-        association_precision=(together**2 / its_predictions).sum(0),
+        association=(together**2 / (objects + predictions - together)).sum(0),
+        association_recall=(together**2 / objects).sum(0),
+        association_precision=(together**2 / predictions).sum(0),
     )
 
 

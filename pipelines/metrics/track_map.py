@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from pipelines.datasets.burst import BurstDetections, BurstSequence
 from pipelines.metrics.burst_preparation import known_categories, tracks
-from pipelines.metrics.hota import EPSILON
+from pipelines.metrics.frame_matching import EPSILON
 from pipelines.metrics.rules import EMPTY_MEAN
 from pipelines.metrics.tube_iou import Tubes, compare
 
