@@ -53,8 +53,13 @@ HEIGHT, WIDTH, BATCH, BARE_FRAMES, FRAMES = 384, 640, 4, 12, 48
 
 @dataclass
 class Watch:
-    """When frames came, and the most memory that workers, driver and object store took, MB, by tenths of the videos."""
+    """When frames came, and the most memory that workers, driver and object store took, MB, by tenths of the frames.
 
+    Attributes:
+        frames: how many there will be.
+    """
+
+    frames: int
     came: list[tuple[float, int]] = field(default_factory=list)
     workers: dict[int, float] = field(default_factory=dict)
     driver: dict[int, float] = field(default_factory=dict)
@@ -62,7 +67,7 @@ class Watch:
     tenth: int = 0
 
     def __call__(self, done: Progress, total: int) -> None:
-        self.tenth = 10 * done.ok // (total + 1)
+        self.tenth = 10 * done.frames // (self.frames + 1)
         if done.frames and (not self.came or done.frames > self.came[-1][1]):
             self.came.append((time.perf_counter(), done.frames))
 
@@ -97,8 +102,10 @@ class Watch:
                 most[self.tenth] = max(most.get(self.tenth, 0), now)
 
 
-def label(source: Path, names: Path, output: Path, checkpoint: Path | None = None, batch_size: int = 8) -> Watch:
-    """Labels a source and watches."""
+def label(
+    source: Path, names: Path, output: Path, frames: int, checkpoint: Path | None = None, batch_size: int = 8
+) -> Watch:
+    """Labels a source that has so many frames, and watches."""
     config = LabelConfig(
         input=str(source),
         output=str(output),
@@ -108,7 +115,7 @@ def label(source: Path, names: Path, output: Path, checkpoint: Path | None = Non
         tracker=KEEP_ALL,
         objectness_floor=0.0,
     )
-    watch = Watch()
+    watch = Watch(frames)
     with watch.sampling() if checkpoint is None else nullcontext():  # it takes a sixth of a core itself
         summary = label_videos(config, watch)
     assert not summary.failures
@@ -152,7 +159,7 @@ def bench_speed(root: Path, names: Path) -> None:
     torch.manual_seed(0)
     save_checkpoint(InstFormer(paper()), checkpoint)
     bare = bare_rate(video, checkpoint)
-    pipeline = label(video, names, root / "speed", checkpoint, BATCH).rate()
+    pipeline = label(video, names, root / "speed", FRAMES, checkpoint, BATCH).rate()
     bare = max(bare, bare_rate(video, checkpoint))
     print(f"bare model {bare:.2f} frames/s, pipeline {pipeline:.2f}: {pipeline / bare:.2f} × the bare model")
 
@@ -195,9 +202,13 @@ def bench_memory(root: Path, names: Path) -> None:
     (root / "many").mkdir()
     for i in range(SHORT_VIDEOS):
         (root / "many" / f"{i}.mp4").hardlink_to(drawn[i % len(drawn)])
-    sources = {"1 minute": minute, f"{MINUTES} minutes": root / "long.mp4", f"{SHORT_VIDEOS} videos": root / "many"}
-    for number, (name, source) in enumerate(sources.items()):
-        watch = label(source, names, root / str(number))
+    sources = (
+        ("1 minute", minute, 60 * FPS),
+        (f"{MINUTES} minutes", root / "long.mp4", MINUTES * 60 * FPS),
+        (f"{SHORT_VIDEOS} videos", root / "many", SHORT_VIDEOS * 8),
+    )
+    for number, (name, source, frames) in enumerate(sources):
+        watch = label(source, names, root / str(number), frames)
         print(
             f"{name:<12}{watch.came[-1][1]:>6} frames, {watch.rate():5.1f}/s: "
             f"workers {max(watch.workers.values()):.0f} MB, driver {max(watch.driver.values()):.0f} MB, "

@@ -77,6 +77,8 @@ def restored(value: Any, document: Document) -> Any:
         (r'["counts", "rle", {"account": "s", "counts ": "t", "c\u006funts": "u", "": "v", "counts": "\u0030"}]', 1),
         ('[{"score": 0.5, "segmentations": [' + ", ".join(['{"counts": "06"}'] * 1200) + "]}]", 1200),
         ('{"counts": ' * 3 + '"deep"' + "}" * 3, 1),
+        (r'{"the \"counts": "06", "counts": "say \"no\""}', 0),
+        (r'{"the \"counts": "06", "counts": "\\\\"}', 1),
         ('"counts"', 0),
         (" 7 ", 0),
     ],
