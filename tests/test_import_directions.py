@@ -36,6 +36,7 @@ FORBIDDEN = {
 ONLY_IN = {
     "boto3": "pipelines/storage/s3.py",
     "supervision": "openvis_model/frame_result.py",
+    "triton": "openvis_model/folded/deformable_kernel.py",
 }
 
 FRONT_DOOR = "openvis_model"

@@ -1,5 +1,7 @@
 """Deformable attention over several feature maps (Zhu et al. 2021), as one weighted sum of rows."""
 
+import functools
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -74,16 +76,58 @@ def sample(
     attention: Float[Tensor, "B S H L P"],
     grid: Grid,
 ) -> Float[Tensor, "B S H*d"]:
-    """Sums the values at chosen places, weighted by attention.
+    """Sums the values at chosen places, weighted by attention; on a GPU by a Triton kernel, where it works.
 
-    Values between pixels are interpolated bilinearly, values outside of a map are zero. Each place is therefore the
-    weighted sum of four rows of a table, and all samples of a head are one bag of such rows.
+    Values between pixels are interpolated bilinearly, values outside of a map are zero.
 
     Args:
         value: the values of all places, one map after the other.
         where: x and y of the samples in pixels of their map, 0 at the centre of the first pixel.
         attention: weights of the samples.
         grid: sizes and starts of the maps.
+    """
+    if value.is_cuda and not torch.compiler.is_compiling() and kernel_works(value.device, value.shape[-1]):
+        from openvis_model.folded.deformable_kernel import sample_by_kernel
+
+        return sample_by_kernel(value, where, attention, grid.sizes, grid.starts)
+    return sample_rows(value, where, attention, grid)
+
+
+@functools.cache
+def kernel_works(device: torch.device, width: int) -> bool:
+    """Returns whether the kernel can be compiled for a device, and gives the numbers of `sample_rows` there.
+
+    Args:
+        device: where it is to run.
+        width: d, the channels of a head.
+    """
+    random = functools.partial(torch.rand, generator=torch.Generator().manual_seed(0))
+    grid = Grid.of(((2, 3), (4, 6)), torch.zeros(1))
+    places = len(grid.places)
+    where = grid.places[:, None, :, None] + 4 * random(2, places, 2, 2, 2, 2) - 2
+    given = (random(2, places, 2, width), where, random(2, places, 2, 2, 2), grid.sizes, grid.starts)
+    try:
+        from openvis_model.folded.deformable_kernel import sample_by_kernel
+
+        by_kernel = sample_by_kernel(*(each.to(device) for each in given)).cpu()
+    except Exception as error:  # of a package that is missing, a compiler, or a driver
+        logging.getLogger(__name__).warning("no Triton kernel for deformable attention on %s: %r", device, error)
+        return False
+    works = torch.allclose(by_kernel, sample_rows(*given[:3], grid), rtol=0, atol=1e-5)
+    if not works:
+        logging.getLogger(__name__).warning("the Triton kernel for deformable attention is wrong on %s", device)
+    return works
+
+
+def sample_rows(
+    value: Float[Tensor, "B S H d"],
+    where: Float[Tensor, "B S H L P 2"],
+    attention: Float[Tensor, "B S H L P"],
+    grid: Grid,
+) -> Float[Tensor, "B S H*d"]:
+    """Does what `sample` does, anywhere.
+
+    A sample is the weighted sum of four rows of a table, and all samples of a head are one bag of such rows.
     """
     batch, places, heads, width = value.shape
     corner = where.floor()
