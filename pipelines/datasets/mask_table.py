@@ -39,6 +39,11 @@ class MaskTable:
         self._begins, self._stops = np.append(lifted.begins, 0), np.append(lifted.stops, 0)
         self._sound = np.zeros(len(self.sizes), bool)  # known to be
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes arrays that may be read-only, as those of Ray's object store are."""
+        self.__dict__ |= state
+        self._sound = self._sound.copy()
+
     def __len__(self) -> int:
         return len(self.lifted.begins)
 

@@ -1,4 +1,5 @@
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,17 @@ def test_masks_are_those_of_the_file(tmp_path: Path) -> None:
     assert rows != list(expected)
     assert [table.text(row) for row in (3, 49)] == [masks[3].counts.decode(), masks[49].counts.decode()]
     assert repr(rows) == repr(expected)
+
+
+def test_a_table_from_read_only_memory_can_be_read(tmp_path: Path) -> None:
+    """Ray hands arrays to other processes where they lie."""
+    table = table_of(tmp_path / "a.json", masks_of((40, 70), 5))
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(table, 5, buffer_callback=buffers.append)
+    copy = pickle.loads(data, buffers=[bytes(buffer) for buffer in buffers])
+    assert not copy.sizes.flags.writeable
+    copy.check(np.arange(5))
+    assert copy.mask(3) == table.mask(3)
 
 
 def test_reading_equals_reading_masks(tmp_path: Path) -> None:
