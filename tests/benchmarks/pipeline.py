@@ -95,7 +95,9 @@ class Watch:
                     if name.startswith(WORKERS) or (name.startswith("python") and DECODER in process.cmdline()):
                         workers += process.memory_full_info().uss / 2**20
             driver = psutil.Process().memory_full_info().uss / 2**20
-            used = re.search(r"memory usage (\d+) MiB", memory_summary(stats_only=True))
+            used = re.search(
+                r"memory usage (\d+) MiB", memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
+            )
             assert used
             self.store = max(self.store, float(used[1]))
             for most, now in ((self.workers, workers), (self.driver, driver)):
@@ -235,7 +237,7 @@ def main() -> None:
         bench_short(root, root / "few.txt")
         bench_speed(root, root / "few.txt")
         bench_memory(root, names)
-    spilled = re.search(r"Spilled.*", memory_summary(stats_only=True))
+    spilled = re.search(r"Spilled.*", memory_summary(ray.get_runtime_context().gcs_address, stats_only=True))
     print(f"object store of 512 MB: {spilled[0] if spilled else 'nothing spilled'}")
 
 
