@@ -106,7 +106,10 @@ def config_from_weights(weights: Mapping[str, Tensor]) -> Mask2FormerConfig:
             "enforce_input_projection": f"{module}.input_projections.0.weight" in shapes,
         }
     except KeyError as missing:
-        raise ValueError(f"not a Mask2Former with a bottleneck ResNet or Swin: no weight becomes {missing}.") from None
+        raise ValueError(
+            f"not a Mask2Former of detectron2 with a bottleneck ResNet or Swin: no weight becomes {missing}; "
+            "of a model of transformers, give the folder"
+        ) from None
     return Mask2FormerConfig(**fields)
 
 

@@ -33,13 +33,13 @@ def read_state(path: Path, entry: str) -> dict[str, Tensor]:
     try:
         return _read(path, entry)
     except _NoWeightsError as error:
-        raise ValueError(f"{path} holds {error}") from None
+        raise ValueError(f"{path} holds {error}; save its state dict alone") from None
     except RefusedError as refused:
         raise ValueError(
             f"{path} is refused, and nothing in it was run: it needs {refused}; checkpoints need only arrays of "
             "numbers. If you trust its source, save its state dict as safetensors"
         ) from None
-    except Exception as error:  # garbage makes an unpickler raise anything, and torch suggest to run the file's code
+    except Exception as error:  # garbage makes an unpickler raise anything, and torch suggests to run it
         reason = type(error).__name__ if "weights_only" in str(error) else repr(error)
         raise ValueError(f"{path} cannot be read ({reason}); is its download complete?") from None
 

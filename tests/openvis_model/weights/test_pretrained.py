@@ -177,6 +177,8 @@ def test_mask2former_folders_that_do_not_fit_are_named(mini_config: InstFormerCo
         load_mask2former(tmp_path)
     with pytest.raises(ValueError, match="expected a transformers folder"):
         load_mask2former(tmp_path / "absent")
+    with pytest.raises(ValueError, match=r"model\.safetensors: not a Mask2Former of detectron2 .* give the folder"):
+        load_mask2former(tmp_path / "model.safetensors")
 
 
 def test_mask2former_files_that_cannot_be_read_are_named(mini_config: InstFormerConfig, tmp_path: Path) -> None:
