@@ -103,21 +103,25 @@ class StartConfig:
         preset: `paper`, or `mini`, whose CLIP knows only the words of the training vocabulary.
         backbone: backbone of the preset `paper`.
         clip: weights of CLIP: an `open_clip` tag (such as `openai`), a file or a checkpoint folder; random by default.
-        mask2former: weights of the proposal network: a detectron2 `.pkl` file, a folder of `transformers`, or a
-            checkpoint folder; random by default.
+        clip_quick_gelu: whether the weights of a CLIP file were trained with OpenAI's activation, QuickGELU; needed
+            only for a file that does not tell.
+        mask2former: weights of the proposal network: a detectron2 `.pkl` or `.pth` file, a folder of `transformers`,
+            or a checkpoint folder; random by default.
         classifier: replaces the classifier of the preset or checkpoint.
         inst_clip: replaces the InstCLIP of the preset or checkpoint; its tokens and adapters are initialised again.
         rollout_tracker: replaces the rollout tracker of the preset or checkpoint; it is initialised again.
         seed: seed of random weights.
 
     Raises:
-        ValueError: if both or neither of checkpoint and preset are given, or the preset is unknown.
+        ValueError: if both or neither of checkpoint and preset are given, the preset is unknown, or an activation is
+            given without weights of CLIP.
     """
 
     checkpoint: str | None = None
     preset: Preset | None = None
     backbone: str = "resnet50"
     clip: str | None = None
+    clip_quick_gelu: bool | None = None
     mask2former: str | None = None
     classifier: Classifier | None = None
     inst_clip: InstClipConfig | None = None
@@ -132,3 +136,7 @@ class StartConfig:
             )
         if self.preset is not None and self.preset not in get_args(Preset):
             raise ValueError(f"start.preset: unknown value {self.preset!r}; choose from {get_args(Preset)}")
+        if self.clip_quick_gelu is not None and self.clip is None:
+            raise ValueError(
+                f"start.clip_quick_gelu: got {self.clip_quick_gelu} without weights; give start.clip, or leave it out"
+            )

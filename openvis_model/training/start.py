@@ -55,8 +55,7 @@ def _ablated(base: InstFormerConfig, config: StartConfig) -> InstFormerConfig:
 def _build(config: InstFormerConfig, start: StartConfig) -> InstFormer:
     clip = mask2former = None
     if start.clip is not None:
-        file = Path(start.clip) / "clip.safetensors"
-        clip = load_clip(config.clip, file if file.is_file() else start.clip)
+        clip = load_clip(config.clip, start.clip, quick_gelu=start.clip_quick_gelu)
     if start.mask2former is not None:
         folder = Path(start.mask2former)
         is_checkpoint = (folder / "mask_proposal.safetensors").is_file()

@@ -1,6 +1,9 @@
-"""Converts original Mask2Former checkpoints (detectron2 `.pkl`, Cheng et al. 2022) for transformers' Mask2Former.
+"""Converts original Mask2Former checkpoints (Cheng et al. 2022) for transformers' Mask2Former.
 
-    weights = read_pickle(path)
+They are detectron2's `.pkl` files of released models, and the `.pth` files of its trainer. Models trained with MinVIS
+(Huang et al. 2022) have the same names.
+
+    weights = read_state(path, "model")
     model = Mask2FormerForUniversalSegmentation(config := config_from_weights(weights))
     model.load_state_dict(to_transformers(weights, config))
 
@@ -9,17 +12,11 @@ the 0-255 scale, minus (123.675, 116.28, 103.53), divided by (58.395, 57.12, 57.
 ResNets stride in their 3x3 convolutions and were trained with frozen batch norm, which transformers does not freeze.
 """
 
-import pickle
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from math import isqrt
-from pathlib import Path
-from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig, SwinConfig
 
@@ -80,41 +77,7 @@ _STAGES = ["stage1", "stage2", "stage3", "stage4"]
 _SAMPLES = 3 * 4
 
 
-def read_pickle(path: Path) -> dict[str, NDArray[Any]]:
-    """Reads the arrays of a detectron2 checkpoint, {"model": {name: array}, ...}, without running any code in it.
-
-    Only arrays of numbers, plain containers and `OrderedDict` are rebuilt; entries beside "model" are dropped. Time and
-    memory are bounded by the file's size, whatever is in it.
-
-    Raises:
-        ValueError: for a truncated file, one that needs any other class or function, or one without weights.
-    """
-    with path.open("rb") as file:
-        try:
-            return _weights(_ArrayUnpickler(file).load(), path.stat().st_size)
-        except _NoWeightsError as error:
-            raise ValueError(f"{path} holds {error}.") from None
-        except _RefusedError as refused:
-            raise ValueError(
-                f"{path} is refused, and nothing in it was run: it needs {refused}; checkpoints need only "
-                'arrays of numbers. If you trust its source, save it again as {"model": {name: numpy array}}.'
-            ) from None
-        except Exception as error:  # garbage makes an unpickler raise anything
-            raise ValueError(f"{path} cannot be read ({error!r}); is its download complete?") from error
-
-
-def _weights(content: Any, file_size: int) -> dict[str, NDArray[Any]]:
-    weights = content["model"] if isinstance(content, dict) and "model" in content else None
-    if not isinstance(weights, dict) or not weights:
-        raise _NoWeightsError('no weights: expected a checkpoint {"model": {name: array}}')
-    if strays := sorted(str(name) for name in weights if not isinstance(weights[name], _Array)):
-        raise _NoWeightsError(f"weights that are not arrays: {', '.join(strays)}")
-    if sum(array.size for array in weights.values()) > file_size:
-        raise _RefusedError("more memory than the file has bytes, for arrays that share their content")
-    return {str(name): array.build() for name, array in weights.items()}
-
-
-def config_from_weights(weights: Mapping[str, NDArray[Any]]) -> Mask2FormerConfig:
+def config_from_weights(weights: Mapping[str, Tensor]) -> Mask2FormerConfig:
     """Infers the architecture from names and shapes: Mask2Former with any bottleneck ResNet or Swin.
 
     Norms after attention, and a drop path of 0.3 in training Swin, are assumed; all released models have both.
@@ -122,7 +85,7 @@ def config_from_weights(weights: Mapping[str, NDArray[Any]]) -> Mask2FormerConfi
     Raises:
         ValueError: if a weight that determines the architecture is missing.
     """
-    shapes = {_translate(name): array.shape for name, array in weights.items()}
+    shapes = {_translate(name): tuple(weight.shape) for name, weight in weights.items()}
     pixels, module = "model.pixel_level_module.decoder", "model.transformer_module"
     try:
         num_queries, hidden_dim = shapes[f"{module}.queries_features.weight"]
@@ -143,12 +106,15 @@ def config_from_weights(weights: Mapping[str, NDArray[Any]]) -> Mask2FormerConfi
             "enforce_input_projection": f"{module}.input_projections.0.weight" in shapes,
         }
     except KeyError as missing:
-        raise ValueError(f"not a Mask2Former with a bottleneck ResNet or Swin: no weight becomes {missing}.") from None
+        raise ValueError(
+            f"not a Mask2Former of detectron2 with a bottleneck ResNet or Swin: no weight becomes {missing}; "
+            "of a model of transformers, give the folder"
+        ) from None
     return Mask2FormerConfig(**fields)
 
 
-def to_transformers(weights: Mapping[str, NDArray[Any]], config: Mask2FormerConfig) -> dict[str, Tensor]:
-    """Returns the whole state dict of `Mask2FormerForUniversalSegmentation(config)`; it may share the arrays' memory.
+def to_transformers(weights: Mapping[str, Tensor], config: Mask2FormerConfig) -> dict[str, Tensor]:
+    """Returns the whole state dict of `Mask2FormerForUniversalSegmentation(config)`; it may share the weights' memory.
 
     Weights and parameters must correspond one to one. `relative_position_index` is skipped, because transformers
     computes it. Tensors that no prediction depends on are filled in: batch norm's counters, a norm after Swin that
@@ -161,7 +127,7 @@ def to_transformers(weights: Mapping[str, NDArray[Any]], config: Mask2FormerConf
         expected: dict[str, Tensor] = Mask2FormerForUniversalSegmentation(config).state_dict()
     state: dict[str, Tensor] = {}
     unexpected, misshapen = [], []
-    for name, array in weights.items():
+    for name, weight in weights.items():
         if name.endswith(".attn.relative_position_index"):
             continue
         targets = list(dict.fromkeys(_translate(name).replace("*", part) for part in "qkv"))
@@ -170,10 +136,10 @@ def to_transformers(weights: Mapping[str, NDArray[Any]], config: Mask2FormerConf
             continue
         like = expected[targets[0]]
         pieces: Iterable[Tensor] = [like] * len(targets)
-        if array.shape[1:] == like.shape[1:] and array.size == len(targets) * like.numel():
-            pieces = torch.from_numpy(array).to(like.dtype).reshape(len(targets), *like.shape)
+        if weight.shape[1:] == like.shape[1:] and weight.numel() == len(targets) * like.numel():
+            pieces = weight.to(like.dtype).reshape(len(targets), *like.shape)
         else:
-            misshapen.append(f"{name} {array.shape} for {len(targets)} x {tuple(like.shape)}")
+            misshapen.append(f"{name} {tuple(weight.shape)} for {len(targets)} x {tuple(like.shape)}")
         state |= zip(targets, pieces, strict=True)
     state = _defaults(expected, config) | state
     problems = {"missing": expected.keys() - state.keys(), "unexpected": unexpected, "of another shape": misshapen}
@@ -235,141 +201,3 @@ def _backbone_config(shapes: Mapping[str, tuple[int, ...]], encoder: str) -> Res
 def _count(names: Iterable[str], prefix: str) -> int:
     """Counts the numbered modules directly below `prefix`."""
     return len({name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)})
-
-
-class _RefusedError(Exception):
-    """Names what a pickle needs beyond arrays of numbers."""
-
-
-class _NoWeightsError(Exception):
-    """Says what a whole file holds instead of weights."""
-
-
-# A hostile file may pass anything to what follows, so the arguments are typed as Any. Nested tuples that share their
-# parts take little of a file, and years to be hashed or printed, so neither is done with anything but plain values.
-class _NumberType:
-    """Stands in for `numpy.dtype`; accepts numbers only, no objects or records."""
-
-    def __init__(self, code: Any, *_: Any) -> None:
-        if code not in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"):
-            raise _RefusedError(f"an array of type {_shown(code)}")
-        self.type = np.dtype(f"<{code}")
-
-    def __setstate__(self, state: Any) -> None:
-        if state[1] not in ("<", "|"):
-            raise _RefusedError(f"an array of byte order {_shown(state[1])}")
-
-
-class _Array:
-    """Stands in for `numpy.ndarray` and the functions that rebuild one.
-
-    NumPy trusts the pickle: wrong sizes in a type's state make it read out of bounds. Several arrays may share their
-    content, so each is built when all are known.
-    """
-
-    def __init__(self, *_: Any) -> None:
-        self._parts: tuple[Any, ...] = (b"", np.dtype("f4"), (0,), "C")
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, number_type, is_fortran, data = state
-        self._parts = self.from_buffer(data, number_type, shape, "F" if is_fortran else "C")._parts
-
-    @classmethod
-    def from_buffer(cls, data: Any, number_type: Any, shape: Any, order: Any, *_: Any) -> "_Array":
-        if not isinstance(number_type, _NumberType):
-            raise _RefusedError(f"an array of type {_shown(number_type)}")
-        self = cls()
-        self._parts = data, number_type.type, shape, order
-        return self
-
-    @property
-    def size(self) -> int:
-        """Bytes of the array."""
-        return len(self._parts[0])
-
-    def build(self) -> NDArray[Any]:
-        """Returns the array."""
-        data, number_type, shape, order = self._parts
-        content = data.encode() if isinstance(data, _Latin1) else data
-        return np.frombuffer(content, number_type).reshape(shape, order=order).copy()
-
-    @classmethod
-    def scalar(cls, number_type: Any, data: Any) -> "_Array":
-        return cls.from_buffer(data, number_type, (), "C")
-
-
-class _Latin1:
-    """Stands in for `_codecs.encode`; other codecs take minutes for little text, as punycode does."""
-
-    def __init__(self, text: Any, encoding: Any) -> None:
-        if encoding != "latin1":
-            raise _RefusedError(f"the codec {_shown(encoding)}")
-        self._text = text
-
-    def __len__(self) -> int:
-        return len(self._text)
-
-    def encode(self) -> bytes:
-        """Returns the bytes."""
-        return str.encode(self._text, "latin1")
-
-
-def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else type(value).__name__
-
-
-def _check_keys(keys: Iterable[Any]) -> None:
-    for key in keys:
-        if not isinstance(key, str | bytes | int | float | None):
-            raise _RefusedError(f"a key that is a {type(key).__name__}")
-
-
-def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
-    """Stands in for `OrderedDict`."""
-    items = [(key, value) for key, value in pairs]
-    _check_keys(key for key, _ in items)
-    return OrderedDict(items)
-
-
-def _checking(opcode: bytes, keys: slice) -> dict[int, Callable[[Any], None]]:
-    """Returns an opcode's function, after a check of the keys that it takes from the stack."""
-    load = pickle._Unpickler.dispatch[opcode[0]]
-
-    def checked(unpickler: Any) -> None:
-        _check_keys(unpickler.stack[keys])
-        load(unpickler)
-
-    return {opcode[0]: checked}
-
-
-class _ArrayUnpickler(pickle._Unpickler):
-    """Resolves only the globals that checkpoints need; since NumPy 2, files say `numpy._core` for `numpy.core`.
-
-    Written in Python, unlike the usual one, which hashes keys before anybody sees them. Checkpoints have few items.
-    """
-
-    dispatch: ClassVar = {
-        **pickle._Unpickler.dispatch,
-        **_checking(pickle.SETITEM, slice(-2, -1)),
-        **_checking(pickle.SETITEMS, slice(0, None, 2)),
-        **_checking(pickle.DICT, slice(0, None, 2)),
-        **_checking(pickle.ADDITEMS, slice(None)),
-        **_checking(pickle.FROZENSET, slice(None)),
-    }
-
-    STAND_INS: ClassVar = {
-        ("collections", "OrderedDict"): _ordered_dict,
-        ("_codecs", "encode"): _Latin1,  # makes the bytes of an array, in protocols 0 to 2
-        ("numpy", "dtype"): _NumberType,
-        ("numpy", "ndarray"): _Array,
-        ("numpy.core.multiarray", "_reconstruct"): _Array,
-        ("numpy.core.multiarray", "scalar"): _Array.scalar,
-        ("numpy.core.numeric", "_frombuffer"): _Array.from_buffer,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Returns the harmless stand-in for a global, or raises."""
-        stand_in = self.STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
-        if stand_in is None:
-            raise _RefusedError(f"`{module}.{name}`")
-        return stand_in

@@ -1,85 +1,75 @@
-"""Loads pretrained weights: CLIP from open_clip, Mask2Former from detectron2 or transformers."""
+"""Loads pretrained weights: CLIP from open_clip or OpenAI, Mask2Former from detectron2 or transformers."""
 
 import json
-import zipfile
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import open_clip
 from open_clip import CLIP
-from open_clip.factory import load_state_dict
 from safetensors import safe_open
 from torch import Tensor
 from transformers import Mask2FormerForUniversalSegmentation
 
 from openvis_model.clip import ClipConfig, build_clip
-from openvis_model.weights.detectron2 import config_from_weights, read_pickle, to_transformers
+from openvis_model.weights.clip_origin import OPENAI_ENTRIES, origin_of_checkpoint, origin_of_file, origin_of_tag
+from openvis_model.weights.detectron2 import config_from_weights, to_transformers
 from openvis_model.weights.state_dicts import check_finite, load_strictly
+from openvis_model.weights.tensor_file import read_state
+
+_WRAPPERS = re.compile(r"^module\.|^_(image_encoder|text_encoder|logit_scale)\.(module\.)?")
+"""Prefixes of published names: distributed training's, and TinyCLIP's for each tower."""
 
 
-def load_clip(config: ClipConfig, weights: str | Path) -> CLIP:
+def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | None = None) -> CLIP:
     """Builds a CLIP with pretrained weights.
 
     Args:
         config: the CLIP to build; OpenAI's weights need a model name that ends with `-quickgelu`.
-        weights: a local file (safetensors, or a state dict saved with `torch.save`), or a tag of `open_clip` for the
-            model, which is downloaded to open_clip's cache.
+        weights: a tag of `open_clip` for the model, which is downloaded to open_clip's cache; a checkpoint folder; or a
+            file: safetensors, a state dict or checkpoint of `torch.save` (open_clip's and TinyCLIP's names), or
+            OpenAI's TorchScript archive, whose code is not run.
+        quick_gelu: whether the weights of a file were trained with QuickGELU, OpenAI's activation. Needed if nothing
+            tells: neither entries that only OpenAI's files have, nor TinyCLIP's names, nor an `open_clip_config.json`
+            beside the file, nor a checksum that open_clip knows.
 
     Raises:
-        ValueError: for a tag that does not exist or does not fit the model, a file that is not a plain state dict, or
-            names or shapes that differ.
+        ValueError: for a tag that does not exist, weights that were trained with another activation or other pixels
+            than the model's, a file that does not tell, one that needs more than tensors, or names or shapes that
+            differ.
     """
-    clip = build_clip(config)
-    file, weights = str(weights), str(weights)
-    if not Path(weights).is_file():
-        tag = open_clip.get_pretrained_cfg(config.model, weights) if config.model else {}
-        if not tag:
-            known = open_clip.list_pretrained_tags_by_model(config.model) if config.model else []
-            raise ValueError(
-                f"clip weights: {weights!r} is neither a file nor a tag of {config.model!r}; "
-                f"choose from its tags {known}"
-            )
-        quick_gelu = bool((open_clip.get_model_config(config.model) or {}).get("quick_gelu"))
-        if bool(tag.get("quick_gelu")) != quick_gelu:
-            other = config.model.removesuffix("-quickgelu") if quick_gelu else f"{config.model}-quickgelu"
-            raise ValueError(
-                f"clip.model: weights {weights!r} were trained {'without' if quick_gelu else 'with'} QuickGELU, "
-                f"{config.model!r} is {'with' if quick_gelu else 'without'} it; use model {other!r}"
-            )
-        if tuple(tag.get("mean", config.pixel_mean)) != config.pixel_mean:
-            raise ValueError(f"clip.pixel_mean: weights {weights!r} need {tag['mean']}, got {config.pixel_mean}")
-        file = open_clip.download_pretrained(tag)
-    if _is_torchscript(file):
-        raise ValueError(
-            f"clip weights {weights}: {file} is a TorchScript program; use open_clip's tag of these weights (such as "
-            "'openai') instead of a file, or convert its state dict to safetensors"
-        )
-    try:
-        state = load_state_dict(file, weights_only=True)
-    except Exception as error:
-        # torch's own message would suggest running the code in the file.
-        raise ValueError(
-            f"clip weights {weights}: {file} holds no plain state dict ({type(error).__name__}); is its download "
-            "complete? Use safetensors, or a state dict of tensors saved with torch.save"
-        ) from None
-    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ValueError(f"clip weights {weights}: {file} holds more than tensors; save its state dict alone")
-    load_strictly(clip, state, source=f"clip weights {weights}")
+    clip, path = build_clip(config), Path(weights)
+    if path.is_file():
+        state = _read_clip(path, weights)
+        origin_of_file(path, state, quick_gelu).check(config, str(weights), quick_gelu)
+    elif (path / "clip.safetensors").is_file():
+        origin_of_checkpoint(path).check(config, str(weights), quick_gelu)
+        state = _read_clip(path / "clip.safetensors", weights)
+    else:
+        tag = _tag(config, str(weights))
+        origin_of_tag(tag).check(config, str(weights), quick_gelu)  # before the download
+        state = _read_clip(Path(open_clip.download_pretrained(tag)), weights)
+    load_strictly(clip, _open_clip_names(state), source=f"clip weights {weights}")
     return clip
 
 
 def load_mask2former(path: str | Path) -> Mask2FormerForUniversalSegmentation:
-    """Loads Mask2Former from a `transformers` folder, or from an original detectron2 `.pkl` file (ResNet or Swin).
+    """Loads Mask2Former (ResNet or Swin) from a `transformers` folder, or from an original file.
+
+    Original files are detectron2's `.pkl` of released models and the `.pth` of its trainer, which MinVIS' are too.
 
     Raises:
         ValueError: for a path that is neither, a file that is damaged or of another model, a pickle with more than
             arrays, or names or shapes that differ; names the path.
     """
     path = Path(path)
-    if path.suffix == ".pkl":
+    if path.is_file():
         return _load_detectron2(path)
     if not (path / "config.json").is_file():
-        raise ValueError(f"{path}: expected a transformers folder with a config.json, or a detectron2 .pkl file")
+        raise ValueError(
+            f"{path}: expected a transformers folder with a config.json, or detectron2's .pkl or .pth file"
+        )
     try:
         model_type = json.loads((path / "config.json").read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -105,24 +95,40 @@ def load_mask2former(path: str | Path) -> Mask2FormerForUniversalSegmentation:
 
 
 def _load_detectron2(path: Path) -> Mask2FormerForUniversalSegmentation:
+    weights = read_state(path, "model")
     try:
-        arrays = read_pickle(path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from error
-    try:
-        network = Mask2FormerForUniversalSegmentation(config_from_weights(arrays))
-        state = to_transformers(arrays, network.config)
+        network = Mask2FormerForUniversalSegmentation(config_from_weights(weights))
+        state = to_transformers(weights, network.config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     load_strictly(network, state, source=str(path))
     return network
 
 
-def _is_torchscript(file: str) -> bool:
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any(Path(name).name == "constants.pkl" for name in archive.namelist())
+def _tag(config: ClipConfig, weights: str) -> dict[str, Any]:
+    """Returns what open_clip knows of a tag of the model."""
+    tag: dict[str, Any] = open_clip.get_pretrained_cfg(config.model, weights) if config.model else {}
+    if not tag:
+        known = open_clip.list_pretrained_tags_by_model(config.model) if config.model else []
+        raise ValueError(
+            f"clip weights: {weights!r} is neither a file, nor a checkpoint folder, nor a tag of {config.model!r}; "
+            f"choose from its tags {known}"
+        )
+    return tag
+
+
+def _read_clip(file: Path, weights: str | Path) -> dict[str, Tensor]:
+    try:
+        return read_state(file, "state_dict")
+    except ValueError as error:
+        raise ValueError(f"clip weights {weights}: {error}") from error
+
+
+def _open_clip_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights of a published state dict under open_clip's names."""
+    kept = [name for name in state if name not in OPENAI_ENTRIES and not name.endswith("attn_mask")]  # a constant
+    renamed = {name: _WRAPPERS.sub("", name) for name in kept}
+    return {ours if ours not in state else name: state[name] for name, ours in renamed.items()}
 
 
 def _check_readable(file: Path) -> None:

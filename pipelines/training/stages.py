@@ -55,7 +55,7 @@ class Pretraining:
             torch.manual_seed(self.config.seed)
             if folder is not None:
                 model = load_checkpoint(folder).config
-                clip = load_clip(model.clip, Path(folder) / "clip.safetensors")
+                clip = load_clip(model.clip, folder)
             else:
                 model = mini(prompt_words(SHAPES_NAMES))
                 clip = _fitted(model, self.config.seed)

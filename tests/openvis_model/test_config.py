@@ -3,11 +3,9 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import torchvision
-from numpy.lib.stride_tricks import as_strided
 from torch import Tensor
 
 from openvis_model.config import InstFormerConfig, mini, paper
@@ -156,6 +154,6 @@ def test_paper_preset_is_the_released_checkpoints(backbone: str, original: Calla
     config = paper(backbone).mask_proposal.build()
     with torch.device("meta"):
         released = Original(original(), channels, Sizes(queries=200 if backbone == "swin_large" else 100))
-    one = np.zeros(1, np.float32)  # seen as every weight: nothing is allocated
-    weights = {name: as_strided(one, w.shape, (0,) * w.ndim) for name, w in released.named_weights()}
+    one = torch.zeros(1)  # seen as every weight: nothing is allocated
+    weights = {name: one.as_strided(w.shape, (0,) * w.ndim) for name, w in released.named_weights()}
     assert config.to_dict() == config_from_weights(weights).to_dict()

@@ -26,3 +26,8 @@ def test_one_start_is_needed(values: dict[str, str]) -> None:
 def test_an_unknown_preset_is_named() -> None:
     with pytest.raises(ValueError, match="start.preset: unknown value 'tiny'"):
         StartConfig(preset="tiny")
+
+
+def test_an_activation_without_weights_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"start\.clip_quick_gelu: got True without weights"):
+        StartConfig(preset="paper", clip_quick_gelu=True)

@@ -57,6 +57,15 @@ def test_parts_come_from_checkpoints(checkpoint: str) -> None:
     assert torch.equal(model.classifier.instance_tokens[0], class_token)
 
 
+def test_the_activation_of_a_file_is_chosen(checkpoint: str, tmp_path: Path) -> None:
+    file = str(Path(checkpoint, "clip.safetensors").rename(tmp_path / "mine.safetensors"))
+    with pytest.raises(ValueError, match=r"mine\.safetensors does not tell .*start\.clip_quick_gelu"):
+        start_model(StartConfig(preset="mini", clip=file), NAMES)
+    with pytest.raises(ValueError, match="trained with QuickGELU .*set it to True"):
+        start_model(StartConfig(preset="mini", clip=file, clip_quick_gelu=True), NAMES)
+    start_model(StartConfig(preset="mini", clip=file, clip_quick_gelu=False), NAMES)
+
+
 def test_another_tracker_leaves_the_rest(checkpoint: str) -> None:
     source = start_model(StartConfig(checkpoint=checkpoint), NAMES)
     config = RolloutTrackerConfig(kind="gru")

@@ -1,16 +1,15 @@
-import os
 import pickle
 from collections import OrderedDict
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torchvision
-from numpy.lib.stride_tricks import as_strided
 from transformers import Mask2FormerForUniversalSegmentation
 
-from openvis_model.weights.detectron2 import config_from_weights, read_pickle, to_transformers
+from openvis_model.weights.detectron2 import config_from_weights, to_transformers
+from openvis_model.weights.pretrained import load_mask2former
+from openvis_model.weights.tensor_file import read_state
 from tests.openvis_model.weights.original_mask2former import (
     RESNET_CHANNELS,
     Original,
@@ -55,18 +54,34 @@ def small_resnet():
     return randomised(Original(backbone, RESNET_CHANNELS, sizes))
 
 
-def arrays(model):
-    return {name: tensor.numpy().copy() for name, tensor in model.named_weights()}
+def weights_of(model):
+    return {name: tensor.clone() for name, tensor in model.named_weights()}
 
 
-# ----- Names and numbers -----
+def write_released(model, path):
+    arrays = {name: tensor.numpy() for name, tensor in model.named_weights()}
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "me"}))
+
+
+def write_trained(model, path):
+    """What detectron2's trainer saves, which is also what MinVIS publishes."""
+    state = OrderedDict(model.named_weights())
+    state._metadata = OrderedDict({"": {"version": 1}, "sem_seg_head": {"version": 2}})
+    moments = {i: {"step": 6000, "exp_avg": tensor.float()} for i, tensor in enumerate(state.values())}
+    groups = [{"lr": 1e-05, "betas": (0.9, 0.999), "foreach": None, "params": list(moments)}]
+    trainer = {
+        "iteration": 5999,
+        "hooks": {"LRScheduler": {"base_lrs": [1e-05], "last_epoch": 6000}},
+        "_trainer": {"iteration": 5999, "optimizer": {"state": moments, "param_groups": groups}},
+    }
+    torch.save({"model": state, "trainer": trainer, "iteration": 5999}, path)
 
 
 @pytest.mark.parametrize("build", [small_swin, small_resnet])
 def test_converted_model_computes_what_the_original_does(build, tmp_path):
     original = build()
-    (tmp_path / "model.pkl").write_bytes(pickle.dumps({"model": arrays(original), "__author__": "me"}))
-    weights = read_pickle(tmp_path / "model.pkl")
+    write_released(original, tmp_path / "model.pkl")
+    weights = read_state(tmp_path / "model.pkl", "model")
     config = config_from_weights(weights)
     model = Mask2FormerForUniversalSegmentation(config).eval()
     model.load_state_dict(to_transformers(weights, config), strict=True)
@@ -92,6 +107,17 @@ def test_converted_model_computes_what_the_original_does(build, tmp_path):
 
 
 @pytest.mark.parametrize("build", [small_swin, small_resnet])
+def test_checkpoints_of_the_trainer_load_as_released_files_do(build, tmp_path: Path):
+    original = build()
+    write_released(original, tmp_path / "model_final_3c8ec9.pkl")
+    write_trained(original, tmp_path / "model_final.pth")
+    expected = load_mask2former(tmp_path / "model_final_3c8ec9.pkl").state_dict()
+    found = load_mask2former(tmp_path / "model_final.pth").state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.parametrize("build", [small_swin, small_resnet])
 def test_every_weight_changes_the_predictions(build):
     """Else the comparison above would prove nothing about it."""
     original = build().double()
@@ -106,7 +132,7 @@ def old_name(name):
 
 
 def test_names_of_older_versions_lead_to_the_same():
-    weights = arrays(small_swin())
+    weights = weights_of(small_swin())
     older = {old_name(name): array for name, array in weights.items()}
     assert older.keys() != weights.keys()
     config = config_from_weights(older)
@@ -118,7 +144,7 @@ def test_names_of_older_versions_lead_to_the_same():
 
 
 def test_all_that_does_not_fit_is_listed():
-    weights = arrays(small_resnet())
+    weights = weights_of(small_resnet())
     config = config_from_weights(weights)
     del weights["backbone.res4.1.conv2.norm.running_var"]
     decoder = "sem_seg_head.pixel_decoder"
@@ -126,7 +152,7 @@ def test_all_that_does_not_fit_is_listed():
     fused = "sem_seg_head.predictor.transformer_self_attention_layers.0.self_attn.in_proj_bias"
     weights[fused] = weights[fused][:-1]
     strays = ["backbone.res2.1.shortcut.weight", "pixel_mean", "sem_seg_head.predictor.static_query.weight"]
-    weights |= {name: np.zeros((7, 32), np.float32) for name in strays}
+    weights |= {name: torch.zeros(7, 32) for name in strays}
     with pytest.raises(ValueError, match="do not fit the model") as error:
         to_transformers(weights, config)
     assert str(error.value).partition("? ")[2].split("; ") == [
@@ -138,14 +164,14 @@ def test_all_that_does_not_fit_is_listed():
 
 
 def test_other_architectures_are_refused():
-    weights = arrays(small_swin())
+    weights = weights_of(small_swin())
     del weights["backbone.patch_embed.proj.weight"]
     with pytest.raises(ValueError, match=r"no weight becomes .*patch_embeddings"):
         config_from_weights(weights)
 
 
 def test_only_what_no_prediction_needs_is_made_up():
-    weights = arrays(small_swin())
+    weights = weights_of(small_swin())
     config = config_from_weights(weights)
     expected = to_transformers(weights, config)
     del weights["criterion.empty_weight"]
@@ -171,8 +197,8 @@ def test_released_sizes_are_inferred_and_filled(backbone, channels, queries, mil
         original = Original(backbone(), channels, Sizes(queries=queries))
     parameters = sum(p.numel() for name, p in original.named_parameters() if not name.startswith("backbone.fc."))
     assert parameters / 1e6 == pytest.approx(millions, abs=0.7)  # as Cheng et al. 2022 count them
-    one = np.zeros(1, np.float32)  # seen as every weight: nothing is allocated
-    weights = {name: as_strided(one, w.shape, (0,) * w.ndim) for name, w in original.named_weights()}
+    one = torch.zeros(1)  # seen as every weight: nothing is allocated
+    weights = {name: one.as_strided(w.shape, (0,) * w.ndim) for name, w in original.named_weights()}
     config = config_from_weights(weights)
     state = to_transformers(weights, config)
     with torch.device("meta"):
@@ -186,163 +212,3 @@ def test_released_sizes_are_inferred_and_filled(backbone, channels, queries, mil
         assert found.num_heads == [layer.blocks[0].attn.heads for layer in original.backbone.layers]
     else:
         assert (config.backbone_config.depths, config.backbone_config.hidden_sizes) == ([3, 4, 6, 3], channels)
-
-
-# ----- Files -----
-
-
-def written(tmp_path, content):
-    path = tmp_path / "model.pkl"
-    path.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content))
-    return path
-
-
-@pytest.mark.parametrize("numpy_core", [b"numpy.core", b"numpy._core"])
-@pytest.mark.parametrize("protocol", range(6))
-def test_arrays_are_read_as_they_were_written(protocol, numpy_core, tmp_path):
-    random = np.random.default_rng(0)
-    expected = OrderedDict(
-        weight=random.normal(size=(2, 3, 5)).astype(np.float32),
-        fortran=np.asfortranarray(random.normal(size=(4, 3))),
-        strided=random.normal(size=(4, 6)).astype(np.float16)[::2, 1::2],
-        index=random.integers(-9, 9, (3, 3)),
-        flags=random.random(7) < 0.5,
-        counter=np.array(12, np.int64),
-    )
-    expected._metadata = OrderedDict({"": {"version": 2}})  # as state dicts have it
-    content = pickle.dumps({"model": expected, "__author__": "x", "best": np.float64(43.7)}, protocol)
-    if protocol < 4:  # module names end with the line, without a length
-        content = content.replace(b"numpy._core", numpy_core)
-    found = read_pickle(written(tmp_path, content))
-    assert list(found) == list(expected)
-    for name, array in expected.items():
-        np.testing.assert_array_equal(found[name], array, strict=True)
-        assert torch.from_numpy(found[name]).is_contiguous()
-
-
-class Call:
-    """Pickles as the call of a function."""
-
-    def __init__(self, function, *arguments, state=None):
-        self.reduced = function, arguments, state
-
-    def __reduce__(self):
-        return self.reduced
-
-
-class Innocent:
-    pass
-
-
-@pytest.mark.parametrize(
-    ("function", "named"),
-    [(os.system, f"{os.name}.system"), (eval, "builtins.eval"), (getattr, "builtins.getattr"), (np.load, "numpy.load")],
-)
-@pytest.mark.parametrize("place", [lambda bomb: {"model": {"a": bomb}}, lambda bomb: {"model": {}, "x": [bomb]}])
-def test_functions_are_refused_by_name_and_not_called(function, named, place, tmp_path):
-    touched = tmp_path / "touched"
-    command = f"touch {touched}" if function is os.system else f"open({str(touched)!r}, 'w')"
-    path = written(tmp_path, place(Call(function, command)))
-    with pytest.raises(ValueError, match="is refused") as error:
-        read_pickle(path)
-    assert str(path) in str(error.value)
-    assert f"`{named}`" in str(error.value)
-    assert "save it again" in str(error.value)
-    assert not touched.exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        (b"cos\nsystem\n(S'true'\ntR.", "`os.system`"),
-        (b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.fromkeys\x93.", "`collections.OrderedDict.fromkeys`"),
-        ({"model": {"a": Innocent()}}, f"`{__name__}.Innocent`"),
-        ({"model": {"a": torch.zeros(2)}}, "`torch._utils._rebuild_tensor_v2`"),
-        ({"model": {"a": np.array([None])}}, "type 'O8'"),
-        ({"model": {"a": np.zeros(2)}, "x": np.array([{}])}, "type 'O8'"),
-        ({"model": {"a": np.zeros(2, "f4,f4")}}, "type 'V8'"),
-        ({"model": {"a": np.array(["name"])}}, "type 'U4'"),
-        ({"model": {"a": np.zeros(2, ">f4")}}, "byte order '>'"),
-    ],
-)
-def test_all_but_arrays_of_numbers_is_refused(content, named, tmp_path):
-    with pytest.raises(ValueError, match="is refused") as error:
-        read_pickle(written(tmp_path, content))
-    assert named in str(error.value)
-
-
-WHOLE = pickle.dumps({"model": {"a": np.zeros(100, np.float32)}})
-RECONSTRUCT = np.zeros(1).__reduce__()[0]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"PK\x03\x04 no pickle",
-        WHOLE[:-30],
-        WHOLE[:20],
-        {"model": {"a": Call(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (9,), np.dtype("f4"), False, b"short"))}},
-        {"model": {"a": Call(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (9,), "f4", False, b"short"))}},
-        b"\x80\x02cnumpy\nndarray\nN}X\x05\x00\x00\x00arrayNs\x86b.",  # sets an attribute of the class
-    ],
-)
-def test_broken_files_are_an_error(content, tmp_path):
-    path = written(tmp_path, content)
-    with pytest.raises(ValueError, match=r"cannot be read|is refused") as error:
-        read_pickle(path)
-    assert str(path) in str(error.value)
-
-
-@pytest.mark.parametrize("content", [[1], {}, {"model": {}}, {"model": None}, {"weights": {"a": np.zeros(2)}}])
-def test_file_without_weights_is_an_error(content, tmp_path):
-    with pytest.raises(ValueError, match="holds no weights"):
-        read_pickle(written(tmp_path, content))
-
-
-def test_weights_that_are_no_arrays_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"not arrays: b, c\."):
-        read_pickle(written(tmp_path, {"model": {"c": 1.0, "a": np.zeros(2), "b": [np.zeros(2)]}}))
-
-
-def test_missing_file_stays_what_it_is(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        read_pickle(tmp_path / "model.pkl")
-
-
-LARGE = b"(" + b"K\x01" * 2 + b"t" + b"2\x86" * 50  # a tuple of two, twice in a tuple, which is twice in a tuple ...
-PUNYCODE = "".join(map(chr, range(0x4E00, 0x4E10))).encode()
-
-
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        (b"}" + LARGE + b"Ns.", "a key that is a tuple"),
-        (b"}(" + LARGE + b"Nu.", "a key that is a tuple"),
-        (b"(" + LARGE + b"Nd.", "a key that is a tuple"),
-        (b"\x80\x04(" + LARGE + b"\x91.", "a key that is a tuple"),
-        (b"\x80\x04\x8f(" + LARGE + b"\x90.", "a key that is a tuple"),
-        (b"ccollections\nOrderedDict\n(]" + LARGE + b"N\x86atR.", "a key that is a tuple"),
-        (b"}X\x05\0\0\0model}" + LARGE + b"Nss.", "a key that is a tuple"),
-        (b"cnumpy\ndtype\n" + LARGE + b"\x85R.", "an array of type tuple"),
-        (b"c_codecs\nencode\n(X\0\0\0\0" + LARGE + b"tR.", "the codec tuple"),
-        (
-            b"c_codecs\nencode\n(X" + len(PUNYCODE).to_bytes(4, "little") + PUNYCODE + b"X\x08\0\0\0punycodetR.",
-            "the codec 'punycode'",
-        ),
-    ],
-)
-def test_what_takes_years_is_refused(content: bytes, named: str, tmp_path: Path) -> None:
-    """The hash of nested tuples that share their parts, their text; punycode takes the square of the text's length."""
-    with pytest.raises(ValueError, match=f"is refused, and nothing in it was run: it needs {named}"):
-        read_pickle(written(tmp_path, content))
-
-
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_arrays_that_share_their_content_are_refused(protocol: int, tmp_path: Path) -> None:
-    """A thousand of them would take a thousand times the memory of the file."""
-    data, number_type = bytes(1000), np.dtype("f4")
-    array = Call(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (250,), number_type, False, data))
-    weights = {str(i): Call(*array.reduced[:1], *array.reduced[1], state=array.reduced[2]) for i in range(50)}
-    with pytest.raises(ValueError, match="is refused, .* more memory than the file has bytes"):
-        read_pickle(written(tmp_path, pickle.dumps({"model": weights}, protocol)))
