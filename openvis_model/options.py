@@ -38,6 +38,7 @@ Guidance = Literal["logits", "binary", "none"]
 Resampling = Literal["log_mean_probability", "logit_mean_probability", "mean_logit", "max_logit"]
 TokenKind = Literal["query", "instance_query"]
 Classifier = Literal["inst_clip", "crop_clip"]
+Synonyms = Literal["mean", "best"]
 
 
 LORA_TARGETS = ("q_proj", "v_proj")
