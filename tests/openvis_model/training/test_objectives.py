@@ -117,6 +117,14 @@ def test_classification_does_not_reach_the_proposals(model: InstFormer) -> None:
     assert model.classifier.instance_tokens.grad is not None
 
 
+def test_no_loss_of_stage_1_reaches_the_rollout_tracker(model: InstFormer) -> None:
+    """So nothing but the tracking loss can train it, and Table 6's row without that loss has no training."""
+    objective = InstanceObjective(model, NAMES, InstanceObjectiveConfig(criterion=POINTS))
+    model.requires_grad_(True)
+    sum(objective(CLIPS[:1], objective.counts(CLIPS[:1])).values()).backward()
+    assert all(parameter.grad is None for parameter in model.rollout_tracker.parameters())
+
+
 def test_weights_of_zero_leave_losses_out(model: InstFormer) -> None:
     config = InstanceObjectiveConfig(criterion=POINTS, margin_weight=0, classification_weight=0)
     objective = InstanceObjective(model, NAMES, config)
