@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from openvis_model.weights.checkpoint import save_checkpoint as save_checkpoint
     from openvis_model.weights.folded_model import load as load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "AssociationConfig": "openvis_model.options",

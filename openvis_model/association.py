@@ -23,7 +23,13 @@ Memory = tuple[Tensor, ...]
 
 
 class Association(ABC):
-    """One way to link instances to tracks. Letters: M tracks, n instances in the frame, F observed values of each."""
+    """One way to link instances to tracks. Letters: M tracks, n instances in the frame, F observed values of each.
+
+    Attributes:
+        takes_empty_masks: whether the row of a track takes in a matched instance whose mask is empty.
+    """
+
+    takes_empty_masks: bool = False
 
     @abstractmethod
     def observe(self, instances: Instances) -> Float[Tensor, "n F"]:
@@ -86,15 +92,20 @@ class Rollout(Association):
 
 
 class RunningToken(Association):
-    """A row holds a running tracking token (OV2Seg, Wang et al. 2023); momentum 1 keeps the last (MinVIS)."""
+    """A row holds a running tracking token (OV2Seg, Wang et al. 2023); momentum 1 keeps the last (MinVIS).
+
+    With queries alone it is the published code of both: queries are averaged as they are, so that longer ones weigh
+    more, and a row also takes in instances with an empty mask. An instance token of an empty mask embeds nothing.
+    """
 
     def __init__(self, token: TokenKind, momentum: float) -> None:
         self.token = token
         self.momentum = momentum
+        self.takes_empty_masks = token == "query"
 
     def observe(self, instances: Instances) -> Float[Tensor, "n F"]:
-        """Returns the tracking tokens T_t."""
-        return instances.tracking_tokens(self.token)
+        """Returns the tracking tokens T_t, or the queries Q_t at their full length."""
+        return instances.queries if self.token == "query" else instances.tracking_tokens(self.token)
 
     def start(self, observed: Float[Tensor, "n F"]) -> Memory:
         """Keeps the first token."""

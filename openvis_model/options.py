@@ -38,6 +38,7 @@ Guidance = Literal["logits", "binary", "none"]
 Resampling = Literal["log_mean_probability", "logit_mean_probability", "mean_logit", "max_logit"]
 TokenKind = Literal["query", "instance_query"]
 Classifier = Literal["inst_clip", "crop_clip"]
+Synonyms = Literal["mean", "best"]
 
 
 LORA_TARGETS = ("q_proj", "v_proj")
@@ -126,7 +127,7 @@ class AssociationConfig:
             (running tokens: OV2Seg, Wang et al. 2023), `sort` (Kalman box and IoU: Bewley et al. 2016), `iou`
             (previous box: Bochinski et al. 2017).
         token: which tracking token `rollout`, `hungarian` and `momentum` compare. Null takes the one that the rollout
-            tracker was trained with for `rollout`, and `instance_query` for the others.
+            tracker was trained with for `rollout`, and `instance_query` for the others; MinVIS and OV2Seg have `query`.
         momentum: weight of the new token in the running token of `momentum`, in (0, 1]; OV2Seg uses 0.7.
         min_similarity: smallest similarity of a match: a cosine for tokens, an intersection over union for boxes. It
             keeps an unrelated object from taking over the track of one that has left. Null takes the default of the

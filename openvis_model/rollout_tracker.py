@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from openvis_model.options import RolloutTrackerConfig
@@ -57,22 +57,25 @@ class RolloutTracker(nn.Module):
 def rollout_loss(
     tracker: RolloutTracker,
     tokens: Float[Tensor, "B T N E"],
-    present: Bool[Tensor, "B T N"],
+    candidates: Bool[Tensor, "B T N"],
+    token_index: Int[Tensor, "B T O"],
+    present: Bool[Tensor, "B T O"],
     *,
     temperature: float,
 ) -> Float[Tensor, ""]:
     """Computes the predictive tracking loss (OpenVIS, Eq. 6): a rollout token must be closest to its object's token.
 
-    The loss of a prediction is a cross-entropy over the cosines of the rollout token with the tokens of all objects
-    present in the frame, divided by the temperature. Absent objects and padding do not take part. While absent, a
-    track keeps its last prediction and hidden state, as in inference. Objects without history make no prediction.
-    The mean is over predictions. The computation is float32 even under autocast.
+    The loss of a prediction is a cross-entropy over the cosines of the rollout token with all candidates of the frame,
+    divided by the temperature; every candidate but the object's own token is a negative. While absent, a track keeps
+    its last prediction and hidden state, as in inference. Objects without history make no prediction. The mean is over
+    predictions. The computation is float32 even under autocast.
 
     Args:
         tracker: the network to train.
-        tokens: tracking tokens of B clips of T frames, aligned: index i is the same object in every frame. Tokens of
-            absent objects may hold anything, even NaN.
-        present: whether the object is in the frame; False for padding.
+        tokens: tracking tokens of B clips of T frames. Those that are no candidates may hold anything, even NaN.
+        candidates: which tokens take part; False for padding.
+        token_index: which token of each frame belongs to each of the O objects; it must be a candidate.
+        present: whether the object is in the frame; False for padding, whose index means nothing.
         temperature: divides the cosines; greater than 0.
 
     Returns:
@@ -84,8 +87,9 @@ def rollout_loss(
     if not temperature > 0:
         raise ValueError(f"temperature: expected more than 0, got {temperature}; 0.1 is a common choice")
     with torch.autocast(tokens.device.type, enabled=False):
-        tokens = tokens.float().masked_fill(~present[..., None], 0)
-        clips, frames, objects, _ = tokens.shape
+        tokens = tokens.float().masked_fill(~candidates[..., None], 0)
+        own = tokens.take_along_dim(token_index[..., None], dim=2)
+        clips, frames, objects, _ = own.shape
         state = tracker.initial_state(clips * objects)
         prediction = tokens.new_zeros(clips * objects, tracker.width)
         seen = torch.zeros_like(present[:, 0])
@@ -95,12 +99,12 @@ def rollout_loss(
             if t:
                 rollout = F.normalize(prediction.view(clips, objects, -1), dim=-1)
                 cosine = rollout @ F.normalize(tokens[:, t], dim=-1).mT
-                candidates = (cosine / temperature).masked_fill(~visible[:, None], torch.finfo(cosine.dtype).min)
+                logits = (cosine / temperature).masked_fill(~candidates[:, t, None], torch.finfo(cosine.dtype).min)
+                log_probability = logits.log_softmax(-1).take_along_dim(token_index[:, t, :, None], dim=-1)[..., 0]
                 predicted = visible & seen
-                log_probability = candidates.log_softmax(-1).diagonal(dim1=1, dim2=2)
                 total = total - log_probability.masked_fill(~predicted, 0).sum()
                 count = count + predicted.sum()
-            next_prediction, next_state = tracker(tokens[:, t].flatten(0, 1), state)
+            next_prediction, next_state = tracker(own[:, t].flatten(0, 1), state)
             update = visible.flatten()[:, None]
             prediction = torch.where(update, next_prediction, prediction)
             state = torch.where(update, next_state, state)

@@ -15,7 +15,8 @@ from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding
 def embed_vocabulary(vocabulary: Vocabulary, encoder: TextEncoder, *, batch_size: int = 512) -> VocabularyEmbedding:
     """Embeds every name with every prompt of `PROMPTS`.
 
-    Averages over prompts, normalises, averages over the synonyms of a category, and normalises again.
+    Averages over prompts and normalises. Then it averages over the synonyms of a category and normalises again, unless
+    the vocabulary scores a category by its best name.
 
     Args:
         vocabulary: the K categories.
@@ -25,17 +26,22 @@ def embed_vocabulary(vocabulary: Vocabulary, encoder: TextEncoder, *, batch_size
     Raises:
         ValueError: for a name that the text tower cannot read (too long, without words, or with unknown ones).
     """
-    embeddings = _embed(vocabulary, encoder, batch_size)
-    return VocabularyEmbedding(vocabulary.names, embeddings, float(encoder.logit_scale.exp()))
+    per_name = _embed(vocabulary, encoder, batch_size)
+    logit_scale = float(encoder.logit_scale.exp())
+    sizes = [len(names) for names in vocabulary.categories]
+    if vocabulary.synonyms == "best":
+        category = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        return VocabularyEmbedding(vocabulary.names, per_name, logit_scale, category)
+    per_category = torch.stack([group.mean(0) for group in per_name.split(sizes)])
+    return VocabularyEmbedding(vocabulary.names, F.normalize(per_category, dim=-1), logit_scale)
 
 
-def _embed(vocabulary: Vocabulary, encoder: TextEncoder, batch_size: int) -> Float[Tensor, "K D"]:
+def _embed(vocabulary: Vocabulary, encoder: TextEncoder, batch_size: int) -> Float[Tensor, "M D"]:
+    """Returns the unit-norm embedding of each name, category by category."""
     names = list(chain.from_iterable(vocabulary.categories))
     for name in names:
         encoder.tokenizer.encode(name)  # refuses a name without words; within a prompt it would go unnoticed
     batches = [names[i : i + batch_size] for i in range(0, len(names), batch_size)]
     # Texts of one prompt begin alike, which the encoder computes once.
     embedded = [encoder([prompt.format(n) for n in batch]).cpu() for prompt in PROMPTS for batch in batches]
-    per_name = F.normalize(torch.cat(embedded).unflatten(0, (len(PROMPTS), -1)).mean(0), dim=-1)
-    per_category = [group.mean(0) for group in per_name.split([len(names) for names in vocabulary.categories])]
-    return F.normalize(torch.stack(per_category), dim=-1)
+    return F.normalize(torch.cat(embedded).unflatten(0, (len(PROMPTS), -1)).mean(0), dim=-1)

@@ -151,7 +151,7 @@ class VideoSegmenter:
         """What a saved state belongs to; hashing the weights of the paper's model takes a second."""
         tracker = self._tracking.tracker
         settings = [asdict(tracker.config), tracker.top, self.objectness_floor]
-        parts = {"model": self.model.identity(), "vocabulary": self.vocabulary.categories, "setting": settings}
+        parts = {"model": self.model.identity(), "vocabulary": self.vocabulary.identity, "setting": settings}
         return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}
 
     def _track(self, source: Iterator[Frames]) -> Iterator[FrameResult]:

@@ -27,7 +27,7 @@ NO_TRACK = -1
 class Slots(NamedTuple):
     """Running sums of M slots, one row each; a slot holds a track from the moment its instance is first seen.
 
-    `gap` counts the frames since the slot last took in an instance; `VideoTracker.link` says when it takes one in.
+    `gap` counts the frames since the slot's track was last in sight, or since a slot without a track was last matched.
     """
 
     gap: Int[Tensor, " M"]
@@ -176,7 +176,8 @@ class VideoTracker:
         """Matches the instances of a frame to slots.
 
         A slot with a track takes in an instance only if the instance is in sight, as in training, where an absent
-        object leaves its row unchanged. A slot without a track takes in any instance that is matched to it.
+        object leaves its row unchanged; some associations also take in a confident one whose mask is empty. A slot
+        without a track takes in any instance that is matched to it.
 
         Returns:
             Memory and slots with the instances taken in, and the slot of each instance.
@@ -188,10 +189,12 @@ class VideoTracker:
         slots = slots._replace(gap=slots.gap + 1)
         similarity = self.association.similarity(memory, observed)
         matched_slots, matched = map(torch.as_tensor, assign(similarity, self.config.association.gate))
-        taken = self._in_sight(instances)[matched] | (slots.track_id[matched_slots] == NO_TRACK)
+        free = slots.track_id[matched_slots] == NO_TRACK
+        in_sight = self._in_sight(instances)[matched] | free
+        taken = in_sight | self._confident(instances)[matched] if self.association.takes_empty_masks else in_sight
         rows = matched_slots[taken]
         memory = _with_rows(memory, rows, self.association.update(_rows(memory, rows), observed[matched[taken]]))
-        slots = slots._replace(gap=slots.gap.index_fill(0, rows, 0))
+        slots = slots._replace(gap=slots.gap.index_fill(0, matched_slots[in_sight], 0))
 
         slot_of = torch.full((len(observed),), -1).index_copy(0, matched, matched_slots)
         new = (slot_of < 0).nonzero()[:, 0]
@@ -202,8 +205,10 @@ class VideoTracker:
         return memory, slots, slot_of
 
     def _in_sight(self, instances: Instances) -> Bool[Tensor, " n"]:
-        confident = instances.objectness >= self.config.objectness_threshold
-        return confident & torch.as_tensor(instances.masks.areas > 0)
+        return self._confident(instances) & torch.as_tensor(instances.masks.areas > 0)
+
+    def _confident(self, instances: Instances) -> Bool[Tensor, " n"]:
+        return instances.objectness >= self.config.objectness_threshold
 
     def _empty_slots(self, count: int) -> Slots:
         none = torch.full((count,), NO_TRACK)

@@ -8,9 +8,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from openvis_model.options import Synonyms
 
 PROMPTS = (
     "a photo of a {}.",
@@ -35,19 +39,24 @@ PROMPTS = (
 class Vocabulary:
     """Categories to look for, each with one or more names; the first name is displayed.
 
-    White space in names is collapsed to single spaces.
+    White space in names is collapsed to single spaces. Files hold the names alone.
 
     Attributes:
         categories: the names of each category.
+        synonyms: how a category with several names is scored: by the `mean` of their embeddings, or by the `best` name
+            for each instance, as CLIP-VIS does (Zhu et al. 2024).
 
     Raises:
-        ValueError: if there are no categories, a name is empty or occurs twice, or a text is given instead of a
-            sequence of names.
+        ValueError: if there are no categories, a name is empty or occurs twice, a text is given instead of a sequence
+            of names, or `synonyms` is unknown.
     """
 
     categories: tuple[tuple[str, ...], ...]
+    synonyms: Synonyms = "mean"
 
     def __post_init__(self) -> None:
+        if self.synonyms not in get_args(Synonyms):
+            raise ValueError(f"synonyms: unknown value {self.synonyms!r}; choose from {get_args(Synonyms)}")
         sequences: tuple[object, ...] = (self.categories, *self.categories)
         for sequence in sequences:
             if isinstance(sequence, str):
@@ -68,6 +77,11 @@ class Vocabulary:
     def names(self) -> tuple[str, ...]:
         """The displayed name of each category."""
         return tuple(names[0] for names in self.categories)
+
+    @property
+    def identity(self) -> tuple[tuple[str, ...] | str, ...]:
+        """All that class probabilities depend on, for hashes."""
+        return self.categories if self.synonyms == "mean" else (*self.categories, self.synonyms)
 
     @classmethod
     def of_dataset(cls, names: Iterable[str]) -> "Vocabulary":
@@ -167,15 +181,24 @@ class VocabularyEmbedding:
     """A vocabulary in CLIP's embedding space.
 
     Attributes:
-        names: the displayed name of each category.
-        embeddings: E, one unit-norm row per category.
+        names: the displayed name of each of the K categories.
+        embeddings: E, unit-norm rows: one per category, or one per name if `category` is given.
         logit_scale: CLIP's learned inverse temperature.
+        category: the category that each row of E is a name of; None if the rows are the categories.
     """
 
     names: tuple[str, ...]
-    embeddings: Float[Tensor, "K D"]
+    embeddings: Float[Tensor, "M D"]
     logit_scale: float
+    category: Int[Tensor, " M"] | None = None
 
     def probabilities(self, instance_tokens: Float[Tensor, "*n D"]) -> Float[Tensor, "*n K"]:
-        """Returns the class probabilities softmax(logit_scale · I Eᵀ) of unit-norm instance tokens (OpenVIS, Eq. 4)."""
-        return (self.logit_scale * instance_tokens @ self.embeddings.mT).softmax(dim=-1)
+        """Returns the class probabilities softmax(logit_scale · I Eᵀ) of unit-norm instance tokens (OpenVIS, Eq. 4).
+
+        The logit of a category with several rows is the largest of theirs.
+        """
+        logits = self.logit_scale * instance_tokens @ self.embeddings.mT
+        if self.category is not None:
+            lowest = logits.new_full((*logits.shape[:-1], len(self.names)), -torch.inf)
+            logits = lowest.scatter_reduce(-1, self.category.expand_as(logits), logits, "amax")
+        return logits.softmax(dim=-1)

@@ -4,9 +4,11 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from openvis_model.options import Synonyms
 from openvis_model.vocabulary import Vocabulary
 from openvis_model.weights import light_model
 from openvis_model.weights.light_model import LightModel
@@ -44,12 +46,20 @@ def load_light_model(checkpoint: str | None) -> LightModel:
     return _load(checkpoint, light_model.load_light_model)
 
 
-def load_vocabulary(path: str) -> Vocabulary:
+def load_vocabulary(path: str, synonyms: Synonyms = "mean") -> Vocabulary:
     """Reads the vocabulary of a file, local or on S3.
+
+    Args:
+        path: text or .json file.
+        synonyms: how categories with several names are scored.
 
     Raises:
         ValueError: the file is missing or malformed; names the file and says what is wrong.
     """
+    return replace(_read_vocabulary(path), synonyms=synonyms)
+
+
+def _read_vocabulary(path: str) -> Vocabulary:
     if not s3.is_s3(path):
         return Vocabulary.read(path)
     with bad_input("vocabulary"), s3.local_copy(path) as content:
@@ -61,8 +71,8 @@ def load_vocabulary(path: str) -> Vocabulary:
 
 
 def vocabulary_fingerprint(vocabulary: Vocabulary) -> str:
-    """Returns a hash of all names, synonyms included."""
-    return hashlib.sha256(repr(vocabulary.categories).encode()).hexdigest()
+    """Returns a hash of all names, synonyms included, and of how they are scored."""
+    return hashlib.sha256(repr(vocabulary.identity).encode()).hexdigest()
 
 
 def _load(checkpoint: str | None, load: Callable[[str | None], _Loaded]) -> _Loaded:

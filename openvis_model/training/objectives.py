@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -134,6 +135,19 @@ class InstanceObjective(nn.Module):
         return tokens[valid], torch.cat(categories)
 
 
+class AlignedTokens(NamedTuple):
+    """Arguments of `rollout_loss` for B clips of T frames; O is the largest number of objects in a clip, at least 1.
+
+    `tokens` are the candidates of each frame and padding, `token_index` says which one is matched to each object, and
+    `present` in which frames there is one.
+    """
+
+    tokens: Float[Tensor, "B T N E"]
+    candidates: Bool[Tensor, "B T N"]
+    token_index: Int[Tensor, "B T O"]
+    present: Bool[Tensor, "B T O"]
+
+
 class TrackingObjective(nn.Module):
     """Stage 2: the rollout tracker alone, on tokens of the frozen model (Eq. 6).
 
@@ -160,45 +174,58 @@ class TrackingObjective(nn.Module):
             clips: clips of one size and length.
             normalisers: `counts` of all clips that the gradient is averaged over.
         """
-        tokens, present = self.aligned_tokens(clips)
-        loss = rollout_loss(self.model.rollout_tracker, tokens, present, temperature=self.config.temperature)
-        count = sum(predictions(shown.T.cpu().numpy()) for shown in present)
+        aligned = self.aligned_tokens(clips)
+        loss = rollout_loss(self.model.rollout_tracker, *aligned, temperature=self.config.temperature)
+        count = sum(predictions(shown.T.cpu().numpy()) for shown in aligned.present)
         return {"tracking": loss * count / normalisers.clamp(min=1e-6)[0]}
 
     @torch.no_grad()
-    def aligned_tokens(self, clips: Sequence[TrainingClip]) -> tuple[Float[Tensor, "B T O E"], Bool[Tensor, "B T O"]]:
-        """Returns the tracking token of the query matched to each annotated object, and in which frames it is matched.
+    def aligned_tokens(self, clips: Sequence[TrainingClip]) -> AlignedTokens:
+        """Returns the tracking tokens that are the candidates of Eq. 6, and which of them belong to which object.
 
-        O is the largest number of objects in a clip, at least 1; tokens of absent objects are meaningless.
+        InstCLIP embeds the candidates alone.
         """
         device = next(self.model.parameters()).device
         frames = stack_frames(clips, device)
         proposals = self.model.mask_proposal(frames)
-        most, length = max(len(clip.masks) for clip in clips), len(clips[0].frames)
-        width = self.model.rollout_tracker.width
-        tokens = torch.zeros(len(clips), length, max(most, 1), width, device=device)
-        present = torch.zeros(tokens.shape[:3], dtype=torch.bool, device=device)
-        query_index = torch.zeros(len(frames), max(most, 1), dtype=torch.long, device=device)
+        matched, present = self._matched_queries(clips, proposals)
+        shape = matched.shape[:2]
+        if self.config.candidates == "all":
+            num_queries = proposals.queries.shape[1]
+            query_index = torch.arange(num_queries, device=device).expand(*shape, num_queries)
+            candidates, token_index = torch.ones_like(query_index, dtype=torch.bool), matched
+        else:
+            query_index, candidates = matched, present
+            token_index = torch.arange(matched.shape[2], device=device).expand_as(matched)
+        frame_index = torch.arange(len(frames), device=device)[:, None]
+        query_index = query_index.flatten(0, 1)
+        instance_tokens = self.model.classifier(frames, proposals.mask_logits[frame_index, query_index], query_index)
+        queries = proposals.queries[frame_index, query_index]
+        kind = self.model.config.rollout_tracker.token
+        tokens = tracking_tokens(instance_tokens.float(), queries.float(), kind).unflatten(0, shape)
+        return AlignedTokens(tokens, candidates, token_index, present)
+
+    def _matched_queries(
+        self, clips: Sequence[TrainingClip], proposals: Proposals
+    ) -> tuple[Int[Tensor, "B T O"], Bool[Tensor, "B T O"]]:
+        """Returns the query matched to each annotated object, and in which frames there is one."""
+        device = proposals.queries.device
+        length, most = len(clips[0].frames), max(1, *(len(clip.masks) for clip in clips))
+        query_index = torch.zeros(len(clips), length, most, dtype=torch.long, device=device)
+        present = torch.zeros(query_index.shape, dtype=torch.bool, device=device)
         for b, clip in enumerate(clips):
             generator = torch.Generator().manual_seed(clip.seed)
             for t, (masks, shown) in enumerate(zip(targets(clip), presence(clip).T, strict=True)):
-                frame = b * length + t
                 match = self.criterion.match(
-                    proposals.mask_logits[frame].float(),
-                    proposals.objectness_logits[frame].float(),
+                    proposals.mask_logits[b * length + t].float(),
+                    proposals.objectness_logits[b * length + t].float(),
                     masks.to(device).float(),
                     generator,
                 )
                 objects = torch.from_numpy(np.flatnonzero(shown)).to(device)[match.object_index]
-                query_index[frame, objects] = match.query_index
+                query_index[b, t, objects] = match.query_index
                 present[b, t, objects] = True
-        frame_index = torch.arange(len(frames), device=device)[:, None]
-        mask_logits = proposals.mask_logits[frame_index, query_index]
-        instance_tokens = self.model.classifier(frames, mask_logits, query_index)
-        queries = proposals.queries[frame_index, query_index]
-        kind = self.model.config.rollout_tracker.token
-        tokens = tracking_tokens(instance_tokens.float(), queries.float(), kind).unflatten(0, (len(clips), length))
-        return tokens, present
+        return query_index, present
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns the trainable parameters."""

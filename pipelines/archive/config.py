@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from openvis_model.options import Synonyms
 from pipelines.storage.outage import STALL_S
 
 PART_MB = 128.0
@@ -63,6 +64,8 @@ class RelabelConfig:
         output: folder of the new tables, local or s3://.
         vocabulary: the new names: text file with a category per line, synonyms separated by commas, or .json file with
             a list of names per category; local or s3://.
+        synonyms: how a category with several names is scored: by the `mean` of their embeddings, or by the `best` name
+            for each track.
         checkpoint: checkpoint folder of the model that labelled the videos, local or s3://; null is the built-in model.
         top: categories listed for a track, the best one included.
         stall_s: time for which the storage may be away before the run ends with an error, seconds.
@@ -71,6 +74,7 @@ class RelabelConfig:
     labels: str
     output: str
     vocabulary: str
+    synonyms: Synonyms = "mean"
     checkpoint: str | None = None
     top: int = 5
     stall_s: float = STALL_S

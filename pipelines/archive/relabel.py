@@ -61,7 +61,7 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
         OSError: the output was away for longer than `stall_s`.
     """
     start = time.monotonic()
-    vocabulary = load_vocabulary(config.vocabulary)
+    vocabulary = load_vocabulary(config.vocabulary, config.synonyms)
     source, target = open_labels(config.labels), Results(Storage(config.output))
     if source.storage.root.rstrip("/") == target.storage.root.rstrip("/"):
         raise ValueError(f"output: {config.output} is the folder of the labels; choose another")

@@ -17,7 +17,7 @@ from pipelines.storage.outage import outlast
 RENEWED = ("vocabulary_fingerprint", "top")
 """Columns of `videos` that are not copied."""
 
-_SCORES = 2**23  # tracks × categories in memory at a time
+_SCORES = 2**23  # tracks × names in memory at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Relabel:
             }
             return _with_columns(rows, columns)
         if table == "tracks":
-            size = max(1, _SCORES // len(self.vocabulary.names))
+            size = max(1, _SCORES // len(self.vocabulary.embeddings))
             slices = [named(rows.slice(i, size), self.vocabulary, self.top) for i in range(0, rows.num_rows, size)]
             return pa.concat_tables([rows.slice(0, 0), *slices])
         return rows

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from openvis_model.options import VideoTrackerConfig
+from openvis_model.options import Synonyms, VideoTrackerConfig
 from pipelines.archive.config import PART_MB
 from pipelines.storage.outage import STALL_S
 from pipelines.video.isolation import Limits
@@ -24,6 +24,8 @@ class LabelConfig:
         output: folder of the tables, local or s3://.
         vocabulary: what to look for: text file with a category per line, synonyms separated by commas, or .json file
             with a list of names per category; local or s3://.
+        synonyms: how a category with several names is scored: by the `mean` of their embeddings, or by the `best` name
+            for each track.
         checkpoint: checkpoint folder, local or s3://; null is the built-in model.
         fps: frames to label per second of video; null labels every frame.
         stride: label every n-th frame; cannot be combined with fps.
@@ -62,6 +64,7 @@ class LabelConfig:
     input: str
     output: str
     vocabulary: str
+    synonyms: Synonyms = "mean"
     checkpoint: str | None = None
     fps: float | None = None
     stride: int = 1

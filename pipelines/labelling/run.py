@@ -82,7 +82,7 @@ def label_videos(
         OSError: the output was away for longer than `stall_s`; committed videos are kept.
     """
     start = time.monotonic()
-    vocabulary = load_vocabulary(config.vocabulary)
+    vocabulary = load_vocabulary(config.vocabulary, config.synonyms)
     listed = Worklist(find_videos(config.input))
     check_gpus("model_gpus", config.model_gpus, "model_actors", config.model_actors, torch.cuda.device_count())
     results = Results(Storage(config.output))

@@ -9,6 +9,12 @@ from pipelines.storage.outage import STALL_S
 TrainingPrecision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["constant", "cosine", "steps"]
 
+RULES = 2
+"""Goes up when the same settings come to give other weights, so that no training resumes by other rules.
+
+2: weight decay as in Mask2Former's training; before, all vectors were spared, and tables of positions were not.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -17,7 +23,8 @@ class OptimizerConfig:
     Attributes:
         learning_rate: peak learning rate, of all parameters but the backbone's.
         backbone_factor: factor on the learning rate of the backbone.
-        weight_decay: weight decay of matrices and kernels; vectors (norms, biases, tokens) and embeddings have none.
+        weight_decay: weight decay of matrices, kernels and biases; norms, embeddings, tables of positions, tokens and
+            CLIP's temperature have none.
         betas: decay rates of AdamW's two moments.
         clip_norm: largest gradient norm, over all parameters; null turns clipping off.
         schedule: `constant`; `cosine` falls to 0 at the last step; `steps` is multiplied by gamma at each milestone.
@@ -124,7 +131,7 @@ class TrainingConfig:
             )
 
     def identity(self) -> dict[str, Any]:
-        """Returns the settings that weights depend on; a training resumes only with the same ones."""
+        """Returns what weights depend on, besides the stage; a training resumes only with the same."""
         names = ("steps", "batch_size", "precision", "seed")
         optimizer = {f"optimizer.{name}": value for name, value in asdict(self.optimizer).items()}
-        return {name: getattr(self, name) for name in names} | optimizer
+        return {"rules": RULES} | {name: getattr(self, name) for name in names} | optimizer

@@ -12,24 +12,30 @@ from pipelines.training.config import OptimizerConfig
 BACKBONE = "backbone"
 """Parameter group whose learning rate is multiplied by `OptimizerConfig.backbone_factor`."""
 
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+_POSITIONS = ("relative_position_bias_table", "position_embeddings", "positional_embedding")
+
+_TOKENS = ("class_embedding", "instance_tokens", "register_token")
+
 
 def build_optimizer(
     parameter_groups: Mapping[str, Sequence[nn.Parameter]],
     config: OptimizerConfig,
     *,
-    embeddings: Sequence[Tensor] = (),
+    undecayed: Sequence[Tensor] = (),
 ) -> torch.optim.AdamW:
     """Builds AdamW over named groups, each split into parameters with and without weight decay.
 
     Args:
         parameter_groups: trainable parameters by name; "backbone" has its own learning rate.
         config: hyperparameters.
-        embeddings: matrices without weight decay; `embeddings_of` lists those of a module.
+        undecayed: parameters without weight decay; `undecayed_of` lists those of a module.
 
     Raises:
         ValueError: there is no parameter, a parameter is frozen, or it is in two groups.
     """
-    spared = {id(parameter) for parameter in embeddings}
+    spared = {id(parameter) for parameter in undecayed}
     seen: set[int] = set()
     groups: list[dict[str, Any]] = []
     for name, parameters in parameter_groups.items():
@@ -39,9 +45,8 @@ def build_optimizer(
             raise ValueError(f"parameter group {name!r}: holds parameters of another group")
         seen |= {id(parameter) for parameter in parameters}
         factor = config.backbone_factor if name == BACKBONE else 1.0
-        bare = [parameter for parameter in parameters if parameter.ndim < 2 or id(parameter) in spared]
-        bare_ids = {id(parameter) for parameter in bare}
-        decayed = [parameter for parameter in parameters if id(parameter) not in bare_ids]
+        bare = [parameter for parameter in parameters if id(parameter) in spared]
+        decayed = [parameter for parameter in parameters if id(parameter) not in spared]
         for members, decay in ((decayed, config.weight_decay), (bare, 0.0)):
             if members:
                 groups.append({"params": members, "name": name, "factor": factor, "weight_decay": decay})
@@ -50,9 +55,18 @@ def build_optimizer(
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
 
 
-def embeddings_of(module: nn.Module) -> list[Tensor]:
-    """Returns the weights of all embedding layers."""
-    return [layer.weight for layer in module.modules() if isinstance(layer, nn.Embedding)]
+def undecayed_of(module: nn.Module) -> list[Tensor]:
+    """Returns the parameters of a module that get no weight decay.
+
+    As in Mask2Former's training, these are all of a norm, the weights of embedding layers, and tables of positions;
+    biases are decayed. CLIP's temperature, and the learned tokens of CLIP and InstCLIP, count as embeddings.
+    """
+    return [
+        parameter
+        for layer in module.modules()
+        for name, parameter in layer.named_parameters(recurse=False)
+        if isinstance(layer, (*_NORMS, nn.Embedding)) or name in (*_POSITIONS, *_TOKENS, "logit_scale")
+    ]
 
 
 def learning_rate_factor(step: int, steps: int, config: OptimizerConfig) -> float:

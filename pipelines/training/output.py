@@ -111,7 +111,7 @@ class TrainingOutput:
         if differing:
             raise ValueError(
                 f"output: {self.files.root} is of another training, which differs in {', '.join(differing)}; "
-                "choose another output, or the settings that it was started with"
+                "choose another output, or the settings and the version of openvis that it was started with"
             )
         return finished
 

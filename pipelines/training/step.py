@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.training.config import TrainingConfig
-from pipelines.training.optimizer import build_optimizer, embeddings_of, learning_rate_factor
+from pipelines.training.optimizer import build_optimizer, learning_rate_factor, undecayed_of
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,7 +34,7 @@ class TrainingStep:
         self.world_size = world_size
         self.groups: dict[str, list[nn.Parameter]] = objective.parameter_groups()
         self.parameters = [parameter for group in self.groups.values() for parameter in group]
-        self.optimizer = build_optimizer(self.groups, config.optimizer, embeddings=embeddings_of(objective))
+        self.optimizer = build_optimizer(self.groups, config.optimizer, undecayed=undecayed_of(objective))
         self.device = self.parameters[0].device
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.module: nn.Module = objective

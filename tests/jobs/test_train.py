@@ -10,11 +10,15 @@ import jobs.label
 import jobs.train
 from jobs.options import read_config
 from jobs.train import TrainConfig, TrainProgress, main, print_summary
+from openvis_model.config import paper
+from openvis_model.options import SIZE_DIVISOR
+from openvis_model.working_size import working_size
 from pipelines.archive.tables import Results
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
 from pipelines.training.config import OptimizerConfig, TrainingConfig
+from pipelines.training.optimizer import learning_rate_factor
 from pipelines.training.progress import TrainingProgress
 from pipelines.training.run import TrainingSummary
 from tests.jobs.summary import SUMMARY
@@ -138,6 +142,20 @@ def test_a_terminal_has_one_line(capsys: pytest.CaptureFixture[str], monkeypatch
 )
 def test_every_config_that_is_shipped_can_be_read(config: Path) -> None:
     assert read_config("train", "", TrainConfig, ["--config", str(config), "--output", "out"]).output == "out"
+
+
+def test_stage_1_of_the_paper_is_trained_as_minvis_is() -> None:
+    """32 frames, mirrored but not cropped, at the working size; AdamW with a tenth of the rate after two thirds."""
+    recipe = ["--config", "jobs/configs/paper/stage_1.yaml", "--output", "out"]
+    config = read_config("train", "", TrainConfig, recipe)
+    assert config.stage_1
+    data, optimizer = config.stage_1.data, config.optimizer
+    assert (config.batch_size, data.frames, data.flip, data.min_crop) == (32, 1, 0.5, 1.0)
+    assert data.size == working_size(720, 1280, short_side=paper().short_side, divisor=SIZE_DIVISOR)
+    assert (data.brightness, data.contrast, data.saturation, data.hue) == (0, 0, 0, 0)
+    assert (optimizer.learning_rate, optimizer.backbone_factor, optimizer.weight_decay) == (1e-4, 0.1, 0.05)
+    factors = [learning_rate_factor(step, config.steps, optimizer) for step in (0, 3999, 4000, 5999)]
+    assert (factors, optimizer.clip_norm) == (pytest.approx([1, 1, 0.1, 0.1]), 0.01)
 
 
 @pytest.mark.slow

@@ -81,6 +81,25 @@ def test_momentum_by_hand() -> None:
     assert similarity.item() == pytest.approx(0.7 / math.sqrt(0.58))
 
 
+def test_momentum_averages_queries_at_their_length_by_hand() -> None:
+    """0.7 · (0, 2) + 0.3 · (4, 0) = (1.2, 1.4), whose cosine with (0, 1) is 1.4 / sqrt(3.4).
+
+    Of unit queries it were (0.3, 0.7), as above.
+    """
+    association = build("momentum")
+    memory = association.start(association.observe(instances([[4.0, 0.0]])))
+    memory = association.update(memory, association.observe(instances([[0.0, 2.0]])))
+    similarity = association.similarity(memory, association.observe(instances([[0.0, 1.0]])))
+    assert similarity.item() == pytest.approx(1.4 / math.sqrt(3.4))
+
+
+@pytest.mark.parametrize("kind", get_args(AssociationKind))
+def test_only_running_queries_take_in_empty_masks(kind: AssociationKind) -> None:
+    assert build(kind).takes_empty_masks == (kind in ("hungarian", "momentum"))
+    if kind in ("hungarian", "momentum"):
+        assert not build_association(AssociationConfig(kind=kind), None).takes_empty_masks
+
+
 def test_iou_by_hand() -> None:
     """10 × 10 boxes shifted by 5: 50 / 150; identical: 1; apart: 0; two empty ones: 0."""
     association = build("iou")

@@ -3,6 +3,7 @@ from typing import get_args
 
 import pytest
 import torch
+from torch import Tensor
 
 from openvis_model.options import RolloutTrackerConfig, TrackerKind
 from openvis_model.rollout_tracker import RolloutTracker, rollout_loss
@@ -19,6 +20,11 @@ def identity_tracker() -> RolloutTracker:
         model.predictor.weight.copy_(torch.eye(2))
         model.predictor.bias.zero_()
     return model
+
+
+def annotated(tokens: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Arguments of `rollout_loss` if the objects' own tokens are the only candidates: token i is that of object i."""
+    return tokens, present, torch.arange(tokens.shape[2]).expand(present.shape), present
 
 
 def test_rnn_by_hand() -> None:
@@ -59,8 +65,36 @@ def test_loss_by_hand() -> None:
     0.8; divided by 0.5: (2, 1.2) and (0, 1.6). Losses: ln(1 + e^-0.8) = 0.371101 and ln(1 + e^-1.6) = 0.183905.
     """
     tokens = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.6, 0.8]]]])
-    loss = rollout_loss(identity_tracker(), tokens, torch.ones(1, 2, 2, dtype=torch.bool), temperature=0.5)
+    present = torch.ones(1, 2, 2, dtype=torch.bool)
+    loss = rollout_loss(identity_tracker(), *annotated(tokens, present), temperature=0.5)
     assert loss.item() == pytest.approx((0.371101 + 0.183905) / 2, abs=1e-5)
+
+
+def test_one_object_among_all_tokens_of_a_frame_by_hand() -> None:
+    """The object is token 2 of frame 0, (1, 0), and token 0 of frame 1; two other tokens of frame 1 are negatives.
+
+    Their cosines with the prediction (1, 0) are 1, 0 and 0.6; divided by 0.5: 2, 0 and 1.2. The loss is
+    ln(1 + e^-2 + e^-0.8) = 0.460372, and the probabilities of the negatives are 0.085403 and 0.283548. A cosine of 0
+    or 0.6 changes with the second component of the prediction by 1 and 0.8, so its gradient, which is that of the
+    bias, is (0.085403 + 0.8 · 0.283548) / 0.5 = 0.624483.
+    """
+    tokens = torch.tensor([[[[0.0, 1.0], [0.6, 0.8], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]]])
+    candidates, present = torch.ones(1, 2, 3, dtype=torch.bool), torch.ones(1, 2, 1, dtype=torch.bool)
+    token_index, model = torch.tensor([[[2], [0]]]), identity_tracker()
+    loss = rollout_loss(model, tokens, candidates, token_index, present, temperature=0.5)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.460372, abs=1e-5)
+    assert model.predictor.bias.grad.tolist() == pytest.approx([0, 0.624483], abs=1e-5)
+
+
+def test_one_object_alone_teaches_nothing() -> None:
+    """Among itself alone, an object is certain to be found."""
+    model = identity_tracker()
+    tokens = torch.tensor([[[[1.0, 0.0]], [[0.6, 0.8]]]])
+    loss = rollout_loss(model, *annotated(tokens, torch.ones(1, 2, 1, dtype=torch.bool)), temperature=0.5)
+    loss.backward()
+    assert loss.item() == 0
+    assert not any(parameter.grad.any() for parameter in model.parameters())
 
 
 def test_loss_bridges_absence_by_hand() -> None:
@@ -71,7 +105,7 @@ def test_loss_bridges_absence_by_hand() -> None:
     """
     tokens = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [9.0, 9.0]], [[1.0, 0.0], [0.0, 1.0]]]])
     present = torch.tensor([[[True, True], [True, False], [True, True]]])
-    loss = rollout_loss(identity_tracker(), tokens, present, temperature=0.5)
+    loss = rollout_loss(identity_tracker(), *annotated(tokens, present), temperature=0.5)
     assert loss.item() == pytest.approx(2 * 0.126928 / 3, abs=1e-5)
 
 
@@ -79,7 +113,7 @@ def test_loss_of_an_object_that_appears_late_by_hand() -> None:
     """Object 1 comes in frame 1, where nothing predicts it; each of the three predictions costs ln(1 + e^-2)."""
     tokens = torch.eye(2).expand(1, 3, 2, 2)
     present = torch.tensor([[[True, False], [True, True], [True, True]]])
-    loss = rollout_loss(identity_tracker(), tokens, present, temperature=0.5)
+    loss = rollout_loss(identity_tracker(), *annotated(tokens, present), temperature=0.5)
     assert loss.item() == pytest.approx(0.126928, abs=1e-5)
 
 
@@ -89,7 +123,7 @@ def test_absent_tokens_may_be_nan() -> None:
     tokens[0, 1, 1] = torch.nan
     tokens.requires_grad_()
     present = torch.tensor([[[True, True], [True, False], [True, True]]])
-    rollout_loss(model, tokens, present, temperature=0.1).backward()
+    rollout_loss(model, *annotated(tokens, present), temperature=0.1).backward()
     for gradient in (tokens.grad, *(parameter.grad for parameter in model.parameters())):
         assert gradient is not None
         assert gradient.isfinite().all()
@@ -98,32 +132,44 @@ def test_absent_tokens_may_be_nan() -> None:
 def test_loss_is_float32_under_autocast() -> None:
     model, tokens = tracker("rnn"), torch.randn(1, 3, 2, 2)
     present = torch.ones(1, 3, 2, dtype=torch.bool)
-    exact = rollout_loss(model, tokens, present, temperature=0.1)
+    exact = rollout_loss(model, *annotated(tokens, present), temperature=0.1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = rollout_loss(model, tokens, present, temperature=0.1)
+        loss = rollout_loss(model, *annotated(tokens, present), temperature=0.1)
     assert loss.dtype == torch.float32
     assert torch.equal(loss, exact)
 
 
 def test_temperature_must_be_positive() -> None:
     with pytest.raises(ValueError, match="temperature: .*got 0"):
-        rollout_loss(tracker("rnn"), torch.randn(1, 2, 1, 2), torch.ones(1, 2, 1, dtype=torch.bool), temperature=0)
+        rollout_loss(tracker("rnn"), *annotated(torch.randn(1, 2, 1, 2), torch.ones(1, 2, 1) > 0), temperature=0)
 
 
 @pytest.mark.parametrize("kind", get_args(TrackerKind))
 def test_padding_and_absent_tokens_change_nothing(kind: TrackerKind) -> None:
     model = tracker(kind, width=4)
     tokens, present = torch.randn(2, 5, 3, 4), torch.rand(2, 5, 3) < 0.7
-    loss = rollout_loss(model, tokens, present, temperature=0.1)
+    loss = rollout_loss(model, *annotated(tokens, present), temperature=0.1)
     padded = torch.cat([tokens, torch.full((2, 5, 2, 4), 1e3)], dim=2)
     noise = torch.where(torch.nn.functional.pad(present, (0, 2))[..., None], padded, torch.randn(2, 5, 5, 4))
-    same = rollout_loss(model, noise, torch.nn.functional.pad(present, (0, 2)), temperature=0.1)
+    same = rollout_loss(model, *annotated(noise, torch.nn.functional.pad(present, (0, 2))), temperature=0.1)
+    assert same.item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_the_order_of_tokens_changes_nothing() -> None:
+    model = tracker("rnn", width=4)
+    tokens, candidates, present = torch.randn(2, 5, 6, 4), torch.ones(2, 5, 6) > 0, torch.rand(2, 5, 3) < 0.7
+    token_index = torch.rand(2, 5, 6).argsort(-1)[..., :3]
+    loss = rollout_loss(model, tokens, candidates, token_index, present, temperature=0.1)
+    place = torch.rand(2, 5, 6).argsort(-1)  # new place of each token
+    moved = torch.empty_like(tokens).scatter_(2, place[..., None].expand_as(tokens), tokens)
+    moved_index = place.take_along_dim(token_index, dim=2)
+    same = rollout_loss(model, moved, candidates, moved_index, present, temperature=0.1)
     assert same.item() == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_nothing_to_predict_gives_zero_with_a_graph() -> None:
     model = tracker("rnn")
-    loss = rollout_loss(model, torch.randn(1, 3, 2, 2), torch.zeros(1, 3, 2, dtype=torch.bool), temperature=0.1)
+    loss = rollout_loss(model, *annotated(torch.randn(1, 3, 2, 2), torch.zeros(1, 3, 2) > 0), temperature=0.1)
     assert loss.item() == 0
     loss.backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
@@ -137,11 +183,11 @@ def test_training_learns_to_predict_a_rotation() -> None:
     present = torch.ones(1, 6, 9, dtype=torch.bool)
     model = tracker("rnn")
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    first = rollout_loss(model, tokens, present, temperature=0.1).item()
+    first = rollout_loss(model, *annotated(tokens, present), temperature=0.1).item()
     for _ in range(300):
         optimizer.zero_grad()
-        loss = rollout_loss(model, tokens, present, temperature=0.1)
+        loss = rollout_loss(model, *annotated(tokens, present), temperature=0.1)
         loss.backward()
         optimizer.step()
-    still = rollout_loss(identity_tracker(), tokens, present, temperature=0.1).item()
+    still = rollout_loss(identity_tracker(), *annotated(tokens, present), temperature=0.1).item()
     assert loss.item() < 0.5 * min(first, still)

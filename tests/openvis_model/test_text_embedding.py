@@ -30,3 +30,13 @@ def test_ensemble_is_the_mean_over_prompts_then_over_synonyms(mini_model: InstFo
     assert embedded.names == ("red star", "blue disc")
     assert (embedded.embeddings - expected).abs().max() < 1e-6
     assert embedded.logit_scale == pytest.approx(20, rel=1e-5)
+
+
+def test_for_the_best_synonym_every_name_keeps_its_embedding(mini_model: InstFormer) -> None:
+    categories = (("red star", "striped star"), ("blue disc",))
+    embedded = embed_vocabulary(Vocabulary(categories, "best"), mini_model.text_encoder)
+    alone = embed_vocabulary(Vocabulary((("red star",), ("striped star",), ("blue disc",))), mini_model.text_encoder)
+    assert embedded.names == ("red star", "blue disc")
+    assert (embedded.embeddings - alone.embeddings).abs().max() < 1e-6
+    assert embedded.category is not None
+    assert embedded.category.tolist() == [0, 0, 1]

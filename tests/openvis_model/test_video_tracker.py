@@ -4,10 +4,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from openvis_model.inst_former import InstFormer
 from openvis_model.instances import Instances
-from openvis_model.options import AssociationConfig, AssociationKind, RolloutTrackerConfig, VideoTrackerConfig
+from openvis_model.options import (
+    AssociationConfig,
+    AssociationKind,
+    RolloutTrackerConfig,
+    TokenKind,
+    VideoTrackerConfig,
+)
 from openvis_model.rle import RleMasks
 from openvis_model.rollout_tracker import RolloutTracker
 from openvis_model.track import CategoryScore, Track
@@ -165,6 +172,50 @@ def test_an_empty_mask_is_not_seen() -> None:
     tracked, tracks = run([frame(0, area=0), frame(0)], tracker())
     assert ids(tracked) == [[NO_TRACK], [0]]
     assert tracks[0].first_frame == 1
+
+
+@pytest.mark.parametrize(("token", "track"), [("query", 0), ("instance_query", 1)])
+def test_queries_of_an_empty_mask_by_hand(token: TokenKind, track: int) -> None:
+    """Seen at (1, 0), then with an empty mask at (0.8, 0.6), then seen at (0.28, 0.96), a cosine of 0.8 to the second.
+
+    The cosine to the first is 0.28, or 0.64 beside equal instance tokens; the gate is 0.7.
+    """
+    first, empty, last = queries((1, 0)), queries((0.8, 0.6)), queries((0.28, 0.96))
+    empty = replace(empty, masks=replace(empty.masks, areas=np.zeros(1, np.int64)))
+    model = tracker(association=AssociationConfig(kind="hungarian", token=token, min_similarity=0.7))
+    assert ids(run([first, empty, last], model)[0]) == [[0], [NO_TRACK], [track]]
+
+
+def test_a_track_whose_masks_stay_empty_ends() -> None:
+    """Its slot takes in the queries, but it is out of sight."""
+    tracked, _ = run([frame(0), *[frame(0, area=0)] * 3, frame(0)], tracker(max_gap=2))
+    assert ids(tracked) == [[0], [NO_TRACK], [NO_TRACK], [NO_TRACK], [1]]
+    assert [track.track_id for track in tracked[3].ended] == [0]
+
+
+@pytest.mark.parametrize(("kind", "weight"), [("hungarian", 1.0), ("momentum", 0.7)])
+def test_benchmark_runs_link_queries_as_minvis_and_ov2seg_do(kind: AssociationKind, weight: float) -> None:
+    """Both match all queries of a frame with one running embedding per slot, whatever their masks and lengths."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(6, 4))
+    video = [(base + rng.normal(size=(6, 4))) * rng.uniform(1, 9, (6, 1)) for _ in range(12)]
+    areas = rng.integers(0, 2, (12, 6))
+    running, slots = video[0], [np.arange(6)]
+    for now in video[1:]:
+        units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (running, now)]
+        query_of = linear_sum_assignment(1 - units[0] @ units[1].T)[1]
+        running = weight * now[query_of] + (1 - weight) * running
+        slots.append(query_of.argsort())
+    association = AssociationConfig(kind=kind, token="query", min_similarity=-1)
+    model = tracker(association=association, objectness_threshold=0.0, max_gap=12)
+    frames = [
+        replace(queries(*rows.tolist()), masks=RleMasks((9, 9), (b"",) * 6, area, np.zeros((6, 4), np.int64)))
+        for rows, area in zip(video, areas, strict=True)
+    ]
+    tracked = ids(run(frames, model)[0])
+    seen = [(slot[i], tracked[t][i]) for t, slot in enumerate(slots) for i in range(6) if areas[t, i]]
+    assert len(set(seen)) == len(dict(seen)) == len({track for _, track in seen}) == 6
+    assert all(tracked[t][i] == NO_TRACK for t in range(12) for i in range(6) if not areas[t, i])
 
 
 def test_scores_and_embedding_by_hand() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,31 @@ def test_probabilities_by_hand() -> None:
     vocabulary = VocabularyEmbedding(("a", "b"), torch.eye(2), logit_scale=1.0986123)
     probabilities = vocabulary.probabilities(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     assert probabilities.flatten().tolist() == pytest.approx([0.75, 0.25, 0.25, 0.75])
+
+
+def test_the_best_synonym_scores_a_category_by_hand() -> None:
+    """Category a is named (1, 0) and (0, 1), category b (0.6, 0.8); the instance is at (0, 1), the scale ln 3.
+
+    The best name of a has a cosine of 1, that of b 0.8: 3 / (3 + 3^0.8) = 0.554711. The mean of the names of a,
+    (0.7071, 0.7071), has one of 0.7071 alone: 3^0.7071 / (3^0.7071 + 3^0.8) = 0.474509.
+    """
+    names = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    best = VocabularyEmbedding(("a", "b"), names, 1.0986123, torch.tensor([0, 0, 1]))
+    mean = VocabularyEmbedding(("a", "b"), F.normalize(torch.stack([names[0] + names[1], names[2]]), dim=1), 1.0986123)
+    seen = torch.tensor([0.0, 1.0])
+    assert best.probabilities(seen).tolist() == pytest.approx([0.554711, 0.445289], abs=1e-5)
+    assert mean.probabilities(seen).tolist() == pytest.approx([0.474509, 0.525491], abs=1e-5)
+    assert torch.equal(best.probabilities(seen.expand(2, 3, 2)), best.probabilities(seen).expand(2, 3, 2))
+
+
+@pytest.mark.usefixtures("as_user")
+def test_an_unknown_scoring_of_synonyms_is_named() -> None:
+    with pytest.raises(ValueError, match="synonyms: unknown value 'worst'; choose from .*'mean', 'best'"):
+        Vocabulary((("a",),), "worst")
+
+
+def test_how_synonyms_are_scored_is_part_of_the_identity() -> None:
+    """That of the mean is the categories alone, as before there was a choice."""
+    vocabulary = Vocabulary((("cat", "kitten"), ("dog",)))
+    assert vocabulary.identity == vocabulary.categories
+    assert replace(vocabulary, synonyms="best").identity != vocabulary.identity

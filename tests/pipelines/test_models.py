@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary
 from openvis_model.weights.checkpoint import load_checkpoint, save_checkpoint
 from openvis_model.weights.files import BUILT_IN
-from pipelines.models import load_light_model, load_model, load_vocabulary
+from pipelines.models import load_light_model, load_model, load_vocabulary, vocabulary_fingerprint
 from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.render import render
 from pipelines.shapes.scenes import SceneConfig
@@ -84,3 +85,13 @@ def test_a_vocabulary_on_s3_is_read(bucket: str, put: Put) -> None:
         load_vocabulary(put(f"{bucket}/twice.txt", b"cat\ncat\n"))
     with pytest.raises(ValueError, match=f"^vocabulary: {bucket}/absent.txt: "):
         load_vocabulary(f"{bucket}/absent.txt")
+
+
+def test_how_synonyms_are_scored_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    """That of the mean is the one that older archives have."""
+    file = tmp_path / "names.txt"
+    file.write_text("cat, kitten\ndog\n")
+    mean, best = load_vocabulary(str(file)), load_vocabulary(str(file), "best")
+    assert (mean.synonyms, best.synonyms) == ("mean", "best")
+    assert vocabulary_fingerprint(mean) == hashlib.sha256(b"(('cat', 'kitten'), ('dog',))").hexdigest()
+    assert vocabulary_fingerprint(best) != vocabulary_fingerprint(mean)

@@ -16,6 +16,12 @@ def test_a_temperature_of_zero_is_refused() -> None:
         TrackingObjectiveConfig(temperature=0)
 
 
+@pytest.mark.usefixtures("as_user")
+def test_unknown_candidates_are_named() -> None:
+    with pytest.raises(ValueError, match="candidates: unknown value 'none'; choose from .*'all', 'annotated'"):
+        TrackingObjectiveConfig(candidates="none")
+
+
 @pytest.mark.parametrize("values", [{}, {"checkpoint": "a", "preset": "mini"}])
 def test_one_start_is_needed(values: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="either checkpoint or preset"):

@@ -1,5 +1,6 @@
 import copy
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -7,7 +8,12 @@ import torch
 
 from openvis_model.config import mini
 from openvis_model.inst_former import InstFormer
-from openvis_model.training.config import InstanceObjectiveConfig, SetCriterionConfig, TrackingObjectiveConfig
+from openvis_model.training.config import (
+    Candidates,
+    InstanceObjectiveConfig,
+    SetCriterionConfig,
+    TrackingObjectiveConfig,
+)
 from openvis_model.training.objectives import InstanceObjective, TrackingObjective, predictions, presence, targets
 from openvis_model.training.training_clip import TrainingClip
 from openvis_model.vocabulary import prompt_words
@@ -111,6 +117,14 @@ def test_classification_does_not_reach_the_proposals(model: InstFormer) -> None:
     assert model.classifier.instance_tokens.grad is not None
 
 
+def test_no_loss_of_stage_1_reaches_the_rollout_tracker(model: InstFormer) -> None:
+    """So nothing but the tracking loss can train it, and Table 6's row without that loss has no training."""
+    objective = InstanceObjective(model, NAMES, InstanceObjectiveConfig(criterion=POINTS))
+    model.requires_grad_(True)
+    sum(objective(CLIPS[:1], objective.counts(CLIPS[:1])).values()).backward()
+    assert all(parameter.grad is None for parameter in model.rollout_tracker.parameters())
+
+
 def test_weights_of_zero_leave_losses_out(model: InstFormer) -> None:
     config = InstanceObjectiveConfig(criterion=POINTS, margin_weight=0, classification_weight=0)
     objective = InstanceObjective(model, NAMES, config)
@@ -146,18 +160,55 @@ def test_each_matched_query_learns_its_objects_name(model: InstFormer) -> None:
     assert loss == pytest.approx(expected / count, rel=1e-4)
 
 
-def test_tracking_tokens_are_those_of_the_matched_queries(model: InstFormer) -> None:
-    objective = TrackingObjective(model, TrackingObjectiveConfig(criterion=POINTS))
-    tokens, present = objective.aligned_tokens(CLIPS)
-    assert tokens.shape == (3, 3, 2, model.rollout_tracker.width)
-    assert present[0].T.tolist() == presence(CLIPS[0]).tolist()
-    assert not present[2].any()
+@pytest.mark.parametrize("candidates", get_args(Candidates))
+def test_each_object_has_the_token_of_the_query_matched_to_it(model: InstFormer, candidates: Candidates) -> None:
+    objective = TrackingObjective(model, TrackingObjectiveConfig(candidates=candidates, criterion=POINTS))
+    aligned = objective.aligned_tokens(CLIPS)
+    assert aligned.tokens.shape == (3, 3, 16 if candidates == "all" else 2, model.rollout_tracker.width)
+    assert aligned.present[0].T.tolist() == presence(CLIPS[0]).tolist()
+    assert not aligned.present[2].any()
+    proposals = model.mask_proposal(torch.from_numpy(CLIPS[0].frames))
+    generator = torch.Generator().manual_seed(CLIPS[0].seed)
     every = model(torch.from_numpy(CLIPS[0].frames))
-    for t, instances in enumerate(every):
-        candidates = instances.tracking_tokens("instance_query")
-        for token, here in zip(tokens[0, t], present[0, t], strict=True):
-            nearest = (candidates - token).abs().amax(1).min()
-            assert not here or nearest < 1e-4
+    for t, (instances, masks) in enumerate(zip(every, targets(CLIPS[0]), strict=True)):
+        found = instances.tracking_tokens("instance_query")
+        match = objective.criterion.match(
+            proposals.mask_logits[t], proposals.objectness_logits[t], masks.float(), generator
+        )
+        own = aligned.tokens[0, t, aligned.token_index[0, t, aligned.present[0, t]]]
+        torch.testing.assert_close(own[match.object_index], found[match.query_index], rtol=0, atol=1e-4)
+        if candidates == "all":
+            torch.testing.assert_close(aligned.tokens[0, t], found, rtol=0, atol=1e-4)
+            assert aligned.candidates[0, t].all()
+        else:
+            assert torch.equal(aligned.candidates[0, t], aligned.present[0, t])
+
+
+def test_a_clip_with_one_object_teaches_the_tracker(model: InstFormer) -> None:
+    """Its negatives are the 15 other queries of each frame; among annotated objects alone it has none."""
+    one = [clip(1, [[0, 1, 2]])]
+    objectives = {
+        candidates: TrackingObjective(model, TrackingObjectiveConfig(candidates=candidates, criterion=POINTS))
+        for candidates in get_args(Candidates)
+    }
+    losses = {name: objective(one, objective.counts(one))["tracking"] for name, objective in objectives.items()}
+    weights = model.rollout_tracker.trainable_parameters()
+    gradients = {name: torch.autograd.grad(loss, weights) for name, loss in losses.items()}
+    assert all(gradient.any() for gradient in gradients["all"])
+    assert losses["annotated"] == 0
+    assert not any(gradient.any() for gradient in gradients["annotated"])
+
+    tokens, _, token_index, _ = objectives["all"].aligned_tokens(one)
+    own = [tokens[0, t, token_index[0, t]] for t in range(3)]
+    first, hidden = model.rollout_tracker(own[0], model.rollout_tracker.initial_state(1))
+    second, _ = model.rollout_tracker(own[1], hidden)
+    expected = sum(
+        torch.nn.functional.cross_entropy(
+            torch.nn.functional.cosine_similarity(prediction, tokens[0, t])[None] / 0.1, token_index[0, t]
+        )
+        for t, prediction in ((1, first), (2, second))
+    )
+    assert losses["all"].item() == pytest.approx(expected.item() / 2, rel=1e-4)
 
 
 def test_stage_2_trains_the_tracker_alone(model: InstFormer) -> None:

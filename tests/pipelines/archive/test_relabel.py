@@ -1,11 +1,13 @@
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
 import torch
 
+from openvis_model.options import Synonyms
+from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import VocabularyEmbedding
 from openvis_model.weights.checkpoint import load_checkpoint, save_checkpoint
 from openvis_model.weights.files import BUILT_IN
@@ -13,8 +15,9 @@ from pipelines.archive.compaction import compact
 from pipelines.archive.config import CompactConfig, RelabelConfig
 from pipelines.archive.parts import Rows
 from pipelines.archive.relabel import RelabelSummary, relabel
-from pipelines.archive.relabel_part import Relabel
+from pipelines.archive.relabel_part import Relabel, named
 from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.models import load_light_model, load_vocabulary
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.archives import label_archive
 from tests.pipelines.storage.s3_server import Outage
@@ -46,6 +49,21 @@ def test_it_is_as_labelling_again(archive: Path, tmp_path: Path) -> None:
     times = ["model_s", "tracker_s"]
     assert rows(tmp_path / "new", "videos").drop_columns(times) == rows(archive / "some", "videos").drop_columns(times)
     assert label_archive(archive, tmp_path / "new", "some.txt").skipped == 5  # so it can be gone on with
+
+
+def test_the_best_synonym_is_another_vocabulary(archive: Path, tmp_path: Path) -> None:
+    """Of the names, one has a synonym."""
+    run(archive, tmp_path / "new", synonyms="best")
+    scores = rows(tmp_path / "new", "tracks")["score"].to_numpy()
+    model, difference = load_light_model(None), dict[str, float]()
+    for synonyms in get_args(Synonyms):
+        embedding = embed_vocabulary(load_vocabulary(str(archive / "some.txt"), synonyms), model.text_encoder)
+        expected = named(rows(archive / "all", "tracks"), embedding, top=5)["score"].to_numpy()
+        difference[synonyms] = abs(scores - expected).max()
+    assert difference["best"] < 1e-5
+    assert difference["mean"] > 1e-3
+    with pytest.raises(ValueError, match="another vocabulary"):
+        run(archive, tmp_path / "new")
 
 
 def test_run_again_it_does_the_rest(archive: Path, tmp_path: Path) -> None:

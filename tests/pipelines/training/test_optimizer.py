@@ -4,9 +4,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import Mask2FormerForUniversalSegmentation
 
+from openvis_model.clip import build_clip
+from openvis_model.config import mini, paper
+from openvis_model.inst_former import InstFormer
 from pipelines.training.config import OptimizerConfig
-from pipelines.training.optimizer import build_optimizer, embeddings_of, learning_rate_factor
+from pipelines.training.optimizer import build_optimizer, learning_rate_factor, undecayed_of
 
 
 def factors(steps: int, **options: Any) -> list[float]:
@@ -41,10 +45,10 @@ def test_no_step_is_without_learning() -> None:
         assert factors(1, schedule=schedule) == [1]
 
 
-def test_weight_decay_is_for_matrices() -> None:
+def test_weight_decay_spares_norms_and_embeddings_but_not_biases() -> None:
     network = nn.Sequential(nn.Embedding(5, 4), nn.Conv2d(3, 4, 1), nn.LayerNorm(4), nn.Linear(4, 2))
     groups = {"backbone": list(network[:2].parameters()), "other": list(network[2:].parameters())}
-    optimizer = build_optimizer(groups, OptimizerConfig(), embeddings=embeddings_of(network))
+    optimizer = build_optimizer(groups, OptimizerConfig(), undecayed=undecayed_of(network))
     found = {
         id(weight): (group["weight_decay"], group["factor"])
         for group in optimizer.param_groups
@@ -53,12 +57,66 @@ def test_weight_decay_is_for_matrices() -> None:
     assert found == {
         id(network[0].weight): (0, 0.1),
         id(network[1].weight): (0.05, 0.1),
-        id(network[1].bias): (0, 0.1),
+        id(network[1].bias): (0.05, 0.1),
         id(network[2].weight): (0, 1),
         id(network[2].bias): (0, 1),
         id(network[3].weight): (0.05, 1),
-        id(network[3].bias): (0, 1),
+        id(network[3].bias): (0.05, 1),
     }
+
+
+def test_a_bias_decays_by_hand() -> None:
+    """Without a gradient, AdamW multiplies by 1 - 0.1 · 0.5 = 0.95; a norm stays."""
+    network = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    bias = network[0].bias.detach().clone()
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.5)
+    optimizer = build_optimizer({"a": list(network.parameters())}, config, undecayed=undecayed_of(network))
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(network[0].bias, 0.95 * bias)
+    assert torch.equal(network[1].weight, torch.ones(2))
+
+
+def test_weight_decay_of_mask2former_by_layer() -> None:
+    """What the published training spares, in a Swin backbone, pixel decoder and transformer decoder."""
+    with torch.device("meta"):
+        network = Mask2FormerForUniversalSegmentation(paper("swin_tiny").mask_proposal.build())
+    spared = {id(parameter) for parameter in undecayed_of(network)}
+    names = {name: id(parameter) in spared for name, parameter in network.named_parameters()}
+    kinds = {
+        ".norm.weight": True,
+        "layernorm_before.bias": True,
+        "relative_position_bias_table": True,
+        "queries_embedder.weight": True,
+        "queries_features.weight": True,
+        "transformer_module.level_embed.weight": True,
+        "decoder.level_embed": False,  # the pixel decoder's is no embedding layer
+        "q_proj.weight": False,
+        "q_proj.bias": False,
+        "in_proj_bias": False,
+        "class_predictor.bias": False,
+    }
+    for ending, expected in kinds.items():
+        found = {is_spared for name, is_spared in names.items() if name.endswith(ending)}
+        assert found == {expected}, ending
+
+
+def test_tokens_positions_and_temperature_of_clip_are_spared() -> None:
+    clip = build_clip(mini(("star",)).clip)
+    other = InstFormer(mini(("star",)))
+    spared = {id(parameter) for parameter in (*undecayed_of(clip), *undecayed_of(other))}
+    assert other.classifier.register_token is not None
+    for parameter in (
+        clip.logit_scale,
+        clip.visual.class_embedding,
+        clip.visual.positional_embedding,
+        other.classifier.instance_tokens,
+        other.classifier.register_token,
+    ):
+        assert id(parameter) in spared
+    for parameter in (clip.visual.proj, clip.visual.transformer.resblocks[0].mlp.c_fc.bias):
+        assert id(parameter) not in spared
 
 
 def test_groups_that_cannot_be_trained() -> None:
