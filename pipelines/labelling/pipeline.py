@@ -125,6 +125,9 @@ def start_trackers(writers: Any, count: int) -> list[Any]:
 def write(dataset: Dataset, trackers: list[Any]) -> Future[None]:
     """Runs the pipeline in a thread; returns a future that resolves when every batch has reached its tracker."""
     thread = ThreadPoolExecutor(1)
-    written = thread.submit(dataset.write_datasink, TrackSink(trackers), ray_remote_args={"num_cpus": 0})
+    # Tasks without CPUs have no other limit, and each that waits for a tracker is a process of its own.
+    waiting = 2 * len(trackers)
+    sink, no_slot = TrackSink(trackers), {"num_cpus": 0}
+    written = thread.submit(dataset.write_datasink, sink, ray_remote_args=no_slot, concurrency=waiting)
     thread.shutdown(wait=False)  # when a pass is interrupted, the thread ends with its trackers
     return written

@@ -1,5 +1,6 @@
 """The operators as Ray Data runs them; `test_passes.py` and `test_run.py` test what comes of it."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from ray.data import Dataset
 
 from openvis_model.options import VideoTrackerConfig
 from pipelines.labelling.config import LabelConfig
-from pipelines.labelling.pipeline import group_size, label
+from pipelines.labelling.pipeline import group_size, label, write
 from pipelines.labelling.rows import LOAD, BatchRow, LabelledRow, SegmentRow, unpack_load
 from pipelines.video.sources import Video
 from tests.pipelines.video.clips import H264, write_clip
@@ -67,6 +68,30 @@ def test_the_schema_of_every_operator_is_the_declared_one(
         "MapBatches(Decode)",
         "MapBatches(DiscModel)",
     ]
+
+
+class Slow:
+    """A tracker that is slower than the model, and counts the tasks that wait for it."""
+
+    def __init__(self) -> None:
+        self.waiting = self.most = 0
+
+    async def add(self, batches: Any) -> None:
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        await asyncio.sleep(0.3)
+        self.waiting -= 1
+
+    async def most_waiting(self) -> int:
+        return self.most
+
+
+def test_two_batches_wait_for_a_tracker(cluster: None) -> None:
+    """More would each be another process, as long as the model is ahead."""
+    tracker = ray.remote(num_cpus=0)(Slow).remote()
+    dataset = ray.data.from_items([{"video_id": str(number)} for number in range(12)], override_num_blocks=12)
+    write(dataset, [tracker]).result()
+    assert ray.get(tracker.most_waiting.remote()) == 2
 
 
 def test_many_local_videos_share_tasks() -> None:
