@@ -105,6 +105,10 @@ def start(main: Callable[[], int]) -> NoReturn:
     code = main()
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # Python forgets handlers while it ends, which takes Ray some seconds
+    cluster = sys.modules.get("pipelines.cluster")  # heavy, so not imported for this
+    if cluster and cluster.has_died():
+        sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)
 
 

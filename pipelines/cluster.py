@@ -43,6 +43,7 @@ KEEP_WORKERS = {"idle_worker_killing_time_threshold_ms": 60_000}
 """A setting of Ray, which by default ends idle workers after a second; each start of another takes a second of CPU."""
 
 _stop = threading.Event()
+_died = threading.Event()
 _silent: dict[str, float] = {}  # since when an address does not answer
 
 
@@ -250,6 +251,15 @@ def _silent_stderr() -> Iterator[None]:
 
 class RayDiedError(RuntimeError):
     """Ray died; calls of it may hang, or end this process without a word."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        _died.set()
+
+
+def has_died() -> bool:
+    """Returns whether Ray died under this process, whose end would then wait a minute for it."""
+    return _died.is_set()
 
 
 def check_ray() -> None:

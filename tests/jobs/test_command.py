@@ -89,3 +89,21 @@ def test_a_signal_interrupts_the_imports_of_a_job(name: str, tmp_path: Path) -> 
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-m", "jobs.label"], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (os.EX_TEMPFAIL, "interrupted; run it again\n")
+
+
+def test_a_job_does_not_wait_for_a_ray_that_died() -> None:
+    """It ends before what runs at the end of Python, where Ray's own end is."""
+    script = """
+import atexit
+from jobs.command import run_job, start
+from pipelines.cluster import RayDiedError
+atexit.register(print, "at the end")
+def work():
+    print("at work")
+    raise {error}("died")
+start(lambda: run_job("a", work, interrupted=""))
+"""
+    for error, printed in (("RayDiedError", "at work\n"), ("RuntimeError", "at work\nat the end\n")):
+        command = [sys.executable, "-c", script.format(error=error)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (1, printed, "a: error: died\n")
