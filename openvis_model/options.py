@@ -4,8 +4,8 @@ Imports no torch, so that jobs answer `--help` and check options at once.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
 SIZE_DIVISOR = 32
 """Sides of the proposal network's input are multiples of it, pixels: its coarsest feature map has 1/32 of them."""
@@ -186,3 +186,8 @@ class VideoTrackerConfig:
             raise ValueError(f"objectness_threshold: expected a probability, got {self.objectness_threshold}")
         if self.max_gap < 0:
             raise ValueError(f"max_gap: expected a number of frames, 0 or more, got {self.max_gap}")
+
+    def identity(self) -> dict[str, Any]:
+        """Returns all that tracks depend on, for hashes: the settings, and the version of rules that have changed."""
+        links_queries = self.association.kind in ("hungarian", "momentum") and self.association.token == "query"
+        return asdict(self) | ({"rules": 2} if links_queries else {})

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -150,7 +149,7 @@ class VideoSegmenter:
     def _owner(self) -> dict[str, str]:
         """What a saved state belongs to; hashing the weights of the paper's model takes a second."""
         tracker = self._tracking.tracker
-        settings = [asdict(tracker.config), tracker.top, self.objectness_floor]
+        settings = [tracker.config.identity(), tracker.top, self.objectness_floor]
         parts = {"model": self.model.identity(), "vocabulary": self.vocabulary.identity, "setting": settings}
         return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}
 

@@ -35,6 +35,7 @@ _LOSS_IN_TEXT = re.compile(
 
 _GONE_S = 20.0  # a GCS may come back; a minute after it is lost, Ray ends this process without a word
 _PROBE_S = 2.0
+_JOIN_S = 180.0  # a busy head takes some seconds
 _KEPT = "what is committed is kept, run it again"
 
 _PAUSE_S = 0.02  # short compared with a batch, long enough to save most of the loop's CPU time
@@ -44,7 +45,7 @@ KEEP_WORKERS = {"idle_worker_killing_time_threshold_ms": 60_000}
 
 _stop = threading.Event()
 _died = threading.Event()
-_silent: dict[str, float] = {}  # since when an address does not answer
+_silent: dict[str, tuple[float, float]] = {}  # since when an address does not answer, and when that was last seen
 
 
 def connect(slots: int) -> None:
@@ -52,6 +53,8 @@ def connect(slots: int) -> None:
 
     Args:
         slots: logical CPUs for a Ray that is started on this machine (task slots, not cores).
+
+    After an error, Ray may go on trying in the background until this process ends.
 
     Raises:
         ValueError: RAY_ADDRESS is not an address, or is `auto` where no cluster runs.
@@ -80,6 +83,8 @@ def connect(slots: int) -> None:
         except Exception as error:
             if type(error) not in (Exception, RaySystemError):
                 raise
+            if cluster:
+                raise RuntimeError(f"the Ray cluster at {cluster} cannot be joined: {error}") from error
             # Ray's ways of saying that its processes did not start in time
             raise RuntimeError("Ray did not start in time; run it again when this machine is less busy") from error
 
@@ -92,10 +97,12 @@ def _while_ray_lives(init: Callable[[], None], cluster: str | None = None) -> No
         cluster: address of the cluster to join, if any.
 
     Raises:
-        ConnectionError: nothing listens at the address.
+        ConnectionError: nothing listens at the address, or what listens is no Ray, or does not answer.
         RayDiedError: a process of Ray died meanwhile.
     """
     connected: Future[None] = Future()
+    _silent.clear()
+    deadline = time.monotonic() + _JOIN_S
 
     def run() -> None:
         try:
@@ -109,7 +116,7 @@ def _while_ray_lives(init: Callable[[], None], cluster: str | None = None) -> No
     threading.Thread(target=run, daemon=True).start()
     while not wait([connected], timeout=0.2).done:
         check_ray()
-        if cluster and _is_away(cluster.rpartition("//")[2]):
+        if cluster and (_is_away(cluster) or time.monotonic() > deadline):
             raise ConnectionError(cluster)
     connected.result()
 
@@ -155,6 +162,8 @@ def _cluster() -> str | None:
     except (ValueError, ConnectionError) as error:
         text = str(error).splitlines()[0].rstrip(".")
         raise ValueError(f"RAY_ADDRESS: {text}; give the address of a cluster, or `local`") from error
+    if address and not re.fullmatch(r"[\w.\-\[\]:]+:\d{1,5}", address):
+        raise ValueError(f"RAY_ADDRESS: got {address!r}, expected HOST:PORT of a cluster's head, or `local`")
     return address
 
 
@@ -287,7 +296,11 @@ def _is_away(address: str) -> bool:
     if _is_listening(address):
         _silent.pop(address, None)
         return False
-    return now - _silent.setdefault(address, now) >= _GONE_S
+    since, last = _silent.get(address, (now, now))
+    if now - last >= _GONE_S:  # nobody has looked meanwhile
+        since = now
+    _silent[address] = since, now
+    return now - since >= _GONE_S
 
 
 def _is_listening(address: str) -> bool:
@@ -300,7 +313,7 @@ def _is_listening(address: str) -> bool:
         else:
             host, _, port = address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), _PROBE_S).close()
-    except OSError:
+    except (OSError, ValueError):  # also of a name that is none
         return False
     return True
 

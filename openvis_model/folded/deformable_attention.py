@@ -86,7 +86,8 @@ def sample(
         attention: weights of the samples.
         grid: sizes and starts of the maps.
     """
-    if value.is_cuda and not torch.compiler.is_compiling() and kernel_works(value.device, value.shape[-1]):
+    for_kernel = value.is_cuda and value.dtype != torch.float64 and not torch.compiler.is_compiling()
+    if for_kernel and kernel_works(value.device, value.shape[-1]):
         from openvis_model.folded.deformable_kernel import sample_by_kernel
 
         return sample_by_kernel(value, where, attention, grid.sizes, grid.starts)

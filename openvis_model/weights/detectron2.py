@@ -105,7 +105,7 @@ def config_from_weights(weights: Mapping[str, Tensor]) -> Mask2FormerConfig:
             "dim_feedforward": shapes[f"{module}.decoder.layers.0.fc1.bias"][0],
             "enforce_input_projection": f"{module}.input_projections.0.weight" in shapes,
         }
-    except KeyError as missing:
+    except (KeyError, IndexError) as missing:
         raise ValueError(
             f"not a Mask2Former of detectron2 with a bottleneck ResNet or Swin: no weight becomes {missing}; "
             "of a model of transformers, give the folder"

@@ -97,10 +97,11 @@ def load_mask2former(path: str | Path) -> Mask2FormerForUniversalSegmentation:
 def _load_detectron2(path: Path) -> Mask2FormerForUniversalSegmentation:
     weights = read_state(path, "model")
     try:
-        network = Mask2FormerForUniversalSegmentation(config_from_weights(weights))
-        state = to_transformers(weights, network.config)
+        config = config_from_weights(weights)
+        state = to_transformers(weights, config)  # before the network takes any memory
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    network = Mask2FormerForUniversalSegmentation(config)
     load_strictly(network, state, source=str(path))
     return network
 
@@ -127,8 +128,13 @@ def _read_clip(file: Path, weights: str | Path) -> dict[str, Tensor]:
 def _open_clip_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the weights of a published state dict under open_clip's names."""
     kept = [name for name in state if name not in OPENAI_ENTRIES and not name.endswith("attn_mask")]  # a constant
-    renamed = {name: _WRAPPERS.sub("", name) for name in kept}
-    return {ours if ours not in state else name: state[name] for name, ours in renamed.items()}
+    renamed: dict[str, Tensor] = {}
+    for name in kept:
+        ours = _WRAPPERS.sub("", name)
+        if ours in renamed:
+            raise ValueError(f"clip weights: {name} is there under another name too; save each weight once")
+        renamed[ours] = state[name]
+    return renamed
 
 
 def _check_readable(file: Path) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_MOST_ARGUMENTS = 100
+
 
 class RefusedError(Exception):
     """Names what a file needs beyond arrays of numbers."""
@@ -114,6 +116,8 @@ def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
     """Stands in for `OrderedDict`."""
     items = [(key, value) for key, value in pairs]
     _check_keys(key for key, _ in items)
+    if isinstance(pairs, list):
+        pairs.clear()  # or one list could be given to many dicts
     return OrderedDict(items)
 
 
@@ -123,6 +127,25 @@ def _checking(opcode: bytes, keys: slice) -> dict[int, Callable[[Any], None]]:
 
     def checked(unpickler: Any) -> None:
         _check_keys(unpickler.stack[keys])
+        load(unpickler)
+
+    return {opcode[0]: checked}
+
+
+def _push_bytearray(unpickler: Any) -> None:
+    """Reads what the file holds; the usual function first allocates what it claims to hold."""
+    length = int.from_bytes(unpickler.read(8), "little")
+    unpickler.append(bytearray(unpickler.read(length)))
+
+
+def _checking_arguments(opcode: bytes) -> dict[int, Callable[[Any], None]]:
+    """Returns an opcode's function, after a check that a call has few arguments: one tuple can serve many calls."""
+    load = pickle._Unpickler.dispatch[opcode[0]]
+
+    def checked(unpickler: Any) -> None:
+        arguments = unpickler.stack[-1]
+        if isinstance(arguments, tuple) and len(arguments) > _MOST_ARGUMENTS:
+            raise RefusedError(f"a call with {len(arguments)} arguments")
         load(unpickler)
 
     return {opcode[0]: checked}
@@ -152,6 +175,9 @@ class ArrayUnpickler(pickle._Unpickler):
         **_checking(pickle.DICT, slice(0, None, 2)),
         **_checking(pickle.ADDITEMS, slice(None)),
         **_checking(pickle.FROZENSET, slice(None)),
+        **_checking_arguments(pickle.REDUCE),
+        **_checking_arguments(pickle.BINPERSID),
+        pickle.BYTEARRAY8[0]: _push_bytearray,
         pickle.BUILD[0]: _set_state,
     }
 
@@ -169,5 +195,5 @@ class ArrayUnpickler(pickle._Unpickler):
         """Returns the harmless stand-in for a global, or raises."""
         stand_in = self.STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
         if stand_in is None:
-            raise RefusedError(f"`{module}.{name}`")
+            raise RefusedError(f"`{module}.{name}`" if f"{module}{name}".isprintable() else repr(f"{module}.{name}"))
         return stand_in

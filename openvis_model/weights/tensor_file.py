@@ -4,7 +4,6 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import MAGIC_NUMBER
@@ -12,8 +11,8 @@ from torch.serialization import MAGIC_NUMBER
 from openvis_model.weights.restricted_pickle import ArrayUnpickler, RefusedError, StoredArray
 from openvis_model.weights.torch_archive import Module, TorchArchive
 
-_BEFORE_TORCH_1_6 = pickle.dumps(MAGIC_NUMBER, protocol=2)
-"""First bytes of the files of `torch.save` that are no archive."""
+_LEGACY_START = pickle.dumps(MAGIC_NUMBER, protocol=2)
+"""First bytes of the files that `torch.save` wrote before version 1.6, which are no archives."""
 
 
 def read_state(path: Path, entry: str) -> dict[str, Tensor]:
@@ -27,21 +26,24 @@ def read_state(path: Path, entry: str) -> dict[str, Tensor]:
         entry: name under which a checkpoint holds its state dict; a file may also hold the state dict alone.
 
     Raises:
-        ValueError: for a file that is missing, damaged or without weights, or one that needs any other class or
-            function; names it.
+        ValueError: for a file that is missing, damaged or without weights, one that torch wrote before version 1.6, or
+            one that needs any other class or function; names it.
     """
+    if not path.is_file():
+        raise ValueError(f"{path} cannot be read: there is no such file")
     try:
         return _read(path, entry)
     except _NoWeightsError as error:
-        raise ValueError(f"{path} holds {error}; save its state dict alone") from None
+        raise ValueError(
+            f"{path} holds {error}; save its state dict alone, with a newer torch or safetensors"
+        ) from None
     except RefusedError as refused:
         raise ValueError(
             f"{path} is refused, and nothing in it was run: it needs {refused}; checkpoints need only arrays of "
             "numbers. If you trust its source, save its state dict as safetensors"
         ) from None
-    except Exception as error:  # garbage makes an unpickler raise anything, and torch suggests to run it
-        reason = type(error).__name__ if "weights_only" in str(error) else repr(error)
-        raise ValueError(f"{path} cannot be read ({reason}); is its download complete?") from None
+    except Exception as error:  # garbage makes an unpickler raise anything
+        raise ValueError(f"{path} cannot be read ({error!r}); is its download complete?") from None
 
 
 class _NoWeightsError(Exception):
@@ -52,10 +54,10 @@ def _read(path: Path, entry: str) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return load_file(path)
     with path.open("rb") as file:
-        start = file.read(len(_BEFORE_TORCH_1_6))
+        start = file.read(len(_LEGACY_START))
         file.seek(0)
-        if start == _BEFORE_TORCH_1_6:
-            return _tensors(torch.load(file, map_location="cpu", weights_only=True), entry, path.stat().st_size)
+        if start == _LEGACY_START:
+            raise _NoWeightsError("the format of torch before version 1.6")
         content = TorchArchive(file).content() if start.startswith(b"PK\3\4") else ArrayUnpickler(file).load()
         return _tensors(content, entry, path.stat().st_size)
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from openvis_model.weights.restricted_pickle import ArrayUnpickler, RefusedError, StoredArray, shown
 
+_LONGEST_NAME = 1000
+
 
 class Module:
     """Stands in for every class of a TorchScript program."""
@@ -36,6 +38,8 @@ class Module:
     def _named(self, *, prefix: str, seen: set[int]) -> Iterator[tuple[str, StoredArray]]:
         if id(self) in seen or not isinstance(self.attributes, dict):
             raise RefusedError("a module in several places, or without attributes")
+        if len(prefix) > _LONGEST_NAME:
+            raise RefusedError(f"names of more than {_LONGEST_NAME} characters")
         seen.add(id(self))
         for name, value in self.attributes.items():
             if isinstance(value, Module):

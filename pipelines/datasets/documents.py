@@ -20,6 +20,8 @@ _T = TypeVar("_T")
 _RUN_LENGTHS = re.compile(rb'(?<!\\)"(?:counts|rle)"\s*+:\s*+(?:"([^"]*+)"|[-0-9])')
 """A key and its value: run lengths, or a number, which could be taken for the position of some."""
 
+_ESCAPED_LETTER = re.compile(rb"\\u00[67]")
+
 
 class OddityError(ValueError):
     """A file is refused for something that official tools accept; the message is the same without its run lengths."""
@@ -119,11 +121,13 @@ def _parsed(path: str, data: bytes) -> Any:
 
 
 def _lift(data: bytes) -> tuple[bytes, Lifted]:
-    """Returns the JSON with positions in place of run lengths, and the run lengths; JSON that is not sound stays so."""
+    """Returns the JSON with positions in place of run lengths, and the run lengths, which need not be sound."""
     rest: list[bytes] = []
     begins: list[int] = []
     stops: list[int] = []
     kept = 0
+    if _ESCAPED_LETTER.search(data):  # which a key may have
+        return data, NOTHING
     for match in _RUN_LENGTHS.finditer(data):
         begin, stop = match.span(1)
         if begin < 0 or _is_escaped(data, begin, stop):

@@ -40,7 +40,7 @@ class MaskTable:
         self._sound = np.zeros(len(self.sizes), bool)  # known to be
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Takes arrays that may be read-only, as those of Ray's object store are."""
+        """Copies what is written to later: arrays from Ray's object store are read-only."""
         self.__dict__ |= state
         self._sound = self._sound.copy()
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal
 
 from openvis_model.options import Synonyms, VideoTrackerConfig
@@ -132,7 +132,7 @@ class LabelConfig:
         settings = [
             self.fps and float(self.fps),
             self.stride,
-            asdict(self.tracker),
+            self.tracker.identity(),
             self.objectness_floor,
             self.precision,
         ]

@@ -1,6 +1,7 @@
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import pytest
 import ray
 from ray.data import DataContext
 
-from pipelines.cluster import _Pause, calm_data, check_gpus, connect, data_stopped, reason
+from pipelines.cluster import _is_away, _Pause, calm_data, check_gpus, connect, data_stopped, reason
 from tests.started_cluster import started_cluster
 
 LISTENS = """
@@ -155,6 +156,7 @@ NOBODY = """
 import os
 from pipelines import cluster
 cluster._GONE_S = 1.0
+cluster._JOIN_S = 3.0
 try:
     cluster.connect(1)
 except RuntimeError as error:
@@ -163,10 +165,25 @@ os._exit(0)  # otherwise Ray goes on trying
 """
 
 
-def test_an_address_where_nobody_listens_is_named() -> None:
-    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
-    done = subprocess.run([sys.executable, "-c", NOBODY], env=environment, check=False, capture_output=True, text=True)
-    assert ":1 is not responding; start it, or set RAY_ADDRESS=local to run without it\n" in done.stdout
+@pytest.mark.parametrize("listens", [False, True])
+def test_an_address_where_no_ray_listens_is_named(listens: bool) -> None:
+    with socket.create_server(("", 0)) as server:  # Ray takes the address in the network
+        port = server.getsockname()[1] if listens else 1
+        environment = os.environ | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+        command = [sys.executable, "-c", NOBODY]
+        done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert f":{port} is not responding; start it, or set RAY_ADDRESS=local to run without it\n" in done.stdout
+
+
+def test_only_an_address_that_stays_silent_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("pipelines.cluster.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("pipelines.cluster._is_listening", lambda address: clock[0] == 115)
+    monkeypatch.setattr("pipelines.cluster._silent", {})
+    seen = {}
+    for clock[0] in (100, 110, 115, 120, 130, 139, 140, 141, 5000, 5019, 5020):
+        seen[clock[0]] = _is_away("127.0.0.1:1")
+    assert [moment for moment, away in seen.items() if away] == [140, 141, 5020]
 
 
 DIES_EARLY = """
@@ -304,6 +321,9 @@ def test_an_address_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "nowhere")
     with pytest.raises(ValueError, match="^RAY_ADDRESS: .*nowhere; give the address of a cluster, or `local`$"):
+        connect(1)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1")
+    with pytest.raises(ValueError, match="^RAY_ADDRESS: got 'ray://127.0.0.1', expected HOST:PORT"):
         connect(1)
 
 

@@ -113,11 +113,12 @@ def test_clip_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
         load_clip(PLAIN, tmp_path / "clip.safetensors", quick_gelu=False)
 
 
-def test_names_that_become_one_are_unexpected(tmp_path: Path) -> None:
-    state = state_of(random_clip(PLAIN))
-    torch.save(state | {"module.visual.proj": state["visual.proj"]}, tmp_path / "clip.pt")
-    with pytest.raises(ValueError, match=r"unexpected: module\.visual\.proj"):
-        load_clip(PLAIN, tmp_path / "clip.pt", quick_gelu=False)
+@pytest.mark.parametrize("prefix", ["", "_image_encoder."])
+def test_names_that_become_one_are_refused(prefix: str, tmp_path: Path) -> None:
+    state = {f"{prefix}{name}": weight for name, weight in state_of(random_clip(PLAIN)).items()}
+    torch.save(state | {"module.visual.proj": state[f"{prefix}visual.proj"] + 1}, tmp_path / "clip.pt")
+    with pytest.raises(ValueError, match=r"module\.visual\.proj is there under another name too"):
+        load_clip(PLAIN, tmp_path / "clip.pt", quick_gelu=None if prefix else False)
 
 
 def test_clip_pickles_with_code_are_refused(tmp_path: Path) -> None:

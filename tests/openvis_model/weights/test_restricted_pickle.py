@@ -1,5 +1,6 @@
 import os
 import pickle
+import resource
 from collections import OrderedDict
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from openvis_model.weights.restricted_pickle import _ordered_dict
 from openvis_model.weights.tensor_file import read_state
 
 
@@ -133,6 +135,7 @@ PUNYCODE = "".join(map(chr, range(0x4E00, 0x4E10))).encode()
         (b"ccollections\nOrderedDict\n(]" + LARGE + b"N\x86atR.", "a key that is a tuple"),
         (b"}X\x05\0\0\0model}" + LARGE + b"Nss.", "a key that is a tuple"),
         (b"cnumpy\ndtype\n" + LARGE + b"\x85R.", "an array of type tuple"),
+        (b"cnumpy\nndarray\n(" + b"K\x01" * 101 + b"tR.", "a call with 101 arguments"),
         (b"c_codecs\nencode\n(X\0\0\0\0" + LARGE + b"tR.", "the codec tuple"),
         (
             b"c_codecs\nencode\n(X" + len(PUNYCODE).to_bytes(4, "little") + PUNYCODE + b"X\x08\0\0\0punycodetR.",
@@ -144,6 +147,20 @@ def test_what_takes_years_is_refused(content: bytes, named: str, tmp_path: Path)
     """The hash of nested tuples that share their parts, their text; punycode takes the square of the text's length."""
     with pytest.raises(ValueError, match=f"is refused, and nothing in it was run: it needs {named}"):
         read_model(written(tmp_path, content))
+
+
+def test_a_claim_of_many_bytes_takes_none(tmp_path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_model(written(tmp_path, b"\x80\x05\x96" + (3 * 10**9).to_bytes(8, "little") + b"."))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10**6  # kB
+
+
+def test_a_list_makes_one_dict(tmp_path: Path) -> None:
+    """Or a thousand pairs, given to a thousand calls, would be a million."""
+    pairs = [("a", 1), ("b", 2)]
+    assert list(_ordered_dict(pairs)) == ["a", "b"]
+    assert not _ordered_dict(pairs)
 
 
 @pytest.mark.parametrize("protocol", [2, 4])

@@ -23,17 +23,11 @@ def write_checkpoint(file: Path) -> None:
     torch.save({"epoch": 32, "model": STATE, "optimizer": {"lr": 0.1}}, file)
 
 
-def write_before_torch_1_6(file: Path) -> None:
-    torch.save({"model": STATE}, file, _use_new_zipfile_serialization=False)
-
-
 def write_arrays(file: Path) -> None:
     file.write_bytes(pickle.dumps({"model": {name: tensor.numpy() for name, tensor in STATE.items()}}))
 
 
-@pytest.mark.parametrize(
-    "write", [write_safetensors, write_state, write_checkpoint, write_before_torch_1_6, write_arrays]
-)
+@pytest.mark.parametrize("write", [write_safetensors, write_state, write_checkpoint, write_arrays])
 def test_each_form_gives_the_same(write, tmp_path: Path) -> None:
     file = tmp_path / ("model.safetensors" if write is write_safetensors else "model.any")
     write(file)
@@ -42,26 +36,20 @@ def test_each_form_gives_the_same(write, tmp_path: Path) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in STATE.items())
 
 
-@pytest.mark.parametrize("whole", [write_safetensors, write_state, write_before_torch_1_6, write_arrays])
-def test_damaged_files_are_named_without_bad_advice(whole, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [write_safetensors, write_state, write_arrays])
+def test_damaged_files_are_named(whole, tmp_path: Path) -> None:
     file = tmp_path / ("model.safetensors" if whole is write_safetensors else "model.any")
     whole(file)
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"model\.\w+ cannot be read .*is its download complete") as error:
+    with pytest.raises(ValueError, match=r"model\.\w+ cannot be read .*is its download complete"):
         read_state(file, "model")
-    assert "weights_only" not in str(error.value)
 
 
-def test_code_in_old_files_is_refused(tmp_path: Path) -> None:
-    class Harm:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "harmed",))
-
-    torch.save({"model": Harm()}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match=r"old\.pt cannot be read") as error:
+def test_old_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    """Torch's own reader of them hashes keys, which may take years."""
+    torch.save({"model": STATE}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match=r"old\.pt holds the format of torch before version 1\.6; .* newer torch"):
         read_state(tmp_path / "old.pt", "model")
-    assert "weights_only" not in str(error.value)
-    assert not (tmp_path / "harmed").exists()
 
 
 @pytest.mark.parametrize("content", [[1], {}, {"model": {}}, {"model": None}])
@@ -79,5 +67,5 @@ def test_weights_that_are_not_arrays_are_named(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"model\.pkl cannot be read \(FileNotFoundError"):
+    with pytest.raises(ValueError, match=r"model\.pkl cannot be read: there is no such file"):
         read_state(tmp_path / "model.pkl", "model")

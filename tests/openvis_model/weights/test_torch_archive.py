@@ -106,6 +106,10 @@ STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cp
         (b"cos\nsystem\n(S'true'\ntR.", "`os.system`"),
         (b"c__torch__\nA\n)\x81}X\x01\0\0\0aK\x01sb.", "holds no weights"),
         (b"c__torch__\nA\n)\x81.", "without attributes"),
+        (
+            b"c__torch__\nA\n)\x81}X\xe8\x03\0\0" + b"a" * 1000 + b"c__torch__\nB\n)\x81}bsb.",
+            "names of more than 1000 characters",
+        ),
         (b"c__torch__\nA\n)\x81q\0}X\x01\0\0\0bh\0sb.", "a module in several places"),
         (
             b"c__torch__\nA\n)\x81}(X\x01\0\0\0bc__torch__\nB\n)\x81}bq\0X\x01\0\0\0ch\0ub.",

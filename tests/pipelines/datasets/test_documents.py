@@ -74,7 +74,7 @@ def restored(value: Any, document: Document) -> Any:
             2,
         ),
         (r'{"rle":"1\\","name":"counts","counts":[1,5],"é":{"counts":"","rle":null}}', 2),
-        (r'["counts", "rle", {"account": "s", "counts ": "t", "c\u006funts": "u", "": "v", "counts": "\u0030"}]', 1),
+        (r'["counts", "rle", {"account": "s", "counts ": "t", "counts\t": "u", "": "v", "counts": "\u0030"}]', 1),
         ('[{"score": 0.5, "segmentations": [' + ", ".join(['{"counts": "06"}'] * 1200) + "]}]", 1200),
         ('{"counts": ' * 3 + '"deep"' + "}" * 3, 1),
         (r'{"the \"counts": "06", "counts": "say \"no\""}', 0),
@@ -90,7 +90,10 @@ def test_run_lengths_are_lifted_and_nothing_else_changes(tmp_path: Path, content
     assert document.sha256 == hashlib.sha256(content.encode()).hexdigest()
 
 
-@pytest.mark.parametrize("content", ['[{"counts": "06"}, {"counts": 7}]', '{"rle" : -1, "counts": "06"}'])
+@pytest.mark.parametrize(
+    "content",
+    ['[{"counts": "06"}, {"counts": 7}]', '{"rle" : -1, "counts": "06"}', r'[{"c\u006funts": 0}, {"counts": "06"}]'],
+)
 def test_where_a_file_has_numbers_nothing_is_lifted(tmp_path: Path, content: str) -> None:
     """They would be taken for places of texts."""
     document = lifted(tmp_path / "a.json", content)
