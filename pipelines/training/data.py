@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from openvis_model.options import SIZE_DIVISOR
+from pipelines.datasets.annotations import Federation
 from pipelines.training.augmentation import AugmentationConfig
 from pipelines.video.plan import VideoPlan
 
@@ -20,7 +21,7 @@ class TrainingDataConfig(AugmentationConfig):
     """A data set, and the clips to make of it.
 
     Attributes:
-        annotations: file in the format of YouTube-VIS (also OVIS, LV-VIS, UVO, Shapes), BURST, or COCO.
+        annotations: file in the format of YouTube-VIS (also OVIS, LV-VIS, UVO, Shapes), BURST, or COCO (also LVIS).
         videos: folder that the paths in the annotations are relative to; default: the folder of the annotations.
         format: format of the annotations. Still images of COCO become clips in which a window moves over the image.
         frames: frames per clip.
@@ -78,6 +79,8 @@ class TrainingVideo:
         length: frames.
         files: paths of one encoded file, or of an image per frame.
         plan: index of the encoded file, cut at every key frame; None for images.
+        federation: which rows of the training vocabulary are known to be absent from an image, or are annotated in
+            part; None if everything is annotated.
     """
 
     id: int
@@ -86,6 +89,7 @@ class TrainingVideo:
     length: int
     files: tuple[str, ...]
     plan: VideoPlan | None = None
+    federation: Federation | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,6 +140,7 @@ class TrainingData:
         videos: its videos, in the order of the annotations.
         tracks: the objects in them.
         crowds: number of annotated groups of objects, which are not training targets.
+        empty: number of annotations in the format of COCO that have no pixel; they are left out. COCO itself has some.
     """
 
     config: TrainingDataConfig
@@ -143,3 +148,4 @@ class TrainingData:
     videos: Sequence[TrainingVideo]
     tracks: TrackTable
     crowds: int
+    empty: int = 0
