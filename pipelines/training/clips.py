@@ -95,7 +95,7 @@ def _generator(seed: int, purpose: int, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(purpose, number))))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)  # the epochs of several data sets, and the next ones
 def _order(videos: int, seed: int, epoch: int) -> Int64[np.ndarray, "V"]:
     return _generator(seed, _EPOCH, epoch).permutation(videos)
 

@@ -3,6 +3,7 @@
 `checks.open_training_data` reads and checks all of it once. Masks are a few large arrays, which decoders share.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -31,6 +32,7 @@ class TrainingDataConfig(AugmentationConfig):
         categories: `base` trains on categories of partition 0 or 1, or without a partition, and refuses tracks of
             others; `all` trains on every category.
         seed: seed of the clips.
+        weight: its share of the clips, relative to the weights of other data sets that are trained on with it.
 
     Raises:
         ValueError: a field is out of range.
@@ -45,12 +47,15 @@ class TrainingDataConfig(AugmentationConfig):
     width: int = 640
     categories: Literal["base", "all"] = "base"
     seed: int = 0
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("frames", 1), ("max_stride", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"weight: expected more than 0, got {self.weight}; leave the data set out instead")
         for name in ("height", "width"):
             value = getattr(self, name)
             if value < 1 or value % SIZE_DIVISOR:

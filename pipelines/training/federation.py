@@ -30,7 +30,8 @@ def rival_names(
     annotated[np.arange(len(categories)), categories] = True
     if not masks:
         return annotated
-    known: np.ndarray = annotated.any(0)
+    known = np.zeros(names, bool)
+    known[categories] = True
     known[list(federation.partial)] = False
     known[list(federation.absent)] = True
     same_object = np.asarray(coco.iou(list(masks), list(masks), [0] * len(masks))) > _SAME

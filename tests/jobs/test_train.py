@@ -74,6 +74,22 @@ def test_a_config_file_gives_options(
     assert capsys.readouterr().out == "100 steps, in 12 s → out/model\nloss 1.5, AP 12.5\n"
 
 
+def test_each_of_several_data_sets_is_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], trained: list[TrainingConfig]
+) -> None:
+    present, absent = tmp_path / "a.json", tmp_path / "b.json"
+    present.write_text("{}")
+    config = tmp_path / "training.yaml"
+    data = f"[{{annotations: {present}}}, {{annotations: {absent}, format: coco, weight: 3}}]"
+    config.write_text(f"output: out\nsteps: 1\nbatch_size: 1\nstage_1: {{start: {{preset: mini}}, data: {data}}}\n")
+    assert main(["--config", str(config)]) == 2
+    assert str(absent) in capsys.readouterr().err
+    config.write_text(config.read_text().replace("weight: 3", "weight: 3, height: 64"))
+    assert main(["--config", str(config)]) == 2
+    assert "data: data set 1 has height 64, but the first one 384" in capsys.readouterr().err
+    assert not trained
+
+
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
