@@ -154,7 +154,9 @@ def test_a_terminal_has_one_line(capsys: pytest.CaptureFixture[str], monkeypatch
 
 
 @pytest.mark.parametrize(
-    "config", [*Path("jobs/configs/mini").iterdir(), *Path("jobs/configs/paper").iterdir()], ids=str
+    "config",
+    [path for name in ("mini", "paper", "paper_lvis") for path in Path("jobs/configs", name).iterdir()],
+    ids=str,
 )
 def test_every_config_that_is_shipped_can_be_read(config: Path) -> None:
     assert read_config("train", "", TrainConfig, ["--config", str(config), "--output", "out"]).output == "out"
@@ -172,6 +174,18 @@ def test_stage_1_of_the_paper_is_trained_as_minvis_is() -> None:
     assert (optimizer.learning_rate, optimizer.backbone_factor, optimizer.weight_decay) == (1e-4, 0.1, 0.05)
     factors = [learning_rate_factor(step, config.steps, optimizer) for step in (0, 3999, 4000, 5999)]
     assert (factors, optimizer.clip_norm) == (pytest.approx([1, 1, 0.1, 0.1]), 0.01)
+
+
+def test_half_of_the_clips_are_of_lvis_in_the_recipe_with_it() -> None:
+    recipe = ["--config", "jobs/configs/paper_lvis/stage_1.yaml", "--output", "out"]
+    config = read_config("train", "", TrainConfig, recipe)
+    assert config.stage_1
+    lvis, coco, videos = config.stage_1.data_sets
+    assert (lvis.annotations, lvis.videos, lvis.format) == ("data/lvis/lvis_v1_train.json", "data/coco", "coco")
+    assert (coco.videos, coco.format, videos.videos, videos.format) == ("data/coco/train2017", "coco", None, "ytvis")
+    assert lvis.weight / (lvis.weight + coco.weight + videos.weight) == 0.5
+    paper = read_config("train", "", TrainConfig, ["--config", "jobs/configs/paper/stage_1.yaml", "--output", "out"])
+    assert config.optimizer == paper.optimizer
 
 
 @pytest.mark.slow
