@@ -35,5 +35,7 @@ def rival_names(
     known[list(federation.partial)] = False
     known[list(federation.absent)] = True
     same_object = np.asarray(coco.iou(list(masks), list(masks), [0] * len(masks))) > _SAME
-    rivals: np.ndarray = known & ~(same_object.astype(np.int64) @ annotated).astype(bool)
+    # As floats, of which BLAS makes the product: an image may have hundreds of objects.
+    names_of_object = same_object.astype(np.float32) @ annotated.astype(np.float32) > 0
+    rivals: np.ndarray = known & ~names_of_object
     return rivals
