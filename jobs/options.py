@@ -277,6 +277,7 @@ def _completed(kind: type, given: _Values) -> _Values:
 
 def _explain(errors: Sequence[Any], kind: Any, sources: Sequence[tuple[str, _Values]]) -> str:
     """Returns what is wrong with the options: an unknown name first, then a bad value, then what is missing."""
+    errors = _located(errors, kind)
     missing = [_name(error["loc"]) for error in errors if error["type"] == "missing"]
     unknown = [error for error in errors if error["type"] in ("unexpected_keyword_argument", "invalid_key")]
     others = [error for error in errors if error["type"] != "missing" and error not in unknown]
@@ -293,11 +294,33 @@ def _explain(errors: Sequence[Any], kind: Any, sources: Sequence[tuple[str, _Val
             last = error["input"]
             location = (*parents, last)
         prefix = f"{_name(parents)}." if parents else ""
-        text = prefix + _no_such_option(str(last), [field.name for field in fields(_kind_at(kind, parents))], prefix)
+        text = prefix + _no_such_option(
+            str(last), [field.name for field in fields(_config_in(_kind_at(kind, parents)) or kind)], prefix
+        )
     else:
         text = f"{_name(location)}: {_wrong_value(error['input'], _kind_at(kind, location))}"
     file = next((file for file, values in reversed(sources) if _holds(values, location)), "")
     return f"{file}: {text}" if file else text
+
+
+def _located(errors: Sequence[Any], kind: Any) -> list[Any]:
+    """Returns the errors at the places of their options; of options or a list of them, those of what was given."""
+    located = [error | {"loc": _untagged(error["loc"], kind)} for error in errors]
+    meant = [error for error in located if error["type"] not in ("dataclass_type", "tuple_type")]
+    return meant or [max(located, key=lambda error: len(error["loc"]))]
+
+
+def _untagged(location: Sequence[str | int], kind: Any) -> tuple[str | int, ...]:
+    """Leaves out the types that pydantic names in the location of a value that may be of several."""
+    places: list[str | int] = []
+    tagged = False
+    for part in location:
+        if not tagged and sum(each is not NoneType for each in _alternatives(kind)) > 1:
+            tagged = True
+            continue
+        places.append(part)
+        kind, tagged = _part_of(kind, part), False
+    return tuple(places)
 
 
 def _no_such_option(name: str, names: Sequence[str], prefix: str = "") -> str:
@@ -319,9 +342,16 @@ def _name(location: Sequence[str | int]) -> str:
 def _kind_at(kind: Any, location: Sequence[str | int]) -> Any:
     """Returns the type of the option at a location in a config."""
     for part in location:
-        inner = _config_in(kind)
-        kind = get_type_hints(inner)[part] if inner else get_args(kind)[0]  # type: ignore[index]
-    return _config_in(kind) or kind
+        kind = _part_of(kind, part)
+    return kind
+
+
+def _part_of(kind: Any, part: str | int) -> Any:
+    """Returns the type of a field of a config or of an element of a list; None of a field that there is not."""
+    if isinstance(part, str) and (inner := _config_in(kind)):
+        return get_type_hints(inner).get(part)
+    lists = [each for each in _alternatives(kind) if get_origin(each) in (list, tuple)]
+    return get_args(lists[0])[0] if lists else None
 
 
 def _holds(values: Any, location: Sequence[str | int]) -> bool:

@@ -114,7 +114,8 @@ def _train(arguments: list[str] | None) -> int:
     for name, stage in (("stage_1", config.stage_1), ("stage_2", config.stage_2)):
         if stage:
             check_present(f"{name}.start.checkpoint", stage.start.checkpoint)
-            check_present(f"{name}.data.annotations", stage.data.annotations)
+            for data in stage.data_sets:
+                check_present(f"{name}.data.annotations", data.annotations)
 
     from pipelines.training.run import train
 

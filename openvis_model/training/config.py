@@ -18,6 +18,8 @@ class SetCriterionConfig:
         mask_weight: weight of the binary cross-entropy of masks.
         dice_weight: weight of the dice loss of masks.
         no_object_weight: weight of unmatched queries in the objectness loss.
+        unknown_weight: the same in frames of which not every object is annotated, as in LVIS: there, many unmatched
+            queries are on objects.
 
     Raises:
         ValueError: for a value out of range.
@@ -30,9 +32,10 @@ class SetCriterionConfig:
     mask_weight: float = 5.0
     dice_weight: float = 5.0
     no_object_weight: float = 0.1
+    unknown_weight: float = 0.01
 
     def __post_init__(self) -> None:
-        lowest = {"num_points": 1, "oversample_ratio": 1, "no_object_weight": 1e-6}
+        lowest = {"num_points": 1, "oversample_ratio": 1, "no_object_weight": 1e-6, "unknown_weight": 1e-6}
         highest = {"importance_sample_ratio": 1}
         for name, value in vars(self).items():
             low, high = lowest.get(name, 0), highest.get(name, 1e6)

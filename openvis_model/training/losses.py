@@ -37,6 +37,7 @@ def classification_loss(
     vocabulary: Float[Tensor, "K D"],
     categories: Int[Tensor, "M"],
     logit_scale: float | Float[Tensor, ""],
+    rivals: Bool[Tensor, "M K"] | None = None,
 ) -> Float[Tensor, ""]:
     """Computes the mean cross-entropy of InstCLIP's class probabilities softmax(logit_scale · I Eᵀ) (OpenVIS, Eq. 4).
 
@@ -45,6 +46,7 @@ def classification_loss(
         vocabulary: E, unit norm, one row per name.
         categories: row of E of each instance's category.
         logit_scale: inverse temperature of CLIP (a factor, not its logarithm).
+        rivals: the names that compete with each instance's own in its softmax; None takes all of them.
 
     Returns:
         The loss. Without instances it is 0 and still carries the graph, so that gradients are zeros instead of None,
@@ -52,6 +54,9 @@ def classification_loss(
     """
     with torch.autocast(instance_tokens.device.type, enabled=False):
         logits = logit_scale * (instance_tokens.float() @ vocabulary.float().T)
+        if rivals is not None:
+            own = F.one_hot(categories.long(), len(vocabulary)).bool()
+            logits = logits.masked_fill(~(rivals | own), -inf)
         return F.cross_entropy(logits, categories.long(), reduction="sum") / max(len(categories), 1)
 
 
@@ -84,6 +89,7 @@ class SetCriterion:
         generator: Generator | None = None,
         num_masks: float | None = None,
         presence_weight: float | None = None,
+        exhaustive: bool = True,
     ) -> SetLosses:
         """Matches queries to objects on each layer, then computes the losses of the pairs.
 
@@ -97,6 +103,7 @@ class SetCriterion:
                 over. None counts those in `targets`.
             presence_weight: normaliser of "objectness": the sum of the method `presence_weight` over the frames that
                 the loss is averaged over. None sums over the frames in `targets`.
+            exhaustive: whether `targets` are all objects of these frames; unmatched queries weigh less if not.
 
         Raises:
             ValueError: if numbers of layers or frames differ, or training has diverged (NaN or infinite logits or
@@ -114,15 +121,18 @@ class SetCriterion:
                 logits, objectness = layer_masks.float(), layer_objectness.float()
                 matches = [self.match(*frame, generator) for frame in zip(logits, objectness, masks, strict=True)]
                 bce, dice = self._mask_losses(logits, masks, matches, generator) / normaliser
-                presence = self._objectness_loss(objectness, matches, presence_weight)
+                presence = self._objectness_loss(objectness, matches, presence_weight, exhaustive)
                 layers.append(torch.stack([cfg.class_weight * presence, cfg.mask_weight * bce, cfg.dice_weight * dice]))
         objectness_loss, mask_loss, dice_loss = torch.stack(layers).sum(dim=0)
         return SetLosses({"objectness": objectness_loss, "mask": mask_loss, "dice": dice_loss}, matches)
 
-    def presence_weight(self, objects: int, queries: int) -> float:
+    def presence_weight(self, objects: int, queries: int, *, exhaustive: bool = True) -> float:
         """Returns the sum of the objectness weights of a frame with this many objects and queries."""
         matched = min(objects, queries)
-        return matched + (queries - matched) * self.config.no_object_weight
+        return matched + (queries - matched) * self._unmatched_weight(exhaustive)
+
+    def _unmatched_weight(self, exhaustive: bool) -> float:
+        return self.config.no_object_weight if exhaustive else self.config.unknown_weight
 
     @torch.no_grad()
     def match(
@@ -150,13 +160,13 @@ class SetCriterion:
         return Match(*(torch.as_tensor(index, device=device) for index in linear_sum_assignment(cost.cpu())))
 
     def _objectness_loss(
-        self, logits: Float[Tensor, "B N"], matches: Sequence[Match], total_weight: float | None
+        self, logits: Float[Tensor, "B N"], matches: Sequence[Match], total_weight: float | None, exhaustive: bool
     ) -> Float[Tensor, ""]:
         """Computes the cross-entropy over {object, no object}, divided by the sum of weights as in Mask2Former."""
         is_object = torch.zeros_like(logits)
         for row, match in zip(is_object, matches, strict=True):
             row[match.query_index] = 1
-        weight = torch.where(is_object.bool(), 1.0, self.config.no_object_weight)
+        weight = torch.where(is_object.bool(), 1.0, self._unmatched_weight(exhaustive))
         return F.binary_cross_entropy_with_logits(logits, is_object, weight, reduction="sum") / (
             weight.sum() if total_weight is None else total_weight
         )

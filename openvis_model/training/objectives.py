@@ -52,8 +52,9 @@ class InstanceObjective(nn.Module):
     def counts(self, clips: Sequence[TrainingClip]) -> Float[Tensor, "4"]:
         """Counts masks, weights of the objectness loss, frames, and matched queries of these clips."""
         queries = self.model.config.mask_proposal.num_queries
-        objects = [int(count) for clip in clips for count in presence(clip).sum(0)]
-        weight = sum(self.criterion.presence_weight(count, queries) for count in objects)
+        frames = [(int(count), clip.exhaustive) for clip in clips for count in presence(clip).sum(0)]
+        weight = sum(self.criterion.presence_weight(count, queries, exhaustive=whole) for count, whole in frames)
+        objects = [count for count, _ in frames]
         return torch.tensor([sum(objects), weight, len(objects), sum(min(count, queries) for count in objects)])
 
     def forward(self, clips: Sequence[TrainingClip], normalisers: Float[Tensor, "4"]) -> dict[str, Tensor]:
@@ -83,6 +84,7 @@ class InstanceObjective(nn.Module):
                 generator=torch.Generator().manual_seed(clip.seed),
                 num_masks=num_masks,
                 presence_weight=presence_weight,
+                exhaustive=clip.exhaustive,
             )
             matches += result.matches
             for name, value in result.losses.items():
@@ -92,8 +94,8 @@ class InstanceObjective(nn.Module):
             margin = margin_loss(last.queries, self.config.margin) * len(frames) / num_frames
             losses["margin"] = self.config.margin_weight * margin
         if self.classifies:
-            tokens, categories = self._instance_tokens(frames, last, matches, clips)
-            loss = classification_loss(tokens, self.embeddings, categories, self.logit_scale)
+            tokens, categories, rivals = self._instance_tokens(frames, last, matches, clips)
+            loss = classification_loss(tokens, self.embeddings, categories, self.logit_scale, rivals)
             losses["classification"] = self.config.classification_weight * loss * len(tokens) / num_matched
         return losses
 
@@ -114,8 +116,8 @@ class InstanceObjective(nn.Module):
 
     def _instance_tokens(
         self, frames: Tensor, proposals: Proposals, matches: Sequence[Match], clips: Sequence[TrainingClip]
-    ) -> tuple[Float[Tensor, "M D"], Int[Tensor, "M"]]:
-        """Embeds the matched queries, and returns their instance tokens and categories.
+    ) -> tuple[Float[Tensor, "M D"], Int[Tensor, "M"], Bool[Tensor, "M K"]]:
+        """Embeds the matched queries, and returns their instance tokens, categories and rival names.
 
         Instance tokens do not attend to each other, so the unmatched queries need not be embedded.
         """
@@ -123,16 +125,22 @@ class InstanceObjective(nn.Module):
         most = max(len(match.query_index) for match in matches)
         query_index = torch.zeros(len(matches), most, dtype=torch.long, device=device)
         valid = torch.zeros(len(matches), most, dtype=torch.bool, device=device)
-        categories = []
-        frame_categories = [clip.categories[shown] for clip in clips for shown in presence(clip).T]
-        for row, (match, present) in enumerate(zip(matches, frame_categories, strict=True)):
+        categories, rivals = [], []
+        shown_objects = [(clip, np.flatnonzero(shown)) for clip in clips for shown in presence(clip).T]
+        for row, (match, (clip, shown)) in enumerate(zip(matches, shown_objects, strict=True)):
             query_index[row, : len(match.query_index)] = match.query_index
             valid[row, : len(match.query_index)] = True
-            categories.append(torch.from_numpy(present).to(device)[match.object_index])
+            objects = shown[match.object_index.cpu().numpy()]
+            categories.append(torch.from_numpy(clip.categories[objects]))
+            rivals.append(
+                torch.ones(len(objects), len(self.embeddings), dtype=torch.bool)
+                if clip.rivals is None
+                else torch.from_numpy(clip.rivals[objects])
+            )
         frame_index = torch.arange(len(frames), device=device)[:, None]
         mask_logits = proposals.mask_logits[frame_index, query_index].detach()
         tokens = self.model.classifier(frames, mask_logits, query_index)
-        return tokens[valid], torch.cat(categories)
+        return tokens[valid], torch.cat(categories).to(device), torch.cat(rivals).to(device)
 
 
 class AlignedTokens(NamedTuple):

@@ -15,15 +15,20 @@ class TrainingClip:
         masks: visible pixels of each object, empty in frames without it; every object is in at least one frame.
         categories: category of each object, as a row of the training vocabulary.
         seed: seed of everything random about the clip, including sampled points.
+        rivals: which names of the training vocabulary compete with each object's own; None if all others do.
+        exhaustive: whether every object in the frames is annotated; if not, an unmatched query may be on one.
 
     Raises:
-        ValueError: for shapes or types that do not match, an object without pixels, or a negative category or seed.
+        ValueError: for shapes or types that do not match, an object without pixels, a category that is no row of the
+            vocabulary, or a negative seed.
     """
 
     frames: UInt8[np.ndarray, "T H W 3"]
     masks: Bool[np.ndarray, "O T H W"]
     categories: Int64[np.ndarray, "O"]
     seed: int
+    rivals: Bool[np.ndarray, "O K"] | None = None
+    exhaustive: bool = True
 
     def __post_init__(self) -> None:
         frames, masks, categories = self.frames, self.masks, self.categories
@@ -43,5 +48,16 @@ class TrainingClip:
         empty = [index for index, mask in enumerate(masks) if not mask.any()]
         if empty:
             raise ValueError(f"masks: object {empty[0]} has no pixel in any frame; leave it out")
+        rivals = self.rivals
+        if rivals is not None and (
+            rivals.dtype != np.bool_
+            or rivals.ndim != 2
+            or len(rivals) != len(masks)
+            or categories.max(initial=-1) >= rivals.shape[1]
+        ):
+            raise ValueError(
+                f"rivals: expected bool, a row for each of {len(masks)} masks and more columns than the largest "
+                f"category {categories.max(initial=-1)}, got {rivals.dtype} {rivals.shape}"
+            )
         if not 0 <= self.seed < 1 << 63:
             raise ValueError(f"seed: expected 0 to 2^63 - 1, got {self.seed}")

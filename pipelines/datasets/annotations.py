@@ -43,6 +43,21 @@ class Category:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Federation:
+    """What is known of an image of a federated data set such as LVIS, for which annotators sought few categories.
+
+    Of all categories that are neither annotated in the image nor `absent`, nothing is known.
+
+    Attributes:
+        absent: ids of categories that were sought and are not in the image.
+        partial: ids of categories of which not every instance is annotated.
+    """
+
+    absent: tuple[int, ...] = ()
+    partial: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnnotatedVideo:
     """A video.
 
@@ -54,6 +69,7 @@ class AnnotatedVideo:
         file_names: image files of the frames.
         video: encoded file with all frames, if any.
         fps: frames per second; None if the file does not say.
+        federation: what is known of its categories, if only few were sought; None if all were.
         stated_id: id in the file where that is not `id`: a text, a fraction, or a number among such.
     """
 
@@ -64,6 +80,7 @@ class AnnotatedVideo:
     file_names: tuple[str, ...] = ()
     video: str | None = None
     fps: float | None = None
+    federation: Federation | None = None
     stated_id: Id | None = None
 
 

@@ -165,12 +165,16 @@ def _turn(hue: float) -> Float32[np.ndarray, "3 3"]:
 
 
 def drop_invisible(
-    masks: Bool[np.ndarray, "N T H W"], categories: Int64[np.ndarray, "N"]
+    masks: Bool[np.ndarray, "N T H W"],
 ) -> tuple[Bool[np.ndarray, "O T H W"], Int64[np.ndarray, "O"]]:
-    """Clears masks that are too small to recognise, and drops objects that are visible in no frame."""
+    """Clears masks that are too small to recognise, and drops objects that are visible in no frame.
+
+    Returns:
+        The masks of the O other objects, and which of the N they are.
+    """
     visible = np.count_nonzero(masks, (2, 3)) >= MIN_VISIBLE
     kept = visible.any(1)
-    return masks[kept] & visible[kept][..., None, None], categories[kept]
+    return masks[kept] & visible[kept][..., None, None], np.flatnonzero(kept)
 
 
 def _cut(image: Shaped[np.ndarray, "h w *c"], window: Window) -> Shaped[np.ndarray, "a b *c"]:

@@ -1,5 +1,6 @@
 """Checks a training set before training, and reports all problems at once."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from pipelines.datasets import burst_files, coco, mask_table, run_lengths, ytvis
-from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, Category, GroundTruth, Mask
+from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, Category, Federation, GroundTruth, Mask
 from pipelines.datasets.benchmark_videos import category_ids, find_benchmark_videos
 from pipelines.datasets.burst import BurstGroundTruth
 from pipelines.training.data import TrackTable, TrainingData, TrainingDataConfig, TrainingVideo
@@ -18,6 +19,7 @@ from pipelines.training.still_images import image_size
 from pipelines.video.index import plan_video
 from pipelines.video.plan import Sampling, VideoError, VideoPlan
 
+_LOG = logging.getLogger(__name__)
 _NAMED = 10  # problems listed in an error
 _THREADS = 16  # they mostly wait for disks
 _BATCH = 1 << 13  # masks parsed at a time
@@ -34,6 +36,7 @@ def open_training_data(config: TrainingDataConfig) -> TrainingData:
     problems: list[str] = []
     truth = _read(config, problems)
     ids = _vocabulary(truth, config, problems)
+    truth, empty = _without_empty(truth) if config.format == "coco" else (truth, 0)
     problems += _track_problems(truth, config)
     folder = config.videos if config.videos is not None else os.path.dirname(config.annotations)
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -46,15 +49,15 @@ def open_training_data(config: TrainingDataConfig) -> TrainingData:
         listed = "".join(f"\n  {problem}" for problem in problems[:_NAMED])
         more = f", the first {_NAMED}" if len(problems) > _NAMED else ""
         raise ValueError(f"annotations: {len(problems)} problem{'s'[: len(problems) > 1]}{more}:{listed}")
-    videos = tuple(video for video, _ in checked if video is not None)
+    rows = {category: row for row, category in enumerate(ids.values())}
+    videos = tuple(_in_rows(video, rows) for video, _ in checked if video is not None)
     return TrainingData(
         config=config,
         names=tuple(ids),
         videos=videos,
-        tracks=_table(
-            targets, [video.id for video in videos], {category: row for row, category in enumerate(ids.values())}
-        ),
+        tracks=_table(targets, [video.id for video in videos], rows),
         crowds=len(truth.tracks) - len(targets),
+        empty=empty,
     )
 
 
@@ -93,6 +96,27 @@ def _from_burst(burst: BurstGroundTruth) -> GroundTruth:
     return GroundTruth(
         path=burst.path, sha256=burst.sha256, videos=tuple(videos), categories=burst.categories, tracks=tuple(tracks)
     )
+
+
+def _without_empty(truth: GroundTruth) -> tuple[GroundTruth, int]:
+    """Leaves out annotations without a pixel, and counts them: COCO has a few polygons that are as thin as a line."""
+    shown = _areas([mask for track in truth.tracks for mask in track.masks]) > 0
+    tracks = tuple(compress(truth.tracks, shown))
+    empty = len(truth.tracks) - len(tracks)
+    if empty:
+        _LOG.warning("%s: %d annotations have no pixel of their image; they are left out", truth.path, empty)
+    return replace(truth, tracks=tracks), empty
+
+
+def _in_rows(video: TrainingVideo, rows: dict[int, int]) -> TrainingVideo:
+    """Replaces the categories that are known of a video by their rows of the training vocabulary."""
+    if video.federation is None:
+        return video
+    absent, partial = (
+        tuple(rows[category] for category in categories if category in rows)
+        for categories in (video.federation.absent, video.federation.partial)
+    )
+    return replace(video, federation=Federation(absent=absent, partial=partial))
 
 
 def _is_trainable(category: Category, config: TrainingDataConfig) -> bool:
@@ -176,7 +200,13 @@ def _check_images(
 def _training_video(video: AnnotatedVideo, files: tuple[str, ...], plan: VideoPlan | None) -> TrainingVideo:
     assert video.length is not None
     return TrainingVideo(
-        id=video.id, height=video.height, width=video.width, length=video.length, files=files, plan=plan
+        id=video.id,
+        height=video.height,
+        width=video.width,
+        length=video.length,
+        files=files,
+        plan=plan,
+        federation=video.federation,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from pycocotools import mask as coco
 
 from openvis_model.training.training_clip import TrainingClip
@@ -21,6 +21,7 @@ from pipelines.training.augmentation import (
     view_mask,
 )
 from pipelines.training.data import TrainingData, TrainingVideo
+from pipelines.training.federation import rival_names
 from pipelines.training.still_images import read_image
 from pipelines.video.decode import decode
 from pipelines.video.plan import Segment, VideoError
@@ -54,12 +55,15 @@ def sample(data: TrainingData, number: int) -> TrainingClip:
         ) from error
     windows = draw_windows(config.frames, (video.height, video.width), config.size, config, rng, still=still)
     views = [view_frame(image, window, config.size) for image, window in zip(pixels, windows, strict=True)]
-    masks, categories = drop_invisible(*_objects(data, at, frames, windows))
+    masks, kept = drop_invisible(_masks(data, at, frames, windows))
+    rivals = _rivals(data, at)
     return TrainingClip(
         frames=recolour(np.stack(views), draw_colour(config, rng)),
         masks=masks,
-        categories=categories,
+        categories=data.tracks.categories[data.tracks.tracks(at)][kept],
         seed=int(rng.integers(1 << 63)),
+        rivals=None if rivals is None else rivals[kept],
+        exhaustive=rivals is None,
     )
 
 
@@ -91,7 +95,7 @@ def _generator(seed: int, purpose: int, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(purpose, number))))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)  # the epochs of several data sets, and the next ones
 def _order(videos: int, seed: int, epoch: int) -> Int64[np.ndarray, "V"]:
     return _generator(seed, _EPOCH, epoch).permutation(videos)
 
@@ -136,10 +140,10 @@ def _segment(video: TrainingVideo, frames: Int64[np.ndarray, "T"]) -> Segment:
     )
 
 
-def _objects(
+def _masks(
     data: TrainingData, video: int, frames: Int64[np.ndarray, "T"], windows: list[Window]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of the video's N tracks within the windows, bool [N, T, H, W], and their categories, [N]."""
+) -> Bool[np.ndarray, "N T H W"]:
+    """Masks of the video's N tracks within the windows."""
     source = [data.videos[video].height, data.videos[video].width]
     tracks = data.tracks.tracks(video)
     masks = np.zeros((len(tracks), len(frames), *data.config.size), bool)
@@ -149,4 +153,14 @@ def _objects(
             if counts is not None:
                 mask = coco.decode({"size": source, "counts": counts})
                 masks[row, t] = view_mask(mask, window, data.config.size)
-    return masks, data.tracks.categories[tracks.start : tracks.stop]
+    return masks
+
+
+def _rivals(data: TrainingData, video: int) -> Bool[np.ndarray, "N K"] | None:
+    """Which names compete with those of the tracks of an image; None if all do."""
+    federation = data.videos[video].federation
+    if federation is None:
+        return None
+    tracks, size = data.tracks.tracks(video), [data.videos[video].height, data.videos[video].width]
+    masks = [{"size": size, "counts": data.tracks.counts(track, 0)} for track in tracks]
+    return rival_names(federation, data.tracks.categories[tracks], masks, len(data.names))

@@ -3,6 +3,7 @@
 `checks.open_training_data` reads and checks all of it once. Masks are a few large arrays, which decoders share.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from openvis_model.options import SIZE_DIVISOR
+from pipelines.datasets.annotations import Federation
 from pipelines.training.augmentation import AugmentationConfig
 from pipelines.video.plan import VideoPlan
 
@@ -20,7 +22,7 @@ class TrainingDataConfig(AugmentationConfig):
     """A data set, and the clips to make of it.
 
     Attributes:
-        annotations: file in the format of YouTube-VIS (also OVIS, LV-VIS, UVO, Shapes), BURST, or COCO.
+        annotations: file in the format of YouTube-VIS (also OVIS, LV-VIS, UVO, Shapes), BURST, or COCO (also LVIS).
         videos: folder that the paths in the annotations are relative to; default: the folder of the annotations.
         format: format of the annotations. Still images of COCO become clips in which a window moves over the image.
         frames: frames per clip.
@@ -30,6 +32,7 @@ class TrainingDataConfig(AugmentationConfig):
         categories: `base` trains on categories of partition 0 or 1, or without a partition, and refuses tracks of
             others; `all` trains on every category.
         seed: seed of the clips.
+        weight: its share of the clips, relative to the weights of other data sets that are trained on with it.
 
     Raises:
         ValueError: a field is out of range.
@@ -44,12 +47,15 @@ class TrainingDataConfig(AugmentationConfig):
     width: int = 640
     categories: Literal["base", "all"] = "base"
     seed: int = 0
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("frames", 1), ("max_stride", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"weight: expected more than 0, got {self.weight}; leave the data set out instead")
         for name in ("height", "width"):
             value = getattr(self, name)
             if value < 1 or value % SIZE_DIVISOR:
@@ -78,6 +84,8 @@ class TrainingVideo:
         length: frames.
         files: paths of one encoded file, or of an image per frame.
         plan: index of the encoded file, cut at every key frame; None for images.
+        federation: which rows of the training vocabulary are known to be absent from an image, or are annotated in
+            part; None if everything is annotated.
     """
 
     id: int
@@ -86,6 +94,7 @@ class TrainingVideo:
     length: int
     files: tuple[str, ...]
     plan: VideoPlan | None = None
+    federation: Federation | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,6 +145,7 @@ class TrainingData:
         videos: its videos, in the order of the annotations.
         tracks: the objects in them.
         crowds: number of annotated groups of objects, which are not training targets.
+        empty: number of annotations in the format of COCO that have no pixel; they are left out. COCO itself has some.
     """
 
     config: TrainingDataConfig
@@ -143,3 +153,4 @@ class TrainingData:
     videos: Sequence[TrainingVideo]
     tracks: TrackTable
     crowds: int
+    empty: int = 0

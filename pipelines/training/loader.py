@@ -24,7 +24,7 @@ T = TypeVar("T")
 _AHEAD = 8
 """Steps made ahead of time, unless two per decoder are more."""
 
-_PRELOADED = ["pipelines.training.loader", "pipelines.training.clips", "ray"]
+_PRELOADED = ["pipelines.training.loader", "pipelines.training.mixture", "ray"]
 """Modules that the server imports once for all decoders. Ray is among them because a child of a Ray worker imports the
 main script of that worker."""
 

@@ -55,15 +55,35 @@ class ClipStageConfig:
 
     Attributes:
         start: the model to start from.
-        data: the training data.
+        data: the training data: one data set, or a list of some, which are mixed by their weights.
         validation: videos for computing video AP during training; default: no validation.
         decoders: processes per worker that make clips.
+
+    Raises:
+        ValueError: there is no data set, or the clips of two differ in size or length.
     """
 
     start: StartConfig
-    data: TrainingDataConfig
+    data: TrainingDataConfig | tuple[TrainingDataConfig, ...]
     validation: ValidationConfig | None = None
     decoders: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.data_sets:
+            raise ValueError("data: got an empty list; give at least one data set")
+        for position, other in enumerate(self.data_sets):
+            for name in ("frames", "height", "width"):
+                first, value = getattr(self.data_sets[0], name), getattr(other, name)
+                if value != first:
+                    raise ValueError(
+                        f"data: data set {position} has {name} {value}, but the first one {first}; "
+                        "clips of a batch are alike, so give all the same"
+                    )
+
+    @property
+    def data_sets(self) -> tuple[TrainingDataConfig, ...]:
+        """The data sets, be it one or several."""
+        return self.data if isinstance(self.data, tuple) else (self.data,)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,8 +25,8 @@ from openvis_model.weights.pretrained import load_clip
 from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.images import FRAME_SIZE, captioned_image
 from pipelines.training.checks import open_training_data
-from pipelines.training.clips import sample
 from pipelines.training.loader import batches
+from pipelines.training.mixture import Mixture
 from pipelines.training.share import Share
 from pipelines.training.stage_config import (
     ClipStageConfig,
@@ -85,12 +85,12 @@ class _ClipStage:
 
     def __init__(self, config: ClipStageConfig) -> None:
         self.common = config
-        self.data = open_training_data(config.data)
+        self.mixture = Mixture.of([open_training_data(data) for data in config.data_sets])
         self.validation = Validation(config.validation) if config.validation else None
 
     def batches(self, share: Share) -> Iterator[list[TrainingClip]]:
-        """Yields clips of the data set."""
-        return batches(partial(sample, self.data), share, decoders=self.common.decoders)
+        """Yields clips of the data sets."""
+        return batches(self.mixture.sample, share, decoders=self.common.decoders)
 
     def validate(
         self, objective: InstanceObjective | TrackingObjective, rank: int, world_size: int
@@ -101,7 +101,9 @@ class _ClipStage:
     def fingerprint(self) -> str:
         """Returns a hash of the settings, the annotations and the initial weights, without validation and decoders."""
         values = asdict(replace(self.common, decoders=0, validation=None))
-        values["annotations"] = hashlib.sha256(Path(self.common.data.annotations).read_bytes()).hexdigest()
+        values["annotations"] = [
+            hashlib.sha256(Path(data.annotations).read_bytes()).hexdigest() for data in self.common.data_sets
+        ]
         start = self.common.start
         return _fingerprint(values, start.checkpoint, start.clip, start.mask2former)
 
@@ -118,7 +120,7 @@ class InstanceStage(_ClipStage):
 
     def build(self, checkpoint: Path | None) -> InstanceObjective:
         """Builds the objective from its initial weights, or from a folder that it saved."""
-        return InstanceObjective(self._model(checkpoint), self.data.names, self.config.objective).train()
+        return InstanceObjective(self._model(checkpoint), self.mixture.names, self.config.objective).train()
 
 
 class TrackingStage(_ClipStage):

@@ -37,6 +37,7 @@ class Config:
         ratio: of both.
         sizes: of all.
         parts: any number.
+        either: one or any number.
     """
 
     input: str
@@ -47,6 +48,7 @@ class Config:
     ratio: float | None = None
     sizes: tuple[int, ...] = (1, 2)
     parts: list[Inner] = field(default_factory=list)
+    either: Inner | tuple[Inner, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -122,6 +124,14 @@ def test_what_is_wrong_is_named_with_the_remedy(arguments: tuple[str, ...], mess
         ("input: x\nmore: {maxgap: 3}", "more.maxgap: no such option; did you mean more.max_gap?"),
         ("input: x\nmore: {max_gap: x}", "more.max_gap: expected int, got x"),
         ("input: x\nmore: {way: fats}", "more.way: expected fast or slow, got fats; did you mean fast?"),
+        ("input: x\neither: {wya: fast}", "either.wya: no such option; did you mean either.way?"),
+        ("input: x\neither: {way: fats}", "either.way: expected fast or slow, got fats; did you mean fast?"),
+        ("input: x\neither: {max_gap: -1}", "max_gap: expected 0 or more, got -1"),
+        ("input: x\neither: [{}, {wya: fast}]", "either[1].wya: no such option; did you mean either[1].way?"),
+        ("input: x\neither: [{}, {max_gap: x}]", "either[1].max_gap: expected int, got x"),
+        ("input: x\neither: [{}, {max_gap: -1}]", "max_gap: expected 0 or more, got -1"),
+        ("input: x\neither: 5", "either: expected options or list of options or null, got 5"),
+        ("input: x\neither: [{}, 5]", "either[1]: expected options, got 5"),
     ],
 )
 def test_so_it_is_in_files(content: str, message: str, tmp_path: Path) -> None:
@@ -177,6 +187,14 @@ def test_values_of_all_kinds(tmp_path: Path) -> None:
         parts=[Inner(way="slow")],
     )
     assert parse(*file, "--input", "x", "--more", "null", "--ratio", "null").more is None
+
+
+def test_options_or_a_list_of_them(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("input: x\neither: [{way: slow}, {max_gap: 1}]\n")
+    file = ("--config", str(tmp_path / "a.yaml"))
+    assert parse(*file).either == (Inner(way="slow"), Inner(max_gap=1))
+    assert parse(*file, "--either.max_gap", "2").either == Inner(max_gap=2)
+    assert parse(*file, "--either", "[{max_gap: 2}]").either == (Inner(max_gap=2),)
 
 
 def test_defaults_of_a_config_in_a_config_stay() -> None:

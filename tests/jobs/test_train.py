@@ -74,6 +74,22 @@ def test_a_config_file_gives_options(
     assert capsys.readouterr().out == "100 steps, in 12 s → out/model\nloss 1.5, AP 12.5\n"
 
 
+def test_each_of_several_data_sets_is_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], trained: list[TrainingConfig]
+) -> None:
+    present, absent = tmp_path / "a.json", tmp_path / "b.json"
+    present.write_text("{}")
+    config = tmp_path / "training.yaml"
+    data = f"[{{annotations: {present}}}, {{annotations: {absent}, format: coco, weight: 3}}]"
+    config.write_text(f"output: out\nsteps: 1\nbatch_size: 1\nstage_1: {{start: {{preset: mini}}, data: {data}}}\n")
+    assert main(["--config", str(config)]) == 2
+    assert str(absent) in capsys.readouterr().err
+    config.write_text(config.read_text().replace("weight: 3", "weight: 3, height: 64"))
+    assert main(["--config", str(config)]) == 2
+    assert "data: data set 1 has height 64, but the first one 384" in capsys.readouterr().err
+    assert not trained
+
+
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
@@ -138,7 +154,9 @@ def test_a_terminal_has_one_line(capsys: pytest.CaptureFixture[str], monkeypatch
 
 
 @pytest.mark.parametrize(
-    "config", [*Path("jobs/configs/mini").iterdir(), *Path("jobs/configs/paper").iterdir()], ids=str
+    "config",
+    [path for name in ("mini", "paper", "paper_lvis") for path in Path("jobs/configs", name).iterdir()],
+    ids=str,
 )
 def test_every_config_that_is_shipped_can_be_read(config: Path) -> None:
     assert read_config("train", "", TrainConfig, ["--config", str(config), "--output", "out"]).output == "out"
@@ -156,6 +174,18 @@ def test_stage_1_of_the_paper_is_trained_as_minvis_is() -> None:
     assert (optimizer.learning_rate, optimizer.backbone_factor, optimizer.weight_decay) == (1e-4, 0.1, 0.05)
     factors = [learning_rate_factor(step, config.steps, optimizer) for step in (0, 3999, 4000, 5999)]
     assert (factors, optimizer.clip_norm) == (pytest.approx([1, 1, 0.1, 0.1]), 0.01)
+
+
+def test_half_of_the_clips_are_of_lvis_in_the_recipe_with_it() -> None:
+    recipe = ["--config", "jobs/configs/paper_lvis/stage_1.yaml", "--output", "out"]
+    config = read_config("train", "", TrainConfig, recipe)
+    assert config.stage_1
+    lvis, coco, videos = config.stage_1.data_sets
+    assert (lvis.annotations, lvis.videos, lvis.format) == ("data/lvis/lvis_v1_train.json", "data/coco", "coco")
+    assert (coco.videos, coco.format, videos.videos, videos.format) == ("data/coco/train2017", "coco", None, "ytvis")
+    assert lvis.weight / (lvis.weight + coco.weight + videos.weight) == 0.5
+    paper = read_config("train", "", TrainConfig, ["--config", "jobs/configs/paper/stage_1.yaml", "--output", "out"])
+    assert config.optimizer == paper.optimizer
 
 
 @pytest.mark.slow

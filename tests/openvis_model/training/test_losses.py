@@ -100,6 +100,30 @@ class TestClassificationLoss:
         # d/ds of -log softmax = p - 1 with p = e / (e + 1).
         assert scale.grad.item() == pytest.approx(-1 / (1 + torch.e))
 
+    def test_names_of_which_nothing_is_known_do_not_compete(self):
+        # Equal logits: the loss is the log of the number of names in the softmax, the own one included.
+        vocabulary = torch.eye(4).requires_grad_()
+        tokens = torch.full((3, 4), 0.5)
+        rivals = torch.tensor([[True, True, True, True], [False, False, False, True], [False] * 4])
+        loss = classification_loss(tokens, vocabulary, torch.tensor([1, 1, 1]), 7.0, rivals)
+        assert loss.item() == pytest.approx((log(4) + log(2) + log(1)) / 3)
+        loss.backward()
+        # -p of each rival: 1/4 from the first instance, of name 3 also 1/2 from the second. Scale 7, token 1/2, mean.
+        assert vocabulary.grad[:, 0].tolist() == pytest.approx([7 / 24, -7 / 6 * (3 / 4 + 1 / 2), 7 / 24, 7 / 8])
+
+    def test_an_instance_with_odds_of_three(self):
+        # Of names at 1, ln 3 / ln 3 and far above, the last one is unknown: odds 3 : 1 remain.
+        tokens, rivals = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[False, True, False]])
+        vocabulary = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+        loss = classification_loss(tokens, vocabulary, torch.tensor([0]), log(3), rivals)
+        assert loss.item() == pytest.approx(log(4 / 3))
+        assert classification_loss(tokens, vocabulary, torch.tensor([0]), log(3)).item() == pytest.approx(log(7 / 3))
+
+    def test_all_rivals_are_the_plain_loss(self):
+        tokens, vocabulary = torch.randn(4, 5, generator=seeded()), torch.randn(6, 5, generator=seeded(1))
+        arguments = tokens, vocabulary, torch.tensor([0, 5, 2, 2]), 3.0
+        assert classification_loss(*arguments, torch.ones(4, 6, dtype=torch.bool)) == classification_loss(*arguments)
+
     def test_no_instances_still_carry_a_graph(self):
         projection = torch.randn(4, 3, requires_grad=True)
         tokens = torch.zeros(0, 4) @ projection
@@ -135,6 +159,7 @@ class TestConfig:
             ("mask_weight", nan),
             ("dice_weight", inf),
             ("no_object_weight", 0.0),
+            ("unknown_weight", 0.0),
         ],
     )
     def test_refuses(self, name, value):
@@ -167,13 +192,18 @@ class TestSetCriterionByHand:
     # zero. On a frame this large none of the few seeded points is there.
     SIZE = 1024
 
+    @staticmethod
+    def losses(**arguments) -> SetLosses:
+        SIZE = TestSetCriterionByHand.SIZE
+        maps = torch.tensor([-log(3), log(3)])[:, None, None].expand(2, SIZE, SIZE)
+        criterion = SetCriterion(replace(CONFIG, num_points=4))
+        target = torch.ones(1, SIZE, SIZE, dtype=torch.bool)
+        objectness = torch.tensor([[[0.0, log(3)]]])
+        return criterion(maps[None, None], objectness, [target], generator=seeded(), **arguments)
+
     @pytest.fixture
     def result(self) -> SetLosses:
-        maps = torch.tensor([-log(3), log(3)])[:, None, None].expand(2, self.SIZE, self.SIZE)
-        criterion = SetCriterion(replace(CONFIG, num_points=4))
-        target = torch.ones(1, self.SIZE, self.SIZE, dtype=torch.bool)
-        objectness = torch.tensor([[[0.0, log(3)]]])
-        return criterion(maps[None, None], objectness, [target], generator=seeded())
+        return self.losses()
 
     def test_match(self, result):
         # Query 1 costs 5 · ln(4/3) + 5 · 1/8 - 2 · 3/4, query 0 costs 5 · ln 4 + 5 · 3/6 - 2 · 1/2: query 1 it is.
@@ -191,6 +221,19 @@ class TestSetCriterionByHand:
         # Query 1 is an object: -ln 3/4, weight 1. Query 0 is none: -ln 1/2, weight 0.1. Normalised by 1.1; weight 2.
         expected = 2 * (log(4 / 3) + 0.1 * log(2)) / 1.1
         assert result.losses["objectness"].item() == pytest.approx(expected, rel=1e-5)
+
+    def test_unmatched_queries_weigh_less_where_not_every_object_is_annotated(self, result):
+        # As above, but query 0 may be on an object: its weight is 0.01, and the normaliser 1.01.
+        federated = self.losses(exhaustive=False).losses
+        assert federated["objectness"].item() == pytest.approx(2 * (log(4 / 3) + 0.01 * log(2)) / 1.01, rel=1e-5)
+        assert federated["mask"] == result.losses["mask"]
+        assert federated["dice"] == result.losses["dice"]
+
+    def test_presence_weight_of_a_frame(self):
+        criterion = SetCriterion(CONFIG)
+        assert criterion.presence_weight(2, 5) == pytest.approx(2 + 3 * 0.1)
+        assert criterion.presence_weight(2, 5, exhaustive=False) == pytest.approx(2 + 3 * 0.01)
+        assert criterion.presence_weight(7, 5, exhaustive=False) == 5
 
     def test_layers_are_summed(self):
         # With zero logits bce and objectness are ln 2 per layer, at any point and under any matching.

@@ -1,6 +1,7 @@
 import copy
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -71,6 +72,35 @@ def test_counts_of_stage_1(model: InstFormer) -> None:
     # 5 masks, 1 and none; of 16 queries a frame the unmatched ones weigh 0.1
     expected = [6, 6 + 0.1 * (9 * 16 - 6), 9, 6]
     assert objective.counts(CLIPS).tolist() == pytest.approx(expected)
+
+
+def test_counts_of_federated_clips(model: InstFormer) -> None:
+    objective = InstanceObjective(model, NAMES, InstanceObjectiveConfig())
+    clips = [replace(CLIPS[0], exhaustive=False), CLIPS[1]]
+    # 5 masks in 3 frames, whose unmatched queries weigh 0.01; 1 in 3 frames, where they weigh 0.1
+    expected = [6, 5 + 0.01 * (3 * 16 - 5) + 1 + 0.1 * (3 * 16 - 1), 6, 6]
+    assert objective.counts(clips).tolist() == pytest.approx(expected)
+
+
+def test_losses_of_federated_clips_among_others(model: InstFormer) -> None:
+    """Without rivals a name costs nothing; with fewer it costs less, and unmatched queries weigh less."""
+    objective = InstanceObjective(model, NAMES, InstanceObjectiveConfig(criterion=POINTS)).eval()
+    counts = objective.counts(CLIPS)
+
+    def losses(**changes: Any) -> dict[str, float]:
+        clips = [replace(CLIPS[0], **changes), *CLIPS[1:]]
+        return {name: value.item() for name, value in objective(clips, counts).items()}
+
+    def rivals(*columns: int) -> np.ndarray:
+        return np.isin(np.arange(len(NAMES)), columns)[None].repeat(2, 0)
+
+    whole, other = losses(), objective(CLIPS[1:], counts)["classification"].item()
+    assert losses(rivals=rivals(0, 1, 2)) == whole
+    assert losses(rivals=rivals())["classification"] == pytest.approx(other, rel=1e-4)
+    assert other < losses(rivals=rivals(2))["classification"] < whole["classification"]
+    federated = losses(exhaustive=False)
+    assert federated.pop("objectness") < whole.pop("objectness")
+    assert federated == whole
 
 
 @pytest.mark.parametrize("kind", ["instances", "tracking"])

@@ -19,6 +19,7 @@ def test_objects_may_be_absent_at_times_and_a_clip_may_have_none() -> None:
     masks[1, 0] = False
     assert len(clip(masks=masks).masks) == 3
     assert len(clip(masks=MASKS[:0], categories=CATEGORIES[:0]).masks) == 0
+    assert len(clip(masks=MASKS[:0], categories=CATEGORIES[:0], rivals=np.zeros((0, 5), bool)).masks) == 0
     assert clip(seed=2**63 - 1).seed == 2**63 - 1
 
 
@@ -37,6 +38,10 @@ def test_objects_may_be_absent_at_times_and_a_clip_may_have_none() -> None:
         ({"categories": CATEGORIES[:2]}, r"categories: expected int64, one for each of 3 masks, got int64 \(2,\)"),
         ({"categories": CATEGORIES.astype(np.int32)}, "categories: .* got int32"),
         ({"categories": CATEGORIES - 1}, "categories: expected rows of a vocabulary, from 0, got -1"),
+        ({"rivals": np.ones((3, 5), np.uint8)}, r"rivals: expected bool, .* got uint8 \(3, 5\)"),
+        ({"rivals": np.ones((2, 5), bool)}, r"rivals: .* a row for each of 3 masks .* got bool \(2, 5\)"),
+        ({"rivals": np.ones((3, 4), bool)}, r"rivals: .* more columns than the largest category 4, got bool \(3, 4\)"),
+        ({"rivals": np.ones(3, bool)}, r"rivals: .* got bool \(3,\)"),
         ({"seed": -1}, "seed: expected 0 to .* got -1"),
         ({"seed": 1 << 63}, "seed: expected 0 to"),
     ],

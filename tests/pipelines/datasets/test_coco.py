@@ -9,9 +9,17 @@ import pytest
 from pycocotools.coco import COCO
 
 from openvis_model import rle
-from pipelines.datasets.annotations import Category, Mask
+from pipelines.datasets.annotations import Category, Federation, Mask
 from pipelines.datasets.coco import read_ground_truth
-from tests.pipelines.datasets.training_sets import HEIGHT, WIDTH, box, image_document, run_lengths, write_json
+from tests.pipelines.datasets.training_sets import (
+    HEIGHT,
+    WIDTH,
+    box,
+    image_document,
+    lvis_document,
+    run_lengths,
+    write_json,
+)
 
 
 def dense(mask: Mask | None) -> np.ndarray:
@@ -46,6 +54,61 @@ def test_parts_of_an_object_are_one_mask(tmp_path: Path) -> None:
     document["annotations"][0]["segmentation"].append([40, 8, 50, 8, 50, 18, 40, 18])
     truth = read_ground_truth(write_json(tmp_path / "a.json", document))
     assert np.array_equal(dense(truth.tracks[0].masks[0]), box(8, 4, 20, 16) | box(8, 40, 10, 10))
+
+
+def test_lvis_as_it_is_published(tmp_path: Path) -> None:
+    truth = read_ground_truth(write_json(tmp_path / "a.json", lvis_document()))
+    assert [video.file_names for video in truth.videos] == [("train2017/0005.png",), ("train2017/0006.png",)]
+    assert [video.federation for video in truth.videos] == [Federation(absent=(9,), partial=(11,)), Federation()]
+    assert [(category.id, category.name) for category in truth.categories] == [
+        (7, "red_box"),
+        (9, "odd thing"),
+        (11, "blue_box"),
+    ]
+    assert [(track.id, track.crowd) for track in truth.tracks] == [(1, False), (2, False), (4, False)]
+
+
+def test_only_federated_images_say_what_is_known(tmp_path: Path) -> None:
+    truth = read_ground_truth(write_json(tmp_path / "a.json", image_document()))
+    assert [video.federation for video in truth.videos] == [None, None]
+
+
+def test_categories_of_a_federated_image_by_odd_ids(tmp_path: Path) -> None:
+    document = lvis_document()
+    for category in document["categories"]:
+        category["id"] = str(category["id"])
+    for annotation in document["annotations"]:
+        annotation["category_id"] = str(annotation["category_id"])
+    document["images"][0] |= {"neg_category_ids": ["9"], "not_exhaustive_category_ids": ["11"]}
+    truth = read_ground_truth(write_json(tmp_path / "a.json", document))
+    names = {category.id: category.name for category in truth.categories}
+    federation = truth.videos[0].federation
+    assert federation is not None
+    assert [names[number] for number in federation.absent + federation.partial] == ["odd thing", "blue_box"]
+
+
+LVIS_CASES: list[tuple[dict[str, Any], str]] = [
+    ({"coco_url": "http://images.cocodataset.org/"}, r"image 6 has 'coco_url' 'http.*'; give an address that ends in"),
+    ({"coco_url": 5}, r"image 6 has 'coco_url' 5; give a text"),
+    ({"neg_category_ids": [9, 50]}, r"image 6 has 50 among its neg_category_ids, which is not in the file; add"),
+    ({"neg_category_ids": None}, r"image 6 has 'neg_category_ids' None; give a list"),
+    ({"not_exhaustive_category_ids": [[9]]}, r"image 6 has \[9\] among its not_exhaustive_category_ids, which"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), LVIS_CASES)
+def test_what_is_wrong_with_a_federated_image_is_named(change: Any, message: str, tmp_path: Path) -> None:
+    document = lvis_document()
+    document["images"][1] |= change
+    with pytest.raises(ValueError, match=f"a.json: {message}"):
+        read_ground_truth(write_json(tmp_path / "a.json", document))
+
+
+def test_an_image_without_a_file(tmp_path: Path) -> None:
+    document = lvis_document()
+    del document["images"][0]["coco_url"]
+    with pytest.raises(ValueError, match="image 5 has no 'file_name'; add it"):
+        read_ground_truth(write_json(tmp_path / "a.json", document))
 
 
 CASES: list[tuple[str, int, dict[str, Any], str]] = [

@@ -169,11 +169,11 @@ def test_tiny_remains_are_absent() -> None:
     masks[0, 0, 0, :4] = masks[0, 1, :3, :4] = True  # 4 and 12 pixels
     masks[1, :, 0, :] = masks[1, :, 1, :3] = True  # 11 pixels
     masks[2, 0] = True
-    kept, categories = drop_invisible(masks, np.array([5, 6, 7]))
-    assert categories.tolist() == [5, 7]
-    assert kept.sum((2, 3)).tolist() == [[0, 12], [64, 0]]
-    assert np.array_equal(kept[0, 1], masks[0, 1])
-    assert drop_invisible(masks[:0], np.zeros(0, np.int64))[0].shape == (0, 2, 8, 8)
+    visible, kept = drop_invisible(masks)
+    assert kept.tolist() == [0, 2]
+    assert visible.sum((2, 3)).tolist() == [[0, 12], [64, 0]]
+    assert np.array_equal(visible[0, 1], masks[0, 1])
+    assert drop_invisible(masks[:0])[0].shape == (0, 2, 8, 8)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
+from pipelines.datasets.annotations import Federation
 from pipelines.shapes.categories import BASE, CATEGORIES
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
@@ -19,6 +20,7 @@ from tests.pipelines.datasets.training_sets import (
     WIDTH,
     box,
     image_document,
+    lvis_document,
     paint,
     run_lengths,
     scene,
@@ -109,6 +111,35 @@ def test_still_images(tmp_path: Path) -> None:
     assert data.tracks.categories.tolist() == [0, 1, 0]  # without the crowd
     assert data.crowds == 1
     assert np.array_equal(dense(data, 1, 0), box(40, 60, 16, 20))
+
+
+def test_lvis_below_a_folder_of_images(tmp_path: Path) -> None:
+    write_images(tmp_path / "coco" / "train2017")
+    path = Path(write_json(tmp_path / "lvis_v1_train.json", lvis_document()))
+    data = opened(path, videos=str(tmp_path / "coco"), format="coco")
+    assert data.names == ("red box", "odd thing", "blue box")
+    assert data.videos[0].files == (str(tmp_path / "coco" / "train2017" / "0005.png"),)
+    assert [video.federation for video in data.videos] == [Federation(absent=(1,), partial=(2,)), Federation()]
+    assert data.tracks.categories.tolist() == [0, 2, 0]
+
+
+def test_what_is_known_of_categories_that_are_not_trained_on_is_left_out(tmp_path: Path) -> None:
+    write_images(tmp_path / "train2017")
+    document = lvis_document() | {"categories": image_document()["categories"]}  # "odd thing" is novel
+    data = opened(Path(write_json(tmp_path / "a.json", document)), format="coco")
+    assert data.names == ("red box", "blue box")
+    assert data.videos[0].federation == Federation(absent=(), partial=(1,))
+
+
+def test_polygons_without_a_pixel_as_coco_has_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_images(tmp_path)
+    document = image_document()
+    line = [29.65, 38.33, 29.65, 38.33, 30.68, 38.33, 30.68, 38.33]  # the form of annotation 918 of train2017
+    document["annotations"][3]["segmentation"] = [line]
+    data = opened(Path(write_json(tmp_path / "a.json", document)), format="coco")
+    assert (data.empty, data.crowds, data.tracks.categories.tolist()) == (1, 1, [0, 1])
+    assert len(data.videos) == 2
+    assert "a.json: 1 annotations have no pixel of their image; they are left out" in caplog.text
 
 
 def burst_document() -> dict[str, Any]:

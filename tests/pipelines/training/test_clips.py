@@ -14,7 +14,7 @@ from pipelines.shapes.files import write_split
 from pipelines.shapes.render import Clip, render
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.training.checks import open_training_data
-from pipelines.training.clips import choose_frames, sample
+from pipelines.training.clips import _order, choose_frames, sample
 from pipelines.training.data import TrainingData, TrainingDataConfig
 from pipelines.training.loader import batches
 from pipelines.training.share import Share
@@ -22,6 +22,7 @@ from tests.pipelines.datasets.training_sets import (
     BLUE,
     RED,
     image_document,
+    lvis_document,
     scene,
     video_document,
     write_images,
@@ -187,6 +188,29 @@ def test_stills_become_clips_in_which_the_window_moves(stills: TrainingData) -> 
             assert (np.abs(clip.frames[masks].astype(int) - colour).max(1) < 60).mean() > 0.85
             moved += len({mask.tobytes() for mask in masks})
     assert moved > 30
+
+
+def test_clips_of_a_federated_image_say_what_is_known(tmp_path: Path) -> None:
+    write_images(tmp_path / "train2017")
+    path = write_json(tmp_path / "a.json", lvis_document())
+    data = open_training_data(TrainingDataConfig(annotations=path, format="coco", height=64, width=96, min_crop=0.3))
+    red, odd, blue = (data.names.index(name) for name in ("red box", "odd thing", "blue box"))
+    known = {2: {red: [odd], blue: [red, odd]}, 1: {red: []}}  # of image 5, which has two objects, and of image 6
+    seen = Counter[int]()
+    for i in range(24):
+        clip = sample(data, i)
+        assert clip.exhaustive is False
+        assert clip.rivals is not None
+        image = data.videos[int(_order(2, data.config.seed, i // 2)[i % 2])].id
+        for category, names in zip(clip.categories.tolist(), clip.rivals, strict=True):
+            assert np.flatnonzero(names).tolist() == known[2 if image == 5 else 1][category]
+            seen[category] += 1
+        seen[-1] += image == 5 and len(clip.masks) == 1
+    assert min(seen[red], seen[blue], seen[-1]) > 0  # with objects outside the window too
+
+
+def test_all_names_compete_where_everything_is_annotated(stills: TrainingData) -> None:
+    assert (sample(stills, 0).rivals, sample(stills, 0).exhaustive) == (None, True)
 
 
 def test_frames_in_the_midst_of_a_long_video(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import math
 import pickle
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from pipelines.training.checks import open_training_data
 from pipelines.training.data import TrackTable, TrainingDataConfig
+from pipelines.training.mixture import Mixture
 from tests.pipelines.datasets.training_sets import video_document, write_json, write_videos
 
 TABLE = TrackTable(
@@ -45,6 +47,8 @@ def test_masks_of_tracks() -> None:
         ({"height": 100}, "height: expected a multiple of 32 pixels, got 100"),
         ({"width": 0}, "width: expected a multiple of 32 pixels, got 0"),
         ({"format": "lvis"}, "format: unknown value 'lvis'; choose one of ytvis, burst, coco"),
+        ({"weight": 0}, "weight: expected more than 0, got 0; leave the data set out instead"),
+        ({"weight": math.inf}, "weight: expected more than 0, got inf"),
         ({"categories": "novel"}, "categories: unknown value 'novel'; choose one of base, all"),
         ({"min_crop": 0}, "min_crop: expected above 0"),
     ],
@@ -60,12 +64,11 @@ def test_data_can_be_pickled_and_used_without_torch(tmp_path: Path) -> None:
     write_videos(tmp_path)
     path = write_json(tmp_path / "a.json", video_document())
     data = open_training_data(TrainingDataConfig(annotations=path, height=64, width=96))
-    (tmp_path / "data.pickle").write_bytes(pickle.dumps(data))
+    (tmp_path / "data.pickle").write_bytes(pickle.dumps(Mixture.of([data])))
     script = """if True:
         import pickle, sys
-        import pipelines.training.clips
-        data = pickle.load(open(sys.argv[1], "rb"))
-        clip = pipelines.training.clips.sample(data, 0)
+        mixture = pickle.load(open(sys.argv[1], "rb"))
+        clip = mixture.sample(0)
         print(clip.frames.shape, "torch" in sys.modules)
     """
     command = [sys.executable, "-c", script, str(tmp_path / "data.pickle")]

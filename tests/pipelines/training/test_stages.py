@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -27,6 +28,7 @@ from pipelines.training.stage_config import (
     ValidationConfig,
 )
 from pipelines.training.stages import SHAPES_NAMES, InstanceStage, Pretraining, TrackingStage
+from tests.pipelines.datasets.training_sets import lvis_document, write_images, write_json
 from tests.pipelines.evaluation.few_categories import leave_out_categories
 from tests.pipelines.training.alone import curve, train_alone
 
@@ -103,6 +105,29 @@ def test_the_stages_of_the_paper(kind: str, split: Path, checkpoint: str, tmp_pa
     assert_same(weights(objective.model), weights(again.model))
 
 
+@pytest.mark.parametrize("kind", ["instances", "tracking"])
+def test_lvis_among_videos(kind: str, split: Path, checkpoint: str, tmp_path: Path) -> None:
+    """Each clip learns names of its own data set; a run that resumes sees the clips that it would have seen."""
+    document = lvis_document()
+    names = iter(("red square", "brown arch", "blue square"))
+    document["categories"] = [category | {"name": next(names)} for category in document["categories"]]
+    write_images(tmp_path / "train2017")
+    lvis = write_json(tmp_path / "lvis.json", document)
+    config = instance_config(split, checkpoint) if kind == "instances" else tracking_config(split, checkpoint)
+    assert not isinstance(config.data, tuple)
+    config = replace(config, data=(config.data, replace(config.data, annotations=lvis, format="coco", weight=3.0)))
+    stage = InstanceStage(config) if isinstance(config, InstanceStageConfig) else TrackingStage(config)
+    objective = stage.build(None)
+    first, second = stage.batches(replace(SHARE, batch_size=4))
+    assert [clip.exhaustive for clip in first].count(True) == 1
+    losses = objective(first, objective.counts(first))
+    sum(losses.values(), torch.zeros(())).backward()
+    assert all(value.isfinite() for value in losses.values())
+    (again,) = stage.batches(replace(SHARE, batch_size=4, first_step=1))
+    for one, other in zip(second, again, strict=True):
+        assert np.array_equal(one.frames, other.frames)
+
+
 def test_what_a_fingerprint_is_of(split: Path, checkpoint: str, tmp_path: Path) -> None:
     config = instance_config(split, checkpoint)
     before = InstanceStage(config).fingerprint()
@@ -120,9 +145,11 @@ def test_what_a_fingerprint_is_of(split: Path, checkpoint: str, tmp_path: Path) 
     others.append(replace(config, data=moved))
     torch.manual_seed(1)
     save_checkpoint(InstFormer(mini(prompt_words(SHAPES_NAMES))), tmp_path / "other")
+    others.append(replace(config, data=(config.data, moved)))
+    others.append(replace(config, data=(config.data, replace(moved, weight=2.0))))
     found = {InstanceStage(other).fingerprint() for other in others}
     found.add(InstanceStage(replace(config, start=replace(config.start, clip=str(tmp_path / "other")))).fingerprint())
-    assert len(found | {before}) == 6
+    assert len(found | {before}) == 8
 
 
 def test_bad_data_is_found_before_anything_runs(split: Path, checkpoint: str) -> None:
