@@ -1,3 +1,6 @@
+from dataclasses import asdict
+from typing import Any
+
 import pytest
 
 from openvis_model.options import AssociationConfig, InstClipConfig, RolloutTrackerConfig, VideoTrackerConfig
@@ -33,3 +36,10 @@ def test_bad_association_config_is_refused(field: str, value: object) -> None:
 def test_bad_video_tracker_config_is_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{field}.*{value}"):
         VideoTrackerConfig(**{field: value})
+
+
+@pytest.mark.parametrize("kind", ["hungarian", "momentum", "rollout"])
+@pytest.mark.parametrize("token", ["query", "instance_query"])
+def test_tracks_by_rules_that_have_changed_are_told_apart(kind: Any, token: Any) -> None:
+    config = VideoTrackerConfig(association=AssociationConfig(kind=kind, token=token))
+    assert (config.identity() != asdict(config)) == (kind != "rollout" and token == "query")
