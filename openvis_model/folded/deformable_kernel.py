@@ -78,18 +78,19 @@ def sample_by_kernel(
     if width & (width - 1):
         raise ValueError(f"heads have {width} channels, which is not a power of two")
     out = torch.empty_like(value, memory_format=torch.contiguous_format)
-    _sample[(triton.cdiv(places, _BLOCK), heads, batch)](
-        value.contiguous(),
-        where.float().contiguous(),
-        attention.float().contiguous(),
-        sizes.float(),
-        starts.float(),
-        out,
-        places,
-        heads=heads,
-        levels=where.shape[3],
-        points=where.shape[4],
-        width=width,
-        block=_BLOCK,
-    )
+    with torch.cuda.device_of(value):
+        _sample[(triton.cdiv(places, _BLOCK), heads, batch)](
+            value.contiguous(),
+            where.float().contiguous(),
+            attention.float().contiguous(),
+            sizes.float(),
+            starts.float(),
+            out,
+            places,
+            heads=heads,
+            levels=where.shape[3],
+            points=where.shape[4],
+            width=width,
+            block=_BLOCK,
+        )
     return out.flatten(2)

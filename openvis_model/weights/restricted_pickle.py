@@ -121,6 +121,16 @@ def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
     return OrderedDict(items)
 
 
+def _no_bytes() -> bytes:
+    """Stands in for `bytes`, which makes as many as it is told to."""
+    return b""
+
+
+def _content(items: Any = ()) -> Any:
+    """Stands in for `set`, which would hash the items."""
+    return items
+
+
 def _checking(opcode: bytes, keys: slice) -> dict[int, Callable[[Any], None]]:
     """Returns an opcode's function, after a check of the keys that it takes from the stack."""
     load = pickle._Unpickler.dispatch[opcode[0]]
@@ -183,6 +193,9 @@ class ArrayUnpickler(pickle._Unpickler):
 
     STAND_INS: ClassVar[dict[tuple[str, str], Any]] = {
         ("collections", "OrderedDict"): _ordered_dict,
+        ("builtins", "set"): _content,
+        ("__builtin__", "set"): _content,
+        ("__builtin__", "bytes"): _no_bytes,  # in protocols 0 to 2
         ("_codecs", "encode"): _Latin1,  # makes the bytes of an array, in protocols 0 to 2
         ("numpy", "dtype"): _NumberType,
         ("numpy", "ndarray"): _NumpyArray,

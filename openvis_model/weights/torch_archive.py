@@ -156,6 +156,8 @@ class _TensorUnpickler(ArrayUnpickler):
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
         ("torch._utils", "_rebuild_parameter"): _first,
         ("torch", "device"): _first,
+        ("torch", "Size"): _first,
+        **{("torch", str(each).removeprefix("torch.")): each for each in _STORAGE_TYPES.values()},
         **{
             ("torch.jit._pickle", name): _first
             for name in ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")

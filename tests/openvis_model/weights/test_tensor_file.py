@@ -23,11 +23,16 @@ def write_checkpoint(file: Path) -> None:
     torch.save({"epoch": 32, "model": STATE, "optimizer": {"lr": 0.1}}, file)
 
 
+def write_other_content(file: Path) -> None:
+    beside = {"shape": torch.Size([2]), "type": torch.float32, "seen": {1, 2}, "none": b""}
+    torch.save(beside | {"model": STATE}, file)
+
+
 def write_arrays(file: Path) -> None:
     file.write_bytes(pickle.dumps({"model": {name: tensor.numpy() for name, tensor in STATE.items()}}))
 
 
-@pytest.mark.parametrize("write", [write_safetensors, write_state, write_checkpoint, write_arrays])
+@pytest.mark.parametrize("write", [write_safetensors, write_state, write_checkpoint, write_other_content, write_arrays])
 def test_each_form_gives_the_same(write, tmp_path: Path) -> None:
     file = tmp_path / ("model.safetensors" if write is write_safetensors else "model.any")
     write(file)
