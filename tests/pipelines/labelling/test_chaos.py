@@ -22,7 +22,7 @@ from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage import s3
 from pipelines.storage.files import Storage
 
-VIDEOS = 40
+VIDEOS = 120
 NODE = {"num_cpus": 3, "object_store_memory": 200_000_000}
 SEEDS = [int(seed) for seed in os.environ.get("OPENVIS_CHAOS_SEEDS", "0").split(",")]
 
