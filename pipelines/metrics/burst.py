@@ -23,9 +23,8 @@ from pipelines.metrics.burst_preparation import (
     ranking_order,
     with_own_ids,
 )
-from pipelines.metrics.frame_matching import EPSILON, assign, sides_of_pairs
+from pipelines.metrics.frame_matching import EPSILON, FramePairs, assign, sides_of_pairs
 from pipelines.metrics.hota import (
-    FramePairs,
     HotaSums,
     box_iou,
     class_average,
@@ -227,11 +226,11 @@ def _federated(frames: FramePairs, sequence: BurstSequence, category: int) -> Fr
     """
     known = (frames.gt_counts > 0) | (category in sequence.negative)
     frame = np.repeat(np.arange(len(known)), frames.prediction_counts)
-    _, place = sides_of_pairs(frames.gt_counts, frames.prediction_counts)
+    _, place = frames.sides
     kept = known[frame]
     if category in sequence.not_exhaustive:
         likely = np.where(frames.similarity < 0.5 - EPSILON, 0, frames.similarity)
-        matched = assign(likely, frames.gt_counts, frames.prediction_counts)
+        matched = assign(frames, likely)
         kept &= np.isin(np.arange(len(kept)), place[matched])
     return FramePairs(
         gt_ids=frames.gt_ids,

@@ -12,28 +12,9 @@ from jaxtyping import Float64, Int64
 
 from pipelines.datasets.run_lengths import RunLengths
 from pipelines.datasets.shared_pixels import intersections
-from pipelines.metrics.frame_matching import EPSILON, match, sides_of_pairs
+from pipelines.metrics.frame_matching import EPSILON, FramePairs, match
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # localisation thresholds: 0.05, 0.1, ..., 0.95
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FramePairs:
-    """The objects and predictions of F frames, frame by frame.
-
-    Attributes:
-        gt_ids: ids of the objects' tracks, each once in a frame.
-        prediction_ids: ids of the predictions' tracks, each once in a frame.
-        gt_counts: objects in each frame.
-        prediction_counts: predictions in each frame.
-        similarity: similarity of each object of a frame to each of its predictions, 0 to 1, object by object.
-    """
-
-    gt_ids: Int64[np.ndarray, "G"]
-    prediction_ids: Int64[np.ndarray, "P"]
-    gt_counts: Int64[np.ndarray, "F"]
-    prediction_counts: Int64[np.ndarray, "F"]
-    similarity: Float64[np.ndarray, "S"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,8 +109,8 @@ def hota_sums(frames: FramePairs) -> HotaSums:
     """
     gt, gt_length = _number(frames.gt_ids, frames.gt_counts)
     predicted, predicted_length = _number(frames.prediction_ids, frames.prediction_counts)
-    gt_place, place = sides_of_pairs(frames.gt_counts, frames.prediction_counts)
-    matched = match(frames.similarity, gt, predicted, frames.gt_counts, frames.prediction_counts)
+    gt_place, place = frames.sides
+    matched = match(frames, gt, predicted)
     similarity = frames.similarity[matched]
     reached = similarity[:, None] >= ALPHAS - EPSILON
     tp = reached.sum(0).astype(np.float64)

@@ -5,7 +5,8 @@ from pycocotools import mask as coco
 from pipelines.datasets.annotations import Mask
 from pipelines.datasets.run_lengths import read
 from pipelines.metrics import hota
-from pipelines.metrics.hota import ALPHAS, FramePairs, HotaSums, box_iou, class_average, mask_iou
+from pipelines.metrics.frame_matching import FramePairs
+from pipelines.metrics.hota import ALPHAS, HotaSums, box_iou, class_average, mask_iou
 
 Pair = tuple[list[int], list[int], list[list[float]]]  # ids of objects, ids of predictions, similarity
 
