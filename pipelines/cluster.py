@@ -252,8 +252,8 @@ def _last_words() -> Iterator[None]:
     A raylet that dies in the second in which this process registers with it has that effect.
     """
     text = f"error: this process ended while it was connecting to Ray; {_KEPT}"
-    witness = subprocess.Popen(
-        ["sh", "-c", 'read -r _ || echo "$0" >&2', text], stdin=subprocess.PIPE, start_new_session=True
+    witness = subprocess.Popen(  # noqa: S603
+        ["/bin/sh", "-c", 'read -r _ || echo "$0" >&2', text], stdin=subprocess.PIPE, start_new_session=True
     )
     try:
         yield
