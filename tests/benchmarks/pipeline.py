@@ -219,8 +219,8 @@ def bench_memory(root: Path, names: Path) -> None:
         watch = label(source, names, root / str(number), frames)
         print(
             f"{name:<12}{watch.came[-1][1]:>6} frames, {watch.rate():5.1f}/s: "
-            f"{watch.processes} workers {max(watch.workers.values()):.0f} MB, driver {max(watch.driver.values()):.0f} MB, "
-            f"store {watch.store:.0f} MB"
+            f"{watch.processes} workers {max(watch.workers.values()):.0f} MB, "
+            f"driver {max(watch.driver.values()):.0f} MB, store {watch.store:.0f} MB"
         )
     for what, most in (("workers", watch.workers), ("driver", watch.driver)):
         print(f"{what} in the last tenth of {name}: {most[9] / most[1]:.2f} × those in the second")
