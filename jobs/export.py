@@ -24,7 +24,7 @@ def _export(arguments: list[str] | None) -> int:
     from pipelines.archive.export import export_annotations
 
     summary = export_annotations(config, ProgressCount("videos"))
-    print(f"{summary.tracks} tracks of {summary.videos} videos → {config.output}")
+    print("; ".join([f"{summary.tracks} tracks of {summary.videos} videos → {config.output}", *summary.losses]))
     return 0
 
 

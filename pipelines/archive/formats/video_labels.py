@@ -15,6 +15,12 @@ Row = Mapping[str, Any]
 Add = Callable[[str, Row], None]
 """Adds an item to a list of a JSON object."""
 
+ANNOTATIONS = "annotations.json"
+"""Name of the file of a format that holds all videos in one JSON object."""
+
+BOXES_ONLY = "boxes without masks"
+"""The loss of a track whose masks a format cannot hold."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VideoLabels:
@@ -67,11 +73,12 @@ def json_lists(output: Storage, path: str) -> Iterator[Add]:
             file.write(b"}\n")
 
 
-def category_number(categories: dict[str, int], name: str) -> int:
-    """Returns a category's number; adds a category that appeared since, in a video that was labelled again."""
-    return categories.setdefault(name, len(categories) + 1)
-
-
 def box(mask: Row) -> list[int]:
     """Returns left, top, width and height of a mask, pixels."""
     return [mask["x"], mask["y"], mask["width"], mask["height"]]
+
+
+def add_categories(categories: Mapping[str, int], add: Add) -> None:
+    """Adds the list of categories to a JSON object, after the videos: they may bring more."""
+    for name, number in categories.items():
+        add("categories", {"id": number, "name": name})

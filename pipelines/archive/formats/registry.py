@@ -1,0 +1,14 @@
+"""The formats that labels are exported to: one module and one line each, and the name in `ExportConfig`."""
+
+from collections.abc import Mapping
+
+from pipelines.archive.formats.coco import write_coco
+from pipelines.archive.formats.cvat import write_cvat
+from pipelines.archive.formats.format import Format
+from pipelines.archive.formats.youtube_vis import write_youtube_vis
+
+FORMATS: Mapping[str, Format] = {
+    "youtube_vis": Format(write_youtube_vis),
+    "coco": Format(write_coco),
+    "cvat": Format(write_cvat, r"([^/]+)\.xml"),
+}
