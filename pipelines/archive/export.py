@@ -68,18 +68,18 @@ def export_annotations(
 
     form, target = FORMATS[config.format], Target(storage=output, categories=categories)
     form.write(counted(), target)
-    if form.file_of_video:
-        _remove_earlier(results, output, form.file_of_video, written)
+    if form.files_of_video:
+        _remove_earlier(results, output, form.files_of_video, written)
     return ExportSummary(videos=len(written), tracks=tracks, losses=target.losses.lines())
 
 
-def _remove_earlier(results: Results, output: Storage, file_of_video: str, written: Set[str]) -> None:
+def _remove_earlier(results: Results, output: Storage, files_of_video: Iterable[str], written: Set[str]) -> None:
     """Removes files of an earlier export for videos that have no tracks now."""
     possible = {video_id for ids in results.counting().values() for video_id in ids.to_pylist()}
     for path, _ in list(output.sizes(".", deep=True)):
-        match = re.fullmatch(file_of_video, path)
-        if match and match[1] in possible and match[1] not in written:
-            output.remove(path)
+        for match in filter(None, (re.fullmatch(pattern, path) for pattern in files_of_video)):
+            if match[1] in possible and match[1] not in written:
+                output.remove(path)
 
 
 def _categories(tracks: pa.Table, min_score: float) -> set[str]:

@@ -72,9 +72,9 @@ class Format:
 
     Attributes:
         write: its writer.
-        file_of_video: regular expression of the path of a file that belongs to one video, whose id is its first group;
-            None if files hold all videos. Those of an earlier export are removed if their video has no tracks now.
+        files_of_video: regular expressions of the paths of files that belong to one video, whose id is the group. Those
+            of an earlier export are removed if their video has no tracks now.
     """
 
     write: Writer
-    file_of_video: str | None = None
+    files_of_video: tuple[str, ...] = ()

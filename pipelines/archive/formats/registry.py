@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from pipelines.archive.formats.coco import write_coco
 from pipelines.archive.formats.cvat import write_cvat
 from pipelines.archive.formats.format import Format
+from pipelines.archive.formats.mots import write_mots
+from pipelines.archive.formats.yolo import write_yolo
 from pipelines.archive.formats.youtube_vis import write_youtube_vis
 
 FORMATS: Mapping[str, Format] = {
     "youtube_vis": Format(write_youtube_vis),
     "coco": Format(write_coco),
-    "cvat": Format(write_cvat, r"([^/]+)\.xml"),
+    "cvat": Format(write_cvat, (r"([^/]+)\.xml",)),
+    "yolo": Format(write_yolo, (r"labels/([^/]+)/\d+\.txt",)),
+    "mots": Format(write_mots, (r"data/([^/]+)\.txt", r"([^/]+)/seqinfo\.ini")),
 }
