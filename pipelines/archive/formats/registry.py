@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pipelines.archive.formats.coco import write_coco
 from pipelines.archive.formats.cvat import write_cvat
 from pipelines.archive.formats.format import Format
+from pipelines.archive.formats.label_studio import write_label_studio
 from pipelines.archive.formats.mots import write_mots
 from pipelines.archive.formats.yolo import write_yolo
 from pipelines.archive.formats.youtube_vis import write_youtube_vis
@@ -15,4 +16,5 @@ FORMATS: Mapping[str, Format] = {
     "cvat": Format(write_cvat, (r"([^/]+)\.xml",)),
     "yolo": Format(write_yolo, (r"labels/([^/]+)/\d+\.txt",)),
     "mots": Format(write_mots, (r"data/([^/]+)\.txt", r"([^/]+)/seqinfo\.ini")),
+    "label_studio": Format(write_label_studio),
 }
