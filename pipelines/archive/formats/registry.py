@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pipelines.archive.formats.coco import write_coco
 from pipelines.archive.formats.cvat import write_cvat
 from pipelines.archive.formats.format import Format
+from pipelines.archive.formats.huggingface import write_huggingface
 from pipelines.archive.formats.label_studio import write_label_studio
 from pipelines.archive.formats.mots import write_mots
 from pipelines.archive.formats.yolo import write_yolo
@@ -17,4 +18,5 @@ FORMATS: Mapping[str, Format] = {
     "yolo": Format(write_yolo, (r"labels/([^/]+)/\d+\.txt",)),
     "mots": Format(write_mots, (r"data/([^/]+)\.txt", r"([^/]+)/seqinfo\.ini")),
     "label_studio": Format(write_label_studio),
+    "huggingface": Format(write_huggingface),
 }
