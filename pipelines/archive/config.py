@@ -28,7 +28,7 @@ class CompactConfig:
             raise ValueError(f"part_mb: expected more than 0, got {self.part_mb}")
 
 
-Format = Literal["youtube_vis", "coco", "cvat", "yolo", "mots", "label_studio", "huggingface"]
+Format = Literal["youtube_vis", "coco", "cvat", "yolo", "mots", "label_studio", "huggingface", "rerun"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,7 @@ from pycocotools import mask as coco_mask
 
 from pipelines.archive.formats.format import Target
 from pipelines.archive.formats.key_frames import frame_count
-from pipelines.archive.formats.video_labels import Row, VideoLabels
-
-OVERLAPS = "pixels of a better track left out"
-"""The loss of a track whose masks overlap others: a pixel has one object."""
+from pipelines.archive.formats.video_labels import OVERLAPS, Row, VideoLabels
 
 _CLASSES = {"car": 1, "pedestrian": 2, "person": 2}
 _RESERVED = 10
@@ -58,11 +55,7 @@ def _about(video: VideoLabels) -> str:
 
 def _lines(video: VideoLabels, classes: dict[str, int], target: Target) -> Iterator[str]:
     cut = set[int]()
-    masks: dict[int, list[Row]] = {frame: [] for frame in video.frames}
-    for mask in video.masks:
-        masks[mask["frame"]].append(mask)
-    for frame, of_frame in masks.items():
-        of_frame.sort(key=lambda mask: (-video.tracks[mask["track_id"]]["score"], mask["track_id"]))
+    for frame, of_frame in video.masks_of_frames().items():
         for mask, rle in zip(of_frame, _apart([mask["rle"] for mask in of_frame]), strict=True):
             track = mask["track_id"]
             if rle != mask["rle"]:

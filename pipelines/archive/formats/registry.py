@@ -8,6 +8,7 @@ from pipelines.archive.formats.format import Format
 from pipelines.archive.formats.huggingface import write_huggingface
 from pipelines.archive.formats.label_studio import write_label_studio
 from pipelines.archive.formats.mots import write_mots
+from pipelines.archive.formats.rerun import write_rerun
 from pipelines.archive.formats.yolo import write_yolo
 from pipelines.archive.formats.youtube_vis import write_youtube_vis
 
@@ -19,4 +20,5 @@ FORMATS: Mapping[str, Format] = {
     "mots": Format(write_mots, (r"data/([^/]+)\.txt", r"([^/]+)/seqinfo\.ini")),
     "label_studio": Format(write_label_studio),
     "huggingface": Format(write_huggingface),
+    "rerun": Format(write_rerun, (r"([^/]+)\.rrd",)),
 }

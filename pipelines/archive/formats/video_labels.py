@@ -21,6 +21,9 @@ ANNOTATIONS = "annotations.json"
 BOXES_ONLY = "boxes without masks"
 """The loss of a track whose masks a format cannot hold."""
 
+OVERLAPS = "pixels of a better track left out"
+"""The loss of a track whose masks overlap others, where a format has one object for a pixel."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VideoLabels:
@@ -43,6 +46,15 @@ class VideoLabels:
         masks: dict[int, list[Row]] = {track: [] for track in self.tracks}
         for mask in self.masks:
             masks[mask["track_id"]].append(mask)
+        return masks
+
+    def masks_of_frames(self) -> dict[int, list[Row]]:
+        """Returns the masks of each frame that has any, those of the track with the best score first."""
+        masks: dict[int, list[Row]] = {frame: [] for frame in self.frames}
+        for mask in self.masks:
+            masks[mask["frame"]].append(mask)
+        for of_frame in masks.values():
+            of_frame.sort(key=lambda mask: (-self.tracks[mask["track_id"]]["score"], mask["track_id"]))
         return masks
 
     def image(self, frame: int) -> str:

@@ -8,7 +8,7 @@ from trackeval.datasets import MOTSChallenge
 from trackeval.metrics import HOTA
 
 from pipelines.archive.export import ExportSummary
-from pipelines.archive.formats.mots import OVERLAPS
+from pipelines.archive.formats.video_labels import OVERLAPS
 from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.exports import HEIGHT, WIDTH, export, put
