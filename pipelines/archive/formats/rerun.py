@@ -22,7 +22,7 @@ def write_rerun(videos: Iterable[VideoLabels], target: Target) -> None:
     try:
         import rerun
     except ImportError as error:
-        raise ValueError("format: rerun needs the package rerun-sdk; pip install 'openvis[rerun]'") from error
+        raise ValueError("format: rerun needs the package rerun-sdk; pip install 'rerun-sdk>=0.41'") from error
     for video in videos:
         with tempfile.TemporaryDirectory(prefix="openvis-export-") as folder:
             file = Path(folder) / "video.rrd"

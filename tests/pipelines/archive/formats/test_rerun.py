@@ -57,7 +57,7 @@ def test_rerun_reads_what_was_exported(labels: str, tmp_path: Path, video: str) 
 
 def test_the_package_that_is_missing_is_named(labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rerun", None)
-    with pytest.raises(ValueError, match=r"^format: rerun needs the package rerun-sdk; pip install 'openvis\[rerun\]'"):
+    with pytest.raises(ValueError, match="^format: rerun needs the package rerun-sdk; pip install 'rerun-sdk>=0.41'"):
         export(labels, tmp_path, "rerun")
 
 
