@@ -62,7 +62,8 @@ def write_huggingface(videos: Iterable[VideoLabels], target: Target) -> None:
             if buffered >= _BUFFERED_MASKS:
                 writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
                 rows, buffered = [], 0
-        writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
+        if rows:
+            writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
     with target.storage.write("README.md") as file:
         file.write((_front_matter(target.categories) + _CARD.format(**counts)).encode())
 

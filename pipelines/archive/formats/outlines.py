@@ -28,7 +28,8 @@ def polygon(mask: Bool[np.ndarray, "H W"]) -> tuple[Int64[np.ndarray, "n 2"], in
     for part in others:
         here, there = np.unravel_index(cdist(joined, part).argmin(), (len(joined), len(part)))
         joined = np.concatenate([joined[: here + 1], part[there:], part[: there + 1], joined[here:]])
-    return joined, count, bool((ndimage.binary_fill_holes(mask) != mask).any())
+    empty = np.pad(~mask, 1, constant_values=True)
+    return joined, count, bool(ndimage.label(empty)[1] > 1)
 
 
 def _outline(part: Bool[np.ndarray, "h w"]) -> Int64[np.ndarray, "n 2"]:

@@ -50,9 +50,9 @@ class VideoLabels:
 
     def masks_of_frames(self) -> dict[int, list[Row]]:
         """Returns the masks of each frame that has any, those of the track with the best score first."""
-        masks: dict[int, list[Row]] = {frame: [] for frame in self.frames}
+        masks: dict[int, list[Row]] = {}
         for mask in self.masks:
-            masks[mask["frame"]].append(mask)
+            masks.setdefault(mask["frame"], []).append(mask)
         for of_frame in masks.values():
             of_frame.sort(key=lambda mask: (-self.tracks[mask["track_id"]]["score"], mask["track_id"]))
         return masks

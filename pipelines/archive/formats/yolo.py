@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from pipelines.archive.formats.format import Target
 from pipelines.archive.formats.outlines import polygon
-from pipelines.archive.formats.video_labels import VideoLabels
+from pipelines.archive.formats.video_labels import Row, VideoLabels, box
 
 HOLES = "holes filled"
 PARTS = "parts of a mask joined by a line"
@@ -30,7 +30,7 @@ def write_yolo(videos: Iterable[VideoLabels], target: Target) -> None:
     """
     with target.storage.write("images.txt") as images:
         for video in videos:
-            images.writelines(f"./images/{video.image(frame)}\n".encode() for frame in video.frames)
+            images.writelines(f"./images/{video.image(frame)}\n".encode() for frame in video.masks_of_frames())
             with tempfile.TemporaryDirectory(prefix="openvis-export-") as folder:
                 _write_frames(video, target, Path(folder))
                 target.storage.put_folder(Path(folder), f"labels/{video.row['video_id']}")
@@ -41,21 +41,28 @@ def write_yolo(videos: Iterable[VideoLabels], target: Target) -> None:
 
 
 def _write_frames(video: VideoLabels, target: Target, folder: Path) -> None:
-    lines: dict[int, list[str]] = {frame: [] for frame in video.frames}
     joined, filled = set[int](), set[int]()
-    for mask in video.masks:
-        track = mask["track_id"]
-        corners, parts, holes = polygon(coco_mask.decode(mask["rle"]).astype(bool))
-        if parts > 1:
-            joined.add(track)
-        if holes:
-            filled.add(track)
-        category = target.category_number(video.tracks[track]["category"]) - 1
-        lines[mask["frame"]].append(_line(category, corners, video.row["width"], video.row["height"]))
-    for frame, of_frame in lines.items():
-        (folder / f"{frame:06d}.txt").write_text("".join(of_frame))
+    for frame, masks in video.masks_of_frames().items():
+        lines = []
+        for mask in masks:
+            track = mask["track_id"]
+            corners, parts, holes = _polygon(mask)
+            if parts > 1:
+                joined.add(track)
+            if holes:
+                filled.add(track)
+            category = target.category_number(video.tracks[track]["category"]) - 1
+            lines.append(_line(category, corners, video.row["width"], video.row["height"]))
+        (folder / f"{frame:06d}.txt").write_text("".join(lines))
     target.losses.add(PARTS, video, sorted(joined))
     target.losses.add(HOLES, video, sorted(filled))
+
+
+def _polygon(mask: Row) -> tuple[Int64[np.ndarray, "n 2"], int, bool]:
+    left, top, width, height = box(mask)
+    inside = coco_mask.decode(mask["rle"])[top : top + height, left : left + width]
+    corners, parts, holes = polygon(inside.astype(bool))
+    return corners + np.array([left, top]), parts, holes
 
 
 def _line(category: int, corners: Int64[np.ndarray, "n 2"], width: int, height: int) -> str:
