@@ -113,12 +113,13 @@ class StartConfig:
     Attributes:
         checkpoint: folder of a checkpoint to start from, instead of a preset.
         preset: `paper`, or `mini`, whose CLIP knows only the words of the training vocabulary.
-        backbone: backbone of the preset `paper`.
+        backbone: backbone of the preset `paper`, `resnet50` by default; `mask_proposal` must then have it too.
         clip: weights of CLIP: an `open_clip` tag (such as `openai`), a file or a checkpoint folder; random by default.
         clip_quick_gelu: whether the weights of a CLIP file were trained with OpenAI's activation, QuickGELU; needed
             only for a file that does not tell.
-        mask2former: weights of the proposal network: a detectron2 `.pkl` or `.pth` file, a folder of `transformers`,
-            or a checkpoint folder; random by default.
+        mask_proposal: weights of the proposal network, which say what network it is: a folder of `transformers` with a
+            Mask2Former, EoMT or RF-DETR-Seg, a detectron2 `.pkl` or `.pth` file, or a checkpoint folder. By default,
+            the preset's network with random weights.
         classifier: replaces the classifier of the preset or checkpoint.
         inst_clip: replaces the InstCLIP of the preset or checkpoint; its tokens and adapters are initialised again.
         rollout_tracker: replaces the rollout tracker of the preset or checkpoint; it is initialised again.
@@ -131,10 +132,10 @@ class StartConfig:
 
     checkpoint: str | None = None
     preset: Preset | None = None
-    backbone: str = "resnet50"
+    backbone: str | None = None
     clip: str | None = None
     clip_quick_gelu: bool | None = None
-    mask2former: str | None = None
+    mask_proposal: str | None = None
     classifier: Classifier | None = None
     inst_clip: InstClipConfig | None = None
     rollout_tracker: RolloutTrackerConfig | None = None

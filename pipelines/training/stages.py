@@ -105,7 +105,7 @@ class _ClipStage:
             hashlib.sha256(Path(data.annotations).read_bytes()).hexdigest() for data in self.common.data_sets
         ]
         start = self.common.start
-        return _fingerprint(values, start.checkpoint, start.clip, start.mask2former)
+        return _fingerprint(values, start.checkpoint, start.clip, start.mask_proposal)
 
     def _model(self, checkpoint: Path | None) -> InstFormer:
         return load_checkpoint(checkpoint) if checkpoint else start_model(self.common.start, SHAPES_NAMES)

@@ -49,7 +49,7 @@ def test_a_checkpoint_is_taken_as_it_is(checkpoint: str) -> None:
 
 def test_parts_come_from_checkpoints(checkpoint: str) -> None:
     source = start_model(StartConfig(checkpoint=checkpoint), NAMES)
-    model = start_model(StartConfig(preset="mini", clip=checkpoint, mask2former=checkpoint), NAMES)
+    model = start_model(StartConfig(preset="mini", clip=checkpoint, mask_proposal=checkpoint), NAMES)
     assert same(model.text_encoder, source.text_encoder)
     assert same(model.mask_proposal, source.mask_proposal)
     assert not same(model.rollout_tracker, source.rollout_tracker)

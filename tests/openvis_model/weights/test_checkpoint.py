@@ -137,7 +137,7 @@ def test_weights_of_another_checkpoint_are_refused(checkpoint: Path, mini_config
 
 
 def test_a_number_of_queries_that_disagrees_is_named(trained: InstFormer, checkpoint: Path) -> None:
-    queries = trained.config.mask_proposal.mask2former | {"num_queries": 20}
+    queries = trained.config.mask_proposal.architecture | {"num_queries": 20}
     rewrite(checkpoint, mask_proposal={"mask2former": queries, "freeze_batch_norm": False})
     with pytest.raises(ValueError, match=r"num_queries: config.json says N = 20, mask_proposal.safetensors holds 16"):
         load_checkpoint(checkpoint)
