@@ -1,5 +1,6 @@
 """Small networks of the kinds that users have."""
 
+from dataclasses import replace
 from typing import Any
 
 import open_clip
@@ -7,8 +8,10 @@ import torch
 from transformers import PreTrainedModel
 
 from openvis_model.clip import ClipConfig, build_clip
+from openvis_model.config import InstFormerConfig
 from openvis_model.inst_clip import InstClip
-from openvis_model.mask_proposal import MaskProposalConfig
+from openvis_model.inst_former import InstFormer
+from openvis_model.mask_proposal import MaskProposalConfig, PretrainedProposals
 from openvis_model.proposal_networks import NETWORKS
 
 TINY: dict[str, Any] = {
@@ -86,6 +89,13 @@ def tiny_transformers(network: str) -> PreTrainedModel:
     model = NETWORKS[network].transformers_class(TINY_PROPOSALS[network].build()).eval()
     trained_norms(model)
     return model
+
+
+def with_proposals(config: InstFormerConfig, network: str) -> InstFormer:
+    """A model of a config, but with a small proposal network of another kind."""
+    proposal = TINY_PROPOSALS[network]
+    weights = PretrainedProposals(proposal, tiny_transformers(network))
+    return InstFormer(replace(config, mask_proposal=proposal), proposals=weights)
 
 
 def perturbed(config: ClipConfig) -> open_clip.CLIP:
