@@ -142,9 +142,9 @@ def _fitted(config: InstFormerConfig, seed: int) -> CLIP:
 
 
 def _fingerprint(values: dict[str, Any], *folders: str | None) -> str:
-    """Hashes settings, and the fingerprints of checkpoints."""
+    """Hashes settings, the fingerprints of checkpoints, and the configs of other folders."""
     stored = [
-        json.loads(file.read_text())["fingerprint"]
+        (content := json.loads(file.read_text())).get("fingerprint", content)
         for folder in folders
         if folder and (file := Path(folder) / "config.json").is_file()
     ]

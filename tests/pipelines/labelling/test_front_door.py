@@ -58,6 +58,7 @@ def test_the_same_tracks_and_masks_as_labelling(name: str, archive: Path) -> Non
         assert track.embedding.tolist() == pytest.approx(row["embedding"], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["eomt", "rf_detr"])
 def test_labelling_with_a_square_proposal_network(network: str, mini_config: InstFormerConfig, tmp_path: Path) -> None:
     """Of random weights, every proposal is a track; masks have the size of a wide video."""

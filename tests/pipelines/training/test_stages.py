@@ -155,6 +155,16 @@ def test_what_a_fingerprint_is_of(split: Path, checkpoint: str, tmp_path: Path) 
     assert len(found | {before}) == 8
 
 
+def test_a_fingerprint_of_public_weights(split: Path, tmp_path: Path) -> None:
+    """Their folder has no fingerprint; its config tells networks apart."""
+    found = set()
+    for network in NETWORKS:
+        tiny_transformers(network).save_pretrained(tmp_path)
+        start = StartConfig(preset="mini", mask_proposal=str(tmp_path))
+        found.add(InstanceStage(replace(instance_config(split, ""), start=start)).fingerprint())
+    assert len(found) == 3
+
+
 def test_bad_data_is_found_before_anything_runs(split: Path, checkpoint: str) -> None:
     config = instance_config(split, checkpoint)
     absent = replace(config, data=replace(config.data, annotations="absent.json"))
