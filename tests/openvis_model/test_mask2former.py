@@ -13,7 +13,7 @@ from openvis_model.mask2former import Mask2Former
 from openvis_model.mask_proposal import MaskProposalConfig
 from openvis_model.proposal_networks import check_mask_proposal
 from openvis_model.weights.pretrained_proposals import load_mask_proposal
-from tests.networks import OUT, TINY, TINY_BACKBONES, trained_norms
+from tests.networks import OUT, TINY, TINY_BACKBONES, TINY_PROPOSALS, trained_norms
 
 
 @pytest.mark.parametrize("backbone", TINY_BACKBONES)
@@ -41,6 +41,16 @@ def test_a_closed_set_checkpoint_works_untouched(backbone: str, tmp_path: Path) 
     with torch.inference_mode():
         queries = norm(expected.transformer_decoder_last_hidden_state)
     assert (proposals.queries - queries).abs().max() < 1e-5
+
+
+def test_the_last_norm_of_swin_is_not_trained() -> None:
+    """Feature maps bypass it, so that it has no gradient."""
+    network = Mask2Former(TINY_PROPOSALS["mask2former"], short_side=64)
+    network.requires_grad_(False)
+    trained = set(network.trainable_parameters())
+    left = {name.rpartition("encoder.")[2] for name, each in network.named_parameters() if each not in trained}
+    assert left == {"swin.layernorm.weight", "swin.layernorm.bias"}
+    assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_every_decoder_layer_proposes(mini_model: InstFormer, frames: torch.Tensor) -> None:

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from openvis_model.config import InstFormerConfig
 from openvis_model.mask_proposal import MaskProposalConfig
 from openvis_model.proposal_networks import NETWORKS, build_mask_proposal, check_mask_proposal
-from tests.networks import TINY_PROPOSALS
+from tests.networks import TINY_PROPOSALS, with_proposals
 
 
 def test_there_is_a_small_one_of_each() -> None:
@@ -28,6 +29,27 @@ def test_each_is_behind_the_protocol(name: str) -> None:
     trained, backbone = set(network.trainable_parameters()), set(network.backbone().parameters())
     assert backbone & trained
     assert trained - backbone
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_runs_in_bfloat16(name: str, mini_config: InstFormerConfig, frames: torch.Tensor) -> None:
+    model = with_proposals(mini_config, name)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(frames[:2])
+    full = model(frames[:2])
+    for one, other in zip(half, full, strict=True):
+        assert one.instance_tokens.dtype == torch.float32
+        assert (one.objectness - other.objectness).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_trains_in_bfloat16(name: str) -> None:
+    network = build_mask_proposal(TINY_PROPOSALS[name], short_side=64).train()
+    network.anneal(0.4)
+    with torch.autocast("cpu", torch.bfloat16):
+        layers = network.layers(torch.randint(0, 256, (2, 48, 80, 3), dtype=torch.uint8))
+    sum((each.mask_logits.float().square().sum() + each.objectness_logits.sum()) for each in layers).backward()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in network.trainable_parameters())
 
 
 def test_another_network_is_refused() -> None:
