@@ -5,12 +5,13 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
 
@@ -221,22 +222,17 @@ class MaskProposalNetwork(nn.Module):
         pixels = resized(frames, (height, width))
         if self.side is not None:
             pixels = F.pad(pixels, (0, self.side - width, 0, self.side - height))
-        side = pixels.shape[-2:]
-        return [
-            Proposals(
-                layer.mask_logits[
-                    ...,
-                    : layer.mask_logits.shape[-2] * height // side[0],
-                    : layer.mask_logits.shape[-1] * width // side[1],
-                ],
-                layer.queries,
-                layer.objectness_logits,
-            )
-            for layer in self.propose((pixels - self.mean) / self.std, last_alone=last_alone)
-        ]
+        layers = self.propose((pixels - self.mean) / self.std, last_alone=last_alone)
+        rows, columns = height / pixels.shape[-2], width / pixels.shape[-1]
+        return [replace(layer, mask_logits=_upper_left(layer.mask_logits, rows, columns)) for layer in layers]
 
     def _frozen_batch_norms(self) -> list[nn.Module]:
         return [m for m in self.modules() if isinstance(m, nn.BatchNorm2d) and self.config.freeze_batch_norm]
+
+
+def _upper_left(maps: Float[Tensor, "T N H W"], rows: float, columns: float) -> Float[Tensor, "T N h w"]:
+    """Returns the part of maps that the frame covers, a share of their rows and columns."""
+    return maps[..., : round(maps.shape[-2] * rows), : round(maps.shape[-1] * columns)]
 
 
 def field_names(kind: type[PretrainedConfig]) -> set[str]:

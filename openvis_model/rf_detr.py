@@ -1,5 +1,6 @@
 """RF-DETR-Seg as a mask proposal network: a DINOv2 with windows and a deformable decoder (Robinson et al. 2025)."""
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.models.rf_detr.modeling_rf_detr import RfDetrForInstanceSegmentation
 
@@ -10,8 +11,8 @@ from openvis_model.proposals import Proposals
 class RfDetr(MaskProposalNetwork):
     """Each class has a sigmoid; objectness is the largest. Its own preprocessing stretches a frame to a square.
 
-    It is trained as it infers: with the first of its groups of queries, and without dropout. The other groups and the
-    heads for boxes, which no loss reaches, stay as they were.
+    It is trained as it infers: with the first of its groups of queries, and without dropout. The other groups stay as
+    they were.
     """
 
     transformers_class = RfDetrForInstanceSegmentation
@@ -65,18 +66,20 @@ class RfDetr(MaskProposalNetwork):
         """Returns the proposals of the first stage, which are patches, and of each decoder layer."""
         network, size = self.network, pixels.shape[-2:]
         output = network.model.model(pixels)
-        maps = output.backbone_features
-        masks = network.segmentation_head(maps, output.intermediate_hidden_states, size)
-        layers = [
-            Proposals(mask_logits, queries, network.model.class_embed(queries).float().amax(-1))
-            for mask_logits, queries in zip(masks, output.intermediate_hidden_states, strict=True)
-        ]
+        maps, states = output.backbone_features, output.intermediate_hidden_states
+        masks = network.segmentation_head(maps, states, size)
+        class_logits, boxes = network.model.predict_class_and_boxes(states, output.intermediate_reference_points)
+        layers = [Proposals(*layer) for layer in zip(masks, states, _largest(class_logits), boxes, strict=True)]
         if last_alone:
             return layers[-1:]
         patches = output.enc_outputs_class
-        class_logits = network.model.predict_encoder_class_logits(patches)
-        mask_logits = network.segmentation_head(maps, patches, size, skip_blocks=True)
-        return [Proposals(mask_logits, patches, class_logits.float().amax(-1)), *layers]
+        first = Proposals(
+            network.segmentation_head(maps, patches, size, skip_blocks=True),
+            patches,
+            _largest(network.model.predict_encoder_class_logits(patches)),
+            output.enc_outputs_coord_logits,
+        )
+        return [first, *layers]
 
     def backbone(self) -> nn.Module:
         """Returns the DINOv2."""
@@ -84,15 +87,15 @@ class RfDetr(MaskProposalNetwork):
         return backbone
 
     def untrained(self) -> list[nn.Parameter]:
-        """Returns the other groups, the heads for boxes, and what no feature map is made with."""
+        """Returns the other groups, and what no feature map is made with."""
         model = self.network.model.model
         backbone = model.backbone.backbone
         last = max(self.network.config.backbone_config.out_indices)
         modules = [
-            *(group for groups in (model.enc_output, model.enc_output_norm) for group in groups[1:]),
+            *model.enc_output[1:],
+            *model.enc_output_norm[1:],
             *model.enc_out_class_embed[1:],
-            *model.enc_out_bbox_embed,
-            self.network.model.bbox_embed,
+            *model.enc_out_bbox_embed[1:],
             *backbone.encoder.layer[last:],
         ]
         mask_token = backbone.embeddings.mask_token
@@ -105,6 +108,10 @@ class RfDetr(MaskProposalNetwork):
         super().train(mode)
         self.network.eval()
         return self
+
+
+def _largest(class_logits: Float[Tensor, "*n classes"]) -> Float[Tensor, "*n"]:
+    return class_logits.float().amax(-1)
 
 
 def _divisor(backbone: object) -> int:

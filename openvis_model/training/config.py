@@ -17,6 +17,8 @@ class SetCriterionConfig:
         class_weight: weight of the objectness loss.
         mask_weight: weight of the binary cross-entropy of masks.
         dice_weight: weight of the dice loss of masks.
+        box_weight: weight of the L1 distance of boxes, of networks that have boxes; RF-DETR's, as the next one.
+        giou_weight: weight of the generalised IoU of boxes.
         no_object_weight: weight of unmatched queries in the objectness loss.
         unknown_weight: the same in frames of which not every object is annotated, as in LVIS: there, many unmatched
             queries are on objects.
@@ -31,6 +33,8 @@ class SetCriterionConfig:
     class_weight: float = 2.0
     mask_weight: float = 5.0
     dice_weight: float = 5.0
+    box_weight: float = 5.0
+    giou_weight: float = 2.0
     no_object_weight: float = 0.1
     unknown_weight: float = 0.01
 

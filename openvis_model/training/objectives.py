@@ -60,7 +60,8 @@ class InstanceObjective(nn.Module):
     def forward(self, clips: Sequence[TrainingClip], normalisers: Float[Tensor, "4"]) -> dict[str, Tensor]:
         """Computes the losses "objectness", "mask", "dice", "margin" and "classification" of B clips of T frames.
 
-        Each is a weighted sum over these clips, divided by its normaliser.
+        A proposal network with boxes has the loss "box", too. Each is a weighted sum over these clips, divided by its
+        normaliser.
 
         Args:
             clips: clips of one size and length.
@@ -81,6 +82,7 @@ class InstanceObjective(nn.Module):
                 [layer.mask_logits[own] for layer in layers],
                 [layer.objectness_logits[own] for layer in layers],
                 targets(clip),
+                boxes=[layer.boxes[own] for layer in layers if layer.boxes is not None] or None,
                 generator=torch.Generator().manual_seed(clip.seed),
                 num_masks=num_masks,
                 presence_weight=presence_weight,

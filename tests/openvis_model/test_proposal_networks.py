@@ -48,7 +48,10 @@ def test_each_trains_in_bfloat16(name: str) -> None:
     network.anneal(0.4)
     with torch.autocast("cpu", torch.bfloat16):
         layers = network.layers(torch.randint(0, 256, (2, 48, 80, 3), dtype=torch.uint8))
-    sum((each.mask_logits.float().square().sum() + each.objectness_logits.sum()) for each in layers).backward()
+    boxes = [each.boxes.square().sum() for each in layers if each.boxes is not None]
+    sum(
+        (each.mask_logits.float().square().sum() + each.objectness_logits.sum() for each in layers), sum(boxes)
+    ).backward()
     assert all(each.grad is not None and each.grad.isfinite().all() for each in network.trainable_parameters())
 
 

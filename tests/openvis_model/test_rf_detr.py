@@ -27,6 +27,7 @@ def test_proposals_are_those_of_transformers(network: RfDetr) -> None:
         assert (found.queries - expected.last_hidden_state).abs().max() < 1e-5
         assert (found.objectness - expected.logits.sigmoid().amax(-1)).abs().max() < 1e-6
     assert len(layers) == 3
+    assert (last.boxes - expected.pred_boxes).abs().max() < 1e-5
     assert (layers[0].mask_logits - expected.enc_outputs_mask_logits).abs().max() < 1e-5
     assert (layers[1].queries - expected.intermediate_hidden_states[0]).abs().max() < 1e-5
 
@@ -41,13 +42,17 @@ def test_it_is_trained_as_it_infers(network: RfDetr) -> None:
 def test_a_loss_reaches_what_is_trained(network: RfDetr) -> None:
     network.train()
     layers = network.layers(torch.randint(0, 256, (2, 40, 64, 3), dtype=torch.uint8))
-    sum((each.mask_logits.square().sum() + each.objectness_logits.sum()) for each in layers).backward()
+    for each in layers:
+        (each.mask_logits.square().sum() + each.objectness_logits.sum() + each.boxes.square().sum()).backward(
+            retain_graph=True
+        )
     trained = set(network.trainable_parameters())
     assert {name for name, each in network.named_parameters() if (each.grad is None) == (each in trained)} == set()
     left = {name.removeprefix("network.") for name, each in network.named_parameters() if each not in trained}
     assert "model.model.enc_output.1.weight" in left
     assert "model.model.backbone.backbone.encoder.layer.3.norm1.weight" in left  # maps are of stage 1 and 3
-    assert "model.bbox_embed.layers.0.weight" in left
+    assert "model.model.enc_out_bbox_embed.1.layers.0.weight" in left
+    assert "model.bbox_embed.layers.0.weight" not in left
     queries = network.network.model.model.query_feat.weight.grad
     assert (queries[:7] != 0).any()
     assert (queries[7:] == 0).all()
