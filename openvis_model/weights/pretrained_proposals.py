@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from transformers import Mask2FormerForUniversalSegmentation, PretrainedConfig, PreTrainedModel
 
-from openvis_model.mask_proposal import MaskProposalConfig, PretrainedProposals
+from openvis_model.mask_proposal import MaskProposalConfig, PretrainedProposals, field_names
 from openvis_model.proposal_networks import NETWORKS, check_mask_proposal
 from openvis_model.weights.detectron2 import config_from_weights, to_transformers
 from openvis_model.weights.state_dicts import check_finite, load_strictly
@@ -91,9 +91,13 @@ def _described(network: PreTrainedModel, source: Path, **preprocessing: Any) -> 
 
 
 def plain_values(config: PretrainedConfig) -> dict[str, Any]:
-    """Returns a config as plain values that do not depend on where and by which version it was written."""
-    left_out = ("transformers_version", "architectures", "dtype", "_name_or_path", "id2label", "label2id")
-    values = {name: value for name, value in config.to_dict().items() if name not in left_out}
+    """Returns a config as plain values that do not depend on where and by which version it was written.
+
+    Published configs have fields of earlier versions, which no longer have an effect.
+    """
+    left_out = {"transformers_version", "architectures", "dtype", "_name_or_path", "id2label", "label2id"}
+    known = field_names(type(config)) - left_out
+    values = {name: value for name, value in config.to_dict().items() if name in known}
     values["num_labels"] = config.num_labels
     if isinstance(backbone := getattr(config, "backbone_config", None), PretrainedConfig):
         values["backbone_config"] = plain_values(backbone)

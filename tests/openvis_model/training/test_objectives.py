@@ -154,6 +154,10 @@ def test_both_stages_train_with_each_proposal_network(network: str) -> None:
     assert all(parameter.grad is not None for group in groups.values() for parameter in group)
     assert all(parameter.grad.isfinite().all() for group in groups.values() for parameter in group)
 
+    objective.zero_grad(set_to_none=True)
+    sum(objective(CLIPS[2:], objective.counts(CLIPS[2:])).values()).backward()  # without objects
+    assert all(parameter.grad is not None for group in groups.values() for parameter in group)
+
     tracking = TrackingObjective(model, TrackingObjectiveConfig(criterion=POINTS)).train()
     tracking.advance(0.4)
     loss = tracking(CLIPS, tracking.counts(CLIPS))["tracking"]

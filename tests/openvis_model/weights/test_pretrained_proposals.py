@@ -42,6 +42,18 @@ def test_the_config_is_the_same_wherever_it_was_written(tmp_path: Path) -> None:
     assert load_mask_proposal(tmp_path / "one").config == load_mask_proposal(tmp_path / "two").config
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_fields_of_earlier_versions_are_ignored(name: str, tmp_path: Path) -> None:
+    tiny_transformers(name).save_pretrained(tmp_path)
+    expected = load_mask_proposal(tmp_path).config
+    file, old = tmp_path / "config.json", {"pruned_heads": {}, "tf_legacy_loss": False, "torchscript": False}
+    values = json.loads(file.read_text()) | old
+    if "backbone_config" in values:
+        values["backbone_config"] |= old
+    file.write_text(json.dumps(values))
+    assert load_mask_proposal(tmp_path).config == expected
+
+
 def write_processor(folder: Path, **values: Any) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(values))
 

@@ -13,7 +13,7 @@ from openvis_model.inst_former import InstFormer
 from openvis_model.proposal_networks import NETWORKS
 from openvis_model.training.config import InstanceObjectiveConfig, SetCriterionConfig, StartConfig
 from openvis_model.vocabulary import prompt_words
-from openvis_model.weights.checkpoint import save_checkpoint
+from openvis_model.weights.checkpoint import load_checkpoint, save_checkpoint
 from openvis_model.weights.folded_model import load
 from pipelines.shapes.files import write_split
 from pipelines.shapes.images import ShapesImagesConfig
@@ -215,6 +215,9 @@ def test_twenty_steps_of_both_stages_with_each_proposal_network(network: str, sp
     losses = [line["loss"] for line in curve(tmp_path / "1")]
     assert len(losses) == 20
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+    if network == "eomt":  # new weights have masks in every block; training takes them away
+        assert load_checkpoint(tmp_path / "1/model").mask_proposal.network.attn_mask_probs.tolist() == [0, 0]
 
     second = TrackingStage(tracking_config(split, str(tmp_path / "1/model")))
     train_alone(TrainingConfig(output=str(tmp_path / "2"), **shared, optimizer=optimizer), second)
