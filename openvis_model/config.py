@@ -38,7 +38,8 @@ class InstFormerConfig:
     `InstanceObjectiveConfig` (the weight of the margin loss).
 
     Attributes:
-        short_side: shorter side of the frames as both networks see them, pixels.
+        short_side: shorter side of the frames as both networks see them, and as labelling decodes them, pixels. A
+            proposal network with a square input resizes them once more.
         mask_proposal: the mask proposal network.
         clip: the CLIP that the classifier uses.
         classifier: `inst_clip` (the paper's) or `crop_clip` (N masked crops through CLIP).

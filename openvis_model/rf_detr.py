@@ -51,7 +51,8 @@ class RfDetr(MaskProposalNetwork):
         side, divisor = config.image_size or backbone.image_size, _divisor(backbone)
         if side % divisor:
             raise ValueError(
-                f"mask_proposal.image_size: expected a multiple of patch_size · num_windows ({divisor}), got {side}"
+                f"mask_proposal.image_size: expected a multiple of patch_size · num_windows ({divisor}), got {side}; "
+                "a folder's preprocessor_config.json says it as size: height and width"
             )
         if built.num_queries > (patches := (side // backbone.patch_size) ** 2):
             raise ValueError(

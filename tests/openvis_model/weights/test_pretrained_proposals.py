@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import EomtImageProcessor, Mask2FormerForUniversalSegmentation, RfDetrForObjectDetection
+from transformers import (
+    EomtImageProcessor,
+    Mask2FormerForUniversalSegmentation,
+    Mask2FormerImageProcessor,
+    RfDetrForObjectDetection,
+    RfDetrImageProcessor,
+)
 
 from openvis_model.config import InstFormerConfig
 from openvis_model.proposal_networks import NETWORKS, build_mask_proposal
@@ -66,6 +72,34 @@ def test_preprocessing_is_the_folders_own(tmp_path: Path) -> None:
     assert config.pixel_mean == (0.485, 0.5, 0.25)
     assert config.pixel_std == (0.229, 0.2, 0.1)
     assert config.image_size == 96
+
+
+PROCESSORS: dict[str, tuple[type, dict[str, Any]]] = {
+    "mask2former": (Mask2FormerImageProcessor, {"size": {"height": 64, "width": 64}}),
+    "eomt": (EomtImageProcessor, {"size": {"shortest_edge": 64, "longest_edge": 64}, "do_pad": True}),
+    "rf_detr": (RfDetrImageProcessor, {"size": {"height": 64, "width": 64}}),
+}
+
+
+@pytest.mark.parametrize(("name", "height"), [("mask2former", 64), ("eomt", 64), ("eomt", 36), ("rf_detr", 64)])
+def test_frames_are_prepared_as_transformers_prepares_them(name: str, height: int, tmp_path: Path) -> None:
+    """With unusual pixel statistics, of frames that need no resampling: those of EoMT are padded to a square."""
+    theirs, (processor_class, options) = tiny_transformers(name), PROCESSORS[name]
+    if name == "eomt":  # as published; a mask would open where rounding lifts a logit above zero
+        theirs.attn_mask_probs.zero_()
+    processor = processor_class(image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25], **options)
+    theirs.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = load_mask_proposal(tmp_path)
+    network = build_mask_proposal(loaded.config, short_side=64, network=loaded.network).eval()
+    frames = torch.randint(0, 256, (1, height, 64, 3), dtype=torch.uint8)
+    inputs = processor(images=[frame.permute(2, 0, 1) for frame in frames], return_tensors="pt")
+    with torch.inference_mode():
+        output = theirs(inputs["pixel_values"])
+        found = network(frames)
+    expected = output.pred_masks if name == "rf_detr" else output.masks_queries_logits
+    assert inputs["pixel_values"].shape[-2:] == (64, 64)
+    assert (found.mask_logits - expected[..., : height // 4, :]).abs().max() < 1e-5
 
 
 def test_the_input_of_other_networks_does_not_depend_on_preprocessing(tmp_path: Path) -> None:
