@@ -21,12 +21,16 @@ def test_parts_of_another_config_are_refused(mini_config: InstFormerConfig) -> N
     proposals = PretrainedProposals(config, Mask2FormerForUniversalSegmentation(config.build()))
     with pytest.raises(ValueError, match=r"queries_embedder.weight is \[20, 64\], the config wants \[16, 64\]"):
         InstFormer(mini_config, proposals=proposals)
+    grey = replace(mini_config.mask_proposal, pixel_mean=(0.5, 0.5, 0.5))
+    proposals = PretrainedProposals(grey, Mask2FormerForUniversalSegmentation(grey.build()))
+    with pytest.raises(ValueError, match=r"mask_proposal: its pixel_mean is \(0\.5, 0\.5, 0\.5\), the config's"):
+        InstFormer(mini_config, proposals=proposals)
     quick = replace(mini_config.clip, architecture=mini_config.clip.architecture | {"quick_gelu": True})
     with pytest.raises(ValueError, match="activation is QuickGELU, the config's GELU"):
         InstFormer(mini_config, clip=build_clip(quick))
-    grey = replace(mini_config.clip, pixel_mean=(0.5, 0.5, 0.5))
+    other_pixels = replace(mini_config.clip, pixel_mean=(0.5, 0.5, 0.5))
     with pytest.raises(ValueError, match=r"pixel_mean is \(0.5, 0.5, 0.5\)"):
-        InstFormer(mini_config, clip=build_clip(grey))
+        InstFormer(mini_config, clip=build_clip(other_pixels))
 
 
 def test_stage_2_leaves_everything_else_in_eval_mode(fresh_model: InstFormer, frames: Tensor) -> None:

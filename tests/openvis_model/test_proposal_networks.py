@@ -1,10 +1,20 @@
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+from transformers import EomtDinov3Config, EomtDinov3ForUniversalSegmentation
 
 from openvis_model.config import InstFormerConfig
+from openvis_model.eomt import Eomt
+from openvis_model.inst_former import InstFormer
 from openvis_model.mask_proposal import MaskProposalConfig
 from openvis_model.proposal_networks import NETWORKS, build_mask_proposal, check_mask_proposal
-from tests.networks import TINY_PROPOSALS, with_proposals
+from openvis_model.proposals import Proposals, collapse
+from openvis_model.weights.checkpoint import save_checkpoint
+from openvis_model.weights.folded_model import load
+from openvis_model.weights.pretrained_proposals import load_mask_proposal
+from tests.networks import TINY_EOMT, TINY_PROPOSALS, with_proposals
 
 
 def test_there_is_a_small_one_of_each() -> None:
@@ -53,6 +63,32 @@ def test_each_trains_in_bfloat16(name: str) -> None:
         (each.mask_logits.float().square().sum() + each.objectness_logits.sum() for each in layers), sum(boxes)
     ).backward()
     assert all(each.grad is not None and each.grad.isfinite().all() for each in network.trainable_parameters())
+
+
+class Fourth(Eomt):
+    """A network that is not listed: EoMT on DINOv3, as `transformers` runs it, and its last layer alone."""
+
+    transformers_class = EomtDinov3ForUniversalSegmentation
+
+    def propose(self, pixels: torch.Tensor, *, last_alone: bool) -> list[Proposals]:
+        output = self.network(pixels)
+        queries = output.last_hidden_state[:, : self.num_queries]
+        return [Proposals(output.masks_queries_logits, queries, collapse(output.class_queries_logits))]
+
+
+def test_a_fourth_is_one_class_and_one_line(
+    mini_config: InstFormerConfig, frames: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a folder of `transformers` to a checkpoint, inference and both stages' parameters."""
+    monkeypatch.setitem(NETWORKS, "eomt_dinov3", Fourth)
+    values = {name: value for name, value in TINY_EOMT.items() if name != "mlp_ratio"} | {"intermediate_size": 64}
+    EomtDinov3ForUniversalSegmentation(EomtDinov3Config(**values)).save_pretrained(tmp_path / "public")
+    proposals = load_mask_proposal(tmp_path / "public")
+    model = InstFormer(replace(mini_config, mask_proposal=proposals.config), proposals=proposals)
+    save_checkpoint(model, tmp_path / "model")
+    for one, other in zip(model(frames[:2]), load(tmp_path / "model")(frames[:2]), strict=True):
+        assert one.masks == other.masks
+    assert {name.partition(".")[0] for name in model.train_only(1)} == {"mask_proposal", "classifier"}
 
 
 def test_another_network_is_refused() -> None:
