@@ -1,19 +1,16 @@
-import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import open_clip
 import pytest
 import torch
 from open_clip import CLIP
 from safetensors.torch import load_file, save_file
-from transformers import Mask2FormerForUniversalSegmentation
 
 from openvis_model.clip import ClipConfig, build_clip
-from openvis_model.config import InstFormerConfig, mini
-from openvis_model.weights.pretrained import load_clip, load_mask2former
+from openvis_model.config import mini
+from openvis_model.weights.pretrained import load_clip
 from tests.openvis_model.weights.published_clips import (
     openai_state,
     random_clip,
@@ -162,43 +159,3 @@ def test_a_tag_is_downloaded_by_open_clip(tmp_path: Path, monkeypatch: pytest.Mo
     save_file(state, tmp_path / "openai.safetensors")
     monkeypatch.setattr(open_clip, "download_pretrained", lambda tag: str(tmp_path / "openai.safetensors"))
     assert torch.equal(load_clip(config, "openai").state_dict()["text_projection"], state["text_projection"])
-
-
-def test_mask2former_folders_that_do_not_fit_are_named(mini_config: InstFormerConfig, tmp_path: Path) -> None:
-    network = Mask2FormerForUniversalSegmentation(mini_config.mask_proposal.build())
-    network.save_pretrained(tmp_path)
-    state = load_file(tmp_path / "model.safetensors")
-    del state["class_predictor.bias"]
-    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"missing_keys: class_predictor\.bias"):
-        load_mask2former(tmp_path)
-    state["class_predictor.bias"] = torch.full((2,), float("inf"))
-    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"NaN or infinite.*class_predictor\.bias"):
-        load_mask2former(tmp_path)
-    with pytest.raises(ValueError, match="expected a transformers folder"):
-        load_mask2former(tmp_path / "absent")
-    with pytest.raises(ValueError, match=r"model\.safetensors: not a Mask2Former of detectron2 .* give the folder"):
-        load_mask2former(tmp_path / "model.safetensors")
-
-
-def test_mask2former_files_that_cannot_be_read_are_named(mini_config: InstFormerConfig, tmp_path: Path) -> None:
-    Mask2FormerForUniversalSegmentation(mini_config.mask_proposal.build()).save_pretrained(tmp_path)
-    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"model\.safetensors: cannot be read"):
-        load_mask2former(tmp_path)
-    weights.unlink()
-    with pytest.raises(ValueError, match=r"model\.safetensors"):
-        load_mask2former(str(tmp_path))
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "maskformer"}))
-    with pytest.raises(ValueError, match=r"config\.json: model_type: expected 'mask2former', got 'maskformer'"):
-        load_mask2former(tmp_path)
-    config.write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json: cannot be read"):
-        load_mask2former(tmp_path)
-    with pytest.raises(ValueError, match=r"absent\.pkl: expected .* detectron2's \.pkl or \.pth file"):
-        load_mask2former(tmp_path / "absent.pkl")
-    (tmp_path / "other.pkl").write_bytes(pickle.dumps({"model": {"a": np.zeros(1)}}))
-    with pytest.raises(ValueError, match=r"other\.pkl: not a Mask2Former"):
-        load_mask2former(tmp_path / "other.pkl")
