@@ -8,6 +8,7 @@ import torch
 
 from openvis_model.config import InstFormerConfig, mini, paper
 from openvis_model.inst_former import InstFormer
+from openvis_model.tokenizer import Tokenizer
 from openvis_model.training.config import StartConfig
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import load_checkpoint
@@ -38,7 +39,7 @@ def start_model(config: StartConfig, names: Sequence[str]) -> InstFormer:
             clip=config.clip or config.checkpoint,
             mask2former=config.mask2former or config.checkpoint,
         )
-        variant = _build(ablated, start)
+        variant = _build(ablated, start, model.text_encoder.tokenizer)
         same_classifier = (ablated.classifier, ablated.inst_clip) == (model.config.classifier, model.config.inst_clip)
         if same_classifier and config.clip is None:
             variant.classifier.load_state_dict(model.classifier.state_dict())
@@ -52,7 +53,7 @@ def _ablated(base: InstFormerConfig, config: StartConfig) -> InstFormerConfig:
     return replace(base, **{name: value for name, value in fields.items() if value is not None})
 
 
-def _build(config: InstFormerConfig, start: StartConfig) -> InstFormer:
+def _build(config: InstFormerConfig, start: StartConfig, tokenizer: Tokenizer | None = None) -> InstFormer:
     clip = mask2former = None
     if start.clip is not None:
         clip = load_clip(config.clip, start.clip, quick_gelu=start.clip_quick_gelu)
@@ -60,4 +61,4 @@ def _build(config: InstFormerConfig, start: StartConfig) -> InstFormer:
         folder = Path(start.mask2former)
         is_checkpoint = (folder / "mask_proposal.safetensors").is_file()
         mask2former = load_checkpoint(folder).mask_proposal.mask2former if is_checkpoint else load_mask2former(folder)
-    return InstFormer(config, clip=clip, mask2former=mask2former)
+    return InstFormer(config, clip=clip, mask2former=mask2former, tokenizer=tokenizer)

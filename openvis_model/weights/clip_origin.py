@@ -20,7 +20,7 @@ from openvis_model.clip import ClipConfig, architecture_of
 from openvis_model.config import InstFormerConfig
 from openvis_model.weights.files import read_config
 
-Pixels = tuple[float, float, float]
+Pixels = tuple[float, ...]
 
 OPENAI_ENTRIES = frozenset({"input_resolution", "context_length", "vocab_size"})
 """Numbers that OpenAI's files hold beside the weights; nobody else's have them."""
@@ -128,6 +128,8 @@ def _told_by_names(names: Collection[str]) -> ClipOrigin | None:
         )
     if any(name.startswith("_image_encoder.") for name in names):
         return ClipOrigin(evidence="it has TinyCLIP's names", quick_gelu=False)
+    if any(name.startswith("visual.trunk.") for name in names):
+        return ClipOrigin(evidence="its vision transformer is one of timm's", quick_gelu=False)
     return None
 
 
@@ -163,8 +165,7 @@ def _told_by_checksum(file: Path) -> ClipOrigin | None:
 def _pixels(values: Any) -> Pixels | None:
     if values is None:
         return None
-    red, green, blue = map(float, values)
-    return red, green, blue
+    return tuple(map(float, values))
 
 
 def _with(quick_gelu: bool) -> str:
