@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from open_clip.timm_model import TimmModel
 from timm.layers import AttentionPoolLatent, RotaryEmbeddingCat, build_rotary_pos_embed
-from timm.models.eva import Eva, EvaBlock
+from timm.models.eva import Eva, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -122,15 +122,20 @@ class TimmTower(GuidedTower):
 
     def block(
         self,
-        block: nn.Module,
+        block: Any,
         tokens: Float[Tensor, "B S W"],
         guidance: Float[Tensor, "B N P"],
         skip: int,
         rotation: Rotation | None,
     ) -> Float[Tensor, "B S-{skip} W"]:
         """Applies a block."""
-        tokens = tokens[:, skip:] + block.attn(block.norm1(tokens), guidance, skip, rotation)  # type: ignore[operator]
-        out: Tensor = tokens + block.mlp(block.norm2(tokens))  # type: ignore[operator]
+        attend, transform, norm_1, norm_2 = block.attn, block.mlp, block.norm1, block.norm2
+        if isinstance(block, EvaBlockPostNorm):
+            tokens = tokens[:, skip:] + norm_1(attend(tokens, guidance, skip, rotation))
+            out: Tensor = tokens + norm_2(transform(tokens))
+        else:
+            tokens = tokens[:, skip:] + attend(norm_1(tokens), guidance, skip, rotation)
+            out = tokens + transform(norm_2(tokens))
         return out
 
     def norm_after(self, tokens: Float[Tensor, "B S W"]) -> Float[Tensor, "B S W"]:
@@ -154,7 +159,7 @@ def check_trunk(trunk: Any) -> Any:
     attentions = [block.attn for block in blocks]
     pool = trunk.attn_pool
     unsupported = {
-        "blocks with norms behind them": not all(type(block) in (EvaBlock, Block) for block in blocks),
+        "another kind of block": not all(type(block) in (EvaBlock, EvaBlockPostNorm, Block) for block in blocks),
         "layer scale": not all(
             getattr(block, "gamma_1", None) is None and isinstance(getattr(block, "ls1", nn.Identity()), nn.Identity)
             for block in blocks
