@@ -88,10 +88,11 @@ class TextTransformer(nn.Module):
 
     def last(self, x: Float[Tensor, "n L W"]) -> Float[Tensor, "n W"]:
         """Applies the blocks with attention between all tokens; returns the last token, which has seen the others."""
-        everything = torch.ones(1, 1, x.shape[1], dtype=torch.bool, device=x.device)
+        L = x.shape[1]
+        everything = torch.ones(1, L, L, dtype=torch.bool, device=x.device)
         for block in self.resblocks[:-1]:
             x = block(x, [x], everything)
-        return self.resblocks[-1](x[:, -1:], [x], everything)[:, 0]  # type: ignore[no-any-return]
+        return self.resblocks[-1](x[:, -1:], [x], everything[:, -1:])[:, 0]  # type: ignore[no-any-return]
 
 
 class TextEncoder(nn.Module):
