@@ -37,7 +37,7 @@ class ClipConfig:
         stem: how pixels become tokens: `patches` is CLIP's linear projection of each patch; `convolutional` is a small
             residual network, which lets a small CLIP learn from few images.
         words: words that a CLIP with its own tokenizer was trained with; empty for CLIP's byte-pair encoding.
-        pixel_mean: mean RGB, in [0, 1], that the weights were trained with. Empty takes that of all weights which
+        pixel_mean: mean RGB, in [0, 1], that the weights were trained with. None takes that of all weights which
             open_clip lists for the model, or OpenAI's if they differ.
         pixel_std: standard deviation of RGB, likewise.
 
@@ -50,8 +50,8 @@ class ClipConfig:
     architecture: dict[str, Any] = field(default_factory=dict)
     stem: Stem = "patches"
     words: tuple[str, ...] = ()
-    pixel_mean: tuple[float, ...] = ()
-    pixel_std: tuple[float, ...] = ()
+    pixel_mean: tuple[float, float, float] | None = None
+    pixel_std: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if bool(self.model) == bool(self.architecture):
@@ -76,10 +76,8 @@ class ClipConfig:
                 f"{WordTokenizer.vocabulary_size(self.words)}, got {size}"
             )
         for name, default in (("mean", OPENAI_DATASET_MEAN), ("std", OPENAI_DATASET_STD)):
-            values = getattr(self, f"pixel_{name}") or _pixels_of(self.model, name, default)
-            if len(values) != 3:
-                raise ValueError(f"clip.pixel_{name}: expected red, green and blue, got {values}; give three numbers")
-            object.__setattr__(self, f"pixel_{name}", values)
+            if getattr(self, f"pixel_{name}") is None:
+                object.__setattr__(self, f"pixel_{name}", _pixels_of(self.model, name, default))
 
 
 def check_names(values: Any, known: Collection[str], name: str) -> None:

@@ -103,7 +103,7 @@ class InstClip(nn.Module):
         guidance = instance_guidance(
             mask_logits, grid, guidance=self.config.guidance, resampling=self.config.resampling
         )
-        instances = {name: self.get_parameter(name)[query_index] for name in self.token_names}
+        instances = {name: getattr(self, name)[query_index] for name in self.token_names}
         embeddings = self.tower.encode(pixels, guidance, instances, self.register_token)
         N = query_index.shape[1]
         register, embedded = embeddings.split([embeddings.shape[1] - N, N], dim=1)
@@ -111,7 +111,7 @@ class InstClip(nn.Module):
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Returns LoRA adapters, instance tokens and register; CLIP's own weights stay frozen."""
-        tokens = [self.get_parameter(name) for name in self.token_names]
+        tokens = [getattr(self, name) for name in self.token_names]
         if self.register_token is not None:
             tokens.append(self.register_token)
         return tokens + [parameter for name, parameter in self.visual.named_parameters() if "lora_" in name]

@@ -20,7 +20,7 @@ from openvis_model.clip import ClipConfig, architecture_of
 from openvis_model.config import InstFormerConfig
 from openvis_model.weights.files import read_config
 
-Pixels = tuple[float, ...]
+Pixels = tuple[float, float, float]
 
 OPENAI_ENTRIES = frozenset({"input_resolution", "context_length", "vocab_size"})
 """Numbers that OpenAI's files hold beside the weights; nobody else's have them."""
@@ -165,7 +165,8 @@ def _told_by_checksum(file: Path) -> ClipOrigin | None:
 def _pixels(values: Any) -> Pixels | None:
     if values is None:
         return None
-    return tuple(map(float, values))
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 def _with(quick_gelu: bool) -> str:

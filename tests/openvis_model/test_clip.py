@@ -25,7 +25,6 @@ def test_a_vision_transformer_of_openai_has_quick_gelu() -> None:
         ({"architecture": {"text_cfg": {"vocab_size": 9}}, "words": ("a",)}, "vocab_size = 4, got 9"),
         ({"architecture": {"embed_dim": 4}, "words": ("a",)}, "vocab_size = 4, got None"),
         ({"model": "ViT-B-32", "words": ("a",)}, "vocab_size = 4, got None"),
-        ({"model": "ViT-B-32", "pixel_std": (0.5,)}, r"pixel_std: expected red, green and blue, got \(0.5,\)"),
         ({"model": "ViT-B-32", "words": "red"}, "expected several words, got the text 'red'"),
         ({"architecture": {"vision_cfg": {"layer": 2}}}, "architecture.vision_cfg.layer: .*did you mean 'layers'"),
         ({"architecture": {"text_cfg": {"head": 2}}}, "architecture.text_cfg.head: .*did you mean 'heads'"),

@@ -144,6 +144,17 @@ def test_instances_do_not_depend_on_each_other_nor_the_image_on_them(kind: str, 
     assert register.numel() == 0 or (register - same).abs().max() <= 1e-6
 
 
+@pytest.mark.parametrize("kind", TOWERS)
+def test_half_precision_differs_by_its_rounding_alone(kind: str, tmp_path: Path) -> None:
+    model = inst_clip(small_tower(kind, tmp_path))
+    frames, _ = images(model, SIZE, SIZE)
+    logits = masks()
+    with torch.inference_mode():
+        expected = model(frames, logits, INDEX)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert (model(frames, logits, INDEX).float() - expected).abs().max() < 0.03
+
+
 @pytest.mark.parametrize("register", [True, False])
 @pytest.mark.parametrize("kind", TOWERS)
 def test_a_mask_that_touches_nothing_gives_numbers(kind: str, register: bool, tmp_path: Path) -> None:

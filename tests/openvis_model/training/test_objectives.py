@@ -19,7 +19,7 @@ from openvis_model.training.objectives import InstanceObjective, TrackingObjecti
 from openvis_model.training.training_clip import TrainingClip
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import load_checkpoint
-from tests.clips import TOWERS, small_model
+from tests.clips import small_model
 from tests.words import NAMES as NAMED
 
 NAMES = ("red star", "blue disc", "green ring")
@@ -243,8 +243,8 @@ def test_a_clip_with_one_object_teaches_the_tracker(model: InstFormer) -> None:
     assert losses["all"].item() == pytest.approx(expected.item() / 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", TOWERS)
-def test_both_stages_learn_with_each_kind_of_clip(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["pe", "siglip"])
+def test_both_stages_learn_with_other_kinds_of_clip(kind: str, tmp_path: Path) -> None:
     """Losses fall within a few steps on two clips, and CLIP's text tower stays as it was."""
     model = InstFormer(small_model(kind, tmp_path))
     clip_before = {name: p.clone() for name, p in model.named_parameters() if name.startswith("text_encoder.")}
@@ -256,15 +256,15 @@ def test_both_stages_learn_with_each_kind_of_clip(kind: str, tmp_path: Path) -> 
 
 
 def _descend(objective: InstanceObjective | TrackingObjective, clips: list[TrainingClip]) -> list[float]:
-    """The loss of names or tracks in each of six steps."""
+    """The loss of names or tracks in each of four steps."""
     objective.train()
     groups = [{"params": parameters} for parameters in objective.parameter_groups().values()]
     optimizer = torch.optim.AdamW(groups, lr=1e-3)
     losses = []
-    for _ in range(6):
+    for _ in range(4):
         values = objective(clips, objective.counts(clips))
         loss = sum(values.get(name, torch.zeros(())) for name in ("classification", "tracking"))
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         optimizer.zero_grad()
         sum(values.values()).backward()
         optimizer.step()
