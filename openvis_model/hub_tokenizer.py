@@ -16,7 +16,7 @@ FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 class HubTokenizer:
-    """A tokenizer of the hub, as open_clip uses it.
+    """A tokenizer of the hub, as open_clip uses it; code that it may come with is not run.
 
     Args:
         source: name on the hub, which is fetched into its cache unless it is there, or a folder.
@@ -33,7 +33,7 @@ class HubTokenizer:
                 source,
                 context_length=context_length,
                 tokenizer_mode=text_cfg.get("tokenizer_mode"),
-                **text_cfg.get("tokenizer_kwargs") or {},
+                **(text_cfg.get("tokenizer_kwargs") or {}) | {"trust_remote_code": False},
             )
         except Exception as error:  # each library on the way has errors of its own
             raise ValueError(

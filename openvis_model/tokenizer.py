@@ -66,8 +66,8 @@ class WordTokenizer:
 
 
 def read_files(folder: Path) -> dict[str, Tensor]:
-    """Returns the contents of a tokenizer's files, as bytes by their names."""
-    contents = {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.is_file()}
+    """Returns the contents of the files that a tokenizer is made of, as bytes by their names."""
+    contents = {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.suffix in (".json", ".model")}
     return {name: torch.from_numpy(np.frombuffer(content, np.uint8).copy()) for name, content in contents.items()}
 
 

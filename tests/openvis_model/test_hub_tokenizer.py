@@ -1,3 +1,5 @@
+import contextlib
+import json
 import re
 from pathlib import Path
 
@@ -47,6 +49,21 @@ def test_it_is_built_from_its_files_alone(folder: str) -> None:
     assert {name: content.tolist() for name, content in again.files.items()} == {
         name: content.tolist() for name, content in first.files.items()
     }
+
+
+def test_code_beside_a_tokenizer_is_not_run(folder: str, tmp_path: Path) -> None:
+    """Not even if the config asks for it."""
+    config = Path(folder) / "tokenizer_config.json"
+    values = json.loads(config.read_text()) | {
+        "tokenizer_class": "Own",
+        "auto_map": {"AutoTokenizer": [None, "own.Own"]},
+    }
+    config.write_text(json.dumps(values))
+    (Path(folder) / "own.py").write_text(f"open({str(tmp_path / 'harmed')!r}, 'w').close()\nclass Own: pass\n")
+    text = SIGLIP_TEXT | {"tokenizer_kwargs": {"clean": "canonicalize", "trust_remote_code": True}}
+    with contextlib.suppress(ValueError):
+        HubTokenizer(folder, text, 16)
+    assert not (tmp_path / "harmed").exists()
 
 
 def test_missing_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
