@@ -251,6 +251,7 @@ def test_both_stages_learn_with_other_kinds_of_clip(kind: str, tmp_path: Path) -
     instances = _descend(InstanceObjective(model, NAMED, InstanceObjectiveConfig(criterion=POINTS)), CLIPS[:2])
     tracking = _descend(TrackingObjective(model, TrackingObjectiveConfig(criterion=POINTS)), CLIPS[:2])
     assert instances[-1] < instances[0]
+    assert InstanceObjective(model, NAMED, InstanceObjectiveConfig()).logit_bias == (-10 if kind == "siglip" else None)
     assert tracking[-1] < tracking[0]
     assert all(torch.equal(model.get_parameter(name), p) for name, p in clip_before.items())
 
