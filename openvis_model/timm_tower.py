@@ -165,11 +165,12 @@ def check_trunk(trunk: Any) -> Any:
             for block in blocks
         ),
         "normed queries and keys": not all(isinstance(attention.q_norm, nn.Identity) for attention in attentions),
-        "gated attention": not all(attention.gate is None for attention in attentions),
+        "gated attention": not all(getattr(attention, "gate", None) is None for attention in attentions),
         "grouped queries": any(getattr(attention, "num_kv_groups", 1) > 1 for attention in attentions),
         "registers of its own": getattr(trunk, "reg_token", None) is not None,
         "no learned positions": trunk.pos_embed is None or trunk.no_embed_class,
-        "other rotary positions": rope is not None and (type(rope) is not RotaryEmbeddingCat or rope.rotate_half),
+        "other rotary positions": rope is not None
+        and (type(rope) is not RotaryEmbeddingCat or getattr(rope, "rotate_half", False)),
         f"pooling {trunk.global_pool!r}": trunk.global_pool not in ("token", "map"),
         "another attention pooling": pool is not None
         and (type(pool) is not AttentionPoolLatent or pool.latent_len != 1 or pool.mlp is None),
