@@ -65,8 +65,9 @@ class InstFormerConfig:
         check_mask_proposal(self.mask_proposal)
 
     def to_dict(self) -> dict[str, Any]:
-        """Converts the config to plain values, for JSON."""
-        return dataclasses.asdict(self) | {"mask_proposal": self.mask_proposal.to_dict()}
+        """Converts the config to plain values, for JSON; a field that is None is left out."""
+        values = dataclasses.asdict(self, dict_factory=lambda items: {k: v for k, v in items if v is not None})
+        return values | {"mask_proposal": self.mask_proposal.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "InstFormerConfig":
@@ -183,6 +184,8 @@ def _build(kind: Any, value: Any, name: str) -> Any:
         if missing := sorted(required - set(value)):
             raise ValueError(f"{name}: missing {', '.join(missing)}")
         return kind(**{key: _build(hints[key], item, f"{name}.{key}") for key, item in value.items()})
+    if type(None) in (options := get_args(kind)):  # an option that may be left out
+        return None if value is None else _build(options[0], value, name)
     plain = typing.get_origin(kind) or kind
     if plain is Literal:
         return value  # the dataclass that owns the field checks it

@@ -5,10 +5,10 @@ import json
 from typing import Literal
 
 import torch
-from open_clip import CLIP
 from torch import nn
 
-from openvis_model.clip import architecture_of, build_clip, build_text_encoder
+from openvis_model.clip import Clip, build_clip, build_text_encoder, check_vision_tower
+from openvis_model.clip_towers import guided_tower
 from openvis_model.config import InstFormerConfig
 from openvis_model.crop_clip import CropClip
 from openvis_model.fingerprint import tensor_fingerprint
@@ -17,7 +17,7 @@ from openvis_model.inst_clip import InstClip
 from openvis_model.mask_proposal import MaskProposalNetwork, PretrainedProposals
 from openvis_model.proposal_networks import build_mask_proposal
 from openvis_model.rollout_tracker import RolloutTracker
-from openvis_model.towers import VisionTowerConfig
+from openvis_model.tokenizer import Tokenizer
 
 Stage = Literal[1, 2]
 
@@ -29,6 +29,7 @@ class InstFormer(FrameModel):
         config: the architecture.
         clip: CLIP to use instead of one with random weights; it is modified in place.
         proposals: proposal network to use instead of one with random weights.
+        tokenizer: CLIP's tokenizer, if there is one already.
 
     Raises:
         ValueError: for a CLIP or proposal network that differs from the config.
@@ -41,8 +42,9 @@ class InstFormer(FrameModel):
         self,
         config: InstFormerConfig,
         *,
-        clip: CLIP | None = None,
+        clip: Clip | None = None,
         proposals: PretrainedProposals | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         super().__init__()
         if clip is not None:
@@ -50,7 +52,7 @@ class InstFormer(FrameModel):
         if proposals is not None:
             check_proposals(proposals, config)
         clip = clip or build_clip(config.clip)
-        VisionTowerConfig.of(architecture_of(config.clip))  # checks it
+        check_vision_tower(config.clip)
         self.config = config
         self.short_side = config.short_side
         self.stage: Stage | None = None
@@ -66,7 +68,7 @@ class InstFormer(FrameModel):
             )
         else:
             self.classifier = CropClip(clip.visual, short_side=config.short_side)
-        self.text_encoder = build_text_encoder(config.clip, clip)
+        self.text_encoder = build_text_encoder(config.clip, clip, tokenizer)
         token_width = self.mask_proposal.query_width
         if config.rollout_tracker.token == "instance_query":
             token_width += self.classifier.embedding_width
@@ -126,7 +128,7 @@ def check_proposals(proposals: PretrainedProposals, config: InstFormerConfig) ->
     _check_shapes("mask_proposal", proposals.network, expected)
 
 
-def check_clip(clip: CLIP, config: InstFormerConfig) -> None:
+def check_clip(clip: Clip, config: InstFormerConfig) -> None:
     """Checks that a CLIP matches the config.
 
     Raises:
@@ -135,9 +137,10 @@ def check_clip(clip: CLIP, config: InstFormerConfig) -> None:
     with torch.device("meta"):
         expected = build_clip(config.clip)
     _check_shapes("clip", clip, expected)
-    values = {
-        "activation": [type(model.visual.transformer.resblocks[0].mlp.gelu).__name__ for model in (clip, expected)],
-        "heads": [model.visual.transformer.resblocks[0].attn.num_heads for model in (clip, expected)],
+    towers = [guided_tower(model.visual) for model in (clip, expected)]
+    values: dict[str, list[object]] = {
+        "activation": [tower.activation for tower in towers],
+        "heads": [tower.heads for tower in towers],
         "pixel_mean": [tuple(model.visual.image_mean) for model in (clip, expected)],
         "pixel_std": [tuple(model.visual.image_std) for model in (clip, expected)],
     }

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 _Loaded = TypeVar("_Loaded")
 
-_FILES = re.compile(r"(adapter/)?\w+\.(json|safetensors)")  # only these files of a checkpoint are downloaded
+_FILES = re.compile(
+    r"(adapter/)?\w+\.(json|safetensors)|tokenizer/\w+\.(json|model)"
+)  # only these files of a checkpoint are downloaded
 
 
 def load_model(checkpoint: str | None) -> "FoldedInstFormer":

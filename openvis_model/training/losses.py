@@ -39,15 +39,20 @@ def classification_loss(
     categories: Int[Tensor, "M"],
     logit_scale: float | Float[Tensor, ""],
     rivals: Bool[Tensor, "M K"] | None = None,
+    logit_bias: float | None = None,
 ) -> Float[Tensor, ""]:
     """Computes the mean cross-entropy of InstCLIP's class probabilities softmax(logit_scale · I Eᵀ) (OpenVIS, Eq. 4).
+
+    With a bias, the probabilities are sigmoid(logit_scale · I Eᵀ + logit_bias), and the loss of an instance is the sum
+    of the binary cross-entropies of its names, as SigLIP was trained (Zhai et al. 2023, Eq. 1).
 
     Args:
         instance_tokens: I, unit norm, one row per matched instance.
         vocabulary: E, unit norm, one row per name.
         categories: row of E of each instance's category.
         logit_scale: inverse temperature of CLIP (a factor, not its logarithm).
-        rivals: the names that compete with each instance's own in its softmax; None takes all of them.
+        rivals: the names that compete with each instance's own; None takes all of them.
+        logit_bias: bias of a CLIP that was trained with the sigmoid loss.
 
     Returns:
         The loss. Without instances it is 0 and still carries the graph, so that gradients are zeros instead of None,
@@ -55,10 +60,15 @@ def classification_loss(
     """
     with torch.autocast(instance_tokens.device.type, enabled=False):
         logits = logit_scale * (instance_tokens.float() @ vocabulary.float().T)
-        if rivals is not None:
-            own = F.one_hot(categories.long(), len(vocabulary)).bool()
-            logits = logits.masked_fill(~(rivals | own), -inf)
-        return F.cross_entropy(logits, categories.long(), reduction="sum") / max(len(categories), 1)
+        own = F.one_hot(categories.long(), len(vocabulary)).bool()
+        if logit_bias is not None:
+            losses = F.softplus(torch.where(own, -1, 1) * (logits + logit_bias))
+            loss = losses.sum() if rivals is None else losses.masked_select(rivals | own).sum()
+        else:
+            if rivals is not None:
+                logits = logits.masked_fill(~(rivals | own), -inf)
+            loss = F.cross_entropy(logits, categories.long(), reduction="sum")
+        return loss / max(len(categories), 1)
 
 
 class Match(NamedTuple):

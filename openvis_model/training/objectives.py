@@ -47,7 +47,7 @@ class InstanceObjective(nn.Module):
         vocabulary = embed_vocabulary(Vocabulary.of_dataset(names), model.text_encoder)
         self.register_buffer("embeddings", vocabulary.embeddings, persistent=False)
         self.embeddings: Tensor
-        self.logit_scale = vocabulary.logit_scale
+        self.logit_scale, self.logit_bias = vocabulary.logit_scale, vocabulary.logit_bias
 
     def counts(self, clips: Sequence[TrainingClip]) -> Float[Tensor, "4"]:
         """Counts masks, weights of the objectness loss, frames, and matched queries of these clips."""
@@ -97,7 +97,7 @@ class InstanceObjective(nn.Module):
             losses["margin"] = self.config.margin_weight * margin
         if self.classifies:
             tokens, categories, rivals = self._instance_tokens(frames, last, matches, clips)
-            loss = classification_loss(tokens, self.embeddings, categories, self.logit_scale, rivals)
+            loss = classification_loss(tokens, self.embeddings, categories, self.logit_scale, rivals, self.logit_bias)
             losses["classification"] = self.config.classification_weight * loss * len(tokens) / num_matched
         return losses
 

@@ -9,6 +9,7 @@ import torch
 from openvis_model.config import InstFormerConfig, mini, paper
 from openvis_model.inst_former import InstFormer
 from openvis_model.mask_proposal import PretrainedProposals
+from openvis_model.tokenizer import Tokenizer
 from openvis_model.training.config import StartConfig
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import load_checkpoint
@@ -40,7 +41,7 @@ def start_model(config: StartConfig, names: Sequence[str]) -> InstFormer:
             clip=config.clip or config.checkpoint,
             mask_proposal=config.mask_proposal or config.checkpoint,
         )
-        variant = _build(ablated, start)
+        variant = _build(ablated, start, model.text_encoder.tokenizer)
         _check_sizes(model, variant)
         same_classifier = (ablated.classifier, ablated.inst_clip) == (model.config.classifier, model.config.inst_clip)
         if same_classifier and config.clip is None:
@@ -69,7 +70,7 @@ def _ablated(base: InstFormerConfig, config: StartConfig) -> InstFormerConfig:
     return replace(base, **{name: value for name, value in fields.items() if value is not None})
 
 
-def _build(config: InstFormerConfig, start: StartConfig) -> InstFormer:
+def _build(config: InstFormerConfig, start: StartConfig, tokenizer: Tokenizer | None = None) -> InstFormer:
     clip = proposals = None
     if start.clip is not None:
         clip = load_clip(config.clip, start.clip, quick_gelu=start.clip_quick_gelu)
@@ -77,7 +78,7 @@ def _build(config: InstFormerConfig, start: StartConfig) -> InstFormer:
         proposals = _load_proposals(Path(start.mask_proposal))
         if start.backbone is None:
             config = replace(config, mask_proposal=proposals.config)
-    return InstFormer(config, clip=clip, proposals=proposals)
+    return InstFormer(config, clip=clip, proposals=proposals, tokenizer=tokenizer)
 
 
 def _load_proposals(path: Path) -> PretrainedProposals:

@@ -128,6 +128,8 @@ def _told_by_names(names: Collection[str]) -> ClipOrigin | None:
         )
     if any(name.startswith("_image_encoder.") for name in names):
         return ClipOrigin(evidence="it has TinyCLIP's names", quick_gelu=False)
+    if any(name.startswith("visual.trunk.") for name in names):
+        return ClipOrigin(evidence="its vision transformer is one of timm's", quick_gelu=False)
     return None
 
 

@@ -8,7 +8,7 @@ from openvis_model.folded.inst_clip import FoldedInstClip
 from openvis_model.folded.inst_former import FoldedInstFormer
 from openvis_model.folded.mask_proposal import FoldedMaskProposal
 from openvis_model.options import InstClipConfig
-from openvis_model.towers import VisionTowerConfig
+from openvis_model.towers import VisionTowerConfig, is_timm
 from openvis_model.weights.files import BUILT_IN, Stored, read_checkpoint
 from openvis_model.weights.light_model import architecture_of, build_light_model
 from openvis_model.weights.state_dicts import load_strictly
@@ -67,21 +67,36 @@ def _mask_proposal(stored: Stored) -> nn.Module:
 
 
 def _classifier(stored: Stored) -> nn.Module:
-    clip, short_side = stored.config["clip"], stored.config["short_side"]
-    if stored.config["classifier"] == "inst_clip":
+    clip, architecture = stored.config["clip"], architecture_of(stored.config["clip"])
+    if stored.config["classifier"] == "inst_clip" and not is_timm(architecture):
         return FoldedInstClip(
             InstClipConfig(**stored.config["inst_clip"]),
             clip,
-            VisionTowerConfig.of(architecture_of(clip)),
+            VisionTowerConfig.of(architecture),
             state=stored.states["clip"],
             tokens=stored.states["inst_clip"],
             adapters=stored.states["adapter/adapter_model"],
-            short_side=short_side,
+            short_side=stored.config["short_side"],
         )
-    from openvis_model.clip import ClipConfig, build_clip  # the paper's baseline runs CLIP as open_clip has it
-    from openvis_model.crop_clip import CropClip
+    return _trained_classifier(stored)
 
+
+def _trained_classifier(stored: Stored) -> nn.Module:
+    """Builds a classifier that has no folded form as it is trained, with its adapters merged."""
+    from openvis_model.clip import ClipConfig, build_clip
+    from openvis_model.crop_clip import CropClip
+    from openvis_model.inst_clip import InstClip
+    from openvis_model.weights.inst_clip import load_inst_clip
+
+    clip, short_side = stored.config["clip"], stored.config["short_side"]
     lists = {name: tuple(clip[name]) for name in ("words", "pixel_mean", "pixel_std")}
     model = build_clip(ClipConfig(**clip | lists))
-    model.load_state_dict(stored.states["clip"])
-    return CropClip(model.visual, short_side=short_side)
+    load_strictly(model, stored.states["clip"], source=f"{stored.folder}/clip.safetensors")
+    if stored.config["classifier"] == "crop_clip":
+        return CropClip(model.visual, short_side=short_side)
+    N = max(len(tokens) for tokens in stored.states["inst_clip"].values())
+    config = InstClipConfig(**stored.config["inst_clip"])
+    classifier = InstClip(config, model.visual, num_queries=N, short_side=short_side)
+    load_inst_clip(classifier, stored.states, stored.folder)
+    classifier.merge_adapters()
+    return classifier

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-from open_clip import CLIP
+from open_clip.model import convert_to_custom_text_state_dict
 from torch import Tensor
 
-from openvis_model.clip import ClipConfig, build_clip
+from openvis_model.clip import Clip, ClipConfig, build_clip
 from openvis_model.weights.clip_origin import OPENAI_ENTRIES, origin_of_checkpoint, origin_of_file, origin_of_tag
 from openvis_model.weights.state_dicts import load_strictly
 from openvis_model.weights.tensor_file import read_state
@@ -18,7 +18,7 @@ _WRAPPERS = re.compile(r"^module\.|^_(image_encoder|text_encoder|logit_scale)\.(
 """Prefixes of published names: distributed training's, and TinyCLIP's for each tower."""
 
 
-def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | None = None) -> CLIP:
+def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | None = None) -> Clip:
     """Builds a CLIP with pretrained weights.
 
     Args:
@@ -46,7 +46,7 @@ def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | Non
         tag = _tag(config, str(weights))
         origin_of_tag(tag).check(config, str(weights), quick_gelu)  # before the download
         state = _read_clip(Path(open_clip.download_pretrained(tag)), weights)
-    load_strictly(clip, _open_clip_names(state), source=f"clip weights {weights}")
+    load_strictly(clip, _names_of(clip, _open_clip_names(state)), source=f"clip weights {weights}")
     return clip
 
 
@@ -79,3 +79,13 @@ def _open_clip_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise ValueError(f"clip weights: {name} is there under another name too; save each weight once")
         renamed[ours] = state[name]
     return renamed
+
+
+def _names_of(clip: Clip, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns weights as this kind of CLIP has them; files differ in it as in what open_clip itself reads."""
+    plain_text = isinstance(clip, open_clip.CustomTextCLIP) and "positional_embedding" in state
+    named: dict[str, Tensor] = convert_to_custom_text_state_dict(state) if plain_text else dict(state)
+    for name in ("logit_scale", "logit_bias"):
+        if name in named and named[name].numel() == 1:
+            named[name] = named[name].reshape(())
+    return named

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from open_clip import CLIP
 
-from openvis_model.clip import build_clip, build_text_encoder
+from openvis_model.clip import Clip, build_clip, build_text_encoder
 from openvis_model.config import InstFormerConfig, mini
 from openvis_model.inst_former import InstFormer
 from openvis_model.training.captioned_image import CaptionedImage
@@ -135,7 +134,7 @@ class TrackingStage(_ClipStage):
         return TrackingObjective(self._model(checkpoint), self.config.objective).train()
 
 
-def _fitted(config: InstFormerConfig, seed: int) -> CLIP:
+def _fitted(config: InstFormerConfig, seed: int) -> Clip:
     clip = build_clip(config.clip)
     fit_text_tower(build_text_encoder(config.clip, clip), SHAPES_NAMES, seed=seed)
     return clip

@@ -20,7 +20,9 @@ from openvis_model.training.objectives import InstanceObjective, TrackingObjecti
 from openvis_model.training.training_clip import TrainingClip
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import load_checkpoint
+from tests.clips import small_model
 from tests.networks import with_proposals
+from tests.words import NAMES as NAMED
 
 NAMES = ("red star", "blue disc", "green ring")
 POINTS = SetCriterionConfig(num_points=64)
@@ -265,6 +267,35 @@ def test_a_clip_with_one_object_teaches_the_tracker(model: InstFormer) -> None:
         for t, prediction in ((1, first), (2, second))
     )
     assert losses["all"].item() == pytest.approx(expected.item() / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["pe", "siglip"])
+def test_both_stages_learn_with_other_kinds_of_clip(kind: str, tmp_path: Path) -> None:
+    """Losses fall within a few steps on two clips, and CLIP's text tower stays as it was."""
+    model = InstFormer(small_model(kind, tmp_path))
+    clip_before = {name: p.clone() for name, p in model.named_parameters() if name.startswith("text_encoder.")}
+    instances = _descend(InstanceObjective(model, NAMED, InstanceObjectiveConfig(criterion=POINTS)), CLIPS[:2])
+    tracking = _descend(TrackingObjective(model, TrackingObjectiveConfig(criterion=POINTS)), CLIPS[:2])
+    assert instances[-1] < instances[0]
+    assert InstanceObjective(model, NAMED, InstanceObjectiveConfig()).logit_bias == (-10 if kind == "siglip" else None)
+    assert tracking[-1] < tracking[0]
+    assert all(torch.equal(model.get_parameter(name), p) for name, p in clip_before.items())
+
+
+def _descend(objective: InstanceObjective | TrackingObjective, clips: list[TrainingClip]) -> list[float]:
+    """The loss of names or tracks in each of four steps."""
+    objective.train()
+    groups = [{"params": parameters} for parameters in objective.parameter_groups().values()]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    losses = []
+    for _ in range(4):
+        values = objective(clips, objective.counts(clips))
+        loss = sum(values.get(name, torch.zeros(())) for name in ("classification", "tracking"))
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        sum(values.values()).backward()
+        optimizer.step()
+    return losses
 
 
 def test_stage_2_trains_the_tracker_alone(model: InstFormer) -> None:

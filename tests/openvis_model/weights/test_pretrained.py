@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from openvis_model.clip import ClipConfig, build_clip
 from openvis_model.config import mini
 from openvis_model.weights.pretrained import load_clip
+from tests.clips import TOWERS
+from tests.clips import small_clip as timm_clip
 from tests.openvis_model.weights.published_clips import (
     openai_state,
     random_clip,
@@ -65,6 +67,19 @@ def test_clip_from_a_published_file(write, config: ClipConfig, quick_gelu: bool 
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in expected.items())
     image = torch.randn(1, 3, 32, 32)
     assert torch.equal(loaded.eval().encode_image(image), source.encode_image(image))
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_clips_of_timm_from_a_file(kind: str, tmp_path: Path) -> None:
+    """They have no QuickGELU; the scale may have a dimension, and EVA-02's text tower the names of plain CLIPs."""
+    config = timm_clip(kind, tmp_path / "tokenizer")
+    source = build_clip(config).state_dict()
+    state = {name.removeprefix("text.") if kind == "eva02" else name: tensor for name, tensor in source.items()}
+    save_file(state | {"logit_scale": state["logit_scale"][None]}, tmp_path / "clip.safetensors")
+    loaded = load_clip(config, tmp_path / "clip.safetensors").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in source.items())
+    with pytest.raises(ValueError, match=r"quick_gelu: got True, .* without QuickGELU \(its vision transformer"):
+        load_clip(config, tmp_path / "clip.safetensors", quick_gelu=True)
 
 
 @pytest.mark.parametrize("write", [write_openai_state, write_openai_archive])
