@@ -1,8 +1,10 @@
 """Loads pretrained weights: CLIP from open_clip or OpenAI, Mask2Former from detectron2 or transformers."""
 
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,21 @@ import open_clip
 from open_clip import CLIP
 from safetensors import safe_open
 from torch import Tensor
-from transformers import Mask2FormerForUniversalSegmentation
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from openvis_model.clip import ClipConfig, build_clip
 from openvis_model.weights.clip_origin import OPENAI_ENTRIES, origin_of_checkpoint, origin_of_file, origin_of_tag
 from openvis_model.weights.detectron2 import config_from_weights, to_transformers
+from openvis_model.weights.hub import fetch_clip
 from openvis_model.weights.state_dicts import check_finite, load_strictly
 from openvis_model.weights.tensor_file import read_state
 
 _WRAPPERS = re.compile(r"^module\.|^_(image_encoder|text_encoder|logit_scale)\.(module\.)?")
 """Prefixes of published names: distributed training's, and TinyCLIP's for each tower."""
+
+_UNUSED = re.compile(r"\.relative_position_index$|\.encoder\.swin\.layernorm\.(weight|bias)$")
+"""Names in which files of Swins differ by the version of transformers that wrote them: a table that follows from the
+window, and a norm that feature maps bypass."""
 
 
 def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | None = None) -> CLIP:
@@ -40,6 +47,8 @@ def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | Non
             differ.
     """
     clip, path = build_clip(config), Path(weights)
+    if path.name == "clip.safetensors" and (path.parent / "config.json").is_file():
+        path = path.parent  # a checkpoint, whose config tells how its CLIP was trained
     if path.is_file():
         state = _read_clip(path, weights)
         origin_of_file(path, state, quick_gelu).check(config, str(weights), quick_gelu)
@@ -49,7 +58,7 @@ def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | Non
     else:
         tag = _tag(config, str(weights))
         origin_of_tag(tag).check(config, str(weights), quick_gelu)  # before the download
-        state = _read_clip(Path(open_clip.download_pretrained(tag)), weights)
+        state = _read_clip(fetch_clip(tag), weights)
     load_strictly(clip, _open_clip_names(state), source=f"clip weights {weights}")
     return clip
 
@@ -82,16 +91,37 @@ def load_mask2former(path: str | Path) -> Mask2FormerForUniversalSegmentation:
         _check_readable(file)
     # transformers translates the names of its earlier versions; any name still missing or unexpected is an error.
     try:
-        network, info = Mask2FormerForUniversalSegmentation.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
-        )
+        with _no_report():
+            network, info = Mask2FormerForUniversalSegmentation.from_pretrained(
+                **_weights_of(path), local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True
+            )
     except Exception as error:
         raise ValueError(f"{path}: transformers cannot load it as a Mask2Former ({error})") from error
-    problems = {kind: sorted(map(str, names)) for kind, names in info.items() if names}
-    if problems:
+    differing = {kind: sorted(filter(lambda name: not _UNUSED.search(name), map(str, info[kind]))) for kind in info}
+    if problems := {kind: names for kind, names in differing.items() if names}:
         raise ValueError(f"{path}: " + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items()))
     check_finite(network.state_dict(), source=str(path))
     return network
+
+
+def _weights_of(folder: Path) -> dict[str, Any]:
+    """Returns the arguments with which transformers reads a folder; a pickle is read here, as tensors alone."""
+    pickled = folder / "pytorch_model.bin"
+    if any(folder.glob("*.safetensors")) or not pickled.is_file():
+        return {"pretrained_model_name_or_path": folder, "use_safetensors": True}
+    config = Mask2FormerConfig.from_pretrained(folder, local_files_only=True)
+    return {"pretrained_model_name_or_path": None, "config": config, "state_dict": read_state(pickled, "state_dict")}
+
+
+@contextmanager
+def _no_report() -> Iterator[None]:
+    """Keeps transformers from printing which names differ: we do, if they matter."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.disabled, before = True, logger.disabled
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _load_detectron2(path: Path) -> Mask2FormerForUniversalSegmentation:
