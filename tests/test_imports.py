@@ -125,7 +125,11 @@ def test_processes_that_decode_or_watch_need_no_torch() -> None:
 def test_a_model_actor_needs_torch_alone() -> None:
     """The libraries of the networks that are trained take three times as long to import as the model to load."""
     options = "device='cpu', actors=1, precision='float32', compile=False, objectness_floor=0.5"
-    code = f"from pipelines.labelling.model_operator import Model\nModel(None, {options})"
+    code = (
+        "from pipelines.labelling.checkpoint_copy import SharedCheckpoint\n"
+        "from pipelines.labelling.model_operator import Model\n"
+        f"Model(SharedCheckpoint(None), {options})"
+    )
     (packages,) = imported(code)
     assert not packages & {"open_clip", "peft", "scipy", "torchvision", "transformers"}
 

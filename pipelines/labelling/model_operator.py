@@ -10,17 +10,17 @@ import pyarrow as pa
 import torch
 
 from pipelines.cluster import node_id
+from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import Precision
 from pipelines.labelling.instance_bytes import encode_instances
 from pipelines.labelling.rows import BatchRow, LabelledRow
-from pipelines.models import load_model
 
 
 class Model:
     """Turns a row of frames into a row of instances; holds the model of one actor.
 
     Args:
-        checkpoint: checkpoint folder; None is the built-in model.
+        checkpoint: what the driver labels with.
         device: `cuda` or `cpu`.
         actors: number of model actors that share this machine's cores.
         precision: `bfloat16` runs the model under autocast.
@@ -30,7 +30,7 @@ class Model:
 
     def __init__(
         self,
-        checkpoint: str | None,
+        checkpoint: SharedCheckpoint,
         *,
         device: Literal["cuda", "cpu"],
         actors: int,
@@ -40,7 +40,7 @@ class Model:
     ) -> None:
         if device == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // actors))
-        self.model = load_model(checkpoint).to(device)
+        self.model = checkpoint.load().to(device)
         if compile:
             self.model.mask_proposal.compile()
             self.model.classifier.compile()

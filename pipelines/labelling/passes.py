@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from pipelines.cluster import RayDiedError, answers, check_ray, data_stopped, is_loss, reason
+from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.pipeline import label, start_trackers, write
 from pipelines.labelling.progress import Progress
@@ -55,6 +56,7 @@ class Passes:
         report: Callable[[Progress], None],
     ) -> None:
         self.config = config
+        self.checkpoint = SharedCheckpoint.of(config.checkpoint)
         self.short_side = short_side
         self.lease = lease
         self.report = report
@@ -83,7 +85,7 @@ class Passes:
         self.outcomes.append(None)
         written: Future[None] | None = None
         try:
-            written = write(label(videos, self.config, self.short_side, self._avoid()), trackers)
+            written = write(label(videos, self.config, self.checkpoint, self.short_side, self._avoid()), trackers)
             self._watch(written, trackers)
             losses = self._take_losses(trackers)
         except BaseException as error:

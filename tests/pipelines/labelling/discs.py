@@ -8,6 +8,7 @@ from torch import Tensor
 
 from openvis_model.instances import Instances
 from openvis_model.rle import encode_logits
+from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.model_operator import Model
 
 TOKEN, QUERY = 128, 64
@@ -17,7 +18,7 @@ TOKEN, QUERY = 128, 64
 class DiscModel(Model):
     """Finds two discs that never move in every frame."""
 
-    def __init__(self, checkpoint: str | None, **options: Any) -> None:
+    def __init__(self, checkpoint: SharedCheckpoint, **options: Any) -> None:
         self.model = find_discs
         self.objectness_floor = 0.0
         self.autocast = nullcontext()

@@ -7,6 +7,7 @@ import torch
 
 from openvis_model.frame_model import FrameModel
 from pipelines.labelling import model_operator
+from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.instance_bytes import decode_instances
 from pipelines.labelling.model_operator import Model
 from pipelines.labelling.rows import BatchRow, LabelledRow
@@ -27,7 +28,9 @@ BATCH = BatchRow(
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return Model(None, device="cpu", actors=1, precision="float32", compile=False, objectness_floor=0.0)
+    return Model(
+        SharedCheckpoint(None), device="cpu", actors=1, precision="float32", compile=False, objectness_floor=0.0
+    )
 
 
 def label(model: Model, batch: BatchRow) -> LabelledRow:
@@ -86,7 +89,9 @@ def test_batches_without_frames_pass_through(model: Model) -> None:
 
 def test_bfloat16_finds_the_same_objects(model: Model) -> None:
     """Its rounding moves scores a little."""
-    low = Model(None, device="cpu", actors=1, precision="bfloat16", compile=False, objectness_floor=0.0)
+    low = Model(
+        SharedCheckpoint(None), device="cpu", actors=1, precision="bfloat16", compile=False, objectness_floor=0.0
+    )
     batch = replace(BATCH, frames=render(SceneConfig(frames=2), "novel", 0, 0).frames)
     for a, b in zip(*(decode_instances(label(each, batch).instances) for each in (model, low)), strict=True):
         assert (a.objectness > 0.5).any()
