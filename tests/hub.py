@@ -1,9 +1,11 @@
 """A Hugging Face Hub on this machine: its cache as it lies on disk, a server, and what small repositories hold."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -65,6 +67,13 @@ def _as_in_2023(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     state = {name: tensor for name, tensor in state.items() if ".encoder.swin.layernorm." not in name}
     tables = [name for name in state if name.endswith("relative_position_bias_table")]
     return state | {name.replace("bias_table", "index"): torch.zeros(16, 16, dtype=torch.long) for name in tables}
+
+
+def recipe_for_workers(folder: Path, repositories: Mapping[str, Files]) -> Recipe:
+    """Returns a recipe whose CLIP a file describes: in processes of Ray, open_clip's ViT-B-32 is not small."""
+    (folder / CLIP_WEIGHTS).write_bytes(repositories[CLIP][CLIP_WEIGHTS])
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": SMALL_CLIP}))
+    return replace(RECIPE, clip=ClipPart(source=str(folder / CLIP_WEIGHTS), licence="MIT"))
 
 
 def write_cache(cache: Path, repositories: Mapping[str, Files]) -> None:

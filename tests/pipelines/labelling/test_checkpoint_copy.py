@@ -1,4 +1,4 @@
-"""Model actors that do not see the driver's folder; `test_two_nodes` has real ones."""
+"""Model actors that do not see the driver's folder; `test_machines` has a real one."""
 
 from dataclasses import replace
 from pathlib import Path
