@@ -78,7 +78,8 @@ def suited(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
         name = str(given["model"])
         return str(_FOLDER / f"{name}.yaml"), read_recipe(name).label
     checkpoint = given.get("checkpoint")
-    return f"{checkpoint}/config.json", origin_of(checkpoint and str(checkpoint)).get("label", {})
+    origin = origin_of(checkpoint and str(checkpoint))
+    return f"{checkpoint}/config.json", origin["recipe"]["label"] if origin else {}
 
 
 def chosen(options: Options) -> Options:
@@ -89,8 +90,10 @@ def chosen(options: Options) -> Options:
             given too.
     """
     if options.model is None:
-        origin = origin_of(options.checkpoint)
-        if options.licence == "permissive" and "recipe" in origin:
+        if options.checkpoint is not None and options.licence == "permissive":
+            origin = origin_of(options.checkpoint)
+            if not origin:
+                raise ValueError(f"licence: {options.checkpoint} does not say the licences of its weights")
             check_licences(_recipe_of(origin), options.licence)
         return options
     if options.checkpoint is not None:

@@ -128,9 +128,9 @@ def test_a_model_actor_needs_torch_alone() -> None:
     """The libraries of the networks that are trained take three times as long to import as the model to load."""
     options = "device='cpu', actors=1, precision='float32', compile=False, objectness_floor=0.5"
     code = (
-        "from pipelines.labelling.checkpoint_copy import SharedCheckpoint\n"
+        "from tests.pipelines.labelling.discs import BUILT_IN_MODEL\n"
         "from pipelines.labelling.model_operator import Model\n"
-        f"Model(SharedCheckpoint(None), {options})"
+        f"Model(BUILT_IN_MODEL, {options})"
     )
     (packages,) = imported(code)
     assert not packages & {"open_clip", "peft", "scipy", "torchvision", "transformers"}

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import repo_folder_name
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from safetensors import safe_open
 
 NETWORK_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of the weights in a folder of transformers; the first that a repository has is fetched."""
@@ -74,13 +75,30 @@ def fetch(repo: str, names: Sequence[str], revision: str) -> Path:
     missing: Exception | None = None
     for name in names:
         try:
-            return Path(hf_hub_download(repo, name, revision=revision))
+            return _whole(Path(hf_hub_download(repo, name, revision=revision)))
+        except _CutOffError as error:
+            raise ValueError(f"{repo}: {error}") from error
         except (RemoteEntryNotFoundError, LocalEntryNotFoundError) as error:
             missing = missing or error
         except Exception as error:  # of the hub, the network, the disk
             raise ValueError(f"{repo}: {name} cannot be fetched: {_reason(repo, revision, error)}") from error
     assert missing is not None
     raise ValueError(f"{repo}: {names[0]} cannot be fetched: {_reason(repo, revision, missing)}") from missing
+
+
+class _CutOffError(Exception):
+    """Says which file of the cache is not whole."""
+
+
+def _whole(file: Path) -> Path:
+    """Returns a file unless its header says that it was longer, as when a copy of the cache broke off."""
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except Exception as error:
+            raise _CutOffError(f"{file} is cut off ({error}); remove it, and it is fetched again") from error
+    return file
 
 
 def _reason(repo: str, revision: str, error: Exception) -> str:

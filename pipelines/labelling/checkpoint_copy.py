@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,19 +28,18 @@ class SharedCheckpoint:
 
     Attributes:
         path: its folder, local or on S3; None is the built-in model.
-        fingerprint: of its weights; None is that of the built-in model.
+        fingerprint: of the model as the driver has loaded it; its labels are under this name.
         node: Ray's id of the driver's machine.
     """
 
     path: str | None
-    fingerprint: str | None = None
-    node: str = ""
+    fingerprint: str
+    node: str
 
     @classmethod
-    def of(cls, checkpoint: str | None) -> "SharedCheckpoint":
-        """Describes a checkpoint on this machine, which is the driver's."""
-        path = checkpoint and Storage(checkpoint).root
-        return cls(path, path and _fingerprint(path), node_id())
+    def of(cls, checkpoint: str | None, fingerprint: str) -> "SharedCheckpoint":
+        """Describes a checkpoint that was loaded on this machine, which is the driver's."""
+        return cls(checkpoint and Storage(checkpoint).root, fingerprint, node_id())
 
     def load(self) -> "FoldedInstFormer":
         """Loads the model on any machine.
@@ -50,27 +49,26 @@ class SharedCheckpoint:
         """
         if self.path is None or is_s3(self.path) or _fingerprint(self.path) == self.fingerprint:
             return self._checked(self.path)
+        sizes, read = self._on_driver(_sizes), self._on_driver(_read)
         with tempfile.TemporaryDirectory(prefix="openvis-checkpoint-") as folder:
-            for name, size in self._ask(_sizes, self.path).items():
+            for name, size in sizes(self.path).items():
                 file = Path(folder, name)
                 file.parent.mkdir(exist_ok=True)
                 with file.open("wb") as copy:
-                    copy.writelines(self._pieces(name, size))
+                    copy.writelines(read(f"{self.path}/{name}", at, _PIECE) for at in range(0, size, _PIECE))
             return self._checked(folder)
 
     def _checked(self, path: str | None) -> "FoldedInstFormer":
         model = load_model(path)
-        if self.fingerprint not in (None, model.fingerprint):
+        if self.fingerprint != model.fingerprint:
             raise ValueError(f"checkpoint: {self.path} has changed since the run began; run it again")
         return model
 
-    def _pieces(self, name: str, size: int) -> Iterator[bytes]:
-        return (self._ask(_read, f"{self.path}/{name}", start, _PIECE) for start in range(0, size, _PIECE))
-
-    def _ask(self, function: Any, *arguments: Any) -> Any:
-        """Calls a function on the driver's machine."""
+    def _on_driver(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a function that runs on the driver's machine."""
         there = NodeAffinitySchedulingStrategy(self.node, soft=False)
-        return ray.get(ray.remote(function).options(num_cpus=0, scheduling_strategy=there).remote(*arguments))
+        remote = ray.remote(function).options(num_cpus=0, scheduling_strategy=there)
+        return lambda *arguments: ray.get(remote.remote(*arguments))
 
 
 def _fingerprint(path: str) -> str | None:

@@ -38,6 +38,7 @@ class Passes:
     Args:
         config: the job.
         writers: each tracker actor gets a copy.
+        checkpoint: each model actor loads it.
         short_side: the model's working size, pixels.
         lease: lease on the output.
         report: called about once a second with the progress.
@@ -51,12 +52,13 @@ class Passes:
         self,
         config: LabelConfig,
         writers: Writers,
+        checkpoint: SharedCheckpoint,
         short_side: int,
         lease: Lease,
         report: Callable[[Progress], None],
     ) -> None:
         self.config = config
-        self.checkpoint = SharedCheckpoint.of(config.checkpoint)
+        self.checkpoint = checkpoint
         self.short_side = short_side
         self.lease = lease
         self.report = report

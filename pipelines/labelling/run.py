@@ -23,6 +23,7 @@ from pipelines.archive.parts import PartWriter
 from pipelines.archive.run_report import run_report
 from pipelines.archive.tables import Fingerprints, Results
 from pipelines.cluster import check_gpus, connect
+from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.passes import Passes
 from pipelines.labelling.progress import Progress
@@ -120,7 +121,10 @@ def label_videos(
             writers = VideoWriters(tracker, parts, fingerprints)
             facts = {"config": asdict(config), **vars(fingerprints), "videos": len(listed), "wanted": len(todo)}
             with run_report(results.storage, name, facts) as entries:
-                passes = Passes(config, writers, model.short_side, lease, lambda done: report(done, len(todo)))
+                checkpoint = SharedCheckpoint.of(config.checkpoint, model.fingerprint)
+                passes = Passes(
+                    config, writers, checkpoint, model.short_side, lease, lambda done: report(done, len(todo))
+                )
                 entries |= {"passes": passes.outcomes, "avoided": passes.avoided}
                 try:
                     _label(config, passes, results, writers, todo, proven=len(todo) < len(listed))

@@ -9,18 +9,14 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 
-from openvis_model.weights.assembly import assemble
-from openvis_model.weights.checkpoint import save_checkpoint
 from pipelines.recipes.origin import origin_of
 from pipelines.recipes.recipe import Recipe
-from pipelines.recipes.sources import local_clip, local_proposals
 from pipelines.storage.files import Storage, bad_input
 from pipelines.storage.s3 import is_s3
 
@@ -50,7 +46,7 @@ def cached_checkpoint(name: str, recipe: Recipe, say: Say) -> str:
         for folder in sorted(home.iterdir()):
             if re.fullmatch(rf"\.{hashed}-[0-9a-f]{{32}}", folder.name):
                 shutil.rmtree(folder)  # of a process that died
-            elif re.fullmatch(hashed, folder.name) and origin_of(str(folder)).get("recipe") == _plain(recipe):
+            elif re.fullmatch(hashed, folder.name) and origin_of(str(folder)).get("built_from") == recipe.identity():
                 if _is_whole(folder):
                     return str(folder)
                 shutil.rmtree(folder)
@@ -92,33 +88,25 @@ def make_checkpoint(recipe: Recipe, output: str) -> None:
 
 def _build(recipe: Recipe, folder_of: Callable[[str], Path]) -> Path:
     """Builds a checkpoint folder, which `folder_of` names by the hash of what it is built from."""
-    with ExitStack() as stack:
-        proposals = stack.enter_context(local_proposals(recipe.proposals))
-        clip = stack.enter_context(local_clip(recipe.clip))
+    # Here, because they import transformers and open_clip, which a model that is built already does not need.
+    from openvis_model.weights.assembly import assemble
+    from openvis_model.weights.checkpoint import save_checkpoint
+    from pipelines.recipes.sources import local_clip, local_proposals
+
+    with local_proposals(recipe.proposals) as proposals, local_clip(recipe.clip) as clip:
+        model = assemble(
+            proposals.path,
+            clip.config,
+            clip.weights,
+            short_side=recipe.short_side,
+            quick_gelu=recipe.clip.quick_gelu,
+        )
         revisions = {"proposals": proposals.revision, "clip": clip.revision}
-        origin = {"recipe": _plain(recipe), "revisions": revisions, "label": recipe.label, "fine_tuned": False}
-        try:
-            model = assemble(
-                proposals.path,
-                clip.config,
-                clip.weights,
-                short_side=recipe.short_side,
-                quick_gelu=recipe.clip.quick_gelu,
-            )
-        except ValueError as error:
-            raise ValueError(_with_remedy(error, proposals.revision or clip.revision)) from error
-        hashed = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
-        folder = folder_of(hashed)
-        save_checkpoint(model, folder, origin=origin)
+    built_from = json.dumps([recipe.identity(), revisions], sort_keys=True)
+    folder = folder_of(hashlib.sha256(built_from.encode()).hexdigest())
+    origin = {"recipe": asdict(recipe), "built_from": recipe.identity(), "revisions": revisions, "fine_tuned": False}
+    save_checkpoint(model, folder, origin=origin)
     return folder
-
-
-def _with_remedy(error: ValueError, fetched: str) -> str:
-    return f"{error}; if a download was cut off, remove that file, and it is fetched again" if fetched else str(error)
-
-
-def _plain(recipe: Recipe) -> Any:
-    return json.loads(json.dumps(asdict(recipe)))
 
 
 def _is_whole(folder: Path) -> bool:

@@ -79,6 +79,15 @@ class Recipe:
         """Size of the downloads, and about that of the checkpoint, 10⁶ bytes."""
         return self.proposals.megabytes + self.clip.megabytes
 
+    def identity(self) -> dict[str, Any]:
+        """Returns what the weights depend on, as plain values."""
+        proposals, clip = self.proposals, self.clip
+        return {
+            "proposals": [proposals.source, proposals.revision],
+            "clip": [clip.source, clip.model, clip.quick_gelu],
+            "short_side": self.short_side,
+        }
+
     def parts(self) -> dict[str, ProposalPart | ClipPart]:
         """Returns the parts by what they are called."""
         return {"proposals": self.proposals, "clip": self.clip}

@@ -72,6 +72,13 @@ def test_a_missing_file_is_named_with_what_to_do(offline: Path) -> None:
         fetch_clip({"hf_hub": "some/clip/"})
 
 
+def test_a_file_that_is_cut_off_is_named_with_what_to_do(offline: Path) -> None:
+    (file,) = offline.glob(f"*/snapshots/{COMMIT}/{CLIP_WEIGHTS}")
+    file.resolve().write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"^{CLIP}: {file} is cut off .*; remove it, and it is fetched again"):
+        fetch_clip(TAG)
+
+
 @pytest.mark.parametrize(
     ("files", "expected"),
     [

@@ -8,8 +8,12 @@ from torch import Tensor
 
 from openvis_model.instances import Instances
 from openvis_model.rle import encode_logits
+from openvis_model.weights.files import BUILT_IN, read_config
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.model_operator import Model
+
+BUILT_IN_MODEL = SharedCheckpoint(None, read_config(BUILT_IN)[1], "")
+"""The built-in model, as a model actor gets it."""
 
 TOKEN, QUERY = 128, 64
 """Widths of the built-in model's instance tokens and instance queries."""

@@ -15,9 +15,9 @@ from pipelines.storage import s3
 
 @pytest.fixture
 def checkpoint(cluster: None, tmp_path: Path) -> SharedCheckpoint:
-    save_checkpoint(load_checkpoint(BUILT_IN), tmp_path / "mine")
+    fingerprint = save_checkpoint(load_checkpoint(BUILT_IN), tmp_path / "mine")
     (tmp_path / "mine/optimizer.pt").touch()
-    return SharedCheckpoint.of(str(tmp_path / "mine"))
+    return SharedCheckpoint.of(str(tmp_path / "mine"), fingerprint)
 
 
 @pytest.fixture
@@ -60,11 +60,12 @@ def test_a_folder_that_has_changed_is_refused(checkpoint: SharedCheckpoint, buck
     for file in Path(str(checkpoint.path)).rglob("*"):
         if file.is_file():
             s3.upload(file, f"{bucket}/mine/{file.relative_to(str(checkpoint.path))}")
-    on_s3 = SharedCheckpoint.of(f"{bucket}/mine")
+    on_s3 = SharedCheckpoint.of(f"{bucket}/mine", checkpoint.fingerprint)
     assert on_s3.load().fingerprint == checkpoint.fingerprint
     with pytest.raises(ValueError, match="s3://.*mine.* has changed"):
         replace(on_s3, fingerprint="0123").load()
 
 
 def test_the_built_in_model_is_everywhere(cluster: None) -> None:
-    assert SharedCheckpoint.of(None).load().fingerprint == load_model(None).fingerprint
+    expected = load_model(None).fingerprint
+    assert SharedCheckpoint.of(None, expected).load().fingerprint == expected

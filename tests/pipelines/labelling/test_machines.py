@@ -96,7 +96,7 @@ def test_a_recipe_is_built_by_the_driver_and_read_everywhere(
     try:
         cluster.add_node(num_cpus=4)
         ray.init(address=cluster.address, log_to_driver=False)
-        monkeypatch.setattr("pipelines.labelling.passes.SharedCheckpoint", HiddenCheckpoint)
+        monkeypatch.setattr("pipelines.labelling.run.SharedCheckpoint", HiddenCheckpoint)
         config = LabelConfig(
             input=str(tmp_path / "videos"),
             output=str(tmp_path / "labels"),

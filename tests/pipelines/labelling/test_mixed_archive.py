@@ -16,7 +16,6 @@ from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.video_tracker import VideoTracker
 from pipelines.archive.parts import PartWriter
 from pipelines.archive.tables import SCHEMAS, Fingerprints, Results
-from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan
 from pipelines.labelling.run import LabelSummary, label_videos
@@ -25,7 +24,7 @@ from pipelines.labelling.video_writer import VideoWriters
 from pipelines.models import load_light_model, load_vocabulary
 from pipelines.storage.files import Storage
 from pipelines.video.download_cache import DownloadCache
-from tests.pipelines.labelling.discs import DiscModel
+from tests.pipelines.labelling.discs import BUILT_IN_MODEL, DiscModel
 from tests.pipelines.video.clips import CLIPS, H264, VFR, listed_clip, write_clip, write_images
 from tests.pipelines.video.hostile import HOSTILE, write_hostile
 from tests.pipelines.video.odd import ODD, write_odd
@@ -155,7 +154,7 @@ def label_alone(row: dict[str, Any], config: LabelConfig, output: Path) -> Resul
     tracker = VideoTracker(config.tracker, embedding, light.rollout_tracker, top=config.top)
     fingerprints = Fingerprints(**{field.name: row[field.name] for field in fields(Fingerprints)})
     parts = PartWriter(storage, "000001-00000000", config.part_mb * 1e6, config.part_s)
-    actor, model = TrackerActor(VideoWriters(tracker, parts, fingerprints)), DiscModel(SharedCheckpoint(None))
+    actor, model = TrackerActor(VideoWriters(tracker, parts, fingerprints)), DiscModel(BUILT_IN_MODEL)
     plan = Plan(config.sampling(), config.segment_frames, cache, config.limits())
     decode = Decode(light.short_side, SIZE_DIVISOR, config.batch_size, cache, config.limits())
     for segment in plan(pa.table({"video_id": [row["video_id"]], "uri": [row["uri"]], "version": [""]})):

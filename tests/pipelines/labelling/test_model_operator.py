@@ -7,13 +7,13 @@ import torch
 
 from openvis_model.frame_model import FrameModel
 from pipelines.labelling import model_operator
-from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.instance_bytes import decode_instances
 from pipelines.labelling.model_operator import Model
 from pipelines.labelling.rows import BatchRow, LabelledRow
 from pipelines.shapes.render import render
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.video.plan import VideoInfo
+from tests.pipelines.labelling.discs import BUILT_IN_MODEL
 
 INFO = VideoInfo(frames=2, fps=4.0, width=200, height=150, duration_s=0.5, codec="h264")
 BATCH = BatchRow(
@@ -28,9 +28,7 @@ BATCH = BatchRow(
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return Model(
-        SharedCheckpoint(None), device="cpu", actors=1, precision="float32", compile=False, objectness_floor=0.0
-    )
+    return Model(BUILT_IN_MODEL, device="cpu", actors=1, precision="float32", compile=False, objectness_floor=0.0)
 
 
 def label(model: Model, batch: BatchRow) -> LabelledRow:
@@ -89,9 +87,7 @@ def test_batches_without_frames_pass_through(model: Model) -> None:
 
 def test_bfloat16_finds_the_same_objects(model: Model) -> None:
     """Its rounding moves scores a little."""
-    low = Model(
-        SharedCheckpoint(None), device="cpu", actors=1, precision="bfloat16", compile=False, objectness_floor=0.0
-    )
+    low = Model(BUILT_IN_MODEL, device="cpu", actors=1, precision="bfloat16", compile=False, objectness_floor=0.0)
     batch = replace(BATCH, frames=render(SceneConfig(frames=2), "novel", 0, 0).frames)
     for a, b in zip(*(decode_instances(label(each, batch).instances) for each in (model, low)), strict=True):
         assert (a.objectness > 0.5).any()

@@ -9,11 +9,11 @@ import ray
 from ray.data import Dataset
 
 from openvis_model.options import VideoTrackerConfig
-from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.pipeline import group_size, label, write
 from pipelines.labelling.rows import LOAD, BatchRow, LabelledRow, SegmentRow, unpack_load
 from pipelines.video.sources import Video
+from tests.pipelines.labelling.discs import BUILT_IN_MODEL
 from tests.pipelines.video.clips import H264, write_clip
 
 
@@ -42,7 +42,7 @@ def test_the_schema_of_every_operator_is_the_declared_one(
         objectness_floor=0.0,
         tracker=VideoTrackerConfig(objectness_threshold=0.0),
     )
-    label(videos, config, SharedCheckpoint(None), short_side=96)
+    label(videos, config, BUILT_IN_MODEL, short_side=96)
     assert len(datasets) == 3
     for dataset, kind, rows in zip(datasets, (SegmentRow, BatchRow, LabelledRow), (5, 7, 7), strict=True):
         schema = LOAD if kind is SegmentRow else kind.schema()
