@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -65,7 +66,7 @@ def connect(slots: int) -> None:
         return
     cluster = _cluster()
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    with _silent_stderr():  # Ray logs even its log level; errors are raised
+    with _last_words(), _silent_stderr():  # Ray logs even its log level; errors are raised
         try:
             if cluster:
                 _while_ray_lives(lambda: _join(cluster), cluster)
@@ -242,6 +243,22 @@ def _signals_held() -> Iterator[None]:
             signal.signal(number, handler)
         if held:
             signal.raise_signal(held[0])
+
+
+@contextmanager
+def _last_words() -> Iterator[None]:
+    """Has a line printed if this process ends within the block, as Ray's native code ends it: without a word.
+
+    A raylet that dies in the second in which this process registers with it has that effect.
+    """
+    text = f"error: this process ended while it was connecting to Ray; {_KEPT}"
+    witness = subprocess.Popen(  # noqa: S603
+        ["/bin/sh", "-c", 'read -r _ || echo "$0" >&2', text], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        witness.communicate(b"\n")
 
 
 @contextmanager

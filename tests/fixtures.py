@@ -34,10 +34,13 @@ def pytest_runtest_setup() -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """Ray on this machine, which all files of a test process share; a file must leave no actor behind."""
+    """Ray on this machine, which all files of a test process share; a file must leave no actor behind.
+
+    It is told of a GPU, for tests of what happens around one.
+    """
     if not ray.is_initialized() or ray.cluster_resources()["CPU"] != CPUS:
         ray.shutdown()
-        ray.init(num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
+        ray.init(num_cpus=CPUS, num_gpus=1, include_dashboard=False, log_to_driver=False)
     yield
     deadline = time.monotonic() + 60
     while (free := ray.available_resources().get("CPU", 0)) < CPUS:

@@ -16,6 +16,10 @@ from pipelines.datasets.run_lengths import RunLengths
 
 _T = TypeVar("_T")
 
+_TOO_LARGE = 2**63
+_DIGITS = 19
+"""Decimal digits that may be too many for an int64."""
+
 
 class _Row(NamedTuple):
     """A mask of a frame; `mask` is a row of the file's table, or run lengths."""
@@ -156,10 +160,10 @@ class BurstReader:
             category = mask.get("category_id", category)
         elif isinstance(category, str) and category.isdecimal():
             category = int(category)
-        if type(category) is not int:
+        if type(category) is not int or abs(category) >= _TOO_LARGE:
             self.fail(_where(sequence, path, track), f"category is {category!r}; give an id in track_category_ids")
-        if not track.isdecimal():
-            self.fail(_where(sequence, path, track), "the track is not a number; give numbers from 1")
+        if not track.isdecimal() or len(track) >= _DIGITS:
+            self.fail(_where(sequence, path, track), "the track is not a number; give numbers from 1, below 10¹⁸")
         number = int(track)
         if scored and number == 0:
             self.warnings["track_id_0"] += 1  # strict scores count it as an id, so it is never refused
@@ -170,7 +174,7 @@ class BurstReader:
             what = "has no score, which counts as 1; give one"
             self.tolerate("missing_scores", _where(sequence, path, track), what)
         score = mask.get("score", 1.0) if scored else 1.0
-        if type(score) is not float and type(score) is not int:
+        if type(score) is not float and (type(score) is not int or abs(score) >= _TOO_LARGE):
             self.fail(_where(sequence, path, track), f"score is {score!r}; give a number")
         if not math.isfinite(score):
             what = f"score is {score}; give a finite one"

@@ -3,11 +3,14 @@
 import logging
 import os
 import time
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby, pairwise
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
+from jaxtyping import UInt8
 
 from pipelines.cluster import node_id
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
@@ -17,12 +20,15 @@ from pipelines.labelling.rows import BatchRow, LabelledRow
 
 
 class Model:
-    """Turns a row of frames into a row of instances; holds the model of one actor.
+    """Turns rows of frames into rows of instances; holds the model of one actor.
+
+    On a GPU, Ray Data calls it in two threads: while one waits for the GPU, the other reads frames, or encodes masks.
 
     Args:
         checkpoint: what the driver labels with.
         device: `cuda` or `cpu`.
         actors: number of model actors that share this machine's cores.
+        batch_size: frames that go through the model together.
         precision: `bfloat16` runs the model under autocast.
         compile: whether torch compiles the networks.
         objectness_floor: proposals below it are not embedded.
@@ -34,40 +40,88 @@ class Model:
         *,
         device: Literal["cuda", "cpu"],
         actors: int,
+        batch_size: int,
         precision: Precision,
         compile: bool,  # noqa: A002 - as everywhere else
         objectness_floor: float,
     ) -> None:
         if device == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // actors))
+        self.device = device
         self.model = checkpoint.load().to(device)
         if compile:
             self.model.mask_proposal.compile()
             self.model.classifier.compile()
+        self.batch_size = batch_size
+        self.bfloat16 = precision == "bfloat16"
         self.objectness_floor = objectness_floor
-        self.autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
 
     def __call__(self, batches: pa.Table) -> pa.Table:
-        """Returns the `LabelledRow` of the only `BatchRow`; one with an error or without frames passes through."""
-        (batch,) = BatchRow.from_table(batches)
-        passes_through = batch.error is not None or not len(batch.frames)
-        return (batch.to(LabelledRow) if passes_through else self._label(batch)).to_table()
+        """Returns the `LabelledRow` of each `BatchRow`; one with an error or without frames passes through."""
+        labelled: list[LabelledRow] = []
+        for rows in fill_batches(list(BatchRow.from_table(batches)), self.batch_size):
+            labelled += self._label(rows) if _has_frames(rows[0]) else [row.to(LabelledRow) for row in rows]
+        return pa.concat_tables(row.to_table() for row in labelled)
 
-    def _label(self, batch: BatchRow) -> LabelledRow:
-        assert batch.info is not None
+    def _label(self, rows: Sequence[BatchRow]) -> list[LabelledRow]:
+        """Returns the labels of rows whose frames go through the model together."""
+        first = rows[0]
+        assert first.info is not None
         start = time.perf_counter()
         try:
-            with self.autocast:
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
                 instances = self.model(
-                    torch.from_numpy(np.ascontiguousarray(batch.frames)),
+                    self._to_device(np.concatenate([row.frames for row in rows])),
                     objectness_floor=self.objectness_floor,
-                    frame_size=(batch.info.height, batch.info.width),
+                    frame_size=(first.info.height, first.info.width),
                 )
-        except torch.OutOfMemoryError as error:
-            return batch.to(LabelledRow, error=f"the device's memory is full: {error}", lost=True, node=node_id())
         except torch.AcceleratorError as error:  # every later call in this process would fail as well
             logging.getLogger(__name__).critical("the device has failed, this process ends: %s", error)
             os._exit(1)  # Ray restarts the actor and repeats the batch
         except Exception as error:  # the failure of one video must not stop the others
-            return batch.to(LabelledRow, error=f"model failed on frames from {batch.frame[0]}: {error!r}")
-        return batch.to(LabelledRow, instances=encode_instances(instances), model_s=time.perf_counter() - start)
+            if len(rows) > 1:
+                return [labelled for row in rows for labelled in self._label([row])]
+            if isinstance(error, torch.OutOfMemoryError):
+                return [first.to(LabelledRow, error=f"the device's memory is full: {error}", lost=True, node=node_id())]
+            return [first.to(LabelledRow, error=f"model failed on frames from {first.frame[0]}: {error!r}")]
+        stops = [0, *accumulate(len(row.frames) for row in rows)]
+        frame_s = (time.perf_counter() - start) / stops[-1]
+        return [
+            row.to(LabelledRow, instances=encode_instances(instances[i:j]), model_s=frame_s * (j - i))
+            for row, (i, j) in zip(rows, pairwise(stops), strict=True)
+        ]
+
+    def _to_device(self, frames: UInt8[np.ndarray, "B h w 3"]) -> UInt8[torch.Tensor, "B h w 3"]:
+        tensor = torch.from_numpy(frames)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device == "cuda" else tensor
+
+
+def fill_batches(rows: Sequence[BatchRow], batch_size: int) -> Iterator[list[BatchRow]]:
+    """Yields the rows in groups that go through the model together, so that short videos fill a batch.
+
+    Args:
+        rows: batches of up to `batch_size` frames, of any videos.
+        batch_size: frames of a group at most; a row that has more is a group of its own.
+
+    Yields:
+        Rows with frames of one size, from videos of one size; or rows without frames to label.
+    """
+    for _, alike in groupby(sorted(rows, key=_sizes), key=_sizes):
+        group: list[BatchRow] = []
+        for row in alike:
+            if group and sum(len(each.frames) for each in (*group, row)) > batch_size:
+                yield group
+                group = []
+            group.append(row)
+        yield group
+
+
+def _has_frames(row: BatchRow) -> bool:
+    return row.error is None and len(row.frames) > 0
+
+
+def _sizes(row: BatchRow) -> tuple[int, ...]:
+    """Returns height and width of a row's frames and of its video, pixels; nothing for a row that passes through."""
+    if row.info is None or not _has_frames(row):
+        return ()
+    return (*row.frames.shape[1:3], row.info.height, row.info.width)

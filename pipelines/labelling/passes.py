@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -65,7 +64,7 @@ class Passes:
         self.outcomes: list[str | None] = []
         self.avoided: dict[str, str] = {}
         self._lives: dict[str, Progress] = {}
-        self._losses: dict[str, list[str]] = defaultdict(list)  # reasons, by node
+        self._losses: dict[str, tuple[int, str]] = {}  # how many, and the reason of the last, by node
         self._sound: set[str] = set()
         self._writers = ray.put(writers)
 
@@ -109,21 +108,22 @@ class Passes:
             for losses, sound in ray.get([tracker.losses.remote() for tracker in trackers], timeout=_ANSWER_S):
                 self._sound |= sound
                 for video_id, loss in losses.items():
-                    self._losses[loss.node].append(loss.reason)
+                    count, _ = self._losses.get(loss.node, (0, ""))
+                    self._losses[loss.node] = count + 1, loss.reason
                     reasons[video_id] = loss.reason
         return reasons
 
     def _avoid(self) -> list[str]:
         """Returns the machines that have read no video, only failed to; never all of them."""
         alive = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-        failing = {node for node, reasons in self._losses.items() if len(reasons) > 1 and node not in self._sound}
+        failing = {node for node, (count, _) in self._losses.items() if count > 1 and node not in self._sound}
         avoided = sorted(failing & alive.keys())
         if len(avoided) == len(alive):
             return []
         for node in avoided:
             if alive[node] not in self.avoided:
-                self.avoided[alive[node]] = self._losses[node][-1]
-                _log.warning("machine %s reads no more videos: %s", alive[node], self._losses[node][-1])
+                _, self.avoided[alive[node]] = self._losses[node]
+                _log.warning("machine %s reads no more videos: %s", alive[node], self.avoided[alive[node]])
         return avoided
 
     def _watch(self, written: Future[None], trackers: list[Any]) -> None:

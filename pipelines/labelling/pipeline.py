@@ -65,7 +65,6 @@ def label(
     context.target_max_block_size = ROW_BYTES
     calm_data(context)
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")  # no other way to pass max_restarts
-    one_row: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 1}
     reading: dict[str, Any] = {"label_selector": {_NODE: f"!in({','.join(avoided)})"} if avoided else None}
     cache, limits = DownloadCache(max_bytes=int(config.download_cache_gb * 1e9)), config.limits()
 
@@ -80,20 +79,29 @@ def label(
     dataset = dataset.repartition(target_num_rows_per_block=1)
     # 1 load → its batches, resized to the model's working size: a few MB a row, handed on while others are decoded.
     decode = Decode(short_side, SIZE_DIVISOR, config.batch_size, cache, limits)
-    dataset = dataset.map_batches(decode, **one_row, **reading, num_cpus=1)
-    # 1 batch → its instances, some kB of tokens and RLE. Two in flight: one is fetched while one is computed.
-    return dataset.map_batches(
+    dataset = dataset.map_batches(decode, batch_format="pyarrow", batch_size=1, **reading, num_cpus=1)
+    # Batches → their instances, some kB of tokens and RLE. One block is computed, or two by turns on a GPU, which must
+    # not wait for this process; as many are fetched meanwhile.
+    at_once = 2 if config.model_gpus else 1
+    return dataset.map_batches_internal(  # `map_batches` takes no whole blocks if there are GPUs
         Model,
-        **one_row,
+        batch_format="pyarrow",
+        batch_size=None,
         fn_constructor_args=(checkpoint,),
         fn_constructor_kwargs={
             "device": "cuda" if config.model_gpus else "cpu",
             "actors": config.model_actors,
+            "batch_size": config.batch_size,
             "precision": config.precision,
             "compile": config.compile,
             "objectness_floor": config.objectness_floor,
         },
-        compute=ActorPoolStrategy(size=config.model_actors, max_tasks_in_flight_per_actor=2),
+        compute=ActorPoolStrategy(
+            size=config.model_actors,
+            max_tasks_in_flight_per_actor=2 * at_once,
+            max_concurrent_calls_per_actor=at_once,
+            enable_true_multi_threading=True,
+        ),
         num_gpus=config.model_gpus or None,
         num_cpus=None if config.model_gpus else 1,
         max_restarts=RESTARTS,  # Ray Data's own default is unlimited

@@ -276,13 +276,15 @@ def _batches(file: Path, kind: str) -> Iterator[Any]:
 
 
 def _has_numbers_as_ids(file: Path) -> bool:
-    """Checks the first line of a JSONL manifest; Arrow refuses lines of another kind."""
+    """Checks the first line of a JSONL manifest that has an id; Arrow refuses lines of another kind."""
     with file.open("rb") as lines:
-        try:
-            first = json.loads(lines.readline())
-        except (ValueError, RecursionError):  # refused by Arrow, with the row
-            return False
-    return isinstance(first, dict) and type(first.get("video_id")) is int
+        for line in lines:
+            if b"video_id" in line:
+                with suppress(ValueError, RecursionError):  # refused by Arrow, with the row
+                    row = json.loads(line)
+                    if isinstance(row, dict) and row.get("video_id") is not None:
+                        return type(row["video_id"]) is int
+    return False
 
 
 def _video(path: str, video_id: str | None = None) -> Video:

@@ -57,6 +57,7 @@ class Watch:
 
     Attributes:
         frames: how many there will be.
+        processes: how many workers there were when they took most.
     """
 
     frames: int
@@ -65,6 +66,7 @@ class Watch:
     driver: dict[int, float] = field(default_factory=dict)
     store: float = 0
     tenth: int = 0
+    processes: int = 0
 
     def __call__(self, done: Progress, total: int) -> None:
         self.tenth = 10 * done.frames // (self.frames + 1)
@@ -89,11 +91,15 @@ class Watch:
     def _sample(self, stop: threading.Event) -> None:
         while not stop.wait(0.5):
             workers = 0.0
+            processes = 0
             for process in psutil.process_iter(["name"]):
                 with suppress(psutil.Error):  # ended meanwhile
                     name = process.info["name"] or ""
                     if name.startswith(WORKERS) or (name.startswith("python") and DECODER in process.cmdline()):
                         workers += process.memory_full_info().uss / 2**20
+                        processes += 1
+            if workers > max(self.workers.values(), default=0.0):
+                self.processes = processes
             driver = psutil.Process().memory_full_info().uss / 2**20
             used = re.search(
                 r"memory usage (\d+) MiB", memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
@@ -213,8 +219,8 @@ def bench_memory(root: Path, names: Path) -> None:
         watch = label(source, names, root / str(number), frames)
         print(
             f"{name:<12}{watch.came[-1][1]:>6} frames, {watch.rate():5.1f}/s: "
-            f"workers {max(watch.workers.values()):.0f} MB, driver {max(watch.driver.values()):.0f} MB, "
-            f"store {watch.store:.0f} MB"
+            f"{watch.processes} workers {max(watch.workers.values()):.0f} MB, "
+            f"driver {max(watch.driver.values()):.0f} MB, store {watch.store:.0f} MB"
         )
     for what, most in (("workers", watch.workers), ("driver", watch.driver)):
         print(f"{what} in the last tenth of {name}: {most[9] / most[1]:.2f} × those in the second")

@@ -241,6 +241,31 @@ def test_a_ray_that_dies_while_it_starts_is_named() -> None:
     assert _error_of(connecting) == expected
 
 
+LOSES_ITS_RAYLET = """
+import psutil, ray
+from pipelines import cluster
+register = ray._raylet.CoreWorker
+def lose_it_and_register(*args):
+    (raylet,) = [child for child in psutil.Process().children() if child.name() == "raylet"]
+    raylet.kill()
+    return register(*args)
+ray._raylet.CoreWorker = lose_it_and_register
+cluster.connect(1)
+"""
+
+
+@pytest.mark.slow
+def test_a_raylet_that_dies_while_this_process_registers_with_it_is_told() -> None:
+    """Ray's native code then ends the process, and says nothing that `connect` lets through."""
+    environment = os.environ | {"RAY_ADDRESS": "local"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOSES_ITS_RAYLET], env=environment, capture_output=True, text=True, timeout=120
+    )
+    told = "error: this process ended while it was connecting to Ray; what is committed is kept, run it again"
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == told
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("when", "text"),

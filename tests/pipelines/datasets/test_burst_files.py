@@ -215,6 +215,8 @@ REFUSED = [
     (set_item("segmentations", [{}, [], {}], 1), "frame k_scene_000016.png: is []; give a dict of tracks"),
     (set_item("track_category_ids", {"9": 13}, 1), "track 4: category is None; give an id in track_category_ids"),
     (set_item("category_id", "13", 1, 0, "4"), "track 4: category is '13'"),
+    (set_item("category_id", 10**30, 1, 0, "4"), "track 4: category is 1000000000000000000000000000000; give an id"),
+    (set_item("score", 10**400, 1, 0, "4"), "track 4: score is 1000000"),
     (set_item("score", "high", 1, 0, "4"), "track 4: score is 'high'; give a number"),
     (set_item("score", True, 1, 0, "4"), "track 4: score is True; give a number"),
     (set_item("rle", [3, 5], 1, 0, "4"), "frame k_scene_000001.png, track 4: rle is '[3, 5]'; give a str"),
@@ -236,12 +238,13 @@ def test_what_the_evaluator_cannot_take_is_refused(files: Files, edit: Edit, mes
     assert message in str(error.value)
 
 
-def test_tracks_are_numbers(files: Files) -> None:
+@pytest.mark.parametrize("track", ["x", "-1", "9" * 19])
+def test_tracks_are_numbers(files: Files, track: str) -> None:
     def edit(document: dict[str, Any]) -> None:
-        document["sequences"][1]["track_category_ids"]["x"] = 13
-        document["sequences"][1]["segmentations"][0]["x"] = mask(document)
+        document["sequences"][1]["track_category_ids"][track] = 13
+        document["sequences"][1]["segmentations"][0][track] = mask(document)
 
-    with pytest.raises(ValueError, match="track x: the track is not a number; give numbers from 1"):
+    with pytest.raises(ValueError, match=f"track {track}: the track is not a number; give numbers from 1, below 10¹⁸"):
         files.read(edit, strict=False)
 
 

@@ -2,13 +2,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from openvis_model.frame_model import FrameModel
+from openvis_model.instances import Instances
 from pipelines.labelling import model_operator
 from pipelines.labelling.instance_bytes import decode_instances
-from pipelines.labelling.model_operator import Model
+from pipelines.labelling.model_operator import Model, fill_batches
 from pipelines.labelling.rows import BatchRow, LabelledRow
 from pipelines.shapes.render import render
 from pipelines.shapes.scenes import SceneConfig
@@ -28,7 +30,9 @@ BATCH = BatchRow(
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return Model(BUILT_IN_MODEL, device="cpu", actors=1, precision="float32", compile=False, objectness_floor=0.0)
+    return Model(
+        BUILT_IN_MODEL, device="cpu", actors=1, batch_size=4, precision="float32", compile=False, objectness_floor=0.0
+    )
 
 
 def label(model: Model, batch: BatchRow) -> LabelledRow:
@@ -85,9 +89,75 @@ def test_batches_without_frames_pass_through(model: Model) -> None:
         assert (labelled.instances, labelled.model_s) == (b"", 0.0)
 
 
+def of_video(video_id: str, frames: int, *, width: int = 128, height: int = 150) -> BatchRow:
+    return replace(
+        BATCH,
+        video_id=video_id,
+        info=replace(INFO, height=height),
+        frame=np.arange(frames),
+        time_s=np.arange(frames) / 4,
+        frames=np.random.default_rng(ord(video_id)).integers(0, 256, (frames, 96, width, 3), np.uint8),
+    )
+
+
+def test_short_videos_share_a_batch_if_their_sizes_are_the_same() -> None:
+    empty = BatchRow(video_id="e", uri="/e.mp4", info=INFO)
+    failed = replace(of_video("f", 2), error="not a video file")
+    rows = [
+        of_video("a", 3),
+        of_video("b", 5),
+        empty,
+        of_video("c", 3, width=160),
+        of_video("d", 8),
+        failed,
+        of_video("g", 2),
+        of_video("h", 9),
+        of_video("i", 1, height=300),
+    ]
+    groups = ["".join(row.video_id for row in group) for group in fill_batches(rows, 8)]
+    assert groups == ["ef", "ab", "d", "g", "h", "i", "c"]
+
+
+def test_videos_that_share_a_batch_are_labelled_as_alone(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [of_video("a", 1), of_video("b", 2), of_video("c", 3)]
+    alone = [label(model, row) for row in rows]
+    calls: list[int] = []
+    forward = FrameModel.forward
+
+    def count(self: FrameModel, frames: torch.Tensor, **options: Any) -> list[Instances]:
+        calls.append(len(frames))
+        return forward(self, frames, **options)
+
+    monkeypatch.setattr(FrameModel, "forward", count)
+    together = list(LabelledRow.from_table(model(pa.concat_tables(row.to_table() for row in rows))))
+    assert calls == [3, 3]
+    for a, b in zip(alone, together, strict=True):
+        assert (a.video_id, a.frame.tolist()) == (b.video_id, b.frame.tolist())
+        for one, other in zip(decode_instances(a.instances), decode_instances(b.instances), strict=True):
+            assert one.masks == other.masks
+            torch.testing.assert_close(one.instance_tokens, other.instance_tokens, atol=1e-5, rtol=0)
+
+
+def test_only_the_video_that_a_batch_fails_for_has_failed(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [of_video("a", 1), replace(of_video("b", 1), frames=np.full((1, 96, 128, 3), 7, np.uint8)), of_video("c", 1)]
+    forward = FrameModel.forward
+
+    def fail(self: FrameModel, frames: torch.Tensor, **options: Any) -> list[Instances]:
+        if (frames == 7).flatten(1).all(1).any():
+            raise RuntimeError("these frames")
+        return forward(self, frames, **options)
+
+    monkeypatch.setattr(FrameModel, "forward", fail)
+    labelled = LabelledRow.from_table(model(pa.concat_tables(row.to_table() for row in rows)))
+    error = "model failed on frames from 0: RuntimeError('these frames')"
+    assert {row.video_id: row.error for row in labelled} == {"a": None, "b": error, "c": None}
+
+
 def test_bfloat16_finds_the_same_objects(model: Model) -> None:
     """Its rounding moves scores a little."""
-    low = Model(BUILT_IN_MODEL, device="cpu", actors=1, precision="bfloat16", compile=False, objectness_floor=0.0)
+    low = Model(
+        BUILT_IN_MODEL, device="cpu", actors=1, batch_size=4, precision="bfloat16", compile=False, objectness_floor=0.0
+    )
     batch = replace(BATCH, frames=render(SceneConfig(frames=2), "novel", 0, 0).frames)
     for a, b in zip(*(decode_instances(label(each, batch).instances) for each in (model, low)), strict=True):
         assert (a.objectness > 0.5).any()

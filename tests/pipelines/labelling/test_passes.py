@@ -127,7 +127,7 @@ def test_a_decoder_that_hangs_fails_alone(archive: Path, tmp_path: Path, monkeyp
 
 
 def test_a_run_without_progress_ends(archive: Path, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"no progress for 0.2 s; the cluster has [\d.]+ of 5 CPUs free"):
+    with pytest.raises(RuntimeError, match=r"no progress for 0.2 s; the cluster has [\d.]+ of 5 CPUs and 1 of 1 GPUs"):
         label(archive, tmp_path, stall_s=0.2)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("StreamingExecutor")]
 

@@ -1,9 +1,11 @@
 """The operators as Ray Data runs them; `test_passes.py` and `test_run.py` test what comes of it."""
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import ray
 from ray.data import Dataset
@@ -13,7 +15,7 @@ from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.pipeline import group_size, label, write
 from pipelines.labelling.rows import LOAD, BatchRow, LabelledRow, SegmentRow, unpack_load
 from pipelines.video.sources import Video
-from tests.pipelines.labelling.discs import BUILT_IN_MODEL
+from tests.pipelines.labelling.discs import BUILT_IN_MODEL, DiscModel
 from tests.pipelines.video.clips import H264, write_clip
 
 
@@ -26,13 +28,13 @@ def test_the_schema_of_every_operator_is_the_declared_one(
     write_clip(tmp_path / "wide.mp4", size=(96, 192), options=H264)
     videos = [Video(video_id=path.stem, uri=str(path)) for path in sorted(tmp_path.iterdir())]
     datasets: list[Dataset] = []
-    map_batches = Dataset.map_batches
+    map_batches = Dataset.map_batches_internal
 
     def keep(self: Dataset, *arguments: Any, **options: Any) -> Dataset:
         datasets.append(map_batches(self, *arguments, **options))
         return datasets[-1]
 
-    monkeypatch.setattr(Dataset, "map_batches", keep)
+    monkeypatch.setattr(Dataset, "map_batches_internal", keep)
     config = LabelConfig(
         input="",
         output="",
@@ -100,3 +102,28 @@ def test_many_local_videos_share_tasks() -> None:
     sizes = {count: group_size([Video(video_id="v", uri="/v.mp4")] * count, 3.0) for count in (1, 23, 24, 60, 10_000)}
     assert sizes == {1: 1, 23: 1, 24: 2, 60: 5, 10_000: 16}
     assert group_size([Video(video_id="v", uri="/v.mp4")] * 999 + [Video(video_id="w", uri="s3://b/w.mp4")], 3.0) == 1
+
+
+class OneWaitsForTheOther(DiscModel):
+    """Labels a batch once another one has come, too."""
+
+    both = threading.Barrier(2)
+
+    def __call__(self, batches: pa.Table) -> pa.Table:
+        self.both.wait(timeout=60)
+        return super().__call__(batches)
+
+
+def test_two_batches_are_on_their_way_through_a_gpu(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it never waits for what the processor does before and after."""
+    monkeypatch.setattr("pipelines.labelling.pipeline.Model", OneWaitsForTheOther)
+    for name in ("a", "b"):
+        write_clip(tmp_path / f"{name}.mp4", options=H264)
+    videos = [Video(video_id=path.stem, uri=str(path)) for path in sorted(tmp_path.iterdir())]
+    config = LabelConfig(input="", output="", vocabulary="", model_gpus=1, segment_frames=None)
+    tables = ray.get(label(videos, config, BUILT_IN_MODEL, short_side=96).to_arrow_refs())
+    rows = [row for table in tables for row in LabelledRow.from_table(table)]
+    assert {row.video_id for row in rows if row.instances} == {"a", "b"}
+    assert {row.error for row in rows} == {None}

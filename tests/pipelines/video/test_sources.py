@@ -227,8 +227,11 @@ def test_a_parquet_manifest_may_hold_numbers_as_ids(tmp_path: Path) -> None:
 
 
 def test_a_jsonl_manifest_may_hold_numbers_as_ids(tmp_path: Path) -> None:
-    manifest = touch(tmp_path / "list.jsonl", b'{"uri": "a.mp4", "video_id": 7}\n{"video_id": 0, "uri": "b.mp4"}\n')
-    assert [video.video_id for video in find_videos(str(manifest))] == ["7", "0"]
+    lines = b'{"uri": "c.mp4"}\n{"uri": "a.mp4", "video_id": 7}\n{"video_id": 0, "uri": "b.mp4"}\n'
+    manifest = touch(tmp_path / "list.jsonl", lines)
+    made, *given = (video.video_id for video in find_videos(str(manifest)))
+    assert made.startswith("c-")
+    assert given == ["7", "0"]
 
 
 def test_file_uris_may_name_this_machine_and_no_other(tmp_path: Path) -> None:
