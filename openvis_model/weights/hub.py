@@ -97,7 +97,8 @@ def _whole(file: Path) -> Path:
             with safe_open(file, framework="pt"):
                 pass
         except Exception as error:
-            raise _CutOffError(f"{file} is cut off ({error}); remove it, and it is fetched again") from error
+            content = file.resolve()  # the name is a link; without its content, it is fetched again
+            raise _CutOffError(f"{file.name} is cut off ({error}); remove {content} and run it again") from error
     return file
 
 

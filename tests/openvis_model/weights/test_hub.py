@@ -23,7 +23,7 @@ def test_weights_are_fetched_once_into_the_usual_cache(
     with hub.served(repositories) as (endpoint, requests):
         hub.use(monkeypatch, tmp_path, endpoint)
         folder, clip = fetch_network(PROPOSALS, "main"), fetch_clip(TAG)
-    assert sum(request.startswith("GET") for request in requests) == 3
+    assert sum(request.startswith("GET") and "/resolve/" in request for request in requests) == 3
     assert not any("bin" in request for request in requests)
     assert folder == tmp_path / f"models--{PROPOSALS.replace('/', '--')}" / "snapshots" / COMMIT
     assert (folder / PROPOSAL_WEIGHTS).read_bytes() == repositories[PROPOSALS][PROPOSAL_WEIGHTS]
@@ -72,11 +72,18 @@ def test_a_missing_file_is_named_with_what_to_do(offline: Path) -> None:
         fetch_clip({"hf_hub": "some/clip/"})
 
 
-def test_a_file_that_is_cut_off_is_named_with_what_to_do(offline: Path) -> None:
+def test_a_file_that_is_cut_off_is_named_with_what_to_do(
+    offline: Path, repositories: dict[str, Files], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (file,) = offline.glob(f"*/snapshots/{COMMIT}/{CLIP_WEIGHTS}")
-    file.resolve().write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=f"^{CLIP}: {file} is cut off .*; remove it, and it is fetched again"):
+    content = file.resolve()
+    content.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"^{CLIP}: {file.name} is cut off .*; remove {content} and run it again"):
         fetch_clip(TAG)
+    content.unlink()
+    with hub.served(repositories) as (endpoint, _):
+        hub.use(monkeypatch, offline, endpoint)
+        assert fetch_clip(TAG).read_bytes() == repositories[CLIP][CLIP_WEIGHTS]
 
 
 @pytest.mark.parametrize(
