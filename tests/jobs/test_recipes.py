@@ -36,9 +36,10 @@ def _tracker(label):  # type: ignore[no-untyped-def]
 
 
 def test_recipes_are_packaged() -> None:
-    project = tomllib.loads(Path("pyproject.toml").read_text())
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text())
     (pattern,) = project["tool"]["setuptools"]["package-data"]["jobs"]
-    assert {file.stem for file in Path("jobs").glob(pattern)} == set(recipe_names())
+    assert {file.stem for file in (root / "jobs").glob(pattern)} == set(recipe_names())
 
 
 def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
