@@ -18,7 +18,7 @@ FLOORS = (
     ("openvis_model", "pipelines.cluster", "pipelines.storage"),
     ("openvis_model.folded",),
     ("openvis_model.weights", "pipelines.video", "pipelines.archive.formats"),
-    ("openvis_model.training", "pipelines.models", "pipelines.datasets"),
+    ("openvis_model.training", "pipelines.models", "pipelines.recipes", "pipelines.datasets"),
     ("pipelines.archive", "pipelines.metrics", "pipelines.shapes"),
     ("pipelines.labelling", "pipelines.overlays"),
     ("pipelines.evaluation", "pipelines.benchmark"),

@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save as serialize
@@ -37,8 +38,13 @@ from openvis_model.weights.inst_clip import PEFT_PREFIX, load_inst_clip
 from openvis_model.weights.state_dicts import check_finite, contiguous, load_strictly
 
 
-def save_checkpoint(model: InstFormer, folder: str | Path) -> str:
+def save_checkpoint(model: InstFormer, folder: str | Path, *, origin: Mapping[str, Any] | None = None) -> str:
     """Writes a checkpoint folder and returns its fingerprint; the folder appears whole or not at all.
+
+    Args:
+        model: the model.
+        folder: the folder, which must not exist.
+        origin: where the weights come from, as plain values; kept in `config.json`, and no part of the fingerprint.
 
     Raises:
         ValueError: if the folder exists, a weight is NaN or infinite, or the model is one for inference.
@@ -53,7 +59,7 @@ def save_checkpoint(model: InstFormer, folder: str | Path) -> str:
         check_finite(state, source=f"{folder}: {name}")
     config = model.config.to_dict()
     identity = model_fingerprint(config, states)
-    content = {"config": config, "fingerprint": identity}
+    content = {"config": config, "fingerprint": identity} | ({"origin": dict(origin)} if origin else {})
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     partial.mkdir()

@@ -2,7 +2,8 @@
 
 A checkpoint is a self-contained folder without pickles:
 
-    config.json                 the InstFormerConfig and the fingerprint of all weights
+    config.json                 the InstFormerConfig, the fingerprint of all weights, and, of a model that was put
+                                together from published weights, where they come from and under which licences
     clip.safetensors            CLIP under open_clip's names; training never changes it
     mask_proposal.safetensors   the proposal network under transformers' names
     inst_clip.safetensors       instance tokens and register

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from openvis_model.clip import Clip, ClipConfig, build_clip
 from openvis_model.weights.clip_origin import OPENAI_ENTRIES, origin_of_checkpoint, origin_of_file, origin_of_tag
+from openvis_model.weights.hub import fetch_clip
 from openvis_model.weights.state_dicts import load_strictly
 from openvis_model.weights.tensor_file import read_state
 
@@ -36,6 +37,8 @@ def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | Non
             differ.
     """
     clip, path = build_clip(config), Path(weights)
+    if path.name == "clip.safetensors" and (path.parent / "config.json").is_file():
+        path = path.parent  # a checkpoint, whose config tells how its CLIP was trained
     if path.is_file():
         state = _read_clip(path, weights)
         origin_of_file(path, state, quick_gelu).check(config, str(weights), quick_gelu)
@@ -45,7 +48,7 @@ def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | Non
     else:
         tag = _tag(config, str(weights))
         origin_of_tag(tag).check(config, str(weights), quick_gelu)  # before the download
-        state = _read_clip(Path(open_clip.download_pretrained(tag)), weights)
+        state = _read_clip(fetch_clip(tag), weights)
     load_strictly(clip, _names_of(clip, _open_clip_names(state)), source=f"clip weights {weights}")
     return clip
 

@@ -1,6 +1,10 @@
 """Loads pretrained proposal networks, from folders of transformers or from detectron2's files."""
 
 import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,10 @@ from openvis_model.proposal_networks import NETWORKS, check_mask_proposal
 from openvis_model.weights.detectron2 import config_from_weights, to_transformers
 from openvis_model.weights.state_dicts import check_finite, load_strictly
 from openvis_model.weights.tensor_file import read_state
+
+_UNUSED = re.compile(r"\.relative_position_index$|\.encoder\.swin\.layernorm\.(weight|bias)$")
+"""Names in which files of Swins differ by the version of transformers that wrote them: a table that follows from the
+window, and a norm that feature maps bypass."""
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 """Files of a transformers folder that say how pictures are prepared."""
@@ -40,21 +48,41 @@ def load_mask_proposal(path: str | Path) -> PretrainedProposals:
         _check_readable(file)
     # transformers translates the names of its earlier versions; any name still missing or unexpected is an error.
     try:
-        network, info = kind.from_pretrained(
-            path,
-            local_files_only=True,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-        )
+        with _no_report():
+            network, info = kind.from_pretrained(
+                **_weights_of(path, kind),
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                dtype=torch.float32,
+            )
     except Exception as error:
         raise ValueError(f"{path}: transformers cannot load it as {kind.__name__} ({error})") from error
-    problems = {kind: sorted(map(str, names)) for kind, names in info.items() if names}
-    if problems:
+    differing = {kind: sorted(filter(lambda name: not _UNUSED.search(name), map(str, info[kind]))) for kind in info}
+    if problems := {kind: names for kind, names in differing.items() if names}:
         raise ValueError(f"{path}: " + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items()))
     check_finite(network.state_dict(), source=str(path))
     return _described(network, path, **_preprocessing(path))
+
+
+def _weights_of(folder: Path, kind: type[PreTrainedModel]) -> dict[str, Any]:
+    """Returns the arguments with which transformers reads a folder; a pickle is read here, as tensors alone."""
+    pickled = folder / "pytorch_model.bin"
+    if any(folder.glob("*.safetensors")) or not pickled.is_file():
+        return {"pretrained_model_name_or_path": folder, "use_safetensors": True}
+    config = kind.config_class.from_pretrained(folder, local_files_only=True)
+    return {"pretrained_model_name_or_path": None, "config": config, "state_dict": read_state(pickled, "state_dict")}
+
+
+@contextmanager
+def _no_report() -> Iterator[None]:
+    """Keeps transformers from printing which names differ: we do, if they matter."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.disabled, before = True, logger.disabled
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _network_class(folder: Path) -> type[PreTrainedModel]:

@@ -98,7 +98,7 @@ def test_another_proposal_network_of_the_same_size_takes_the_place(tmp_path: Pat
 
 def test_the_activation_of_a_file_is_chosen(checkpoint: str, tmp_path: Path) -> None:
     file = str(Path(checkpoint, "clip.safetensors").rename(tmp_path / "mine.safetensors"))
-    with pytest.raises(ValueError, match=r"mine\.safetensors does not tell .*start\.clip_quick_gelu"):
+    with pytest.raises(ValueError, match=r"mine\.safetensors does not say .*start\.clip_quick_gelu"):
         start_model(StartConfig(preset="mini", clip=file), NAMES)
     with pytest.raises(ValueError, match="trained with QuickGELU .*set it to True"):
         start_model(StartConfig(preset="mini", clip=file, clip_quick_gelu=True), NAMES)

@@ -2,17 +2,18 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
 from open_clip import CLIP
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 from openvis_model.clip import ClipConfig, build_clip
 from openvis_model.config import mini
 from openvis_model.weights.pretrained import load_clip
+from tests import hub
 from tests.clips import TOWERS
 from tests.clips import small_clip as timm_clip
+from tests.hub import CLIP_WEIGHTS, Files
 from tests.openvis_model.weights.published_clips import (
     openai_state,
     random_clip,
@@ -92,17 +93,18 @@ def test_openai_files_never_run_with_gelu(write, tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", [QUICK, PLAIN])
 def test_other_files_never_run_with_an_activation_that_nobody_chose(config: ClipConfig, tmp_path: Path) -> None:
     write_state(random_clip(PLAIN), tmp_path / "laion.pt")
-    with pytest.raises(ValueError, match=r"quick_gelu: .*laion\.pt does not tell"):
+    with pytest.raises(ValueError, match=r"quick_gelu: .*laion\.pt does not say"):
         load_clip(config, tmp_path / "laion.pt")
 
 
 def test_a_checkpoint_folder_never_runs_with_another_activation(checkpoint: Path) -> None:
     config = mini(WORDS).clip
     expected = load_file(checkpoint / "clip.safetensors")["text_projection"]
-    assert torch.equal(load_clip(config, checkpoint).state_dict()["text_projection"], expected)
     quick = replace(config, architecture=config.architecture | {"quick_gelu": True})
-    with pytest.raises(ValueError, match=r"clip\.architecture\.quick_gelu: .*config\.json says"):
-        load_clip(quick, checkpoint)
+    for weights in (checkpoint, checkpoint / "clip.safetensors"):
+        assert torch.equal(load_clip(config, weights).state_dict()["text_projection"], expected)
+        with pytest.raises(ValueError, match=r"clip\.architecture\.quick_gelu: .*config\.json says"):
+            load_clip(quick, weights)
 
 
 def test_no_code_of_an_archive_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,14 +165,12 @@ def test_other_clip_files_are_refused_with_a_safe_remedy(tmp_path: Path, content
 def test_tags_that_do_not_fit_are_refused_before_any_download(
     model: str, weights: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_clip, "download_pretrained", lambda *_: pytest.fail("downloaded"))
+    monkeypatch.setattr("openvis_model.weights.pretrained.fetch_clip", lambda _: pytest.fail("downloaded"))
     with pytest.raises(ValueError, match=message):
         load_clip(ClipConfig(model=model), weights)
 
 
-def test_a_tag_is_downloaded_by_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = ClipConfig(model="ViT-B-32-quickgelu")
-    state = {name: tensor.clone() for name, tensor in build_clip(config).state_dict().items()}
-    save_file(state, tmp_path / "openai.safetensors")
-    monkeypatch.setattr(open_clip, "download_pretrained", lambda tag: str(tmp_path / "openai.safetensors"))
-    assert torch.equal(load_clip(config, "openai").state_dict()["text_projection"], state["text_projection"])
+def test_a_tag_is_read_from_the_cache_of_the_hub(offline: Path, repositories: dict[str, Files]) -> None:
+    state = load(repositories[hub.CLIP][CLIP_WEIGHTS])
+    clip = load_clip(ClipConfig(model="ViT-B-32"), "datacomp_xl_s13b_b90k")
+    assert torch.equal(clip.state_dict()["text_projection"], state["text_projection"])

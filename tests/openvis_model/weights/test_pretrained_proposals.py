@@ -18,6 +18,7 @@ from transformers import (
 from openvis_model.config import InstFormerConfig
 from openvis_model.proposal_networks import NETWORKS, build_mask_proposal
 from openvis_model.weights.pretrained_proposals import load_mask_proposal
+from tests.hub import PROPOSAL_WEIGHTS, PROPOSALS, Files
 from tests.networks import TINY_PROPOSALS, TINY_RF_DETR, tiny_transformers
 
 
@@ -179,3 +180,21 @@ def test_mask2former_files_that_cannot_be_read_are_named(mini_config: InstFormer
     (tmp_path / "other.pkl").write_bytes(pickle.dumps({"model": {"a": np.zeros(1)}}))
     with pytest.raises(ValueError, match=r"other\.pkl: not a Mask2Former"):
         load_mask_proposal(tmp_path / "other.pkl")
+
+
+def test_swins_load_as_they_were_published(repositories: dict[str, Files], tmp_path: Path) -> None:
+    """Files of 2023 have a table and lack a norm, by which transformers does not tell them from others."""
+    for name, content in repositories[PROPOSALS].items():
+        (tmp_path / name).write_bytes(content)
+    published = load_file(tmp_path / PROPOSAL_WEIGHTS)
+    assert any(name.endswith("relative_position_index") for name in published)
+    loaded = load_mask_proposal(tmp_path)
+    assert (loaded.config.pixel_mean, loaded.config.pixel_std) == ((0.485, 0.5, 0.25), (0.25, 0.5, 0.125))
+    table = "attention.relative_position_bias.relative_position_bias_table"
+    older = "model.pixel_level_module.encoder.encoder.layers.0.blocks.0.attention.self.relative_position_bias_table"
+    ours = f"model.pixel_level_module.encoder.swin.encoder.layers.0.blocks.0.{table}"
+    assert torch.equal(loaded.network.state_dict()[ours], published[older])
+    del published[older]
+    save_file(published, tmp_path / PROPOSAL_WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"missing_keys: {ours}$"):
+        load_mask_proposal(tmp_path)
