@@ -105,6 +105,9 @@ class ContrastiveObjective(nn.Module):
         """Returns the trainable parameters: the vision tower, the logit scale, the projection of stem features."""
         return {"clip": [parameter for parameter in self.parameters() if parameter.requires_grad]}
 
+    def advance(self, progress: float) -> None:
+        """Changes nothing: CLIP is trained the same way from start to end."""
+
     def save(self, folder: Path) -> None:
         """Writes a checkpoint folder; everything in it except CLIP has random weights."""
         clip = build_clip(self.config.clip)

@@ -19,6 +19,7 @@ from openvis_model.folded.inst_former import FoldedInstFormer
 from openvis_model.inst_clip import InstanceGuidanceAttention, InstClip
 from openvis_model.inst_former import InstFormer
 from openvis_model.options import Classifier
+from openvis_model.proposal_networks import NETWORKS
 from openvis_model.weights.files import (
     Stored,
     check_adapter_config,
@@ -123,8 +124,8 @@ def load_checkpoint(folder: str | Path, *, classifier: Classifier | None = None)
     clip = build_clip(config.clip)
     load_strictly(clip, states["clip"], source=f"{folder}/clip.safetensors")
     model = InstFormer(config, clip=clip)
-    mask2former = model.mask_proposal.mask2former
-    load_strictly(mask2former, states["mask_proposal"], source=f"{folder}/mask_proposal.safetensors")
+    network = model.mask_proposal.network
+    load_strictly(network, states["mask_proposal"], source=f"{folder}/mask_proposal.safetensors")
     load_strictly(model.rollout_tracker, states["rollout_tracker"], source=f"{folder}/rollout_tracker.safetensors")
     if isinstance(model.classifier, InstClip):
         _load_inst_clip(model.classifier, states, folder)
@@ -137,7 +138,7 @@ def _states(model: InstFormer) -> dict[str, dict[str, Tensor]]:
     """Returns the state dict of each weight file."""
     states = {
         "clip": _clip_state(model),
-        "mask_proposal": model.mask_proposal.mask2former.state_dict(),
+        "mask_proposal": model.mask_proposal.network.state_dict(),
         "rollout_tracker": model.rollout_tracker.state_dict(),
     }
     if isinstance(model.classifier, InstClip):
@@ -189,7 +190,7 @@ def _check_num_queries(config: InstFormerConfig, states: Mapping[str, Mapping[st
     """Checks N first, because a list of misshapen weights would hide the cause."""
     expected = config.mask_proposal.num_queries
     for file, name in (
-        ("mask_proposal", "model.transformer_module.queries_features.weight"),
+        ("mask_proposal", NETWORKS[config.mask_proposal.network].queries),
         ("inst_clip", "instance_tokens"),
     ):
         tensor = states.get(file, {}).get(name)

@@ -5,12 +5,12 @@ A checkpoint is a self-contained folder without pickles:
     config.json                 the InstFormerConfig, the fingerprint of all weights, and, of a model that was put
                                 together from published weights, where they come from and under which licences
     clip.safetensors            CLIP under open_clip's names; training never changes it
-    mask_proposal.safetensors   Mask2Former under transformers' names
+    mask_proposal.safetensors   the proposal network under transformers' names
     inst_clip.safetensors       instance tokens and register
     adapter/                    LoRA adapters in peft's format
     rollout_tracker.safetensors
 
-Reading them needs neither CLIP nor Mask2Former, whose libraries take seconds to import.
+Reading them needs neither CLIP nor a proposal network, whose libraries take seconds to import.
 """
 
 import hashlib

@@ -11,6 +11,7 @@ from openvis_model.options import InstClipConfig
 from openvis_model.towers import VisionTowerConfig
 from openvis_model.weights.files import BUILT_IN, Stored, read_checkpoint
 from openvis_model.weights.light_model import architecture_of, build_light_model
+from openvis_model.weights.state_dicts import load_strictly
 
 
 def load(checkpoint: str | Path | None = None) -> FoldedInstFormer:
@@ -33,15 +34,33 @@ def build_folded_model(stored: Stored) -> FoldedInstFormer:
         ValueError: names what is wrong with the checkpoint.
     """
     light = build_light_model(stored)
-    architecture, state = stored.config["mask_proposal"]["mask2former"], stored.states["mask_proposal"]
     return FoldedInstFormer(
-        FoldedMaskProposal(architecture, state, short_side=light.short_side),
+        _mask_proposal(stored),
         _classifier(stored),
         light.text_encoder,
         light.rollout_tracker,
         short_side=light.short_side,
         fingerprint=light.fingerprint,
     )
+
+
+def _mask_proposal(stored: Stored) -> nn.Module:
+    """Builds a folded Mask2Former; other networks have no folded form and run as `transformers` has them."""
+    config, state = stored.config["mask_proposal"], stored.states["mask_proposal"]
+    short_side = stored.config["short_side"]
+    if "mask2former" in config:
+        pixels = {name: config[name] for name in ("pixel_mean", "pixel_std") if name in config}
+        return FoldedMaskProposal(config["mask2former"], state, short_side=short_side, **pixels)
+    from openvis_model.config import InstFormerConfig  # takes seconds to import
+    from openvis_model.proposal_networks import build_mask_proposal
+
+    try:
+        proposal = InstFormerConfig.from_dict(stored.config).mask_proposal
+    except ValueError as error:
+        raise ValueError(f"{stored.folder}/config.json: {error}") from error
+    network = build_mask_proposal(proposal, short_side=short_side)
+    load_strictly(network.network, state, source=f"{stored.folder}/mask_proposal.safetensors")
+    return network
 
 
 def _classifier(stored: Stored) -> nn.Module:

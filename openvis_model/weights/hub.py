@@ -24,12 +24,15 @@ from safetensors import safe_open
 NETWORK_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of the weights in a folder of transformers; the first that a repository has is fetched."""
 
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""Files of such a folder that say how pictures are prepared."""
+
 CLIP_FILES = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
-"""The same for open_clip."""
+"""Names of the weights in a repository of open_clip; likewise the first."""
 
 
 def fetch_network(repo: str, revision: str) -> Path:
-    """Fetches config and weights of one of transformers' networks; returns their folder in the cache.
+    """Fetches config, preprocessing and weights of one of transformers' networks; returns their folder in the cache.
 
     Args:
         repo: name on the hub, such as `facebook/mask2former-swin-tiny-coco-instance`.
@@ -39,7 +42,9 @@ def fetch_network(repo: str, revision: str) -> Path:
         ValueError: names the file that cannot be fetched, the reason and the remedy.
     """
     config = fetch(repo, ("config.json",), revision)
-    return fetch(repo, NETWORK_FILES, config.parent.name).parent  # of the same commit, whatever happens to a branch
+    commit = config.parent.name  # the same for all files, whatever happens to a branch
+    fetch(repo, PROCESSORS, commit)
+    return fetch(repo, NETWORK_FILES, commit).parent
 
 
 def fetch_clip(tag: Mapping[str, Any]) -> Path:

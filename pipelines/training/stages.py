@@ -105,7 +105,7 @@ class _ClipStage:
             hashlib.sha256(Path(data.annotations).read_bytes()).hexdigest() for data in self.common.data_sets
         ]
         start = self.common.start
-        return _fingerprint(values, start.checkpoint, start.clip, start.mask2former)
+        return _fingerprint(values, start.checkpoint, start.clip, start.mask_proposal)
 
     def _model(self, checkpoint: Path | None) -> InstFormer:
         return load_checkpoint(checkpoint) if checkpoint else start_model(self.common.start, SHAPES_NAMES)
@@ -142,9 +142,9 @@ def _fitted(config: InstFormerConfig, seed: int) -> CLIP:
 
 
 def _fingerprint(values: dict[str, Any], *folders: str | None) -> str:
-    """Hashes settings, and the fingerprints of checkpoints."""
+    """Hashes settings, the fingerprints of checkpoints, and the configs of other folders."""
     stored = [
-        json.loads(file.read_text())["fingerprint"]
+        (content := json.loads(file.read_text())).get("fingerprint", content)
         for folder in folders
         if folder and (file := Path(folder) / "config.json").is_file()
     ]

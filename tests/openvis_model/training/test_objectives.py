@@ -9,6 +9,7 @@ import torch
 
 from openvis_model.config import mini
 from openvis_model.inst_former import InstFormer
+from openvis_model.proposal_networks import NETWORKS
 from openvis_model.training.config import (
     Candidates,
     InstanceObjectiveConfig,
@@ -19,6 +20,7 @@ from openvis_model.training.objectives import InstanceObjective, TrackingObjecti
 from openvis_model.training.training_clip import TrainingClip
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import load_checkpoint
+from tests.networks import with_proposals
 
 NAMES = ("red star", "blue disc", "green ring")
 POINTS = SetCriterionConfig(num_points=64)
@@ -138,6 +140,30 @@ def test_stage_1_trains_everything_that_it_says_and_nothing_else(model: InstForm
     assert set(losses) == {"objectness", "mask", "dice", "margin", "classification"}
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for group in groups.values() for parameter in group)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_both_stages_train_with_each_proposal_network(network: str) -> None:
+    model = with_proposals(mini(prompt_words(NAMES)), network)
+    objective = InstanceObjective(model, NAMES, InstanceObjectiveConfig(criterion=POINTS)).train()
+    objective.advance(0.4)
+    losses = objective(CLIPS, objective.counts(CLIPS))
+    sum(losses.values()).backward()
+    groups = objective.parameter_groups()
+    assert set(groups) == {"backbone", "proposals", "inst_clip"}
+    assert all(parameter.grad is not None for group in groups.values() for parameter in group)
+    assert all(parameter.grad.isfinite().all() for group in groups.values() for parameter in group)
+
+    objective.zero_grad(set_to_none=True)
+    sum(objective(CLIPS[2:], objective.counts(CLIPS[2:])).values()).backward()  # without objects
+    assert all(parameter.grad is not None for group in groups.values() for parameter in group)
+
+    tracking = TrackingObjective(model, TrackingObjectiveConfig(criterion=POINTS)).train()
+    tracking.advance(0.4)
+    loss = tracking(CLIPS, tracking.counts(CLIPS))["tracking"]
+    loss.backward()
+    assert loss > 0
+    assert all(parameter.grad is not None for parameter in tracking.parameter_groups()["rollout_tracker"])
 
 
 def test_classification_does_not_reach_the_proposals(model: InstFormer) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import load
 
 from openvis_model.weights import hub as hub_module
 from openvis_model.weights.hub import commit_of, fetch, fetch_clip, fetch_network
-from openvis_model.weights.pretrained import load_mask2former
+from openvis_model.weights.pretrained_proposals import load_mask_proposal
 from tests import hub
 from tests.hub import CLIP, CLIP_WEIGHTS, COMMIT, PROPOSAL_WEIGHTS, PROPOSALS, Files
 
@@ -23,7 +23,7 @@ def test_weights_are_fetched_once_into_the_usual_cache(
     with hub.served(repositories) as (endpoint, requests):
         hub.use(monkeypatch, tmp_path, endpoint)
         folder, clip = fetch_network(PROPOSALS, "main"), fetch_clip(TAG)
-    assert sum(request.startswith("GET") and "/resolve/" in request for request in requests) == 3
+    assert sum(request.startswith("GET") and "/resolve/" in request for request in requests) == 4
     assert not any("bin" in request for request in requests)
     assert folder == tmp_path / f"models--{PROPOSALS.replace('/', '--')}" / "snapshots" / COMMIT
     assert (folder / PROPOSAL_WEIGHTS).read_bytes() == repositories[PROPOSALS][PROPOSAL_WEIGHTS]
@@ -39,12 +39,10 @@ def test_a_repository_without_safetensors_is_read_without_running_its_pickle(
 ) -> None:
     files, pickled = repositories[PROPOSALS], io.BytesIO()
     torch.save(load(files[PROPOSAL_WEIGHTS]), pickled)
-    with hub.served({PROPOSALS: {"config.json": files["config.json"], "pytorch_model.bin": pickled.getvalue()}}) as (
-        endpoint,
-        _,
-    ):
+    kept = {name: content for name, content in files.items() if name != PROPOSAL_WEIGHTS}
+    with hub.served({PROPOSALS: kept | {"pytorch_model.bin": pickled.getvalue()}}) as (endpoint, _):
         hub.use(monkeypatch, tmp_path, endpoint)
-        network = load_mask2former(fetch_network(PROPOSALS, "main"))
+        network = load_mask_proposal(fetch_network(PROPOSALS, "main")).network
     state, published = network.state_dict(), load(files[PROPOSAL_WEIGHTS])
     assert torch.equal(state["class_predictor.weight"], published["class_predictor.weight"])
 
@@ -90,7 +88,11 @@ def test_a_file_that_is_cut_off_is_named_with_what_to_do(
     ("files", "expected"),
     [
         ({}, r"http://127.0.0.1:\d+/some/model does not exist or is private; .*HF_TOKEN"),
-        ({"some/model": {"config.json": b"{}"}}, "model.safetensors .* has no such file at revision"),
+        ({"some/model": {"config.json": b"{}"}}, "preprocessor_config.json .* has no such file at revision"),
+        (
+            {"some/model": {"config.json": b"{}", "processor_config.json": b"{}"}},
+            "model.safetensors .* has no such file at revision",
+        ),
     ],
 )
 def test_what_the_hub_does_not_have_is_named(

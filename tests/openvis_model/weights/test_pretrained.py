@@ -1,20 +1,17 @@
-import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from open_clip import CLIP
 from safetensors.torch import load, load_file, save_file
-from transformers import Mask2FormerForUniversalSegmentation
 
 from openvis_model.clip import ClipConfig
-from openvis_model.config import InstFormerConfig, mini
-from openvis_model.weights.pretrained import load_clip, load_mask2former
+from openvis_model.config import mini
+from openvis_model.weights.pretrained import load_clip
 from tests import hub
-from tests.hub import CLIP_WEIGHTS, PROPOSAL_WEIGHTS, PROPOSALS, Files
+from tests.hub import CLIP_WEIGHTS, Files
 from tests.openvis_model.weights.published_clips import (
     openai_state,
     random_clip,
@@ -162,60 +159,3 @@ def test_a_tag_is_read_from_the_cache_of_the_hub(offline: Path, repositories: di
     state = load(repositories[hub.CLIP][CLIP_WEIGHTS])
     clip = load_clip(ClipConfig(model="ViT-B-32"), "datacomp_xl_s13b_b90k")
     assert torch.equal(clip.state_dict()["text_projection"], state["text_projection"])
-
-
-def test_swins_load_as_they_were_published(repositories: dict[str, Files], tmp_path: Path) -> None:
-    """Files of 2023 have a table and lack a norm, by which transformers does not tell them from others."""
-    for name, content in repositories[PROPOSALS].items():
-        (tmp_path / name).write_bytes(content)
-    published = load_file(tmp_path / PROPOSAL_WEIGHTS)
-    assert any(name.endswith("relative_position_index") for name in published)
-    state = load_mask2former(tmp_path).state_dict()
-    table = "attention.relative_position_bias.relative_position_bias_table"
-    older = "model.pixel_level_module.encoder.encoder.layers.0.blocks.0.attention.self.relative_position_bias_table"
-    ours = f"model.pixel_level_module.encoder.swin.encoder.layers.0.blocks.0.{table}"
-    assert torch.equal(state[ours], published[older])
-    del published[older]
-    save_file(published, tmp_path / PROPOSAL_WEIGHTS, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=rf"missing_keys: {ours}$"):
-        load_mask2former(tmp_path)
-
-
-def test_mask2former_folders_that_do_not_fit_are_named(mini_config: InstFormerConfig, tmp_path: Path) -> None:
-    network = Mask2FormerForUniversalSegmentation(mini_config.mask_proposal.build())
-    network.save_pretrained(tmp_path)
-    state = load_file(tmp_path / "model.safetensors")
-    del state["class_predictor.bias"]
-    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"missing_keys: class_predictor\.bias"):
-        load_mask2former(tmp_path)
-    state["class_predictor.bias"] = torch.full((2,), float("inf"))
-    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"NaN or infinite.*class_predictor\.bias"):
-        load_mask2former(tmp_path)
-    with pytest.raises(ValueError, match="expected a transformers folder"):
-        load_mask2former(tmp_path / "absent")
-    with pytest.raises(ValueError, match=r"model\.safetensors: not a Mask2Former of detectron2 .* give the folder"):
-        load_mask2former(tmp_path / "model.safetensors")
-
-
-def test_mask2former_files_that_cannot_be_read_are_named(mini_config: InstFormerConfig, tmp_path: Path) -> None:
-    Mask2FormerForUniversalSegmentation(mini_config.mask_proposal.build()).save_pretrained(tmp_path)
-    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"model\.safetensors: cannot be read"):
-        load_mask2former(tmp_path)
-    weights.unlink()
-    with pytest.raises(ValueError, match=r"model\.safetensors"):
-        load_mask2former(str(tmp_path))
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "maskformer"}))
-    with pytest.raises(ValueError, match=r"config\.json: model_type: expected 'mask2former', got 'maskformer'"):
-        load_mask2former(tmp_path)
-    config.write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json: cannot be read"):
-        load_mask2former(tmp_path)
-    with pytest.raises(ValueError, match=r"absent\.pkl: expected .* detectron2's \.pkl or \.pth file"):
-        load_mask2former(tmp_path / "absent.pkl")
-    (tmp_path / "other.pkl").write_bytes(pickle.dumps({"model": {"a": np.zeros(1)}}))
-    with pytest.raises(ValueError, match=r"other\.pkl: not a Mask2Former"):
-        load_mask2former(tmp_path / "other.pkl")
