@@ -20,7 +20,7 @@ class Eomt(MaskProposalNetwork):
 
     In a block with attention masks, a query attends to the patches of its mask alone. Training anneals them away, one
     block after the other, so that inference is a plain ViT. `attn_mask_probs` are the blocks' shares of masked queries
-    and part of the weights: published ones are 0, new ones 1.
+    and part of the weights: 1 in a new network, 0 after a whole training.
     """
 
     transformers_class = EomtForUniversalSegmentation

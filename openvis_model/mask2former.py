@@ -65,6 +65,11 @@ class Mask2Former(MaskProposalNetwork):
         """
         check_published(config.architecture, name)
         built = config.build()
+        if built.decoder_layers < 4:
+            raise ValueError(
+                f"{name}.decoder_layers: expected at least 4, the bare queries and a layer for each of three maps, got "
+                f"{built.decoder_layers}"
+            )
         if built.dropout:
             raise ValueError(f"{name}.dropout: expected 0, got {built.dropout}; it would skip decoder layers")
         if built.backbone_config.model_type not in ("resnet", "swin"):

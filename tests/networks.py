@@ -21,7 +21,7 @@ TINY: dict[str, Any] = {
     "feature_size": 32,
     "mask_feature_size": 32,
     "encoder_layers": 1,
-    "decoder_layers": 3,
+    "decoder_layers": 4,
     "encoder_feedforward_dim": 32,
     "dim_feedforward": 32,
     "num_attention_heads": 2,
@@ -76,7 +76,7 @@ TINY_RF_DETR: dict[str, Any] = {
 TINY_PROPOSALS = {
     "mask2former": MaskProposalConfig(
         network="mask2former",
-        architecture=TINY | {"decoder_layers": 5, "backbone_config": TINY_BACKBONES["swin"] | OUT},
+        architecture=TINY | {"backbone_config": TINY_BACKBONES["swin"] | OUT},
     ),
     "eomt": MaskProposalConfig(network="eomt", architecture=TINY_EOMT),
     "rf_detr": MaskProposalConfig(network="rf_detr", architecture=TINY_RF_DETR),

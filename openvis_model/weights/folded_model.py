@@ -51,6 +51,8 @@ def _mask_proposal(stored: Stored) -> nn.Module:
     if "mask2former" in config:
         pixels = {name: config[name] for name in ("pixel_mean", "pixel_std") if name in config}
         return FoldedMaskProposal(config["mask2former"], state, short_side=short_side, **pixels)
+    from transformers.initialization import no_init_weights
+
     from openvis_model.config import InstFormerConfig  # takes seconds to import
     from openvis_model.proposal_networks import build_mask_proposal
 
@@ -58,7 +60,8 @@ def _mask_proposal(stored: Stored) -> nn.Module:
         proposal = InstFormerConfig.from_dict(stored.config).mask_proposal
     except ValueError as error:
         raise ValueError(f"{stored.folder}/config.json: {error}") from error
-    network = build_mask_proposal(proposal, short_side=short_side)
+    with no_init_weights():  # random numbers for 300 million weights take six seconds
+        network = build_mask_proposal(proposal, short_side=short_side)
     load_strictly(network.network, state, source=f"{stored.folder}/mask_proposal.safetensors")
     return network
 

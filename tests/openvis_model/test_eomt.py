@@ -68,7 +68,7 @@ def test_masks_are_annealed_by_hand() -> None:
 
 
 def test_masks_do_not_come_back() -> None:
-    """Published weights need none, and their fine-tuning begins with none."""
+    """Weights that were trained to the end need none, and their fine-tuning begins with none."""
     network = eomt(0, 0)
     network.anneal(0.0)
     assert network.network.attn_mask_probs.tolist() == [0, 0]

@@ -95,7 +95,7 @@ OTHER_BACKBONES: dict[str, dict[str, Any]] = {
 
 
 def with_backbone(**values: Any) -> MaskProposalConfig:
-    architecture = TINY | {"decoder_layers": 5, "backbone_config": values | OUT}
+    architecture = TINY | {"backbone_config": values | OUT}
     return MaskProposalConfig(network="mask2former", architecture=architecture)
 
 
@@ -134,13 +134,11 @@ def test_backbones_without_four_maps_are_refused(values: dict[str, Any], message
 
 
 def test_bad_values_are_refused() -> None:
+    tiny = TINY_PROPOSALS["mask2former"]
     with pytest.raises(ValueError, match=r"mask_proposal\.mask2former\.dropout: expected 0, got 0\.1"):
-        check_mask_proposal(
-            MaskProposalConfig(
-                network="mask2former",
-                architecture=TINY | {"dropout": 0.1, "backbone_config": TINY_BACKBONES["swin"] | OUT},
-            )
-        )
+        check_mask_proposal(replace(tiny, architecture=tiny.architecture | {"dropout": 0.1}))
+    with pytest.raises(ValueError, match=r"decoder_layers: expected at least 4, .* got 3"):
+        check_mask_proposal(replace(tiny, architecture=tiny.architecture | {"decoder_layers": 3}))
     with pytest.raises(ValueError, match="'vgg'.*resnet50"):
         paper("vgg")
     assert "resnet50" in BACKBONES

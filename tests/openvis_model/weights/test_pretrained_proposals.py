@@ -86,7 +86,7 @@ PROCESSORS: dict[str, tuple[type, dict[str, Any]]] = {
 def test_frames_are_prepared_as_transformers_prepares_them(name: str, height: int, tmp_path: Path) -> None:
     """With unusual pixel statistics, of frames that need no resampling: those of EoMT are padded to a square."""
     theirs, (processor_class, options) = tiny_transformers(name), PROCESSORS[name]
-    if name == "eomt":  # as published; a mask would open where rounding lifts a logit above zero
+    if name == "eomt":  # as after training; a mask would open where rounding lifts a logit above zero
         theirs.attn_mask_probs.zero_()
     processor = processor_class(image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25], **options)
     theirs.save_pretrained(tmp_path)
