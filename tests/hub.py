@@ -23,6 +23,7 @@ from tests.networks import OUT, TINY, TINY_BACKBONES
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PROPOSALS, CLIP = "facebook/mask2former-swin-tiny-coco-instance", "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K"
+PROPOSAL_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 PROPOSAL_WEIGHTS, CLIP_WEIGHTS = "model.safetensors", "open_clip_model.safetensors"
 
 RECIPE = Recipe(
@@ -31,8 +32,6 @@ RECIPE = Recipe(
     short_side=64,
 )
 """A small model of the two repositories."""
-
-PREPROCESSING = {"image_mean": [0.48500001430511475, 0.5, 0.25], "image_std": [0.25, 0.5, 0.125]}
 
 SMALL_CLIP: dict[str, Any] = {
     "embed_dim": 128,
@@ -56,13 +55,11 @@ def write_repositories(folder: Path) -> dict[str, Files]:
     Mask2FormerForUniversalSegmentation(config).save_pretrained(folder)  # under the names of published files
     weights = folder / PROPOSAL_WEIGHTS
     save_file(_as_in_2023(load_file(weights)), weights, metadata={"format": "pt"})
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.485, 0.456, 0.406]}')
     clip = open_clip.CLIP(**deepcopy(SMALL_CLIP)).state_dict()
     save_file({name: tensor.clone() for name, tensor in clip.items()}, folder / CLIP_WEIGHTS)
     return {
-        PROPOSALS: {
-            "preprocessor_config.json": json.dumps(PREPROCESSING).encode(),
-            **{name: (folder / name).read_bytes() for name in ("config.json", PROPOSAL_WEIGHTS)},
-        },
+        PROPOSALS: {name: (folder / name).read_bytes() for name in PROPOSAL_FILES},
         CLIP: {CLIP_WEIGHTS: (folder / CLIP_WEIGHTS).read_bytes()},
     }
 

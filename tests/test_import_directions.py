@@ -133,6 +133,7 @@ def test_tests_import_no_tests() -> None:
 STARTS_RAY = {
     "tests/fixtures.py",
     "tests/pipelines/labelling/test_run_on_s3.py",
+    "tests/pipelines/labelling/test_checkpoint_copy.py",
     "tests/pipelines/labelling/test_machines.py",
     "tests/pipelines/labelling/test_prometheus.py",
     "tests/pipelines/training/test_run_on_s3.py",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -17,19 +17,22 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.file_download import _CACHED_NO_EXIST, repo_folder_name
+from huggingface_hub.file_download import repo_folder_name
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from safetensors import safe_open
 
 NETWORK_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of the weights in a folder of transformers; the first that a repository has is fetched."""
 
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""Files of such a folder that say how pictures are prepared."""
+
 CLIP_FILES = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
-"""The same for open_clip."""
+"""Names of the weights in a repository of open_clip; likewise the first."""
 
 
 def fetch_network(repo: str, revision: str) -> Path:
-    """Fetches config, weights and preprocessing of one of transformers' networks; returns their folder in the cache.
+    """Fetches config, preprocessing and weights of one of transformers' networks; returns their folder in the cache.
 
     Args:
         repo: name on the hub, such as `facebook/mask2former-swin-tiny-coco-instance`.
@@ -39,8 +42,8 @@ def fetch_network(repo: str, revision: str) -> Path:
         ValueError: names the file that cannot be fetched, the reason and the remedy.
     """
     config = fetch(repo, ("config.json",), revision)
-    commit = config.parent.name  # whatever happens to a branch
-    _fetch_if_there(repo, "preprocessor_config.json", commit)
+    commit = config.parent.name  # the same for all files, whatever happens to a branch
+    fetch(repo, PROCESSORS, commit)
     return fetch(repo, NETWORK_FILES, commit).parent
 
 
@@ -86,21 +89,6 @@ def fetch(repo: str, names: Sequence[str], revision: str) -> Path:
             raise ValueError(f"{repo}: {name} cannot be fetched: {_reason(repo, revision, error)}") from error
     assert missing is not None
     raise ValueError(f"{repo}: {names[0]} cannot be fetched: {_reason(repo, revision, missing)}") from missing
-
-
-def _fetch_if_there(repo: str, name: str, revision: str) -> None:
-    """Fetches a file that a repository may lack.
-
-    Raises:
-        ValueError: as `fetch`, unless the repository lacks it.
-    """
-    if try_to_load_from_cache(repo, name, revision=revision) is _CACHED_NO_EXIST:
-        return
-    try:
-        fetch(repo, (name,), revision)
-    except ValueError as error:
-        if not isinstance(error.__cause__, RemoteEntryNotFoundError):
-            raise
 
 
 class _CutOffError(Exception):

@@ -15,15 +15,13 @@ from transformers import Mask2FormerForUniversalSegmentation, PretrainedConfig, 
 from openvis_model.mask_proposal import MaskProposalConfig, PretrainedProposals, field_names
 from openvis_model.proposal_networks import NETWORKS, check_mask_proposal
 from openvis_model.weights.detectron2 import config_from_weights, to_transformers
+from openvis_model.weights.hub import PROCESSORS
 from openvis_model.weights.state_dicts import check_finite, load_strictly
 from openvis_model.weights.tensor_file import read_state
 
 _UNUSED = re.compile(r"\.relative_position_index$|\.encoder\.swin\.layernorm\.(weight|bias)$")
 """Names in which files of Swins differ by the version of transformers that wrote them: a table that follows from the
 window, and a norm that feature maps bypass."""
-
-PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-"""Files of a transformers folder that say how pictures are prepared."""
 
 
 def load_mask_proposal(path: str | Path) -> PretrainedProposals:

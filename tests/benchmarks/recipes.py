@@ -5,6 +5,7 @@ Operations are the multiplications and additions of matrix products, convolution
 """
 
 import re
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -13,17 +14,23 @@ from jobs.recipes import read_recipe, recipe_names
 from openvis_model.clip import ClipConfig
 from openvis_model.config import InstFormerConfig, paper
 from openvis_model.inst_former import InstFormer
+from openvis_model.mask_proposal import MaskProposalConfig
 from pipelines.benchmark.stages import count_flops
 from pipelines.recipes.recipe import Recipe
 
 HEIGHT, WIDTH = 360, 640
 
+PUBLISHED: dict[str, dict[str, Any]] = {"tue-mps/coco_instance_eomt_large_640": {"num_labels": 80}}
+"""Where configs differ from the defaults of transformers. RF-DETR's is not known here."""
+
 
 def config_of(recipe: Recipe) -> InstFormerConfig:
     """Returns the config that a published network and CLIP lead to."""
-    backbone = re.search(r"swin-(tiny|small|base|large)-", recipe.proposals.source)
-    assert backbone, f"describe {recipe.proposals.source} here"
-    proposals = paper(f"swin_{backbone[1]}").mask_proposal
+    source = recipe.proposals.source
+    if backbone := re.search(r"swin-(tiny|small|base|large)-", source):
+        proposals = paper(f"swin_{backbone[1]}").mask_proposal
+    else:
+        proposals = MaskProposalConfig(network="eomt", architecture=PUBLISHED[source])
     clip = ClipConfig(model=recipe.clip.source.partition("/")[0])
     return InstFormerConfig(short_side=recipe.short_side, mask_proposal=proposals, clip=clip)
 
@@ -44,6 +51,8 @@ def operations(model: InstFormer) -> tuple[float, float]:
 def main() -> None:
     print(f"{'':<24}{'proposals':>18}{'CLIP, image':>18}{'CLIP, text':>12}")
     for name in recipe_names():
+        if name.startswith("rfdetr"):
+            continue
         model = InstFormer(config_of(read_recipe(name)))  # with random weights
         parts = (model.mask_proposal, model.classifier, model.text_encoder)
         proposals, image, text = (sum(each.numel() for each in part.parameters()) / 1e6 for part in parts)

@@ -59,4 +59,4 @@ def test_another_architecture_in_a_folder_is_named(offline: Path, tmp_path: Path
     (tmp_path / "config.json").write_text('{"model_type": "sam"}')
     refused = run(main, "--proposals", tmp_path, "--clip", "ViT-B-32/datacomp_xl_s13b_b90k", "--output", tmp_path / "x")
     assert refused.returncode == 2
-    assert f"{tmp_path}/config.json: model_type: expected 'mask2former', got 'sam'" in refused.stderr
+    assert f"{tmp_path}/config.json: model_type: unknown value 'sam'" in refused.stderr

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import open_clip
 import pytest
+from pydantic import TypeAdapter
 
 from jobs import recipes
-from jobs.recipes import BenchmarkOptions, LabelOptions, chosen, described, read_recipe, recipe_names, suited
+from jobs.recipes import BenchmarkOptions, chosen, described, read_recipe, recipe_names, suited
 from openvis_model.clip import ClipConfig
 from openvis_model.weights.clip_origin import origin_of_tag
 from pipelines.labelling.config import LabelConfig
@@ -25,14 +26,8 @@ def test_a_recipe_can_be_fetched_and_labels_without_training(name: str) -> None:
     origin_of_tag(known).check(ClipConfig(model=model), tag)
     assert {"unknown", ""}.isdisjoint(part.licence for part in recipe.parts().values())
     assert all(part.megabytes > 100 for part in recipe.parts().values())
-    config = LabelOptions(**LABEL, tracker=_tracker(recipe.label))
+    config = TypeAdapter(LabelConfig).validate_python({**LABEL, **recipe.label}, extra="forbid")
     assert config.tracker.association.kind == "hungarian"
-
-
-def _tracker(label):  # type: ignore[no-untyped-def]
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(LabelConfig).validate_python({**LABEL, **label}, extra="forbid").tracker
 
 
 def test_recipes_are_packaged() -> None:
@@ -45,7 +40,7 @@ def test_recipes_are_packaged() -> None:
 def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"^model: there is no recipe 'mask2former-swin-tny'; did you mean .*-tiny\?"):
         read_recipe("mask2former-swin-tny")
-    with pytest.raises(ValueError, match="choose from mask2former-swin-base, "):
+    with pytest.raises(ValueError, match="choose from eomt-large, mask2former-swin-base, "):
         read_recipe("../models/x")
 
 

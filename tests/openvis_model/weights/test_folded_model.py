@@ -49,7 +49,7 @@ def test_an_unknown_proposal_network_is_named(checkpoint: Path) -> None:
     """As a checkpoint of a later version may have one."""
     stored = json.loads((checkpoint / "config.json").read_text())
     config = stored["config"] | {"mask_proposal": {"other": {}, "freeze_batch_norm": True}}
-    names = weight_files(config["classifier"])
+    names = weight_files(checkpoint, config["classifier"])
     identity = model_fingerprint(config, read_states(checkpoint, names))
     (checkpoint / "config.json").write_text(json.dumps({"config": config, "fingerprint": identity}))
     with pytest.raises(ValueError, match=r"config\.json: mask_proposal: unknown network 'other'; choose from"):

@@ -39,10 +39,8 @@ def test_a_repository_without_safetensors_is_read_without_running_its_pickle(
 ) -> None:
     files, pickled = repositories[PROPOSALS], io.BytesIO()
     torch.save(load(files[PROPOSAL_WEIGHTS]), pickled)
-    with hub.served({PROPOSALS: {"config.json": files["config.json"], "pytorch_model.bin": pickled.getvalue()}}) as (
-        endpoint,
-        _,
-    ):
+    kept = {name: content for name, content in files.items() if name != PROPOSAL_WEIGHTS}
+    with hub.served({PROPOSALS: kept | {"pytorch_model.bin": pickled.getvalue()}}) as (endpoint, _):
         hub.use(monkeypatch, tmp_path, endpoint)
         network = load_mask_proposal(fetch_network(PROPOSALS, "main")).network
     state, published = network.state_dict(), load(files[PROPOSAL_WEIGHTS])
@@ -90,7 +88,11 @@ def test_a_file_that_is_cut_off_is_named_with_what_to_do(
     ("files", "expected"),
     [
         ({}, r"http://127.0.0.1:\d+/some/model does not exist or is private; .*HF_TOKEN"),
-        ({"some/model": {"config.json": b"{}"}}, "model.safetensors .* has no such file at revision"),
+        ({"some/model": {"config.json": b"{}"}}, "preprocessor_config.json .* has no such file at revision"),
+        (
+            {"some/model": {"config.json": b"{}", "processor_config.json": b"{}"}},
+            "model.safetensors .* has no such file at revision",
+        ),
     ],
 )
 def test_what_the_hub_does_not_have_is_named(

@@ -1,4 +1,4 @@
-"""A real cluster of two machines, of which one sees no video, or not what the driver sees."""
+"""Faults of machines: a real cluster of two, of which one sees no video."""
 
 import json
 import os
@@ -13,22 +13,16 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from openvis_model.folded.inst_former import FoldedInstFormer
-from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from pipelines.archive.tables import Results
 from pipelines.cluster import node_id
-from pipelines.labelling import checkpoint_copy, decoder_process
-from pipelines.labelling.checkpoint_copy import SharedCheckpoint
+from pipelines.labelling import decoder_process
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan
 from pipelines.labelling.rows import BatchRow, SegmentRow
 from pipelines.labelling.run import label_videos
-from pipelines.recipes.build import cached_checkpoint
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
-from tests import hub
-from tests.pipelines.video.clips import write_clip
 
 
 class TroubledPlan(Plan):
@@ -68,49 +62,6 @@ class TroubledDecode(Decode):
 def killed(*_: object) -> Iterator[None]:
     os.kill(os.getpid(), signal.SIGKILL)
     yield None
-
-
-class HiddenCheckpoint(SharedCheckpoint):
-    """Is only on the driver's machine; notes what other machines load instead."""
-
-    def load(self) -> FoldedInstFormer:
-        if node_id() == self.node:
-            return super().load()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(checkpoint_copy, "_fingerprint", lambda _: None)
-            model = super().load()
-        Path(f"{self.path}.elsewhere").write_text(model.fingerprint)
-        return model
-
-
-@pytest.mark.slow
-def test_a_recipe_is_built_by_the_driver_and_read_everywhere(
-    no_cluster: None, offline: Path, repositories: dict[str, hub.Files], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Machines that label neither see the driver's folders nor know the hub."""
-    checkpoint = cached_checkpoint("small", hub.recipe_for_workers(tmp_path, repositories), lambda _: None)
-    (tmp_path / "videos").mkdir()
-    write_clip(tmp_path / "videos/a.mp4", frames=12)
-    (tmp_path / "names.txt").write_text("dog\ncat\n")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})  # only the driver runs there
-    try:
-        cluster.add_node(num_cpus=4)
-        ray.init(address=cluster.address, log_to_driver=False)
-        monkeypatch.setattr("pipelines.labelling.run.SharedCheckpoint", HiddenCheckpoint)
-        config = LabelConfig(
-            input=str(tmp_path / "videos"),
-            output=str(tmp_path / "labels"),
-            vocabulary=str(tmp_path / "names.txt"),
-            checkpoint=checkpoint,
-            tracker=VideoTrackerConfig(association=AssociationConfig(kind="hungarian", token="query")),
-        )
-        summary = label_videos(config)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    assert (summary.ok, summary.failures, summary.frames) == (1, {}, 12)
-    (row,) = Results(Storage(config.output)).read("videos").to_pylist()
-    assert Path(f"{checkpoint}.elsewhere").read_text() == row["model_fingerprint"]
 
 
 @pytest.mark.slow

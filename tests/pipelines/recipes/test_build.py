@@ -6,14 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from openvis_model.weights.checkpoint import load_checkpoint
 from openvis_model.weights.folded_model import load
 from pipelines.models import load_model
 from pipelines.recipes.build import cached_checkpoint, make_checkpoint
 from pipelines.recipes.origin import origin_of
+from pipelines.recipes.recipe import ProposalPart
 from tests import hub
 from tests.hub import COMMIT, RECIPE
+from tests.networks import TINY_PROPOSALS, tiny_transformers
 
 
 def said(_: str) -> None:
@@ -35,6 +38,19 @@ def test_a_recipe_is_built_once(offline: Path, tmp_path: Path, monkeypatch: pyte
     assert cached_checkpoint("tiny", replace(RECIPE, label={}), texts.append) == folder  # the weights are the same
     with pytest.raises(ValueError, match="config.json cannot be fetched"):
         cached_checkpoint("tiny", replace(RECIPE, short_side=96), texts.append)  # another model
+
+
+@pytest.mark.parametrize("network", TINY_PROPOSALS)
+def test_each_network_is_put_together_from_the_hub(network: str, offline: Path, tmp_path: Path) -> None:
+    published = tmp_path / "published"
+    tiny_transformers(network).save_pretrained(published)
+    (published / "preprocessor_config.json").write_text('{"image_mean": [0.4, 0.5, 0.6]}')
+    hub.write_cache(offline, {"some/network": {file.name: file.read_bytes() for file in published.iterdir()}})
+    recipe = replace(RECIPE, proposals=ProposalPart(source="some/network"))
+    folder = cached_checkpoint(network, recipe, said)
+    assert load_checkpoint(folder).config.mask_proposal.pixel_mean == (0.4, 0.5, 0.6)
+    frames = torch.randint(0, 256, (2, 96, 128, 3), dtype=torch.uint8)
+    assert len(load(folder)(frames)) == 2
 
 
 def test_what_a_crash_left_is_built_again(offline: Path) -> None:

@@ -11,7 +11,7 @@ from openvis_model.weights.pretrained_proposals import load_mask_proposal
 from pipelines.recipes.recipe import ClipPart, ProposalPart
 from pipelines.recipes.sources import local_clip, local_proposals
 from tests import hub
-from tests.hub import CLIP_WEIGHTS, COMMIT, PROPOSALS, SMALL_CLIP, Files
+from tests.hub import CLIP_WEIGHTS, COMMIT, PROPOSAL_FILES, PROPOSALS, SMALL_CLIP, Files
 from tests.pipelines.storage.put import Put
 
 HUB_CONFIG = json.dumps({"model_cfg": SMALL_CLIP, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}})
@@ -27,11 +27,7 @@ def test_proposals_come_from_the_hub_a_path_or_s3(
     for name, content in {**repositories[PROPOSALS], "code.py": b"evil"}.items():
         put(f"{bucket}/network/{name}", content)
     with local_proposals(ProposalPart(source=f"{bucket}/network")) as copied:
-        assert sorted(file.name for file in copied.path.iterdir()) == [
-            "config.json",
-            "model.safetensors",
-            "preprocessor_config.json",
-        ]
+        assert sorted(file.name for file in copied.path.iterdir()) == sorted(PROPOSAL_FILES)
         load_mask_proposal(copied.path)
     assert not copied.path.exists()
 
