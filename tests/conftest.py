@@ -21,6 +21,7 @@ LONGEST_FIRST = (
     "pipelines/labelling/test_machines.py",
     "pipelines/test_cluster.py",
     "jobs/test_demo.py",
+    "jobs/test_label_model.py",
     "pipelines/archive/test_tables.py",
     "pipelines/storage/test_s3.py",
     "pipelines/training/test_loader.py",
