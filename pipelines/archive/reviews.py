@@ -145,16 +145,26 @@ class Reviews:
 
     def history(self) -> pa.Table:
         """Reads all decisions, each once, by time; raises as `read`."""
+        self.read_new()
+        return _last_by(pa.concat_tables([SCHEMA.empty_table(), *self._read.values()]), ["review_id"])
+
+    def read_new(self) -> pa.Table:
+        """Reads the decisions of the parts that were added since the last call of any method; raises as `read`.
+
+        A compaction makes a new part of decisions that were read before.
+        """
         while True:
             parts = self.parts()
+            new = [part for part in parts if part not in self._read]
             try:
-                self._read_new(parts)
+                with ThreadPoolExecutor(READERS) as pool:
+                    added = dict(zip(new, pool.map(self._part, new), strict=True))
                 break
             except FileNotFoundError:
                 if set(parts) <= set(self.parts()):
                     raise
-        rows = pa.concat_tables([SCHEMA.empty_table(), *(self._read[part] for part in parts)])
-        return _last_by(rows, ["review_id"])
+        self._read = {part: self._read[part] for part in parts if part in self._read} | added
+        return pa.concat_tables([SCHEMA.empty_table(), *added.values()])
 
     def merge_parts(self, lease: Lease) -> None:
         """Replaces the parts, one for each decision or few, by one part with the same rows.
@@ -190,12 +200,6 @@ class Reviews:
             name = path.removeprefix(f"{REVIEWS}/").removesuffix(".parquet")
             if path.endswith(".parquet") and _NAME.fullmatch(name):
                 yield name
-
-    def _read_new(self, parts: Sequence[str]) -> None:
-        self._read = {part: self._read[part] for part in parts if part in self._read}
-        new = [part for part in parts if part not in self._read]
-        with ThreadPoolExecutor(READERS) as pool:
-            self._read |= zip(new, pool.map(self._part, new), strict=True)
 
     def _part(self, name: str) -> pa.Table:
         path = f"{REVIEWS}/{name}.parquet"
