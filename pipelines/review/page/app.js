@@ -35,10 +35,10 @@ function App() {
   const control = useRef({});
   const box = useRef();
   const now = useRef({});
+  const revision = useRef(null); // of the decisions that are shown
   const narrow = useMemo(() => matchMedia(NARROW).matches, []);
 
   const undoName = archive && `openvis-undo ${archive.labels}`;
-  now.current = { archive, tracks, chosen, opened, dialog, filter, undoName, reviewer };
 
   const readArchive = () => ask("archive").then(setArchive, (error) => setMessage(error.message));
   useEffect(() => {
@@ -57,6 +57,9 @@ function App() {
       changed,
     );
   }, [archive?.labels]);
+
+  // What handlers see that were made in an earlier render.
+  now.current = { archive, tracks, chosen, opened, dialog, filter, undoName, reviewer };
 
   const find = (wanted, asked) => {
     const query = Object.fromEntries(Object.entries(wanted).filter(([, value]) => value !== ""));
@@ -90,7 +93,8 @@ function App() {
       const state = await ask("state").catch(() => null);
       const known = now.current.archive;
       if (!state || !known) return;
-      if (state.revision !== known.revision || state.search_off !== known.search_off) {
+      if (state.revision !== revision.current || state.search_off !== known.search_off) {
+        revision.current = state.revision;
         await Promise.all([readArchive(), now.current.tracks?.reread()]);
         changed();
       } else if (state.catalogue !== known.catalogue) {
@@ -198,7 +202,7 @@ function App() {
       if (event.target.closest?.("button, summary") && [" ", "Enter"].includes(event.key)) return;
       const isUndo = (event.ctrlKey || event.metaKey) && event.key === "z";
       if ((event.ctrlKey || event.metaKey) && !isUndo) return;
-      const act = isUndo ? undo : keys.current[event.key];
+      const act = keys.current[isUndo ? "u" : event.key];
       if (!act) return;
       event.preventDefault();
       act();
@@ -297,13 +301,13 @@ function App() {
         onChosen=${(piece) => piece && setOpened({ video_id: opened.video_id, track_id: piece.track_id, split_at: piece.split_at })}
       />`}
     </main>
-    <footer class="actions" role="toolbar" aria-label="Decide">
+    <footer><div class="actions" role="toolbar" aria-label="Decide">
       ${button("a", "✓ Accept", actions.a, "Accept")} ${button("r", "✗ Reject", actions.r, "Reject")}
       ${button("n", "✎ Rename", actions.n, "Rename")} ${button("m", "⇢ Merge", actions.m, "Merge")}
       ${button("s", "✂ Split", actions.s, "Split at the playhead")} ${button("u", "↶ Undo", actions.u, "Undo")}
       ${button("l", "≈ Alike", actions.l, "More like this")}
       ${opened ? button("Escape", "Close", actions.Escape, "Close the video") : button("Enter", "► Open", actions.Enter, "Open the video")}
-    </footer>
+    </div></footer>
     <datalist id="categories">${archive.categories.map(({ category }) => html`<option value=${category}></option>`)}</datalist>
     ${dialog && html`<${dialog.kind} target=${dialog.target} onClose=${() => setDialog(null)} onDecide=${(decision) => decide(decision, dialog.target)} />`}
   `;

@@ -52,7 +52,11 @@ export function Merge({ target, onDecide, onClose }) {
   return html`<${Dialog} title=${`Track ${target.track_id} belongs to …`} action="Merge" onSubmit=${submit} onClose=${onClose}>
     <label>
       Track of the same object
-      <select value=${other} onChange=${(event) => setOther(event.currentTarget.value)}>
+      <select
+        value=${other}
+        onChange=${(event) => setOther(event.currentTarget.value)}
+        onKeyDown=${(event) => event.key === "Enter" && event.currentTarget.form.requestSubmit()}
+      >
         ${tracks.map((each) => html`<option value=${each.track_id}>${each.track_id}: ${each.category}, ${when(each)}</option>`)}
       </select>
     </label>

@@ -11,6 +11,7 @@ export function Player({ videoId, chosen, onChosen, control, version, onClose })
   const [time, setTime] = useState(0);
   const [playing, setPlaying] = useState(false);
   const index = useRef(-1);
+  const aim = useRef(null); // labelled frame that was stepped to and is not on the screen yet
   const opened = useRef(null);
 
   useEffect(() => {
@@ -36,8 +37,12 @@ export function Player({ videoId, chosen, onChosen, control, version, onClose })
   });
   const step = (by) => {
     control.current.pause();
-    const next = Math.max(0, Math.min(video.times.length - 1, index.current + by));
-    control.current.seek(video.times[next]);
+    aim.current = Math.max(0, Math.min(video.times.length - 1, (aim.current ?? index.current) + by));
+    control.current.seek(video.times[aim.current]);
+  };
+  const toggle = () => {
+    aim.current = null;
+    control.current.toggle();
   };
   Object.assign(control.current, {
     step,
@@ -68,12 +73,13 @@ export function Player({ videoId, chosen, onChosen, control, version, onClose })
       onPlaying=${setPlaying}
       onTime=${(now, at) => {
         index.current = at;
+        if (at === aim.current) aim.current = null;
         setTime(now);
       }}
     />
     <div class="transport">
       <button type="button" onClick=${() => step(-1)} aria-label="Frame back">◂</button>
-      <button type="button" onClick=${() => control.current.toggle()} aria-label=${playing ? "Pause" : "Play"}>
+      <button type="button" onClick=${toggle} aria-label=${playing ? "Pause" : "Play"}>
         ${playing ? "❚❚" : "►"}
       </button>
       <button type="button" onClick=${() => step(1)} aria-label="Frame forward">▸</button>
@@ -87,7 +93,10 @@ export function Player({ videoId, chosen, onChosen, control, version, onClose })
       chosen=${piece}
       time=${time}
       onPick=${onChosen}
-      onSeek=${(to) => control.current.seek(to)}
+      onSeek=${(to) => {
+        aim.current = null;
+        control.current.seek(to);
+      }}
     />
   </section>`;
 }
