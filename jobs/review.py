@@ -26,6 +26,8 @@ def _review(arguments: list[str] | None) -> int:
     config = read_config("review", __doc__, ReviewConfig, arguments)
     for name in ("labels", "checkpoint"):
         check_present(name, getattr(config, name))
+    if config.report is not None:
+        return _report(config, config.report)
     listener = _listen(config)  # before the archive is read, which may take seconds
     with listener:
         from aiohttp import web
@@ -43,6 +45,26 @@ def _review(arguments: list[str] | None) -> int:
         print(f"review: http://{f'[{host}]' if ':' in host else host}:{port}/?token={server.token}", flush=True)
         web.run_app(server.app(), sock=listener, print=None, access_log=None, shutdown_timeout=1.0)
     os._exit(0)  # all is stored; an orderly end would wait for the model of the search, and print what DuckDB leaks
+
+
+def _report(config: ReviewConfig, output: str) -> int:
+    from pipelines.review.report import report, write_report
+    from pipelines.review.session import Review
+    from pipelines.storage.files import check_output
+
+    check_output("report", output, ".json")
+    review = Review(config)
+    review.embeddings.load()
+    found = report(review)
+    print(f"{'precision':>9}  {'95 %':>15}  {'judged':>8}  {'tracks':>8}  category")
+    for row in found.categories:
+        share, ends = (f"{row.precision:.2f}", f"{row.low:.2f} to {row.high:.2f}") if row.judged else ("–", "")
+        print(f"{share:>9}  {ends:>15}  {row.judged:>8}  {row.tracks:>8}  {row.category}")
+    print("look at next:")
+    for each in found.suggestions:
+        print(f"  {each.reason}: {each.category} ({each.score:.2f}), track {each.track_id} of {each.video_id}")
+    write_report(found, output)
+    return 0
 
 
 def _listen(config: ReviewConfig) -> socket.socket:

@@ -194,6 +194,18 @@ class Catalogue:
             [],
         )
 
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Returns the categories of the labels: tracks, those judged, and of these the right ones; rarest first."""
+        return self._query(
+            """select category, count(*)::integer as tracks,
+                   count(*) filter (action in ('accept', 'reject', 'rename'))::integer as judged,
+                   count(*) filter (action in ('accept', 'rename') and given = category)::integer as "right"
+               from tracks left join decisions on decisions.video = tracks.video
+                   and decisions.track_id = tracks.track_id and not stale
+               group by 1 order by tracks, 1""",
+            [],
+        )
+
     def summary(self) -> dict[str, int]:
         """Returns the numbers of videos, of those that failed, of tracks, and of decided tracks."""
         sql = """select count(*)::integer as videos, count(*) filter (status <> 'ok')::integer as failed,

@@ -15,6 +15,8 @@ class ReviewConfig:
         host: address to listen on. With another than 127.0.0.1, anyone in the network who has the token can read the
             labelled videos, unencrypted, and decide.
         reviewer: name that decisions are stored under, unless the page is given another; null is that of the user.
+        report: instead of a page, prints how precise each category is by the decisions so far and which tracks to look
+            at next, and writes it to this .json file, local or s3://.
     """
 
     labels: str
@@ -22,6 +24,7 @@ class ReviewConfig:
     port: int = 0
     host: str = "127.0.0.1"
     reviewer: str | None = None
+    report: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:

@@ -17,11 +17,11 @@ from jaxtyping import UInt8
 from PIL import Image
 from pycocotools import mask as coco
 
-from pipelines.review.media import local_path
 from pipelines.video.decode import decode
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.index import plan_video
 from pipelines.video.isolation import IsolatedProcess, Limits, isolated
+from pipelines.video.names import local_path
 from pipelines.video.plan import MachineError, Sampling, Segment, VideoError, VideoInfo, VideoPlan
 
 CROP = 256

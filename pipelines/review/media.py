@@ -3,12 +3,11 @@
 import asyncio
 import os
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from aiohttp import web
 
 from pipelines.storage import s3
-from pipelines.video.names import suffix
+from pipelines.video.names import local_path, suffix
 
 TYPES = {
     ".m4v": "video/mp4",
@@ -26,11 +25,6 @@ _CHUNK = 2**20  # bytes of S3 in memory at a time
 def is_playable(uri: str) -> bool:
     """Returns whether a browser may be able to play a video; whether it can depends on the codec, too."""
     return suffix(uri) in TYPES
-
-
-def local_path(uri: str) -> str:
-    """Returns the path of a local video, which tables may state as file://."""
-    return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
 
 
 async def send_video(request: web.Request, uri: str) -> web.StreamResponse:

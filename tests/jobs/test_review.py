@@ -60,3 +60,13 @@ def test_bad_input_is_named(labels: str, tmp_path: Path) -> None:
             assert done.returncode == 2
             (line,) = done.stderr.splitlines()
             assert re.match(f"review: error: {message}", line), line
+
+
+def test_a_report(labels: str, tmp_path: Path) -> None:
+    done = run(jobs.review.main, "--labels", labels, "--report", str(tmp_path / "report.json"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].split() == ["precision", "95", "%", "judged", "tracks", "category"]
+    assert "uncertain: star (0.50), track 0 of b-2" in done.stdout
+    assert (tmp_path / "report.json").exists()
+    wrong = run(jobs.review.main, "--labels", labels, "--report", str(tmp_path / "report.txt"))
+    assert (wrong.returncode, wrong.stderr.startswith("review: error: report: ")) == (2, True)

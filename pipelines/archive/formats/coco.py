@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from itertools import count
 
-from pipelines.archive.formats.video_labels import Add, VideoLabels, box, category_number
+from pipelines.archive.formats.video_labels import Add, VideoLabels, box, category_number, federation
 
 
 def write_coco(videos: Iterable[VideoLabels], categories: dict[str, int], add: Add) -> None:
@@ -13,10 +13,11 @@ def write_coco(videos: Iterable[VideoLabels], categories: dict[str, int], add: A
     """
     images, annotations = count(1), count(1)
     for video in videos:
+        known = federation(video, categories)
         image_ids = dict(zip(video.frames, images, strict=False))
         for frame, image in image_ids.items():
             names = {"id": image, "file_name": video.image(frame), "video_id": video.row["video_id"], "frame": frame}
-            add("images", names | {"width": video.row["width"], "height": video.row["height"]})
+            add("images", names | {"width": video.row["width"], "height": video.row["height"]} | known)
         for mask in video.masks:
             row = video.tracks[mask["track_id"]]
             ids = {

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
-from pipelines.archive.formats.video_labels import Add, VideoLabels, box, category_number
+from pipelines.archive.formats.video_labels import Add, VideoLabels, box, category_number, federation
 
 
 def write_youtube_vis(videos: Iterable[VideoLabels], categories: dict[str, int], add: Add) -> None:
@@ -13,7 +13,8 @@ def write_youtube_vis(videos: Iterable[VideoLabels], categories: dict[str, int],
     for number, video in enumerate(videos, start=1):
         shape = {"width": video.row["width"], "height": video.row["height"], "length": len(video.frames)}
         names = {"video_id": video.row["video_id"], "uri": video.row["uri"], "frames": video.frames}
-        add("videos", {"id": number} | shape | names | {"file_names": [video.image(frame) for frame in video.frames]})
+        files = {"file_names": [video.image(frame) for frame in video.frames]}
+        add("videos", {"id": number} | shape | names | files | federation(video, categories))
         place = {frame: i for i, frame in enumerate(video.frames)}
         for track, masks in video.masks_of_tracks().items():
             row = video.tracks[track]
