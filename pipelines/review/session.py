@@ -291,7 +291,7 @@ class Review:
 
     def _similar(self, wanted: Filter, vector: Float32[np.ndarray, " D"], model: str | None) -> Row:
         catalogue = self.embeddings.catalogue
-        rows, cosines = self.embeddings.nearest(vector, catalogue.find(wanted), _SIMILAR, model)
+        rows, cosines = self.embeddings.nearest(vector, catalogue.find(wanted, ordered=False), _SIMILAR, model)
         return self._keep(Found(catalogue=catalogue, rows=rows, cosines=cosines))
 
     def _keep(self, found: Found) -> Row:

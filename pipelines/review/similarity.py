@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Float32, Int8, Int32
+from jaxtyping import Float32, Int8, Int16, Int32
 
 from pipelines.archive.tables import track_embeddings
 from pipelines.datasets.compiled import kernel
 from pipelines.review.catalogue import Catalogue
 
-_BLOCK = 65_536  # tracks compared at a time
+_STEPS = 2047  # of a number that is looked for; a sum of 2 ** 13 products still fits into 32 bits
 
 
 class Embeddings:
@@ -68,21 +68,19 @@ class Embeddings:
 
         Args:
             vector: an embedding, unit norm.
-            rows: the tracks to compare it with.
+            rows: the tracks to compare it with, fastest if they ascend.
             top: number of tracks to return.
             model: fingerprint of the model that the embedding is of.
         """
         rows = rows[self._models[rows] == self._numbers.get(model or "", -1)]
         if not len(rows) or vector.shape != self._codes.shape[1:]:
             return rows[:0], np.zeros(0, np.float32)
-        ascending = np.sort(rows)
-        cosines = np.empty(len(rows), np.float32)
-        for start in range(0, len(rows), _BLOCK):
-            some = ascending[start : start + _BLOCK]
-            cosines[start : start + _BLOCK] = _products(self._codes, some, vector) * self._scales[some]
+        scale = max(float(np.abs(vector).max()), 1e-12) / _STEPS
+        codes = np.rint(vector / scale).astype(np.int16)
+        cosines = _products(self._codes, rows, codes) * (self._scales[rows] * np.float32(scale))
         best = np.argpartition(-cosines, min(top, len(rows)) - 1)[:top]
-        best = best[np.lexsort((ascending[best], -cosines[best]))]
-        return ascending[best], cosines[best]
+        best = best[np.lexsort((rows[best], -cosines[best]))]
+        return rows[best], cosines[best]
 
     def _add(self, tracks: pa.Table, videos: pa.Table) -> None:
         vectors, start = track_embeddings(tracks), self.loaded
@@ -104,13 +102,14 @@ class Embeddings:
 
 @kernel
 def _products(
-    codes: Int8[np.ndarray, "n D"], rows: Int32[np.ndarray, " m"], vector: Float32[np.ndarray, " D"]
-) -> Float32[np.ndarray, " m"]:
-    products = np.empty(len(rows), np.float32)
+    codes: Int8[np.ndarray, "n D"], rows: Int32[np.ndarray, " m"], vector: Int16[np.ndarray, " D"]
+) -> Int32[np.ndarray, " m"]:
+    """Returns the products of some rows with a vector: of whole numbers, which compilers may add in any order."""
+    products = np.empty(len(rows), np.int32)
     for at in range(len(rows)):
         row = codes[rows[at]]
-        total = np.float32(0)
+        total = np.int32(0)
         for i in range(len(vector)):
-            total += np.float32(row[i]) * vector[i]
+            total += np.int32(row[i]) * np.int32(vector[i])
         products[at] = total
     return products
