@@ -40,7 +40,14 @@ function App() {
 
   const undoName = archive && `openvis-undo ${archive.labels}`;
 
-  const readArchive = () => ask("archive").then(setArchive, (error) => setMessage(error.message));
+  const readArchive = () =>
+    ask("archive").then(
+      (answer) => {
+        revision.current ??= answer.revision;
+        setArchive(answer);
+      },
+      (error) => setMessage(error.message),
+    );
   useEffect(() => {
     toHash(filter);
     readArchive();

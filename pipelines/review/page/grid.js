@@ -13,7 +13,7 @@ const SPARE = 2; // rows kept above and below those in sight
 // Tracks of a result, read in blocks when they come into sight.
 export class Tracks {
   constructor({ found, total, catalogue }, onChange) {
-    Object.assign(this, { found, total: Math.min(total, MOST), all: total, catalogue, onChange, error: null });
+    Object.assign(this, { found, total: Math.min(total, MOST), all: total, catalogue, onChange });
     this.blocks = new Map();
   }
 
@@ -29,12 +29,12 @@ export class Tracks {
   }
 
   async read(block) {
-    this.blocks.set(block, []);
+    const before = this.blocks.get(block);
+    this.blocks.set(block, before ?? []); // what is shown stays until what is new is there
     try {
       this.blocks.set(block, await ask("rows", { found: this.found, offset: block * BLOCK, limit: BLOCK }));
-    } catch (error) {
-      this.blocks.delete(block);
-      this.error = error.message;
+    } catch {
+      if (!before) this.blocks.delete(block); // it is read again when it comes into sight
     }
     this.onChange();
   }

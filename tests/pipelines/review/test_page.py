@@ -271,9 +271,33 @@ def test_decisions_wait_for_a_server_that_is_away(chromium: Browser, review: Rev
         press(page, "a")
         expect(page.locator(".notice")).to_contain_text("1 decisions are not stored yet, trying again")
         page.unroute("**/api/decide*")
-        expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted", timeout=10_000)
+        expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
         page.context.close()
     assert Reviews(Storage(labels)).history().num_rows == 1
+
+
+def test_decisions_of_a_page_that_was_closed_are_sent_by_the_next(
+    chromium: Browser, review: Review, labels: str
+) -> None:
+    """The server was ended before, and started again on the same port, with another token."""
+    context = chromium.new_context()
+    with served(review) as client:
+        page = context.new_page()
+        page.goto(client.url)
+        choose(page, 0)
+        port = int(client.root.rpartition(":")[2])
+    for key in ("a", "a"):
+        press(page, key)
+    expect(page.locator(".notice")).to_contain_text("2 decisions are not stored yet")
+    page.close()
+    with served(Review(review.config), port) as client:
+        page = context.new_page()
+        page.goto(client.url)
+        expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+        expect(page.locator("#card-1 .badge")).to_have_text("✓ accepted")
+        assert page.evaluate("Object.keys(localStorage).filter((key) => key.includes('outbox'))") == []
+    context.close()
+    assert Reviews(Storage(labels)).history().num_rows == 2
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")])
