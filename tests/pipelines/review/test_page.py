@@ -116,6 +116,17 @@ def test_tracks_are_shown_filtered_and_searched(visit: Open) -> None:
     expect(page.locator("#card-2 .name")).to_have_text("red striped star")
 
 
+def test_what_is_being_typed_stays_while_the_page_changes(visit: Open, client: Client) -> None:
+    page = visit()
+    page.get_by_label("Score from").focus()
+    page.keyboard.type("0.5")
+    client.decide({"video_id": "numbered", "track_id": 1, "action": "accept", "category": "red striped star"})
+    expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+    page.keyboard.type("5")
+    press(page, "Tab")
+    expect(page.locator(".card")).to_have_count(4)
+
+
 def test_masks_are_those_of_the_frame_on_the_screen(visit: Open) -> None:
     """Frames are unevenly spaced, every second one was labelled; checked while it plays and at each step."""
     page = visit()
