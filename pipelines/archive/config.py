@@ -46,8 +46,8 @@ class ExportConfig:
             `huggingface` (masks by track, Parquet) or `rerun` (masks by frame, .rrd; needs rerun-sdk).
         min_score: tracks with a lower score are left out, 0 to 1, unless a reviewer accepted or renamed them.
         reviewed: what decisions of reviewers do: with `respect` tracks are split, merged, renamed and left out as was
-            decided; `only` also leaves out what nobody accepted or renamed, and lists rejected categories as absent;
-            `ignore` writes the labels as they are.
+            decided; `only` also leaves out what nobody accepted or renamed, and says of videos with undecided tracks
+            what is known; `ignore` writes the labels as they are.
         images: also write the frames as JPEG images, which `jobs.train` reads; reads the videos.
     """
 

@@ -70,7 +70,7 @@ def export_annotations(
         for labels in _videos(results):
             looked_at += 1
             video = _selected(labels, decisions.get(labels.row["video_id"], []), config)
-            wanted = video.tracks or (video.federation and form.federated)
+            wanted = video.tracks or (video.frames and form.federated)
             if wanted and (not config.images or _has_images(video, output, form.images, failures)):
                 written.add(video.row["video_id"])
                 tracks += len(video.tracks)
@@ -128,8 +128,8 @@ def _selected(labels: VideoLabels, decisions: Sequence[Row], config: ExportConfi
         masks=[mask for mask in masks if mask["track_id"] in kept],
         frames=list(dict.fromkeys(mask["frame"] for mask in masks if mask["track_id"] in seen)),
     )
-    if not only or not seen:
-        return selected
+    if not only or not by_verdict["undecided"]:
+        return selected  # of a video that was reviewed as a whole, everything is known that labels can tell
     names = {verdict: {tracks[track]["category"] for track in some} for verdict, some in by_verdict.items()}
     absent = sorted(names["rejected"] - names["accepted"] - names["undecided"])
     partial = sorted(names["accepted"] & names["undecided"])

@@ -15,53 +15,52 @@ export function newId() {
 }
 
 const RETRY_MS = 3000;
+const REFUSED = [400, 404]; // answers that no repetition changes
 
-// Sends batches of decisions one after the other. A batch is kept in the browser until the server has stored it, so that
-// neither a lost connection nor a closed page loses it; its ids make sure that it counts once.
+// Sends batches of decisions one after the other. The browser keeps each under a key of its own until the server has
+// stored it, so that neither a lost connection nor a closed page loses it; its ids make sure that it counts once.
 export class Outbox {
   constructor(name, onStored, onChange) {
     Object.assign(this, { name, onStored, onChange, sending: false, error: null });
-    this.batches = JSON.parse(localStorage.getItem(name) ?? "[]");
+    const keys = Object.keys(localStorage).filter((key) => key.startsWith(`${name} `));
+    this.batches = keys.sort().map((key) => ({ key, body: localStorage.getItem(key) }));
     this.flush();
   }
 
   get waiting() {
-    return this.batches.reduce((total, batch) => total + batch.decisions.length, 0);
+    return this.batches.length;
   }
 
   add(decisions, reviewer) {
-    this.batches.push({ decisions: decisions.map((each) => ({ review_id: newId(), ...each })), reviewer });
-    this.save();
-    this.flush();
-  }
-
-  save() {
-    localStorage.setItem(this.name, JSON.stringify(this.batches));
+    const key = `${this.name} ${String(Date.now()).padStart(15, "0")} ${newId()}`;
+    const body = JSON.stringify({ decisions: decisions.map((each) => ({ review_id: newId(), ...each })), reviewer });
+    localStorage.setItem(key, body);
+    this.batches.push({ key, body });
     this.onChange();
+    this.flush();
   }
 
   async flush() {
     if (this.sending) return;
     this.sending = true;
     while (this.batches.length) {
-      const [batch] = this.batches;
+      const [{ key, body }] = this.batches;
       try {
-        const body = JSON.stringify(batch);
         const headers = { "Content-Type": "application/json" };
         const stored = await ask("decide", {}, { method: "POST", headers, body });
         this.error = null;
         this.onStored(stored);
       } catch (error) {
         this.error = error.message;
-        if (!error.status || error.status >= 500) {
+        if (!REFUSED.includes(error.status)) {
           this.onChange();
           await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
           continue;
         }
-        this.onStored([]); // it was refused: what the page shows is read again
       }
+      localStorage.removeItem(key);
       this.batches.shift();
-      this.save();
+      this.onChange();
     }
     this.sending = false;
   }

@@ -2,10 +2,11 @@
 
 import { html, render, useEffect, useMemo, useReducer, useRef, useState } from "./vendor/preact.js";
 import { Outbox, ask } from "./api.js";
+import { Actions, Status, Top } from "./bars.js";
 import { badgeOf, restoring } from "./decisions.js";
 import { Keys, Merge, Rename } from "./dialogs.js";
 import { Filters, NO_FILTER } from "./filters.js";
-import { Grid, MOST, Tracks } from "./grid.js";
+import { Grid, Tracks } from "./grid.js";
 import { Player } from "./player.js";
 
 const POLL_MS = 4000;
@@ -40,7 +41,14 @@ function App() {
 
   const undoName = archive && `openvis-undo ${archive.labels}`;
 
-  const readArchive = () => ask("archive").then(setArchive, (error) => setMessage(error.message));
+  const readArchive = () =>
+    ask("archive").then(
+      (answer) => {
+        revision.current ??= answer.revision;
+        setArchive(answer);
+      },
+      (error) => setMessage(error.message),
+    );
   useEffect(() => {
     toHash(filter);
     readArchive();
@@ -112,17 +120,32 @@ function App() {
     const piece = control.current.piece;
     if (inPlayer && piece) {
       const { video_id, track_id, split_at } = piece;
-      return { video_id, track_id, split_at, category: badgeOf(piece.own)?.category ?? piece.category, label: piece.category, pieces: piece.track.pieces };
+      return {
+        video_id,
+        track_id,
+        split_at,
+        category: badgeOf(piece.own)?.category ?? piece.category,
+        label: piece.category,
+        pieces: piece.track.pieces,
+      };
     }
     const row = found?.at(index);
     if (!row) return null;
     const { video_id, track_id, category, pieces } = row;
-    return { video_id, track_id, split_at: null, category: badgeOf(pieces)?.category ?? category, label: category, pieces };
+    return {
+      video_id,
+      track_id,
+      split_at: null,
+      category: badgeOf(pieces)?.category ?? category,
+      label: category,
+      pieces,
+    };
   };
   const undoStack = () => stored(now.current.undoName, []);
   const decide = (decision, about = target()) => {
     if (!about) return setMessage("Choose a track first.");
-    if (now.current.archive.read_only) return setMessage(`Decisions cannot be stored: ${now.current.archive.read_only}`);
+    if (now.current.archive.read_only)
+      return setMessage(`Decisions cannot be stored: ${now.current.archive.read_only}`);
     const { video_id, track_id, split_at } = about;
     const whole = { video_id, track_id, split_at, ...decision };
     store(now.current.undoName, [...undoStack(), [restoring(whole, about.pieces)]].slice(-200));
@@ -149,7 +172,8 @@ function App() {
   const split = () => {
     const frame = now.current.opened ? control.current.frame?.() : null;
     const about = target();
-    if (frame === null || frame === undefined) return setMessage("Open the video, and go to the first frame of the new piece.");
+    if (frame === null || frame === undefined)
+      return setMessage("Open the video, and go to the first frame of the new piece.");
     const first = control.current.piece?.track.first_frame;
     if (frame <= (about.split_at ?? first)) return setMessage("The piece begins here; go to a later frame.");
     return decide({ action: "split", split_at: frame }, about);
@@ -178,17 +202,26 @@ function App() {
     const row = now.current.opened ? control.current.piece?.track.row : now.current.tracks?.at(now.current.chosen)?.row;
     if (row !== undefined) setSearch({ like: row, name: `track ${about.track_id} (${about.category})` });
   };
-  const ask_name = () => target() && setDialog({ kind: Rename, target: target() });
-  const ask_track = () => target() && setDialog({ kind: Merge, target: target() });
+  const askName = () => target() && setDialog({ kind: Rename, target: target() });
+  const askTrack = () => target() && setDialog({ kind: Merge, target: target() });
   const only = () => {
     const about = target();
     if (about) onFilter({ ...now.current.filter, video: now.current.filter.video ? "" : about.video_id });
   };
 
   const actions = {
-    a: () => judge("accept"), r: () => judge("reject"), n: ask_name, m: ask_track, s: split, u: undo, l: alike, v: only,
-    "/": () => box.current.focus(), "?": () => setDialog({ kind: Keys }),
-    Enter: () => open(now.current.chosen), Escape: close,
+    a: () => judge("accept"),
+    r: () => judge("reject"),
+    n: askName,
+    m: askTrack,
+    s: split,
+    u: undo,
+    l: alike,
+    v: only,
+    "/": () => box.current.focus(),
+    "?": () => setDialog({ kind: Keys }),
+    Enter: () => open(now.current.chosen),
+    Escape: close,
     " ": () => now.current.opened && control.current.toggle?.(),
     ",": () => now.current.opened && control.current.step?.(-1),
     ".": () => now.current.opened && control.current.step?.(1),
@@ -231,85 +264,50 @@ function App() {
       : outbox?.error
         ? `A decision was refused: ${outbox.error}`
         : message;
-  const isSearch = search.text || search.like !== undefined || search.image;
-  const submit = (event) => {
-    event.preventDefault();
-    const text = box.current.value.trim();
-    setSearch(text ? { text } : {});
-  };
-  const button = (key, text, act, label = text) => html`<button type="button" onClick=${act} aria-keyshortcuts=${key} title=${`${label} (${key})`}>
-    ${text}
-  </button>`;
   return html`
-    <header class="top">
-      <h1>openvis review</h1>
-      <form class="search" role="search" onSubmit=${submit}>
-        <input
-          ref=${box}
-          type="search"
-          aria-label="Search tracks by text"
-          placeholder=${archive.search_off ? "search is off" : "search, such as: red striped star"}
-          disabled=${Boolean(archive.search_off)}
-        />
-        <button type="submit" disabled=${Boolean(archive.search_off)}>Search</button>
-        <label class=${`file ${archive.search_off ? "off" : ""}`}>
-          Image …
-          <input
-            type="file"
-            accept="image/*"
-            disabled=${Boolean(archive.search_off)}
-            onChange=${(event) => event.currentTarget.files[0] && setSearch({ image: event.currentTarget.files[0], name: event.currentTarget.files[0].name })}
-          />
-        </label>
-      </form>
-      <label class="who">
-        <span>Reviewer</span>
-        <input
-          value=${reviewer}
-          placeholder=${archive.reviewer}
-          onChange=${(event) => {
-            store("openvis-reviewer", event.currentTarget.value.trim());
-            setReviewer(event.currentTarget.value.trim());
-          }}
-        />
-      </label>
-      <button type="button" title="Theme" onClick=${() => setTheme({ auto: "dark", dark: "light", light: "auto" }[theme])}>${{ auto: "◐ auto", dark: "● dark", light: "○ light" }[theme]}</button>
-      <button type="button" aria-label="Keys" onClick=${() => setDialog({ kind: Keys })}>?</button>
-    </header>
-    <div class="status" role="status" aria-live="polite">
-      <span>
-        ${tracks ? `${tracks.all.toLocaleString("en")} of ${archive.tracks.toLocaleString("en")} tracks` : ""}${tracks?.all > MOST ? `, the first ${MOST.toLocaleString("en")} are shown` : ""},
-        ${` ${archive.decided.toLocaleString("en")} decided`}${archive.stale ? `, ${archive.stale} stale` : ""}
-        ${archive.failed ? `, ${archive.failed} videos could not be labelled` : ""}
-      </span>
-      ${isSearch && html`<span class="chip">similar to ${search.text ? `“${search.text}”` : search.name} <button type="button" aria-label="End the search" onClick=${() => setSearch({})}>✕</button></span>`}
-      ${archive.search_off && html`<span class="off">search is off: ${archive.search_off}</span>`}
-      ${archive.read_only && html`<span class="off">decisions are off: ${archive.read_only}</span>`}
-      ${notice && html`<strong class="notice">${notice}</strong>`}
-    </div>
+    <${Top}
+      archive=${archive}
+      box=${box}
+      reviewer=${reviewer}
+      onReviewer=${(name) => {
+        store("openvis-reviewer", name);
+        setReviewer(name);
+      }}
+      theme=${theme}
+      onTheme=${setTheme}
+      onSearch=${setSearch}
+      onKeys=${actions["?"]}
+    />
+    <${Status} archive=${archive} tracks=${tracks} search=${search} onSearch=${setSearch} notice=${notice} />
     <main class=${opened ? "with-player" : ""}>
       <${Filters} filter=${filter} categories=${archive.categories} onFilter=${onFilter} narrow=${narrow} />
       <section class="found" aria-label="Tracks found">
-        ${tracks && html`<${Grid} tracks=${tracks} chosen=${chosen} onChoose=${goTo} onOpen=${open} version=${version} />`}
+        ${tracks && html`<${Grid} ...${{ tracks, chosen, version, onChoose: goTo, onOpen: open }} />`}
       </section>
-      ${opened && html`<${Player}
+      ${
+        opened &&
+        html`<${Player}
         videoId=${opened.video_id}
         chosen=${opened}
         control=${control}
         version=${version}
         onClose=${close}
-        onChosen=${(piece) => piece && setOpened({ video_id: opened.video_id, track_id: piece.track_id, split_at: piece.split_at })}
-      />`}
+        onChosen=${(piece) => piece && setOpened({ ...opened, track_id: piece.track_id, split_at: piece.split_at })}
+      />`
+      }
     </main>
-    <footer><div class="actions" role="toolbar" aria-label="Decide">
-      ${button("a", "✓ Accept", actions.a, "Accept")} ${button("r", "✗ Reject", actions.r, "Reject")}
-      ${button("n", "✎ Rename", actions.n, "Rename")} ${button("m", "⇢ Merge", actions.m, "Merge")}
-      ${button("s", "✂ Split", actions.s, "Split at the playhead")} ${button("u", "↶ Undo", actions.u, "Undo")}
-      ${button("l", "≈ Alike", actions.l, "More like this")}
-      ${opened ? button("Escape", "Close", actions.Escape, "Close the video") : button("Enter", "► Open", actions.Enter, "Open the video")}
-    </div></footer>
-    <datalist id="categories">${archive.categories.map(({ category }) => html`<option value=${category}></option>`)}</datalist>
-    ${dialog && html`<${dialog.kind} target=${dialog.target} onClose=${() => setDialog(null)} onDecide=${(decision) => decide(decision, dialog.target)} />`}
+    <${Actions} actions=${actions} isOpen=${Boolean(opened)} />
+    <datalist id="categories">
+      ${archive.categories.map(({ category }) => html`<option value=${category}></option>`)}
+    </datalist>
+    ${
+      dialog &&
+      html`<${dialog.kind}
+      target=${dialog.target}
+      onClose=${() => setDialog(null)}
+      onDecide=${(decision) => decide(decision, dialog.target)}
+    />`
+    }
   `;
 }
 

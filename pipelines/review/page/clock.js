@@ -53,10 +53,13 @@ export function projector(video, show, onFrame, onState) {
   };
   const next = () => {
     if (at + 1 >= video.times.length) return pause();
-    timer = setTimeout(() => {
-      go(at + 1);
-      next();
-    }, 1000 * (video.times[at + 1] - video.times[at]));
+    timer = setTimeout(
+      () => {
+        go(at + 1);
+        next();
+      },
+      1000 * (video.times[at + 1] - video.times[at]),
+    );
   };
   const play = () => {
     if (at + 1 >= video.times.length) go(0);

@@ -65,10 +65,21 @@ export function Merge({ target, onDecide, onClose }) {
 }
 
 const KEYS = [
-  ["a", "accept"], ["r", "reject"], ["n", "rename"], ["m", "merge with another track"], ["s", "split at the playhead"],
-  ["u or Ctrl Z", "undo"], ["Enter", "open the video"], ["Esc", "close the video"], ["Space", "play or pause"],
-  [", and .", "frame back and forward"], ["l", "more like this"], ["v", "only this video"], ["/", "search"],
-  ["arrows", "choose a track"], ["?", "these keys"],
+  ["a", "accept"],
+  ["r", "reject"],
+  ["n", "rename"],
+  ["m", "merge with another track"],
+  ["s", "split at the playhead"],
+  ["u or Ctrl Z", "undo"],
+  ["Enter", "open the video"],
+  ["Esc", "close the video"],
+  ["Space", "play or pause"],
+  [", and .", "frame back and forward"],
+  ["l", "more like this"],
+  ["v", "only this video"],
+  ["/", "search"],
+  ["arrows", "choose a track"],
+  ["?", "these keys"],
 ];
 
 export const Keys = ({ onClose }) => html`<${Dialog} title="Keys" onClose=${onClose}>

@@ -13,7 +13,7 @@ const SPARE = 2; // rows kept above and below those in sight
 // Tracks of a result, read in blocks when they come into sight.
 export class Tracks {
   constructor({ found, total, catalogue }, onChange) {
-    Object.assign(this, { found, total: Math.min(total, MOST), all: total, catalogue, onChange, error: null });
+    Object.assign(this, { found, total: Math.min(total, MOST), all: total, catalogue, onChange });
     this.blocks = new Map();
   }
 
@@ -29,12 +29,12 @@ export class Tracks {
   }
 
   async read(block) {
-    this.blocks.set(block, []);
+    const before = this.blocks.get(block);
+    this.blocks.set(block, before ?? []); // what is shown stays until what is new is there
     try {
       this.blocks.set(block, await ask("rows", { found: this.found, offset: block * BLOCK, limit: BLOCK }));
-    } catch (error) {
-      this.blocks.delete(block);
-      this.error = error.message;
+    } catch {
+      if (!before) this.blocks.delete(block); // it is read again when it comes into sight
     }
     this.onChange();
   }
@@ -82,7 +82,14 @@ export function Grid({ tracks, chosen, onChoose, onOpen, version }) {
 
   const move = (event) => {
     const page = Math.max(1, Math.floor(view.height / ROW)) * columns;
-    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, PageDown: page, PageUp: -page };
+    const steps = {
+      ArrowRight: 1,
+      ArrowLeft: -1,
+      ArrowDown: columns,
+      ArrowUp: -columns,
+      PageDown: page,
+      PageUp: -page,
+    };
     const ends = { Home: 0, End: tracks.total - 1 };
     if (event.key in steps || event.key in ends) {
       event.preventDefault();
@@ -143,15 +150,17 @@ function Card({ index, row, catalogue, total, isChosen, onChoose, onOpen }) {
     onClick=${() => onChoose(index)}
     onDblClick=${() => onOpen(index)}
   >
-    ${row
-      ? html`<${Crop} row=${row} catalogue=${catalogue} />
+    ${
+      row
+        ? html`<${Crop} row=${row} catalogue=${catalogue} />
           <span class="name" title=${name}>${name}</span>
           <span class="about">
             ${row.similarity === undefined ? row.score.toFixed(2) : `≈ ${row.similarity.toFixed(3)}`}
             <span class="video" title=${row.name}>${row.name}</span>
           </span>
           ${badge && html`<span class="badge">${badge.text}</span>`}`
-      : html`<span class="crop waiting"></span>`}
+        : html`<span class="crop waiting"></span>`
+    }
   </div>`;
 }
 
@@ -159,7 +168,9 @@ function Crop({ row, catalogue }) {
   const [error, setError] = useState(null);
   const source = url("crop", { id: row.video_id, track: row.track_id, of: catalogue });
   const explain = async () => {
-    const answer = await fetch(source).then((response) => response.json()).catch(() => ({}));
+    const answer = await fetch(source)
+      .then((response) => response.json())
+      .catch(() => ({}));
     setError(answer.error ?? "no picture");
   };
   useEffect(() => setError(null), [source]);

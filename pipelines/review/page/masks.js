@@ -2,7 +2,7 @@
 
 export function runs(counts) {
   const lengths = [];
-  for (let at = 0; at < counts.length; ) {
+  for (let at = 0; at < counts.length;) {
     let value = 0;
     let shift = 0;
     let code;
@@ -21,7 +21,11 @@ export function runs(counts) {
 // As the overlays of jobs.render: golden-ratio steps of hue keep the colours of consecutive ids far apart.
 export function colour(track) {
   const hue = (track * 0.6180339887498949) % 1;
-  const [saturation, value] = [[0.8, 1], [0.55, 1], [0.85, 0.8]][track % 3];
+  const [saturation, value] = [
+    [0.8, 1],
+    [0.55, 1],
+    [0.85, 0.8],
+  ][track % 3];
   return [5, 3, 1].map((offset) => {
     const k = (offset + hue * 6) % 6;
     return Math.round(255 * (value - value * saturation * Math.max(0, Math.min(k, 4 - k, 1))));

@@ -23,7 +23,8 @@ export function Player({ videoId, chosen, onChosen, control, version, onClose })
     return () => (gone = true);
   }, [videoId, version]);
   const pieces = video?.video_id === videoId ? piecesOf(video) : [];
-  const piece = pieces.find((each) => samePiece(each, chosen)) ?? pieces.find((each) => each.track_id === chosen?.track_id);
+  const piece =
+    pieces.find((each) => samePiece(each, chosen)) ?? pieces.find((each) => each.track_id === chosen?.track_id);
 
   // A track that is opened is shown from where it begins.
   useEffect(() => {
@@ -56,7 +57,8 @@ export function Player({ videoId, chosen, onChosen, control, version, onClose })
     onChosen(of.at(-1));
   };
 
-  if (error) return html`<section class="player" aria-label="Video"><p class="missing" role="status">${error}</p></section>`;
+  if (error)
+    return html`<section class="player" aria-label="Video"><p class="missing" role="status">${error}</p></section>`;
   if (!video || video.video_id !== videoId) return html`<section class="player" aria-label="Video"></section>`;
   return html`<section class="player" aria-label="Video">
     <header>

@@ -96,11 +96,12 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
   };
   const source = url(byFrames ? "frame" : "media", byFrames ? { id: video.video_id, frame } : { id: video.video_id });
   return html`<div class="stage" style=${{ aspectRatio: `${video.width || 16} / ${video.height || 9}` }}>
-    ${error
-      ? html`<p class="missing" role="status">${error}</p>`
-      : byFrames
-        ? frame !== null && html`<img class="picture" src=${source} alt="" onError=${failed} />`
-        : html`<video
+    ${
+      error
+        ? html`<p class="missing" role="status">${error}</p>`
+        : byFrames
+          ? frame !== null && html`<img class="picture" src=${source} alt="" onError=${failed} />`
+          : html`<video
             class="picture"
             ref=${media}
             src=${source}
@@ -111,7 +112,8 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
             onPlay=${() => onPlaying(true)}
             onPause=${() => onPlaying(false)}
             onError=${() => setByFrames(true)}
-          ></video>`}
+          ></video>`
+    }
     <canvas class="masks" ref=${canvas} width=${video.width} height=${video.height} onClick=${pick}></canvas>
     ${byFrames && !error && html`<span class="hint">frames by the server: this browser cannot play the file</span>`}
   </div>`;

@@ -15,13 +15,21 @@ export function piecesOf(video) {
     const cuts = track.pieces.filter((piece) => piece.split_at !== null && !piece.stale).map((piece) => piece.split_at);
     const starts = [null, ...cuts.sort((a, b) => a - b)];
     return starts.map((split_at, number) => {
-      const from = split_at === null ? -Infinity : timeOf.get(split_at) ?? -Infinity;
-      const to = number + 1 < starts.length ? timeOf.get(starts[number + 1]) ?? Infinity : Infinity;
+      const from = split_at === null ? -Infinity : (timeOf.get(split_at) ?? -Infinity);
+      const to = number + 1 < starts.length ? (timeOf.get(starts[number + 1]) ?? Infinity) : Infinity;
       const runs = track.runs
         .map(([start, end]) => [Math.max(start, from), Math.min(end, to)])
         .filter(([start, end]) => end > start);
       const own = track.pieces.filter((piece) => piece.split_at === split_at);
-      return { track_id: track.track_id, split_at, video_id: video.video_id, category: track.category, runs, own, track };
+      return {
+        track_id: track.track_id,
+        split_at,
+        video_id: video.video_id,
+        category: track.category,
+        runs,
+        own,
+        track,
+      };
     });
   });
 }

@@ -118,31 +118,36 @@ def test_decisions_are_ignored_if_told(labels: str, tmp_path: Path) -> None:
 
 
 def test_only_what_was_decided(labels: str, tmp_path: Path) -> None:
-    """What was rejected is absent, unless another track may have the name; frames of rejected tracks are kept."""
+    """In videos with undecided tracks, what was rejected is absent, unless another track may have the name.
+
+    Frames of rejected tracks are kept, as pictures without objects.
+    """
     decide_about_a(labels)
-    Reviews(Storage(labels)).add([decide(2, "reject", "moon", video_id="b-2")])
+    Reviews(Storage(labels)).add([decide(2, "reject", "moon", at=1, video_id="b-2")])
     export(labels, tmp_path / "out", "youtube_vis", reviewed="only")
     found = written(tmp_path / "out")
     assert found["tracks"] == {("a", "star", (0, 3)), ("a", "comet", (6,))}
     assert found["known"] == {
-        "a": {"neg_category_ids": ["ring & disc"], "not_exhaustive_category_ids": []},
+        "a": {},
         "b-2": {"neg_category_ids": ["moon"], "not_exhaustive_category_ids": []},
     }
     truth = read_ground_truth(str(tmp_path / "out" / "annotations.json"), strict=True)
     names = {category.id: category.name for category in truth.categories}
-    absent = [[names[i] for i in video.federation.absent] for video in truth.videos if video.federation]
-    assert absent == [["moon"], ["ring & disc"]]
+    absent = [video.federation and [names[i] for i in video.federation.absent] for video in truth.videos]
+    assert absent == [["moon"], None]
     assert [video.length for video in truth.videos] == [1, 4]
     export(labels, tmp_path / "coco", "coco", reviewed="only")
     images = json.loads((tmp_path / "coco" / "annotations.json").read_text())["images"]
-    assert len({tuple(image["neg_category_ids"]) for image in images}) == 2
+    assert [len(image.get("neg_category_ids", ())) for image in images] == [1, 0, 0, 0, 0]
     losses = ("boxes without masks: 2 tracks (a/0, a/2)",)
     assert export(labels, tmp_path / "cvat", "cvat", reviewed="only") == ExportSummary(
         videos=1, tracks=2, losses=losses
     )
     Reviews(Storage(labels)).add([decide(0, "clear", at=9)])
     export(labels, tmp_path / "partial", "youtube_vis", reviewed="only")
-    assert written(tmp_path / "partial")["tracks"] == {("a", "comet", (6,))}
+    partial = written(tmp_path / "partial")
+    assert partial["tracks"] == {("a", "comet", (6,))}
+    assert partial["known"]["a"] == {"neg_category_ids": ["ring & disc"], "not_exhaustive_category_ids": []}
 
 
 @pytest.mark.usefixtures("as_user")

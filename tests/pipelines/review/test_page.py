@@ -116,6 +116,17 @@ def test_tracks_are_shown_filtered_and_searched(visit: Open) -> None:
     expect(page.locator("#card-2 .name")).to_have_text("red striped star")
 
 
+def test_what_is_being_typed_stays_while_the_page_changes(visit: Open, client: Client) -> None:
+    page = visit()
+    page.get_by_label("Score from").focus()
+    page.keyboard.type("0.5")
+    client.decide({"video_id": "numbered", "track_id": 1, "action": "accept", "category": "red striped star"})
+    expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+    page.keyboard.type("5")
+    press(page, "Tab")
+    expect(page.locator(".card")).to_have_count(4)
+
+
 def test_masks_are_those_of_the_frame_on_the_screen(visit: Open) -> None:
     """Frames are unevenly spaced, every second one was labelled; checked while it plays and at each step."""
     page = visit()
@@ -271,9 +282,33 @@ def test_decisions_wait_for_a_server_that_is_away(chromium: Browser, review: Rev
         press(page, "a")
         expect(page.locator(".notice")).to_contain_text("1 decisions are not stored yet, trying again")
         page.unroute("**/api/decide*")
-        expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted", timeout=10_000)
+        expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
         page.context.close()
     assert Reviews(Storage(labels)).history().num_rows == 1
+
+
+def test_decisions_of_a_page_that_was_closed_are_sent_by_the_next(
+    chromium: Browser, review: Review, labels: str
+) -> None:
+    """The server was ended before, and started again on the same port, with another token."""
+    context = chromium.new_context()
+    with served(review) as client:
+        page = context.new_page()
+        page.goto(client.url)
+        choose(page, 0)
+        port = int(client.root.rpartition(":")[2])
+    for key in ("a", "a"):
+        press(page, key)
+    expect(page.locator(".notice")).to_contain_text("2 decisions are not stored yet")
+    page.close()
+    with served(Review(review.config), port) as client:
+        page = context.new_page()
+        page.goto(client.url)
+        expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+        expect(page.locator("#card-1 .badge")).to_have_text("✓ accepted")
+        assert page.evaluate("Object.keys(localStorage).filter((key) => key.includes('outbox'))") == []
+    context.close()
+    assert Reviews(Storage(labels)).history().num_rows == 2
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")])
