@@ -156,3 +156,11 @@ class GuidedTower(ABC):
         probes = torch.cat([self.pool.latent.expand(len(probes), R, -1), probes], dim=1)
         pooled: Tensor = self.pool(probes, patches, F.pad(guidance, (0, 0, R, 0)), own)
         return pooled
+
+
+def placed(patches: Float[Tensor, "B C h w"], positions: Float[Tensor, "H W C"]) -> Float[Tensor, "B C h w"]:
+    """Adds learned positions to patches, resampled to their grid."""
+    maps = positions.permute(2, 0, 1)[None]
+    if maps.shape[-2:] != patches.shape[-2:]:
+        maps = F.interpolate(maps, size=patches.shape[-2:], mode="bicubic", antialias=True)
+    return patches + maps

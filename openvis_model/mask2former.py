@@ -1,5 +1,6 @@
 """Mask2Former as a mask proposal network (Cheng et al. 2022), with any backbone that `transformers` has."""
 
+import copy
 import json
 import logging
 from functools import cache
@@ -96,16 +97,17 @@ class Mask2Former(MaskProposalNetwork):
 
     def untrained(self) -> list[nn.Parameter]:
         """Returns parameters of the backbone that feature maps bypass, such as Swin's last norm."""
-        parameters = list(self.backbone().parameters())
-        trained, mode = [parameter.requires_grad for parameter in parameters], self.backbone().training
-        self.backbone().requires_grad_(True).eval()
+        probe = copy.deepcopy(self.backbone()).requires_grad_(True).eval()
         with torch.enable_grad():
-            maps = self.backbone()(self.mean.new_zeros(1, 3, PROBE, PROBE)).feature_maps
-            gradients = torch.autograd.grad(sum(each.sum() for each in maps), parameters, allow_unused=True)
-        self.backbone().train(mode)
-        for parameter, requires_grad in zip(parameters, trained, strict=True):
-            parameter.requires_grad_(requires_grad)
-        return [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is None]
+            maps = probe(self.mean.new_zeros(1, 3, PROBE, PROBE)).feature_maps
+            gradients = torch.autograd.grad(
+                sum(each.sum() for each in maps), list(probe.parameters()), allow_unused=True
+            )
+        return [
+            parameter
+            for parameter, gradient in zip(self.backbone().parameters(), gradients, strict=True)
+            if gradient is None
+        ]
 
 
 @cache

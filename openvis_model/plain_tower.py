@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from openvis_model.guided_attention import InstanceGuidanceAttention, Rotation
-from openvis_model.guided_tower import GuidedTower
+from openvis_model.guided_tower import GuidedTower, placed
 
 
 class PlainTower(GuidedTower):
@@ -49,11 +48,7 @@ class PlainTower(GuidedTower):
     def patches(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Returns the patch tokens on their grid, with positions."""
         patches: Tensor = self.visual.conv1(pixels)
-        positions = self.visual.positional_embedding[1:].unflatten(0, self.visual.grid_size).permute(2, 0, 1)[None]
-        if patches.shape[-2:] != positions.shape[-2:]:
-            positions = F.interpolate(positions, size=patches.shape[-2:], mode="bicubic", antialias=True)
-        placed: Tensor = patches + positions
-        return placed
+        return placed(patches, self.visual.positional_embedding[1:].unflatten(0, self.visual.grid_size))
 
     def rotation(self, grid: tuple[int, int]) -> Rotation | None:
         """Returns None: positions are added alone."""

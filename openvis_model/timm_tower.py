@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from open_clip.timm_model import TimmModel
 from timm.layers import AttentionPoolLatent, RotaryEmbeddingCat, build_rotary_pos_embed
@@ -12,7 +11,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from openvis_model.guided_attention import GuidedPool, InstanceGuidanceAttention, Layout, Rotation
-from openvis_model.guided_tower import GuidedTower
+from openvis_model.guided_tower import GuidedTower, placed
 
 _PARTS = ("q_proj", "k_proj", "v_proj")
 
@@ -93,12 +92,7 @@ class TimmTower(GuidedTower):
         """Returns the patch tokens on their grid, with positions."""
         patches: Tensor = self.trunk.patch_embed.proj(pixels)
         first = 0 if self.trunk.cls_token is None else 1
-        positions = self.trunk.pos_embed[0, first:].unflatten(0, self.trunk.patch_embed.grid_size).permute(2, 0, 1)
-        positions = positions[None]
-        if patches.shape[-2:] != positions.shape[-2:]:
-            positions = F.interpolate(positions, size=patches.shape[-2:], mode="bicubic", antialias=True)
-        placed: Tensor = patches + positions
-        return placed
+        return placed(patches, self.trunk.pos_embed[0, first:].unflatten(0, self.trunk.patch_embed.grid_size))
 
     def rotation(self, grid: tuple[int, int]) -> Rotation | None:
         """Returns the rotation of the patches of a grid, in EVA-02 and PE-Core."""

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import torch
 
-from openvis_model.clip import ClipConfig
+from openvis_model.clip import ClipConfig, build_tokenizer
 from openvis_model.config import InstFormerConfig
 from openvis_model.inst_former import InstFormer
+from openvis_model.tokenizer import Tokenizer, read_files
+from openvis_model.weights.files import TOKENIZER
 from openvis_model.weights.pretrained import load_clip
 from openvis_model.weights.pretrained_proposals import load_mask_proposal
 
@@ -39,4 +41,10 @@ def assemble(
     loaded = load_clip(clip, clip_weights, quick_gelu=quick_gelu)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        return InstFormer(config, clip=loaded, proposals=network)
+        return InstFormer(config, clip=loaded, proposals=network, tokenizer=_tokenizer(clip, Path(clip_weights)))
+
+
+def _tokenizer(clip: ClipConfig, weights: Path) -> Tokenizer:
+    """Builds the tokenizer of a CLIP; that of a checkpoint comes with it."""
+    kept = (weights if weights.is_dir() else weights.parent) / TOKENIZER
+    return build_tokenizer(clip, read_files(kept) if kept.is_dir() else None)

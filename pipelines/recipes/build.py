@@ -22,7 +22,10 @@ from pipelines.storage.s3 import is_s3
 
 Say = Callable[[str], None]
 
-_REFUSALS = (*(errno.ENOSPC, errno.EDQUOT), *(errno.EACCES, errno.EPERM, errno.EROFS), *(errno.ENOTDIR, errno.EEXIST))
+_REFUSALS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EEXIST, errno.ENOENT),
+)
 """Errors of a disk that its user can mend: no space, no right, a file where a folder should be."""
 
 
@@ -41,7 +44,7 @@ def cached_checkpoint(name: str, recipe: Recipe, say: Say) -> str:
         ValueError: a part cannot be fetched or used, or the folder cannot be written.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "openvis/models").absolute()
-    with _writable(home), _locked(home, name, say):
+    with _writable(home, "XDG_CACHE_HOME"), _locked(home, name, say):
         hashed = rf"{re.escape(name)}-[0-9a-f]{{12}}"
         for folder in sorted(home.iterdir()):
             if re.fullmatch(rf"\.{hashed}-[0-9a-f]{{32}}", folder.name):
@@ -69,7 +72,8 @@ def make_checkpoint(recipe: Recipe, output: str) -> None:
         folder = Path(output)
         if folder.exists():
             raise ValueError(f"output: {output} exists already; choose another folder or remove it")
-        with _writable(folder.absolute().parent):
+        with _writable(folder.absolute().parent, "--output"):
+            _check_space(folder.absolute().parent, recipe)
             _build(recipe, lambda _: folder)
         return
     storage = Storage(output)
@@ -77,7 +81,8 @@ def make_checkpoint(recipe: Recipe, output: str) -> None:
         if storage.exists("config.json"):
             raise ValueError(f"output: {output} holds a checkpoint already; choose another folder or remove it")
     storage.check_writable()
-    with tempfile.TemporaryDirectory(prefix="openvis-checkpoint-") as drafts, _writable(Path(drafts)):
+    with tempfile.TemporaryDirectory(prefix="openvis-checkpoint-") as drafts, _writable(Path(drafts), "TMPDIR"):
+        _check_space(Path(drafts), recipe)
         folder = _build(recipe, lambda _: Path(drafts, "model"))
         with bad_input("output"):
             # The config last: without one it is no checkpoint.
@@ -139,8 +144,8 @@ def _check_space(home: Path, recipe: Recipe) -> None:
 
 
 @contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    """Creates a folder, and turns what the disk refuses into a ValueError with the remedy."""
+def _writable(folder: Path, setting: str) -> Iterator[None]:
+    """Creates a folder, and turns what the disk refuses into a ValueError that names what to set instead."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -148,6 +153,5 @@ def _writable(folder: Path) -> Iterator[None]:
         if error.errno not in _REFUSALS:
             raise
         raise ValueError(
-            f"checkpoint: cannot write to {folder} ({error.strerror}); mend that, or choose another disk: with "
-            "XDG_CACHE_HOME for --model, with --output for jobs.make_checkpoint"
+            f"checkpoint: cannot write to {folder} ({error.strerror}); mend that, or choose another disk with {setting}"
         ) from error

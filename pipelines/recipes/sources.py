@@ -11,13 +11,13 @@ import open_clip
 
 from openvis_model.clip import ClipConfig
 from openvis_model.weights.clip_origin import HUB_CONFIG, clip_of_checkpoint, clip_of_hub, clip_of_tag
-from openvis_model.weights.hub import commit_of, fetch_clip, fetch_network
+from openvis_model.weights.hub import CLIP_FILES, commit_of, fetch_clip, fetch_network
 from pipelines.recipes.recipe import ClipPart, ProposalPart
 from pipelines.storage.files import Storage, bad_input, folder_of
 from pipelines.storage.s3 import is_s3
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_OF_A_FOLDER = re.compile(r"(adapter/)?[\w.-]+\.(json|safetensors)|pytorch_model\.bin")
+_OF_A_FOLDER = re.compile(r"((adapter|tokenizer)/)?[\w.-]+\.(json|model|safetensors)|(open_clip_)?pytorch_model\.bin")
 _FILE = re.compile(r"\.(bin|pkl|pt|pth|safetensors)$")
 
 
@@ -77,7 +77,7 @@ def local_clip(part: ClipPart) -> Iterator[Clip]:
         ValueError: they are not there, cannot be fetched, or their model is unknown.
     """
     with _local_path("clip", part.source) as path:
-        yield _of_tag(part.source) if path is None else Clip(_config(path, part.model), str(path))
+        yield _of_tag(part.source) if path is None else Clip(_config(path, part.model), str(_weights(path)))
 
 
 def _of_tag(source: str) -> Clip:
@@ -92,6 +92,12 @@ def _of_tag(source: str) -> Clip:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model))
         raise ValueError(f"clip: {model} has no weights {tag!r}; choose from {tags}")
     return Clip(clip_of_tag(model, tag), tag, commit_of(fetch_clip(known)))
+
+
+def _weights(path: Path) -> Path:
+    """Returns the weights in a folder as the hub has it; other paths as they are."""
+    files = (path / name for name in CLIP_FILES if (path / HUB_CONFIG).is_file())
+    return next((file for file in files if file.is_file()), path)
 
 
 def _config(path: Path, model: str | None) -> ClipConfig:

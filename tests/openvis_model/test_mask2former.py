@@ -71,6 +71,7 @@ def test_frames_are_independent(mini_model: InstFormer, frames: torch.Tensor) ->
 def test_frozen_batch_norm_keeps_its_statistics(mini_config: InstFormerConfig) -> None:
     config = replace(mini_config.mask_proposal, freeze_batch_norm=True)
     network = Mask2Former(config, short_side=96).train()
+    assert network.trainable_parameters()
     before = {name: buffer.clone() for name, buffer in network.named_buffers() if "running" in name}
     network(torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8))
     assert before

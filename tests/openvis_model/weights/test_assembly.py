@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -5,11 +6,15 @@ import torch
 from transformers import Mask2FormerForUniversalSegmentation
 
 from openvis_model.clip import ClipConfig
+from openvis_model.hub_tokenizer import HubTokenizer
 from openvis_model.inst_clip import InstClip
+from openvis_model.inst_former import InstFormer
 from openvis_model.weights.assembly import assemble
-from openvis_model.weights.checkpoint import fingerprint
+from openvis_model.weights.checkpoint import fingerprint, save_checkpoint
 from openvis_model.weights.pretrained import load_clip
+from tests.clips import small_model
 from tests.hub import CLIP, CLIP_WEIGHTS, COMMIT, PROPOSAL_WEIGHTS, PROPOSALS
+from tests.networks import tiny_transformers
 
 
 def snapshot(cache: Path, repo: str) -> Path:
@@ -42,3 +47,15 @@ def test_weights_of_something_else_are_named(offline: Path) -> None:
     with pytest.raises(ValueError, match=f"clip weights {proposals / PROPOSAL_WEIGHTS}: missing: "):
         assemble(proposals, ClipConfig(model="ViT-B-32"), proposals / PROPOSAL_WEIGHTS, short_side=64, quick_gelu=False)
     assert assemble(proposals, ClipConfig(model="ViT-B-32"), clip, short_side=64, quick_gelu=False)
+
+
+def test_the_tokenizer_of_a_checkpoint_comes_with_its_clip(tmp_path: Path) -> None:
+    """The folder or the repository that it was fetched from may be gone."""
+    config = small_model("siglip", tmp_path / "tokenizer")
+    save_checkpoint(InstFormer(config), tmp_path / "made")
+    shutil.rmtree(tmp_path / "tokenizer")
+    tiny_transformers("mask2former").save_pretrained(tmp_path / "proposals")
+    for clip in (tmp_path / "made", tmp_path / "made/clip.safetensors"):
+        model = assemble(tmp_path / "proposals", config.clip, clip, short_side=64)
+        assert isinstance(model.text_encoder.tokenizer, HubTokenizer)
+        assert model.text_encoder.tokenizer.encode("star")
