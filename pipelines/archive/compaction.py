@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pipelines.archive.config import PART_MB, CompactConfig
 from pipelines.archive.parts import Rows
+from pipelines.archive.reviews import Reviews
 from pipelines.archive.tables import REMOVAL, SCHEMAS, Results, open_labels
 from pipelines.storage.lease import Lease, hold_lease
 
@@ -28,7 +29,7 @@ class CompactSummary:
 
 
 def compact(config: CompactConfig) -> CompactSummary:
-    """Merges neighbouring parts of less than half the target size into parts of the target size.
+    """Merges neighbouring parts of less than half the target size into parts of the target size, and all of `reviews`.
 
     Raises:
         ValueError: the output is missing or has no labels, a file is damaged, or another run is writing to it.
@@ -42,6 +43,7 @@ def compact(config: CompactConfig) -> CompactSummary:
         small = [part for part in parts if sizes[part] < target / 2]
         if groups := [group for group in _groups(small, sizes, target) if len(group) > 1]:
             _merge(groups, results, lease)
+        Reviews(results.storage).merge_parts(lease)
         after, sizes = results.parts(), results.sizes()
     return CompactSummary(parts_before=len(before), parts=len(after), bytes=sum(sizes[part] for part in after))
 

@@ -7,9 +7,11 @@ import pytest
 
 from pipelines.archive.compaction import compact, settle
 from pipelines.archive.config import CompactConfig
+from pipelines.archive.reviews import Reviews
 from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
+from tests.pipelines.archive.decisions import decide
 from tests.pipelines.archive.labels import part_name, put_part
 
 
@@ -156,3 +158,14 @@ def test_what_cannot_be_compacted_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     put_part(Results(Storage(str(tmp_path))), part_name(1), "a")
     with hold_lease(Storage(str(tmp_path))), pytest.raises(ValueError, match="is being written by another run"):
         compact(CompactConfig(output=str(tmp_path)))
+
+
+def test_decisions_are_kept_in_one_part(output: Callable[[str], str]) -> None:
+    results = Results(Storage(output("labels")))
+    put_part(results, part_name(1), "a")
+    for number in range(3):
+        Reviews(results.storage).add([decide(number, "accept", "star")])
+    before = Reviews(results.storage).history()
+    compact(CompactConfig(output=results.storage.root))
+    assert len(Reviews(results.storage).parts()) == 1
+    assert Reviews(results.storage).history() == before
