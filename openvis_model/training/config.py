@@ -58,17 +58,24 @@ class InstanceObjectiveConfig:
         margin: alpha of the margin loss (Eq. 2), a cosine.
         margin_weight: weight of the margin loss; 0 omits it (Table 4).
         classification_weight: weight of the classification loss; 0 trains the proposals alone and skips InstCLIP.
+        train_proposals: whether the proposal network is trained too; if not, InstCLIP learns to name what the network
+            finds as it is.
 
     Raises:
-        ValueError: for a margin that is not a cosine, or a negative weight.
+        ValueError: for a margin that is not a cosine, a negative weight, or nothing to train.
     """
 
     criterion: SetCriterionConfig = field(default_factory=SetCriterionConfig)
     margin: float = 0.3
     margin_weight: float = 2.0
     classification_weight: float = 2.0
+    train_proposals: bool = True
 
     def __post_init__(self) -> None:
+        if not (self.train_proposals or self.classification_weight):
+            raise ValueError(
+                "train_proposals: with a classification_weight of 0, it must be true; nothing is trained else"
+            )
         if not -1 <= self.margin <= 1:
             raise ValueError(f"margin: expected a cosine, -1 to 1, got {self.margin}")
         if min(self.margin_weight, self.classification_weight) < 0:

@@ -32,7 +32,8 @@ class InstanceObjective(nn.Module):
         config: the losses.
 
     Raises:
-        ValueError: for names that the model's CLIP cannot read.
+        ValueError: for names that the model's CLIP cannot read, or a classifier without anything to train if
+            proposals are not trained.
     """
 
     def __init__(self, model: InstFormer, names: Sequence[str], config: InstanceObjectiveConfig) -> None:
@@ -44,6 +45,10 @@ class InstanceObjective(nn.Module):
         self.classifies = config.classification_weight > 0 and bool(model.classifier.trainable_parameters())
         if not self.classifies:
             model.classifier.requires_grad_(False)
+        if not config.train_proposals:
+            if not self.classifies:
+                raise ValueError("train_proposals: must be true, because this model's classifier is not trained")
+            model.mask_proposal.requires_grad_(False)
         vocabulary = embed_vocabulary(Vocabulary.of_dataset(names), model.text_encoder)
         self.register_buffer("embeddings", vocabulary.embeddings, persistent=False)
         self.embeddings: Tensor
@@ -60,8 +65,8 @@ class InstanceObjective(nn.Module):
     def forward(self, clips: Sequence[TrainingClip], normalisers: Float[Tensor, "4"]) -> dict[str, Tensor]:
         """Computes the losses "objectness", "mask", "dice", "margin" and "classification" of B clips of T frames.
 
-        A proposal network with boxes has the loss "box", too. Each is a weighted sum over these clips, divided by its
-        normaliser.
+        A proposal network with boxes has the loss "box", too; one that is not trained has none of these, which leaves
+        "classification". Each is a weighted sum over these clips, divided by its normaliser.
 
         Args:
             clips: clips of one size and length.
@@ -72,7 +77,8 @@ class InstanceObjective(nn.Module):
         """
         num_masks, presence_weight, num_frames, num_matched = normalisers.clamp(min=1e-6).tolist()
         frames = stack_frames(clips, self.embeddings.device)
-        layers = self.model.mask_proposal.layers(frames)
+        network, trained = self.model.mask_proposal, self.config.train_proposals
+        layers = network.layers(frames) if trained else [network(frames)]
         losses: dict[str, Tensor] = {}
         matches: list[Match] = []
         length = len(clips[0].frames)
@@ -89,10 +95,10 @@ class InstanceObjective(nn.Module):
                 exhaustive=clip.exhaustive,
             )
             matches += result.matches
-            for name, value in result.losses.items():
+            for name, value in result.losses.items() if trained else ():
                 losses[name] = losses.get(name, value.new_zeros(())) + value
         last = layers[-1]
-        if self.config.margin_weight:
+        if self.config.margin_weight and trained:
             margin = margin_loss(last.queries, self.config.margin) * len(frames) / num_frames
             losses["margin"] = self.config.margin_weight * margin
         if self.classifies:
@@ -104,13 +110,20 @@ class InstanceObjective(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns the trainable parameters of the backbone, the rest of the proposal network, and InstCLIP."""
         proposal, classifier = self.model.mask_proposal, self.model.classifier
-        backbone, trained = set(proposal.backbone().parameters()), proposal.trainable_parameters()
+        backbone = set(proposal.backbone().parameters())
+        trained = proposal.trainable_parameters() if self.config.train_proposals else []
         groups = {
             "backbone": [parameter for parameter in trained if parameter in backbone],
             "proposals": [parameter for parameter in trained if parameter not in backbone],
             "inst_clip": classifier.trainable_parameters() if self.classifies else [],
         }
         return {name: parameters for name, parameters in groups.items() if parameters}
+
+    def train(self, mode: bool = True) -> "InstanceObjective":
+        """Switches to training or evaluation; proposals that are not trained are always those of inference."""
+        super().train(mode)
+        self.model.mask_proposal.train(mode and self.config.train_proposals)
+        return self
 
     def advance(self, progress: float) -> None:
         """Anneals what the proposal network does in training alone."""

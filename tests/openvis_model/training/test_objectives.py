@@ -191,6 +191,29 @@ def test_weights_of_zero_leave_losses_out(model: InstFormer) -> None:
     assert not any(parameter.requires_grad for parameter in model.classifier.parameters())
 
 
+def test_proposals_may_stay_as_they_are(model: InstFormer) -> None:
+    """Batch norms, too; the names are then learned alone."""
+    config = InstanceObjectiveConfig(criterion=POINTS, train_proposals=False)
+    objective = InstanceObjective(model, NAMES, config).train()
+    before = copy.deepcopy(model.mask_proposal.state_dict())
+    losses = objective(CLIPS, objective.counts(CLIPS))
+    assert set(losses) == {"classification"}
+    losses["classification"].backward()
+    groups = objective.parameter_groups()
+    assert set(groups) == {"inst_clip"}
+    assert {id(each) for each in groups["inst_clip"]} == {id(each) for each in model.parameters() if each.requires_grad}
+    assert all(each.grad is not None for each in groups["inst_clip"])
+    assert all(torch.equal(value, before[name]) for name, value in model.mask_proposal.state_dict().items())
+
+
+def test_something_is_trained(model: InstFormer) -> None:
+    with pytest.raises(ValueError, match="train_proposals: with a classification_weight of 0, it must be true"):
+        InstanceObjectiveConfig(classification_weight=0, train_proposals=False)
+    crops = InstFormer(replace(model.config, classifier="crop_clip"))
+    with pytest.raises(ValueError, match="train_proposals: must be true, because this model's classifier is not"):
+        InstanceObjective(crops, NAMES, InstanceObjectiveConfig(train_proposals=False))
+
+
 def test_each_matched_query_learns_its_objects_name(model: InstFormer) -> None:
     """The loss of the last decoder layer's matches, worked out one instance at a time."""
     objective = InstanceObjective(model, NAMES, InstanceObjectiveConfig(criterion=POINTS, classification_weight=1))
