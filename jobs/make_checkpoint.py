@@ -25,7 +25,7 @@ class MakeCheckpointConfig:
         model: name of a recipe; instead of proposals and clip.
         proposals: weights of a proposal network: a repository on the Hugging Face Hub (owner/name), or a path, local or
             s3://, of a transformers folder or of detectron2's file.
-        revision: commit, branch or tag of the repository.
+        revision: commit, branch or tag of the repository; null is its main branch.
         clip: weights of a CLIP: MODEL/TAG of open_clip, or a path, local or s3://, of a file or a checkpoint folder.
         clip_model: model of open_clip that the file of a CLIP holds; null if open_clip_config.json lies beside it.
         clip_quick_gelu: whether the file was trained with OpenAI's activation, QuickGELU; null if it tells by itself.
@@ -38,7 +38,7 @@ class MakeCheckpointConfig:
     output: str | None = None
     model: str | None = None
     proposals: str | None = None
-    revision: str = "main"
+    revision: str | None = None
     clip: str | None = None
     clip_model: str | None = None
     clip_quick_gelu: bool | None = None
@@ -53,8 +53,12 @@ class MakeCheckpointConfig:
             ValueError: too little is given, or too much.
         """
         if self.model is not None:
-            if self.proposals or self.clip:
-                raise ValueError("model: has its own proposals and clip; give either a model or these two")
+            for name in ("proposals", "revision", "clip", "clip_model", "clip_quick_gelu"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name}: got {getattr(self, name)!r}, but the recipe {self.model} has its own; leave one of "
+                        f"--model and --{name} out"
+                    )
             recipe = read_recipe(self.model)
         elif self.proposals and self.clip:
             recipe = Recipe(

@@ -39,7 +39,13 @@ def test_a_recipe_and_its_parts_make_the_same_model(offline: Path, tmp_path: Pat
     [
         ([], "model: missing; give the name of a recipe (--list shows them), or proposals and clip"),
         (["--model", TINY], "output: missing"),
-        (["--model", TINY, "--clip", "a"], "model: has its own proposals and clip"),
+        (["--model", TINY, "--clip", "a"], "clip: got 'a', but the recipe mask2former-swin-tiny has its own"),
+        (["--model", TINY, "--revision", "v2"], "revision: got 'v2', but the recipe"),
+        (["--model", TINY, "--clip_quick_gelu", "false"], "clip_quick_gelu: got False, but the recipe"),
+        (
+            ["--proposals", ".", "--revision", "v2", "--clip", "b", "--output", "x"],
+            "revision: got 'v2', but . is a path",
+        ),
         (["--model", "mask2former", "--output", "x"], "there is no recipe 'mask2former'; did you mean"),
         (["--model", TINY, "--output", "x", "--licence", "permissive"], "licence of proposals"),
         (["--proposals", "a", "--clip", "b", "--output", "x"], "proposals: a is neither a path nor a repository"),
