@@ -31,7 +31,8 @@ class MakeCheckpointConfig:
         clip_quick_gelu: whether the file was trained with OpenAI's activation, QuickGELU; null if it tells by itself.
         short_side: working size: shorter side of the frames as both networks see them, pixels; null is that of the
             recipe, or 384.
-        licence: licences that the weights may have; those of weights that are no recipe's are unknown.
+        licence: licences that the weights may have: `any`, or `permissive` ones, which allow commercial use. Those of
+            your own proposals and clip are unknown, so they count as not permissive.
         list: print the recipes, their licences and sizes instead.
     """
 
@@ -70,6 +71,11 @@ class MakeCheckpointConfig:
         return recipe if self.short_side is None else replace(recipe, short_side=self.short_side)
 
 
+_USE = """\
+Label videos with one of them: python -m jobs.label --input videos/ --output labels/ --vocabulary names.txt --model NAME
+The first use fetches its weights. --licence permissive refuses those that do not allow commercial use."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the job; returns the exit code."""
     return run_job("make_checkpoint", lambda: _make(arguments), interrupted="nothing is written")
@@ -93,16 +99,16 @@ def _make(arguments: Sequence[str] | None) -> int:
 
 
 def table() -> str:
-    """Returns a line for each recipe: its parts, licences and size."""
-    rows = [("model", "proposals", "licence", "CLIP", "licence", "MB", "short side")]
+    """Returns a line for each recipe, with its parts, licences and size, and how to use one."""
+    rows = [("--model", "download", "short side", "proposals", "their licence", "CLIP", "its licence")]
     for name in recipe_names():
         recipe = read_recipe(name)
+        size, side = f"{recipe.megabytes / 1000:.1f} GB", f"{recipe.short_side} pixels"
         parts = [text for part in (recipe.proposals, recipe.clip) for text in (part.source, part.licence)]
-        rows.append((name, *parts, str(recipe.megabytes), str(recipe.short_side)))  # type: ignore[arg-type]
+        rows.append((name, size, side, *parts))  # type: ignore[arg-type]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "", _USE])
 
 
 if __name__ == "__main__":

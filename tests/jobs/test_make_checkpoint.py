@@ -14,11 +14,13 @@ TINY = "mask2former-swin-tiny"
 def test_recipes_are_listed_with_licences_and_sizes() -> None:
     listed = run(main, "--list")
     assert listed.returncode == 0
-    header, *rows = listed.stdout.splitlines()
+    header, *rows, empty, use, _ = listed.stdout.splitlines()
+    assert (empty, use.split()[-2:]) == ("", ["--model", "NAME"])
     assert [row.split()[0] for row in rows] == recipe_names()
-    assert header.split()[:3] == ["model", "proposals", "licence"]
+    assert header.split()[:4] == ["--model", "download", "short", "side"]
     (tiny,) = [row.split() for row in rows if row.startswith(TINY)]
-    assert tiny[2:] == ["CC-BY-NC-4.0", "ViT-B-32/datacomp_xl_s13b_b90k", "MIT", "795", "384"]
+    assert tiny[1:5] == ["0.8", "GB", "384", "pixels"]
+    assert tiny[6:] == ["CC-BY-NC-4.0", "ViT-B-32/datacomp_xl_s13b_b90k", "MIT"]
 
 
 def test_a_recipe_and_its_parts_make_the_same_model(offline: Path, tmp_path: Path) -> None:
