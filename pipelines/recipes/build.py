@@ -125,8 +125,9 @@ def _parts(recipe: Recipe) -> Iterator[tuple["Proposals", "Clip"]]:
         ValueError: a part cannot be fetched or used; without a network, names all that is missing.
     """
     from openvis_model.weights.hub import NotHereError
-    from pipelines.recipes.sources import local_clip, local_proposals
+    from pipelines.recipes.sources import check_clip, local_clip, local_proposals
 
+    check_clip(recipe.clip)
     with ExitStack() as stack:
         try:
             proposals = stack.enter_context(local_proposals(recipe.proposals))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import open_clip
 
@@ -85,6 +86,16 @@ def local_clip(part: ClipPart) -> Iterator[Clip]:
         yield _of_tag(part) if path is None else Clip(_config(path, part), str(_weights(path)))
 
 
+def check_clip(part: ClipPart) -> None:
+    """Checks the name of a CLIP, before anything is fetched.
+
+    Raises:
+        ValueError: it is neither a path nor weights that open_clip knows, or another model than the one given.
+    """
+    if not _is_path(part.source):
+        _tag_of(part)
+
+
 def to_fetch(part: ProposalPart | ClipPart) -> int:
     """Returns about how much of a part is still to be fetched from the hub, 10⁶ bytes."""
     if _is_path(part.source):
@@ -98,6 +109,13 @@ def to_fetch(part: ProposalPart | ClipPart) -> int:
 
 
 def _of_tag(part: ClipPart) -> Clip:
+    known = _tag_of(part)
+    model, _, tag = part.source.partition("/")
+    return Clip(clip_of_tag(model, tag), tag, commit_of(fetch_clip(known)))
+
+
+def _tag_of(part: ClipPart) -> dict[str, Any]:
+    """Returns what open_clip knows of a tag."""
     model, _, tag = part.source.partition("/")
     if model not in open_clip.list_models():
         hint = nearest(model, open_clip.list_models()) or "correct it, e.g. to ViT-B-32/datacomp_xl_s13b_b90k"
@@ -107,12 +125,12 @@ def _of_tag(part: ClipPart) -> Clip:
             f"clip_model: got {part.model!r}, but clip {part.source} is a {model}; leave it out, or give the file of a "
             f"{part.model}"
         )
-    known = open_clip.get_pretrained_cfg(model, tag)
+    known: dict[str, Any] = open_clip.get_pretrained_cfg(model, tag)
     if not known:
         tags = open_clip.list_pretrained_tags_by_model(model)
         hint = f"{near} It has" if (near := nearest(tag, tags)) else "choose from"
         raise ValueError(f"clip: {model} has no weights {tag!r}; {hint} {', '.join(tags)}")
-    return Clip(clip_of_tag(model, tag), tag, commit_of(fetch_clip(known)))
+    return known
 
 
 def _weights(path: Path) -> Path:

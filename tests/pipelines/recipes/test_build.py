@@ -162,6 +162,9 @@ def test_a_full_disk_of_the_hubs_cache_is_named(offline: Path, monkeypatch: pyte
 def test_offline_all_that_is_missing_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     hub.use(monkeypatch, tmp_path / "empty", None)
+    misspelt = replace(RECIPE, clip=replace(RECIPE.clip, source="ViT-B-32/openia"))
+    with pytest.raises(ValueError, match="clip: ViT-B-32 has no weights 'openia'"):  # before anything is fetched
+        cached_checkpoint("tiny", misspelt, said)
     with pytest.raises(ValueError, match="cannot be fetched") as error:
         cached_checkpoint("tiny", RECIPE, said)
     assert f"hf download {hub.PROPOSALS}`" in str(error.value)
