@@ -25,20 +25,21 @@ class MakeCheckpointConfig:
         model: name of a recipe; instead of proposals and clip.
         proposals: weights of a proposal network: a repository on the Hugging Face Hub (owner/name), or a path, local or
             s3://, of a transformers folder or of detectron2's file.
-        revision: commit, branch or tag of the repository.
+        revision: commit, branch or tag of the repository; null is its main branch.
         clip: weights of a CLIP: MODEL/TAG of open_clip, or a path, local or s3://, of a file or a checkpoint folder.
         clip_model: model of open_clip that the file of a CLIP holds; null if open_clip_config.json lies beside it.
         clip_quick_gelu: whether the file was trained with OpenAI's activation, QuickGELU; null if it tells by itself.
         short_side: working size: shorter side of the frames as both networks see them, pixels; null is that of the
             recipe, or 384.
-        licence: licences that the weights may have; those of weights that are no recipe's are unknown.
+        licence: licences that the weights may have: `any`, or `permissive` ones, which allow commercial use. Those of
+            your own proposals and clip are unknown, so they count as not permissive.
         list: print the recipes, their licences and sizes instead.
     """
 
     output: str | None = None
     model: str | None = None
     proposals: str | None = None
-    revision: str = "main"
+    revision: str | None = None
     clip: str | None = None
     clip_model: str | None = None
     clip_quick_gelu: bool | None = None
@@ -53,8 +54,12 @@ class MakeCheckpointConfig:
             ValueError: too little is given, or too much.
         """
         if self.model is not None:
-            if self.proposals or self.clip:
-                raise ValueError("model: has its own proposals and clip; give either a model or these two")
+            for name in ("proposals", "revision", "clip", "clip_model", "clip_quick_gelu"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name}: got {getattr(self, name)!r}, but the recipe {self.model} has its own; leave one of "
+                        f"--model and --{name} out"
+                    )
             recipe = read_recipe(self.model)
         elif self.proposals and self.clip:
             recipe = Recipe(
@@ -64,6 +69,11 @@ class MakeCheckpointConfig:
         else:
             raise ValueError("model: missing; give the name of a recipe (--list shows them), or proposals and clip")
         return recipe if self.short_side is None else replace(recipe, short_side=self.short_side)
+
+
+_USE = """\
+Label videos with one of them: python -m jobs.label --input videos/ --output labels/ --vocabulary names.txt --model NAME
+The first use fetches its weights. --licence permissive refuses those that do not allow commercial use."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,16 +99,16 @@ def _make(arguments: Sequence[str] | None) -> int:
 
 
 def table() -> str:
-    """Returns a line for each recipe: its parts, licences and size."""
-    rows = [("model", "proposals", "licence", "CLIP", "licence", "MB", "short side")]
+    """Returns a line for each recipe, with its parts, licences and size, and how to use one."""
+    rows = [("--model", "download", "short side", "proposals", "their licence", "CLIP", "its licence")]
     for name in recipe_names():
         recipe = read_recipe(name)
+        size, side = f"{recipe.megabytes / 1000:.1f} GB", f"{recipe.short_side} pixels"
         parts = [text for part in (recipe.proposals, recipe.clip) for text in (part.source, part.licence)]
-        rows.append((name, *parts, str(recipe.megabytes), str(recipe.short_side)))  # type: ignore[arg-type]
+        rows.append((name, size, side, *parts))  # type: ignore[arg-type]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "", _USE])
 
 
 if __name__ == "__main__":

@@ -33,27 +33,27 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelOptions(ModelOptions, LabelConfig):
+class LabelOptions(LabelConfig, ModelOptions):
     """Options of `jobs.label`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RelabelOptions(ModelOptions, RelabelConfig):
+class RelabelOptions(RelabelConfig, ModelOptions):
     """Options of `jobs.relabel`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions(ModelOptions, SearchConfig):
+class SearchOptions(SearchConfig, ModelOptions):
     """Options of `jobs.search`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReviewOptions(ModelOptions, ReviewConfig):
+class ReviewOptions(ReviewConfig, ModelOptions):
     """Options of `jobs.review`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkOptions(ModelOptions, BenchmarkConfig):
+class BenchmarkOptions(BenchmarkConfig, ModelOptions):
     """Options of `jobs.benchmark`."""
 
 

@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import open_clip
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, CLIPTextCfg, CLIPVisionCfg
-from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
+from openvis_model.clip_towers import guided_tower
 from openvis_model.convolutional_stem import ConvolutionalStem
 from openvis_model.hub_tokenizer import HubTokenizer
 from openvis_model.text_encoder import TextEncoder
@@ -60,7 +60,8 @@ class ClipConfig:
                 f"{'an' if self.architecture else 'no'} architecture"
             )
         if self.model and self.model not in open_clip.list_models():
-            raise ValueError(f"clip.model: open_clip has no model {self.model!r}; see open_clip.list_models()")
+            hint = nearest(self.model, open_clip.list_models()) or "see open_clip.list_models()"
+            raise ValueError(f"clip.model: open_clip has no model {self.model!r}; {hint}")
         check_names(self.architecture, ARCHITECTURE, "clip.architecture")
         for part, kind in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
             check_names(self.architecture.get(part, {}), [f.name for f in fields(kind)], f"clip.architecture.{part}")
@@ -90,9 +91,15 @@ def check_names(values: Any, known: Collection[str], name: str) -> None:
         raise ValueError(f"{name}: expected fields, got {values!r}")
     for key in values:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            remedy = f"did you mean {close[0]!r}?" if close else "remove it"
+            remedy = nearest(str(key), known) or "remove it"
             raise ValueError(f"{name}.{key}: no such field; {remedy} (its value is {values[key]!r})")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Returns a question for the known name that is nearest to another one; nothing if none is near."""
+    by_lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def architecture_of(config: ClipConfig) -> dict[str, Any]:
@@ -105,7 +112,7 @@ def build_clip(config: ClipConfig) -> Clip:
     """Builds a CLIP with random weights.
 
     Raises:
-        ValueError: if the model is not a CLIP, or it has another stem than that of a plain one.
+        ValueError: if the model is not a CLIP, or a convolutional stem is to be that of no vision transformer.
     """
     architecture = dict(architecture_of(config))
     if extra := sorted(set(architecture) - set(ARCHITECTURE)):
@@ -115,9 +122,9 @@ def build_clip(config: ClipConfig) -> Clip:
     kind = open_clip.CustomTextCLIP if architecture.pop("custom_text", False) else open_clip.CLIP
     clip: Clip = kind(**architecture)
     if config.stem == "convolutional":
-        if not isinstance(clip.visual, VisionTransformer):
-            raise ValueError("clip.stem: a convolutional stem needs a plain vision transformer; leave it out")
-        clip.visual.conv1 = ConvolutionalStem(clip.visual.conv1.out_channels, patch_size=clip.visual.patch_size[0])
+        tower = guided_tower(clip.visual)
+        stem = ConvolutionalStem(tower.positions.shape[-1], patch_size=tower.patch_size)
+        clip.visual.set_submodule(tower.stem_name, stem)
     clip.visual.image_mean, clip.visual.image_std = config.pixel_mean, config.pixel_std
     return clip
 

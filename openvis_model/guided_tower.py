@@ -1,7 +1,8 @@
 """What InstCLIP needs of a CLIP's vision transformer, whatever its kind."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ class GuidedTower(ABC):
 
     Attributes:
         visual: the same module.
+        stem_name: where it makes patch tokens of pixels.
         guidable: the parts that masks can guide, the default first.
         patch_size: pixels.
         embedding_width: D, the width of CLIP's joint embedding space.
@@ -34,6 +36,7 @@ class GuidedTower(ABC):
         ValueError: if the transformer has a part that this kind of tower does not have; names it.
     """
 
+    stem_name: ClassVar[str]
     guidable: tuple[GuidedParts, ...]
     patch_size: int
     embedding_width: int
@@ -67,9 +70,10 @@ class GuidedTower(ABC):
     def split_attention(self) -> None:
         """Replaces every attention layer, that of the head included, by one that knows instances."""
 
+    @property
     @abstractmethod
-    def patches(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Returns the patch tokens on their grid, with positions."""
+    def positions(self) -> Float[Tensor, "H W C"]:
+        """The learned positions of the patches, on the grid that the CLIP was trained with."""
 
     @abstractmethod
     def rotation(self, grid: tuple[int, int]) -> Rotation | None:
@@ -98,13 +102,18 @@ class GuidedTower(ABC):
     def project(self, tokens: Float[Tensor, "B M W"]) -> Float[Tensor, "B M D"]:
         """Projects tokens into the joint embedding space."""
 
+    @property
+    def stem(self) -> nn.Module:
+        """The part that makes patch tokens of pixels."""
+        return self.visual.get_submodule(self.stem_name)
+
     def starts(self, guided: GuidedParts) -> dict[str, Float[Tensor, " W"]]:
         """Returns where the learned tokens of an instance start, by their names."""
         starts: dict[str, Tensor] = {}
         if guided != "head" and self.class_token is not None:
-            starts["instance_tokens"] = self.class_token.detach()
+            starts["instance_tokens"] = self.class_token
         if guided != "trunk" and self.pool is not None:
-            starts["instance_probes"] = self.pool.latent[0, 0].detach()
+            starts["instance_probes"] = self.pool.latent[0, 0]
         return starts
 
     def encode(
@@ -122,7 +131,18 @@ class GuidedTower(ABC):
             instances: the tokens of each instance; their names are those of `starts`.
             register: the token in the class token's place.
         """
-        maps = self.patches(pixels)
+        patches = self.stem(pixels)
+        maps = patches + resampled(self.positions, patches.shape[-2:])
+        return self.encode_patches(maps, guidance, instances, register)
+
+    def encode_patches(
+        self,
+        maps: Float[Tensor, "B C h w"],
+        guidance: Float[Tensor, "B N P"],
+        instances: Mapping[str, Float[Tensor, "B N C"]],
+        register: Float[Tensor, "1 C"] | None,
+    ) -> Float[Tensor, "B M D"]:
+        """Embeds register and instances of B images, whose patch tokens are given on their grid, with positions."""
         grid = (maps.shape[2], maps.shape[3])
         patches = grid[0] * grid[1]
         joined, probes = instances.get("instance_tokens"), instances.get("instance_probes")
@@ -158,9 +178,9 @@ class GuidedTower(ABC):
         return pooled
 
 
-def placed(patches: Float[Tensor, "B C h w"], positions: Float[Tensor, "H W C"]) -> Float[Tensor, "B C h w"]:
-    """Adds learned positions to patches, resampled to their grid."""
+def resampled(positions: Float[Tensor, "H W C"], grid: Sequence[int]) -> Float[Tensor, "1 C h w"]:
+    """Resamples learned positions to a grid."""
     maps = positions.permute(2, 0, 1)[None]
-    if maps.shape[-2:] != patches.shape[-2:]:
-        maps = F.interpolate(maps, size=patches.shape[-2:], mode="bicubic", antialias=True)
-    return patches + maps
+    if maps.shape[-2:] != tuple(grid):
+        maps = F.interpolate(maps, size=tuple(grid), mode="bicubic", antialias=True)
+    return maps

@@ -56,7 +56,7 @@ class InstClip(nn.Module):
         self.tower.split_attention()
         starts = self.tower.starts(config.guided or self.tower.guidable[0])
         for name, start in starts.items():
-            self.register_parameter(name, nn.Parameter(start.repeat(num_queries, 1)))
+            self.register_parameter(name, nn.Parameter(start.detach().repeat(num_queries, 1)))
         self.token_names = tuple(starts)
         class_token = self.tower.class_token if config.register else None
         self.register_token = None if class_token is None else nn.Parameter(class_token.detach()[None].clone())

@@ -7,12 +7,13 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from openvis_model.guided_attention import InstanceGuidanceAttention, Rotation
-from openvis_model.guided_tower import GuidedTower, placed
+from openvis_model.guided_tower import GuidedTower
 
 
 class PlainTower(GuidedTower):
     """The paper's vision transformer: a class token, learned positions, and a projection of the class token."""
 
+    stem_name = "conv1"
     guidable = ("trunk",)
     visual: VisionTransformer
 
@@ -45,10 +46,11 @@ class PlainTower(GuidedTower):
         for block in self.visual.transformer.resblocks:
             block.attn = InstanceGuidanceAttention(block.attn)
 
-    def patches(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Returns the patch tokens on their grid, with positions."""
-        patches: Tensor = self.visual.conv1(pixels)
-        return placed(patches, self.visual.positional_embedding[1:].unflatten(0, self.visual.grid_size))
+    @property
+    def positions(self) -> Float[Tensor, "H W C"]:
+        """The learned positions of the patches."""
+        positions: Tensor = self.visual.positional_embedding[1:].unflatten(0, self.visual.grid_size)
+        return positions
 
     def rotation(self, grid: tuple[int, int]) -> Rotation | None:
         """Returns None: positions are added alone."""

@@ -11,7 +11,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from openvis_model.guided_attention import GuidedPool, InstanceGuidanceAttention, Layout, Rotation
-from openvis_model.guided_tower import GuidedTower, placed
+from openvis_model.guided_tower import GuidedTower
 
 _PARTS = ("q_proj", "k_proj", "v_proj")
 
@@ -41,6 +41,8 @@ class TimmTower(GuidedTower):
     | PE-Core | yes, except bigG | attention pooling | learned, and rotated | GELU |
     | SigLIP, SigLIP 2 | no | attention pooling | learned | GELU |
     """
+
+    stem_name = "trunk.patch_embed.proj"
 
     def __init__(self, visual: nn.Module) -> None:
         super().__init__(visual)
@@ -88,11 +90,12 @@ class TimmTower(GuidedTower):
         if self.trunk.attn_pool is not None:
             self.trunk.attn_pool = GuidedPool(self.trunk.attn_pool, POOL)
 
-    def patches(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """Returns the patch tokens on their grid, with positions."""
-        patches: Tensor = self.trunk.patch_embed.proj(pixels)
+    @property
+    def positions(self) -> Float[Tensor, "H W C"]:
+        """The learned positions of the patches."""
         first = 0 if self.trunk.cls_token is None else 1
-        return placed(patches, self.trunk.pos_embed[0, first:].unflatten(0, self.trunk.patch_embed.grid_size))
+        positions: Tensor = self.trunk.pos_embed[0, first:].unflatten(0, self.trunk.patch_embed.grid_size)
+        return positions
 
     def rotation(self, grid: tuple[int, int]) -> Rotation | None:
         """Returns the rotation of the patches of a grid, in EVA-02 and PE-Core."""

@@ -19,7 +19,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from openvis_model.clip import Clip, build_clip, build_text_encoder
+from openvis_model.clip_towers import guided_tower
 from openvis_model.config import InstFormerConfig
+from openvis_model.guided_attention import split_state
+from openvis_model.guided_tower import resampled
 from openvis_model.inst_clip import pixel_statistics
 from openvis_model.inst_former import InstFormer
 from openvis_model.text_embedding import embed_vocabulary
@@ -34,7 +37,7 @@ FITTING_RATE = 1e-3
 
 
 class ContrastiveObjective(nn.Module):
-    """Image-text pre-training of a CLIP with its own tokenizer.
+    """Image-text pre-training of a CLIP with a stem and a tokenizer of its own.
 
     A second contrastive loss, on the max-pooled features of the stem, makes the stem learn faster. Its projection is
     used in training only.
@@ -51,9 +54,10 @@ class ContrastiveObjective(nn.Module):
         self.config = config
         self.clip = clip
         self.row = {name: row for row, name in enumerate(names)}
-        self.patch_size: int = clip.visual.patch_size[0]
-        self.grid = (frame_size[0] // self.patch_size, frame_size[1] // self.patch_size)
-        self.stem_projection = nn.Linear(clip.visual.conv1.layers[-1].out_channels, clip.visual.output_dim)
+        self.tower = guided_tower(clip.visual)
+        self.tower.split_attention()
+        self.grid = (frame_size[0] // self.tower.patch_size, frame_size[1] // self.tower.patch_size)
+        self.stem_projection = nn.Linear(self.tower.positions.shape[-1], self.tower.embedding_width)
         mean, std = pixel_statistics(clip.visual)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
@@ -110,27 +114,27 @@ class ContrastiveObjective(nn.Module):
     def save(self, folder: Path) -> None:
         """Writes a checkpoint folder; everything in it except CLIP has random weights."""
         clip = build_clip(self.config.clip)
-        clip.load_state_dict(self.clip.state_dict())
+        state = {name: tensor for name, tensor in self.clip.state_dict().items() if not name.startswith("visual.")}
+        clip.load_state_dict(state | {f"visual.{n}": tensor for n, tensor in split_state(self.clip.visual).items()})
         save_checkpoint(InstFormer(self.config, clip=clip), folder)
 
     def _embed(self, images: Sequence[CaptionedImage]) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
         """Embeds images with CLIP, and with the projection of the stem's features."""
-        visual, P = self.clip.visual, self.patch_size
+        tower, P = self.tower, self.tower.patch_size
         frames = torch.stack([torch.from_numpy(image.pixels) for image in images]).to(self.mean.device)
-        patches = visual.conv1((frames.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
-        positions = visual.positional_embedding[1:].unflatten(0, visual.grid_size).permute(2, 0, 1)[None]
-        if positions.shape[-2:] != self.grid:
-            positions = F.interpolate(positions, size=self.grid, mode="bicubic", antialias=True)
+        patches = tower.stem((frames.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std)
+        positions = resampled(tower.positions, self.grid)[0]
         rows, columns = patches.shape[-2:]
         windows = [
-            positions[0, :, image.top // P : image.top // P + rows, image.left // P : image.left // P + columns]
+            positions[:, image.top // P : image.top // P + rows, image.left // P : image.left // P + columns]
             for image in images
         ]
-        tokens = (patches + torch.stack(windows)).flatten(2).mT
-        class_token = visual.class_embedding + visual.positional_embedding[0]
-        tokens = torch.cat([class_token.expand(len(images), 1, -1), tokens], dim=1)
-        tokens = visual.transformer(visual.ln_pre(tokens))
-        return visual.ln_post(tokens[:, 0]) @ visual.proj, self.stem_projection(patches.amax((2, 3)))
+        # The embedding of an image is that of an instance that no mask guides.
+        instances = {n: start.expand(len(images), 1, -1) for n, start in tower.starts(tower.guidable[0]).items()}
+        guidance = patches.new_zeros(len(images), 1, rows * columns)
+        register = None if tower.class_token is None else tower.class_token[None]
+        embedded = tower.encode_patches(patches + torch.stack(windows), guidance, instances, register)
+        return embedded[:, -1], self.stem_projection(patches.amax((2, 3)))
 
 
 def caption_loss(logits: Float[Tensor, "B K"], captions: Bool[Tensor, "B K"]) -> Float[Tensor, ""]:

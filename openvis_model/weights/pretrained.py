@@ -10,6 +10,7 @@ from open_clip.model import convert_to_custom_text_state_dict
 from torch import Tensor
 
 from openvis_model.clip import Clip, ClipConfig, build_clip
+from openvis_model.towers import TextTowerConfig, VisionTowerConfig
 from openvis_model.weights.clip_origin import OPENAI_ENTRIES, origin_of_checkpoint, origin_of_file, origin_of_tag
 from openvis_model.weights.hub import fetch_clip
 from openvis_model.weights.state_dicts import load_strictly
@@ -17,6 +18,12 @@ from openvis_model.weights.tensor_file import read_state
 
 _WRAPPERS = re.compile(r"^module\.|^_(image_encoder|text_encoder|logit_scale)\.(module\.)?")
 """Prefixes of published names: distributed training's, and TinyCLIP's for each tower."""
+
+_TOWERS = (
+    (r"visual\.(conv1|trunk\.patch_embed\.proj)\.weight", r"visual\.(?:transformer\.resblocks|trunk\.blocks)\.(\d+)\."),
+    (r"(text\.)?token_embedding\.weight", r"(?:text\.)?transformer\.resblocks\.(\d+)\."),
+)
+"""Names of the first weight of the image and the text tower, and of those in their layers."""
 
 
 def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | None = None) -> Clip:
@@ -33,8 +40,8 @@ def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | Non
 
     Raises:
         ValueError: for a tag that does not exist, weights that were trained with another activation or other pixels
-            than the model's, a file that does not tell, one that needs more than tensors, or names or shapes that
-            differ.
+            than the model's, a file that does not tell, one that needs more than tensors, one of a model of another
+            size, or names or shapes that differ.
     """
     clip, path = build_clip(config), Path(weights)
     if path.name == "clip.safetensors" and (path.parent / "config.json").is_file():
@@ -49,8 +56,49 @@ def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | Non
         tag = _tag(config, str(weights))
         origin_of_tag(tag).check(config, str(weights), quick_gelu)  # before the download
         state = _read_clip(fetch_clip(tag), weights)
-    load_strictly(clip, _names_of(clip, _open_clip_names(state)), source=f"clip weights {weights}")
+    named = _names_of(clip, _open_clip_names(state))
+    expected, found = described(clip.state_dict()), described(named)
+    if found != expected:
+        models = " or ".join(_models_of(found)[:4]) or "the model that it holds"
+        raise ValueError(
+            f"clip weights {weights} are of another model than {config.model or 'clip.architecture'}: expected "
+            f"{expected}; the file has {found}; give {models} (in jobs.make_checkpoint, as clip_model)"
+        )
+    load_strictly(clip, named, source=f"clip weights {weights}")
     return clip
+
+
+def described(state: Mapping[str, Tensor]) -> str:
+    """Describes the towers of a CLIP in words, by its weights under open_clip's names."""
+    image, text = (
+        (
+            next((list(tensor.shape) for name, tensor in state.items() if re.fullmatch(first, name)), []),
+            len({found[1] for name in state if (found := re.match(block, name))}),
+        )
+        for first, block in _TOWERS
+    )
+    if len(image[0]) != 4 or len(text[0]) != 2:
+        return "no two towers of a CLIP"
+    return _words(image[0][-1], image[0][0], image[1], text[0][1], text[1])
+
+
+def _words(patch_size: int, width: int, layers: int, text_width: int, text_layers: int) -> str:
+    image = f"patches of {patch_size} pixels, {layers} layers of width {width}"
+    return f"{image}, and for texts {text_layers} layers of width {text_width}"
+
+
+def _models_of(description: str) -> list[str]:
+    """Returns the plain CLIPs of open_clip that are described like this."""
+    names = []
+    for name in open_clip.list_models():
+        architecture = open_clip.get_model_config(name)
+        try:
+            image, text = VisionTowerConfig.of(architecture), TextTowerConfig.of(architecture)
+        except (ValueError, TypeError):
+            continue  # of another kind
+        if _words(image.patch_size, image.width, image.layers, text.width, text.layers) == description:
+            names.append(name)
+    return names
 
 
 def _tag(config: ClipConfig, weights: str) -> dict[str, Any]:

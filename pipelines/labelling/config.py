@@ -26,7 +26,7 @@ class LabelConfig:
             with a list of names per category; local or s3://.
         synonyms: how a category with several names is scored: by the `mean` of their embeddings, or by the `best` name
             for each track.
-        checkpoint: checkpoint folder, local or s3://; null is the built-in model.
+        checkpoint: checkpoint folder, local or s3://; null is the built-in model, which knows Shapes alone.
         fps: frames to label per second of video; null labels every frame.
         stride: label every n-th frame; cannot be combined with fps.
         tracker: when tracks begin and end.

@@ -9,9 +9,10 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 
@@ -19,6 +20,9 @@ from pipelines.recipes.origin import origin_of
 from pipelines.recipes.recipe import Recipe
 from pipelines.storage.files import Storage, bad_input
 from pipelines.storage.s3 import is_s3
+
+if TYPE_CHECKING:
+    from pipelines.recipes.sources import Clip, Proposals
 
 Say = Callable[[str], None]
 
@@ -96,9 +100,8 @@ def _build(recipe: Recipe, folder_of: Callable[[str], Path]) -> Path:
     # Here, because they import transformers and open_clip, which a model that is built already does not need.
     from openvis_model.weights.assembly import assemble
     from openvis_model.weights.checkpoint import save_checkpoint
-    from pipelines.recipes.sources import local_clip, local_proposals
 
-    with local_proposals(recipe.proposals) as proposals, local_clip(recipe.clip) as clip:
+    with _parts(recipe) as (proposals, clip):
         model = assemble(
             proposals.path,
             clip.config,
@@ -112,6 +115,29 @@ def _build(recipe: Recipe, folder_of: Callable[[str], Path]) -> Path:
     origin = {"recipe": asdict(recipe), "built_from": recipe.identity(), "revisions": revisions, "fine_tuned": False}
     save_checkpoint(model, folder, origin=origin)
     return folder
+
+
+@contextmanager
+def _parts(recipe: Recipe) -> Iterator[tuple["Proposals", "Clip"]]:
+    """Gives the weights of both parts while the block runs.
+
+    Raises:
+        ValueError: a part cannot be fetched or used; without a network, names all that is missing.
+    """
+    from openvis_model.weights.hub import NotHereError
+    from pipelines.recipes.sources import check_clip, local_clip, local_proposals
+
+    check_clip(recipe.clip)
+    with ExitStack() as stack:
+        try:
+            proposals = stack.enter_context(local_proposals(recipe.proposals))
+        except NotHereError as missing:
+            try:
+                stack.enter_context(local_clip(recipe.clip))
+            except NotHereError as also:
+                raise ValueError(f"{missing}; and {also}") from missing
+            raise
+        yield proposals, stack.enter_context(local_clip(recipe.clip))
 
 
 def _is_whole(folder: Path) -> bool:
@@ -138,9 +164,21 @@ def _locked(home: Path, name: str, say: Say) -> Iterator[None]:
 
 
 def _check_space(home: Path, recipe: Recipe) -> None:
-    free = shutil.disk_usage(home).free
-    if free < recipe.megabytes * 1e6:
-        raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free, {recipe.megabytes} are needed", str(home))
+    """Checks that the checkpoint, and what is still to be fetched for it, have space on their disks."""
+    from openvis_model.weights.hub import cache_folder
+    from pipelines.recipes.sources import to_fetch
+
+    cache, fetched = cache_folder(), sum(to_fetch(part) for part in recipe.parts().values())
+    one_disk = cache.stat().st_dev == home.stat().st_dev
+    if not one_disk and (free := shutil.disk_usage(cache).free) < fetched * 1e6:
+        raise ValueError(
+            f"checkpoint: cannot download to {cache} ({free / 1e6:.0f} MB are free, {fetched} are needed); free some, "
+            "or choose another disk with HF_HUB_CACHE"
+        )
+    free, needed = shutil.disk_usage(home).free, recipe.megabytes + (fetched if one_disk else 0)
+    if free < needed * 1e6:
+        shares = f", {fetched} of them for the download" if one_disk and fetched else ""
+        raise OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free, {needed} are needed{shares}", str(home))
 
 
 @contextmanager

@@ -20,13 +20,14 @@ class ProposalPart:
     Attributes:
         source: repository on the Hugging Face Hub (owner/name), or a path, local or s3://: a transformers folder, or
             detectron2's file.
-        revision: commit, branch or tag of a repository; the commit that was fetched is kept in the checkpoint.
+        revision: commit, branch or tag of a repository, null is its main branch; the commit that was fetched is kept in
+            the checkpoint.
         licence: licence of the weights, by its SPDX name.
         megabytes: size of the download, 10⁶ bytes.
     """
 
     source: str
-    revision: str = "main"
+    revision: str | None = None
     licence: str = "unknown"
     megabytes: int = 0
 
@@ -83,7 +84,7 @@ class Recipe:
         """Returns what the weights depend on, as plain values."""
         proposals, clip = self.proposals, self.clip
         return {
-            "proposals": [proposals.source, proposals.revision],
+            "proposals": [proposals.source, proposals.revision or "main"],
             "clip": [clip.source, clip.model, clip.quick_gelu],
             "short_side": self.short_side,
         }

@@ -20,8 +20,28 @@ from pipelines.recipes.recipe import Recipe
 
 HEIGHT, WIDTH = 360, 640
 
-PUBLISHED: dict[str, dict[str, Any]] = {"tue-mps/coco_instance_eomt_large_640": {"num_labels": 80}}
-"""Where configs differ from the defaults of transformers. RF-DETR's is not known here."""
+RF_DETR_SEG_LARGE: dict[str, Any] = {
+    "backbone_config": {
+        "model_type": "rf_detr_dinov2",
+        "hidden_size": 384,
+        "num_attention_heads": 6,
+        "image_size": 504,
+        "patch_size": 12,
+        "num_windows": 2,
+        "out_features": ["stage3", "stage6", "stage9", "stage12"],
+    },
+    "decoder_layers": 5,
+    "decoder_n_points": 2,
+    "num_labels": 91,
+}
+"""As `convert_rf_detr_weights_to_hf.py` of transformers describes it. Its 300 queries are the default; `rfdetr`'s own
+`RFDETRSegLargeConfig` says 200, but the published file has 300."""
+
+PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
+    "tue-mps/coco_instance_eomt_large_640": ("eomt", {"num_labels": 80}),
+    "Roboflow/rf-detr-seg-large": ("rf_detr", RF_DETR_SEG_LARGE),
+}
+"""Networks whose config is not a preset of ours: where they differ from the defaults of transformers."""
 
 
 def config_of(recipe: Recipe) -> InstFormerConfig:
@@ -30,7 +50,8 @@ def config_of(recipe: Recipe) -> InstFormerConfig:
     if backbone := re.search(r"swin-(tiny|small|base|large)-", source):
         proposals = paper(f"swin_{backbone[1]}").mask_proposal
     else:
-        proposals = MaskProposalConfig(network="eomt", architecture=PUBLISHED[source])
+        network, architecture = PUBLISHED[source]
+        proposals = MaskProposalConfig(network=network, architecture=architecture)
     clip = ClipConfig(model=recipe.clip.source.partition("/")[0])
     return InstFormerConfig(short_side=recipe.short_side, mask_proposal=proposals, clip=clip)
 
@@ -51,9 +72,7 @@ def operations(model: InstFormer) -> tuple[float, float]:
 def main() -> None:
     print(f"{'':<24}{'proposals':>18}{'CLIP, image':>18}{'CLIP, text':>12}")
     for name in recipe_names():
-        if name.startswith("rfdetr"):
-            continue
-        model = InstFormer(config_of(read_recipe(name)))  # with random weights
+        model = InstFormer(config_of(read_recipe(name))).requires_grad_(False)  # with random weights
         parts = (model.mask_proposal, model.classifier, model.text_encoder)
         proposals, image, text = (sum(each.numel() for each in part.parameters()) / 1e6 for part in parts)
         flops = operations(model)

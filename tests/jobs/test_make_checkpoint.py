@@ -14,11 +14,13 @@ TINY = "mask2former-swin-tiny"
 def test_recipes_are_listed_with_licences_and_sizes() -> None:
     listed = run(main, "--list")
     assert listed.returncode == 0
-    header, *rows = listed.stdout.splitlines()
+    header, *rows, empty, use, _ = listed.stdout.splitlines()
+    assert (empty, use.split()[-2:]) == ("", ["--model", "NAME"])
     assert [row.split()[0] for row in rows] == recipe_names()
-    assert header.split()[:3] == ["model", "proposals", "licence"]
+    assert header.split()[:4] == ["--model", "download", "short", "side"]
     (tiny,) = [row.split() for row in rows if row.startswith(TINY)]
-    assert tiny[2:] == ["CC-BY-NC-4.0", "ViT-B-32/datacomp_xl_s13b_b90k", "MIT", "795", "384"]
+    assert tiny[1:5] == ["0.8", "GB", "384", "pixels"]
+    assert tiny[6:] == ["CC-BY-NC-4.0", "ViT-B-32/datacomp_xl_s13b_b90k", "MIT"]
 
 
 def test_a_recipe_and_its_parts_make_the_same_model(offline: Path, tmp_path: Path) -> None:
@@ -39,10 +41,16 @@ def test_a_recipe_and_its_parts_make_the_same_model(offline: Path, tmp_path: Pat
     [
         ([], "model: missing; give the name of a recipe (--list shows them), or proposals and clip"),
         (["--model", TINY], "output: missing"),
-        (["--model", TINY, "--clip", "a"], "model: has its own proposals and clip"),
+        (["--model", TINY, "--clip", "a"], "clip: got 'a', but the recipe mask2former-swin-tiny has its own"),
+        (["--model", TINY, "--revision", "v2"], "revision: got 'v2', but the recipe"),
+        (["--model", TINY, "--clip_quick_gelu", "false"], "clip_quick_gelu: got False, but the recipe"),
+        (
+            ["--proposals", ".", "--revision", "v2", "--clip", "ViT-B-32/openai", "--output", "x"],
+            "revision: got 'v2', but . is a path",
+        ),
         (["--model", "mask2former", "--output", "x"], "there is no recipe 'mask2former'; did you mean"),
         (["--model", TINY, "--output", "x", "--licence", "permissive"], "licence of proposals"),
-        (["--proposals", "a", "--clip", "b", "--output", "x"], "proposals: a is neither a path nor a repository"),
+        (["--proposals", "a", "--clip", __file__, "--output", "x"], "proposals: a is neither a path nor a repository"),
         (["--proposals", ".", "--clip", "b", "--output", "x"], "clip: b is neither a path nor MODEL/TAG of open_clip"),
         (["--proposals", __file__, "--clip", __file__, "--output", "x"], "clip_model: which model"),
     ],

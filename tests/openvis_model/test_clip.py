@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from openvis_model.clip import ClipConfig, build_clip, build_text_encoder
+from openvis_model.clip import ClipConfig, build_clip, build_text_encoder, nearest
+from openvis_model.clip_towers import guided_tower
 from openvis_model.config import mini
+from openvis_model.convolutional_stem import ConvolutionalStem
 from tests.clips import small_clip
 from tests.words import WORDS
 
@@ -51,9 +53,19 @@ def test_pixels_are_normalised_as_each_models_own_preprocessing_does(model: str,
     assert ClipConfig(model=model, pixel_mean=(0.1, 0.2, 0.3)).pixel_mean == (0.1, 0.2, 0.3)
 
 
-def test_a_convolutional_stem_is_for_plain_clips(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="stem: a convolutional stem needs a plain vision transformer"):
-        build_clip(replace(small_clip("eva02", tmp_path), stem="convolutional"))
+@pytest.mark.parametrize(
+    ("name", "hint"), [("vit-b32", "did you mean 'ViT-B-32'?"), ("Vit-L-14", "did you mean 'ViT-L-14'?"), ("clip", "")]
+)
+def test_the_nearest_name(name: str, hint: str) -> None:
+    assert nearest(name, ("ViT-B-32", "ViT-L-14")) == hint
+
+
+def test_each_kind_can_have_a_convolutional_stem(tmp_path: Path) -> None:
+    for config in (mini(WORDS).clip, replace(small_clip("eva02", tmp_path), stem="convolutional")):
+        stem = guided_tower(build_clip(config).visual).stem
+        assert isinstance(stem, ConvolutionalStem)
+    with pytest.raises(ValueError, match="clip: expected a vision transformer, got ModifiedResNet"):
+        build_clip(ClipConfig(model="RN50", stem="convolutional"))
 
 
 def test_the_text_encoder_shares_clips_parameters() -> None:

@@ -9,7 +9,16 @@ import torch
 from safetensors.torch import load
 
 from openvis_model.weights import hub as hub_module
-from openvis_model.weights.hub import commit_of, fetch, fetch_clip, fetch_network
+from openvis_model.weights.hub import (
+    NotHereError,
+    cache_folder,
+    commit_of,
+    fetch,
+    fetch_clip,
+    fetch_network,
+    has_clip,
+    has_network,
+)
 from openvis_model.weights.pretrained_proposals import load_mask_proposal
 from tests import hub
 from tests.hub import CLIP, CLIP_WEIGHTS, COMMIT, PROPOSAL_WEIGHTS, PROPOSALS, Files
@@ -29,6 +38,9 @@ def test_weights_are_fetched_once_into_the_usual_cache(
     assert (folder / PROPOSAL_WEIGHTS).read_bytes() == repositories[PROPOSALS][PROPOSAL_WEIGHTS]
     assert clip.read_bytes() == repositories[CLIP][CLIP_WEIGHTS]
     assert commit_of(clip) == COMMIT
+    assert (has_network(PROPOSALS, "main"), has_network(PROPOSALS, "v2")) == (True, False)
+    assert (has_clip(TAG), has_clip({"url": "https://x/y.pt"})) == (True, False)
+    assert cache_folder() == tmp_path
     hub.use(monkeypatch, tmp_path, None)
     assert (fetch_network(PROPOSALS, "main"), fetch_clip(TAG)) == (folder, clip)
     assert commit_of(tmp_path / "mine.safetensors") == ""
@@ -66,8 +78,11 @@ def test_a_missing_file_is_named_with_what_to_do(offline: Path) -> None:
     assert "HF_HUB_OFFLINE is set" in text
     assert f"hf download {PROPOSALS}" in text
     assert "jobs.make_checkpoint" in text
-    with pytest.raises(ValueError, match="some/clip: open_clip_model.safetensors cannot be fetched: it is not in"):
+    with pytest.raises(NotHereError, match="some/clip: open_clip_model.safetensors cannot be fetched: it is not") as it:
         fetch_clip({"hf_hub": "some/clip/"})
+    assert "hf download some/clip open_clip_model.safetensors` on" in str(it.value)
+    with pytest.raises(NotHereError, match="hf download some/model --revision v2` on"):
+        fetch_network("some/model", "v2")
 
 
 def test_a_file_that_is_cut_off_is_named_with_what_to_do(

@@ -9,7 +9,7 @@ from safetensors.torch import load, load_file, save_file
 
 from openvis_model.clip import ClipConfig, build_clip
 from openvis_model.config import mini
-from openvis_model.weights.pretrained import load_clip
+from openvis_model.weights.pretrained import _models_of, described, load_clip
 from tests import hub
 from tests.clips import TOWERS
 from tests.clips import small_clip as timm_clip
@@ -68,6 +68,25 @@ def test_clip_from_a_published_file(write, config: ClipConfig, quick_gelu: bool 
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in expected.items())
     image = torch.randn(1, 3, 32, 32)
     assert torch.equal(loaded.eval().encode_image(image), source.encode_image(image))
+
+
+def test_a_file_of_another_model_is_told_in_a_line(tmp_path: Path) -> None:
+    """Which names and shapes differ would be hundreds."""
+    small = PLAIN.architecture
+    larger = {**small, "vision_cfg": {**small["vision_cfg"], "layers": 3, "patch_size": 8}}
+    save_file(random_clip(PLAIN).state_dict(), tmp_path / "small.safetensors")
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with torch.device("meta"):
+        large = build_clip(ClipConfig(model="ViT-L-14")).state_dict()
+    assert "ViT-L-14" in _models_of(described(large))
+    for file, found in (
+        ("small", "patches of 16 pixels, 1 layers of width 32, and for texts 2 layers of width 16"),
+        ("other", "no two towers of a CLIP"),
+    ):
+        with pytest.raises(ValueError, match=f"; the file has {found}; give the model that it holds") as error:
+            load_clip(ClipConfig(architecture=larger), tmp_path / f"{file}.safetensors", quick_gelu=False)
+        assert "than clip.architecture: expected patches of 8 pixels, 3 layers of width 32, and" in str(error.value)
+        assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize("kind", TOWERS)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -134,6 +135,40 @@ def test_a_full_disk_and_one_without_rights_are_named(
     monkeypatch.setenv("XDG_CACHE_HOME", __file__)
     with pytest.raises(ValueError, match="cannot write to .*test_build.py/openvis/models"):
         cached_checkpoint("tiny", RECIPE, said)
+
+
+def test_the_download_and_the_checkpoint_need_space(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(
+        RECIPE, proposals=replace(RECIPE.proposals, megabytes=100), clip=replace(RECIPE.clip, megabytes=100)
+    )
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=350e6))
+    empty = offline.with_name("empty")
+    hub.use(monkeypatch, empty, None)
+    with pytest.raises(ValueError, match="350 MB are free, 400 are needed, 200 of them for the download"):
+        cached_checkpoint("tiny", recipe, said)
+    hub.use(monkeypatch, offline, None)
+    cached_checkpoint("tiny", recipe, said)  # what is fetched already needs no more space
+
+
+def test_a_full_disk_of_the_hubs_cache_is_named(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(RECIPE, clip=replace(RECIPE.clip, megabytes=100))
+    other = Path("/proc")  # another disk
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=50e6 if path == other else 150e6))
+    hub.use(monkeypatch, other / "no-such-cache", None)
+    with pytest.raises(ValueError, match=r"cannot download to /proc \(50 MB are free, 100 .* HF_HUB_CACHE"):
+        cached_checkpoint("tiny", recipe, said)
+
+
+def test_offline_all_that_is_missing_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    hub.use(monkeypatch, tmp_path / "empty", None)
+    misspelt = replace(RECIPE, clip=replace(RECIPE.clip, source="ViT-B-32/openia"))
+    with pytest.raises(ValueError, match="clip: ViT-B-32 has no weights 'openia'"):  # before anything is fetched
+        cached_checkpoint("tiny", misspelt, said)
+    with pytest.raises(ValueError, match="cannot be fetched") as error:
+        cached_checkpoint("tiny", RECIPE, said)
+    assert f"hf download {hub.PROPOSALS}`" in str(error.value)
+    assert f"hf download {hub.CLIP} open_clip_model.safetensors`" in str(error.value)
 
 
 def test_a_checkpoint_is_made_anywhere(offline: Path, bucket: str, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ from openvis_model.weights.checkpoint import save_checkpoint
 from openvis_model.weights.pretrained import load_clip
 from openvis_model.weights.pretrained_proposals import load_mask_proposal
 from pipelines.recipes.recipe import ClipPart, ProposalPart
-from pipelines.recipes.sources import local_clip, local_proposals
+from pipelines.recipes.sources import local_clip, local_proposals, to_fetch
 from tests import hub
-from tests.hub import CLIP_WEIGHTS, COMMIT, PROPOSAL_FILES, PROPOSALS, SMALL_CLIP, Files
+from tests.hub import CLIP_WEIGHTS, COMMIT, PROPOSAL_FILES, PROPOSALS, RECIPE, SMALL_CLIP, Files
 from tests.pipelines.storage.put import Put
 
 HUB_CONFIG = json.dumps({"model_cfg": SMALL_CLIP, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}})
@@ -70,6 +71,8 @@ def test_a_clip_comes_from_a_tag_a_file_or_a_checkpoint(
     [
         ("a/b/c", "clip: a/b/c is neither a path nor MODEL/TAG of open_clip; correct it"),
         ("ViT-B-32/datacom", "clip: ViT-B-32 has no weights 'datacom'; choose from openai, .*datacomp_xl_s13b_b90k"),
+        ("ViT-B-32/laion2b_s34b_b97k", r"did you mean 'laion2b_s34b_b79k'\? It has openai, "),
+        ("vit-b32/openai", r"clip: vit-b32/openai is neither .* of open_clip; did you mean 'ViT-B-32'\?"),
         (__file__, "clip_model: which model of open_clip is .*test_sources.py"),
         ("s3://no-such-bucket/a.pt", "clip: s3://no-such-bucket/: there is no such bucket"),
     ],
@@ -77,6 +80,31 @@ def test_a_clip_comes_from_a_tag_a_file_or_a_checkpoint(
 def test_a_clip_that_cannot_be_found_is_named(source: str, message: str, bucket: str) -> None:
     with pytest.raises(ValueError, match=message), local_clip(ClipPart(source=source)):
         pass
+
+
+def test_a_model_beside_a_clip_that_says_its_own_is_refused(mini_model: InstFormer, tmp_path: Path) -> None:
+    save_checkpoint(mini_model, tmp_path / "checkpoint")
+    for source, message in (
+        ("ViT-B-32/openai", "clip_model: got 'ViT-L-14', but clip ViT-B-32/openai is a ViT-B-32; leave it out"),
+        (str(tmp_path / "checkpoint"), r"clip_model: got 'ViT-L-14', but .*checkpoint is a checkpoint.*leave it out"),
+    ):
+        with pytest.raises(ValueError, match=message), local_clip(ClipPart(source=source, model="ViT-L-14")):
+            pass
+
+
+@pytest.mark.parametrize("source", [str(Path(__file__).parent), "s3://no-such-bucket/network"])
+def test_a_revision_of_a_path_is_refused(source: str) -> None:
+    part = ProposalPart(source=source, revision="main")
+    with pytest.raises(ValueError, match="revision: got 'main', but .* is a path"), local_proposals(part):
+        pass
+
+
+def test_only_what_is_not_in_the_cache_is_to_be_fetched(offline: Path) -> None:
+    parts = (replace(RECIPE.proposals, megabytes=190), replace(RECIPE.clip, megabytes=605))
+    assert [to_fetch(part) for part in parts] == [0, 0]
+    assert to_fetch(replace(parts[0], revision="v2")) == 190
+    assert to_fetch(replace(parts[1], source="ViT-B-32/openai")) == 605
+    assert to_fetch(replace(parts[1], source=__file__)) == 0
 
 
 @pytest.mark.parametrize(
