@@ -35,6 +35,7 @@ FORBIDDEN = {
 
 ONLY_IN = {
     "boto3": "pipelines/storage/s3.py",
+    "deltalake": "pipelines/archive/delta_log.py",
     "supervision": "openvis_model/frame_result.py",
     "triton": "openvis_model/folded/deformable_kernel.py",
 }

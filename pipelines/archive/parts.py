@@ -10,15 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.archive.tables import SCHEMAS
+from pipelines.archive.tables import ORDER, SCHEMAS
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import check_holder
 from pipelines.storage.outage import left_while_away
 
 ROW_GROUP = 8192
 """Rows per row group; no more rows of a table are held in memory."""
-
-_ORDER = ("masks", "tracks", "videos")  # `videos` last: it makes the part count
 
 
 class Rows:
@@ -78,7 +76,7 @@ class Rows:
             OSError: the output cannot be written to; the part does not count, and `put` may be called again.
         """
         self.close()
-        for table in _ORDER:
+        for table in ORDER:
             storage.put(self.file(table), f"{table}/{name}.parquet")
         self._folder.cleanup()
 
@@ -128,7 +126,7 @@ class PartWriter:
         try:
             video.close()
             rows = self._open.get(status) or self._open.setdefault(status, Rows())
-            for table in _ORDER:
+            for table in ORDER:
                 rows.add_file(table, video.file(table))
         except BaseException:  # half a video must never be committed
             for waiting in self._open.values():

@@ -20,6 +20,7 @@ from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from openvis_model.weights.light_model import LightModel
 from pipelines.archive.compaction import settle
 from pipelines.archive.parts import PartWriter
+from pipelines.archive.registration import registering
 from pipelines.archive.run_report import run_report
 from pipelines.archive.tables import Fingerprints, Results
 from pipelines.cluster import check_gpus, connect
@@ -121,7 +122,8 @@ def label_videos(
                 passes = Passes(config, writers, model.short_side, lease, lambda done: report(done, len(todo)))
                 entries |= {"passes": passes.outcomes, "avoided": passes.avoided}
                 try:
-                    _label(config, passes, results, writers, todo, proven=len(todo) < len(listed))
+                    with registering(results, lease):
+                        _label(config, passes, results, writers, todo, proven=len(todo) < len(listed))
                 except BaseException:
                     with suppress(OSError, ValueError):  # the error that ended the run matters more
                         entries |= _report(*_committed(results, name))
