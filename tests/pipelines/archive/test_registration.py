@@ -15,7 +15,7 @@ from pipelines.storage.lease import LEASE, hold_lease
 from pipelines.storage.outage import is_away
 from tests.pipelines.archive.delta import read_table
 from tests.pipelines.archive.labels import part_name, put_part
-from tests.pipelines.storage.s3_server import Outage, wait_until
+from tests.pipelines.storage.s3_server import Outage, Proxy, wait_until
 
 
 @pytest.fixture
@@ -174,6 +174,21 @@ def test_parts_are_registered_while_a_run_goes_on(
         put_part(results, part_name(1, 2), "c")
     assert seen(results) == [("a", "star"), ("b", "star")]
     assert "not registered yet: " in caplog.text
+
+
+def test_on_s3_a_part_costs_a_request_for_each_file_and_one_for_each_table(bucket: str, proxy: Proxy) -> None:
+    results = Results(Storage(f"{bucket}/labels"))
+    with hold_lease(results.storage) as lease:
+        each = Registration(results, lease)
+        put_part(results, part_name(1), "a")
+        each.add()
+        put_part(results, part_name(1, 1), "b")
+        proxy.requests.clear()
+        each.add()
+    assert proxy.count("PUT", f"{FOLDER}/{1:020}.json") == proxy.count("PUT", FOLDER) == 3
+    reads = [path for method, path in proxy.requests if method == "GET" and path.endswith(".parquet")]
+    assert len(reads) == 4  # each file's end; that of videos also for the ids
+    assert proxy.count("GET", FOLDER) == 0
 
 
 def test_a_registration_that_s3_does_not_answer_is_done_again(outage: Outage) -> None:
