@@ -35,6 +35,7 @@ STATISTICS = ("video_id", "category", "score")
 """Columns whose least and greatest values the log has for each part, so that engines skip parts."""
 
 _PROTOCOL = (1, 2)  # of readers and writers: all that immutable files need
+_WRITER = "openvis"  # key of who commits
 _FILE = re.compile(r"(\d{20})\.(json|checkpoint\..*parquet)")
 _REPAIR = "start a new log with jobs.compact --repair true"
 
@@ -53,7 +54,7 @@ class TableLog:
 
     Attributes:
         version: the version that was read or last committed; -1 if the table has no log.
-        parts: names of the registered parts. A file that is no part is listed under its whole name.
+        ours: whether openvis committed that version.
 
     Raises:
         ValueError: the log is damaged, or is of a newer protocol than openvis writes, or has no such version.
@@ -84,13 +85,14 @@ class TableLog:
 
     def _load(self) -> None:
         self._delta: DeltaTable | None = None
-        self.version, self._sizes = -1, dict[str, int]()
+        self.version, self.ours, self._sizes = -1, True, dict[str, int]()
         if not (self._copy / FOLDER).exists():
             return
         try:
             self._delta = DeltaTable(self._copy)
             found = self._delta.protocol()
             files = pa.table(self._delta.get_add_actions(flatten=True))
+            infos = self._delta.history(1)  # none if the version does not tell
         except DeltaError as error:
             raise ValueError(f"{self._path}: cannot be read ({_first_line(error)}); {_REPAIR}") from error
         reader, writer = found.min_reader_version, found.min_writer_version
@@ -99,12 +101,12 @@ class TableLog:
             raise ValueError(f"{self._path}: another program changed it, {text}; {_REPAIR}")
         if self._delta.schema() != self._schema:
             raise ValueError(f"{self._path}: has other columns than this version of openvis writes; {_REPAIR}")
-        self.version = self._delta.version()
+        self.version, self.ours = self._delta.version(), any(_WRITER in info for info in infos)
         self._sizes = dict(zip(files["path"].to_pylist(), files["size_bytes"].to_pylist(), strict=True))
 
     @property
     def parts(self) -> set[str]:
-        """See the class."""
+        """Names of the registered parts; a file that is no part has its own name."""
         return {path.removesuffix(".parquet") for path in self._sizes}
 
     def commit(self, parts: Collection[str], writer: str, *, data_change: bool) -> None:
@@ -129,7 +131,7 @@ class TableLog:
             RemoveAction(path, data_change, now, self._sizes[path], {}) for path in sorted(self._sizes.keys() - wanted)
         ]
         properties = CommitProperties(
-            custom_metadata={"openvis": writer}, max_commit_retries=0, app_transactions=_transactions(parts, added)
+            custom_metadata={_WRITER: writer}, max_commit_retries=0, app_transactions=_transactions(parts, added)
         )
         self._write(added, removed, properties)
         commit = f"{FOLDER}/{self.version + 1:020}.json"
@@ -137,7 +139,7 @@ class TableLog:
             raise OtherWriterError
         self._load()
         if self.version % CHECKPOINT_EVERY == 0 and self.version:
-            with suppress(OSError):  # readers then fetch more commits
+            with suppress(OSError, DeltaError):  # readers then fetch more commits
                 self._write_checkpoint()
 
     def _write(self, added: list[AddAction], removed: list[RemoveAction], properties: CommitProperties) -> None:

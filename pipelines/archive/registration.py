@@ -81,13 +81,11 @@ class Registration:
             return
 
     def _level(self, logs: Collection[TableLog]) -> None:
-        """Brings all logs to the version of the foremost; it lists whole parts unless another program wrote it."""
+        """Brings all logs to the version of the foremost, and to its parts unless another program committed them."""
         foremost = max(logs, key=lambda log: log.version)
-        behind = [log for log in logs if log.version < foremost.version]
-        ours = not behind or foremost.parts <= set(self._results.parts())
-        for log in behind:
+        for log in logs:
             while log.version < foremost.version:
-                self._commit(log, foremost.parts if ours else log.parts, data_change=True)
+                self._commit(log, foremost.parts if foremost.ours else log.parts, data_change=True)
 
     def _commit(self, log: TableLog, parts: set[str], *, data_change: bool) -> None:
         self._lease.check()

@@ -126,6 +126,11 @@ def test_what_other_programs_do_to_a_log_is_undone_and_told(
         other.delete()
         settle(results, lease)
         assert seen(results) == [("a", "star"), ("b", "star"), ("c", "star")]
+        (newest,) = versions(results)
+        for spared in SCHEMAS.keys() - {table}:
+            for version in range(newest + 1):
+                rows = read_table(results.storage.root, spared, version)
+                assert set(rows["video_id"].to_pylist()) == set("abc")
 
 
 def test_a_part_that_somebody_deleted_is_told(results: Results, caplog: pytest.LogCaptureFixture) -> None:
