@@ -22,6 +22,7 @@ LONGEST_FIRST = (
     "pipelines/test_cluster.py",
     "jobs/test_demo.py",
     "pipelines/archive/test_tables.py",
+    "pipelines/archive/test_other_readers.py",
     "pipelines/storage/test_s3.py",
     "pipelines/training/test_loader.py",
     "pipelines/training/test_stages.py",
