@@ -6,10 +6,10 @@ Each round labels some videos anew and one more, in a part of their own; `relabe
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 
+from openvis_model.weights.files import BUILT_IN
 from pipelines.archive import registration
 from pipelines.archive.compaction import compact
 from pipelines.archive.config import CompactConfig, RelabelConfig
@@ -21,12 +21,12 @@ from tests.pipelines.archive.labels import part_name, row
 
 ROUNDS = 4
 TRACKS = 2
-BUILT_IN = Path(__file__).parents[3] / "openvis_model" / "built_in_model" / "config.json"
 
 
 def label(labels: Storage, number: int) -> None:
     """Puts a part with the videos of a round in place: v0 and a third of the others again, and a new one."""
-    video = {"status": "ok", "tracks": TRACKS, "model_fingerprint": json.loads(BUILT_IN.read_text())["fingerprint"]}
+    fingerprint = json.loads((BUILT_IN / "config.json").read_text())["fingerprint"]
+    video = {"status": "ok", "tracks": TRACKS, "model_fingerprint": fingerprint}
     rows, dice = Rows(), np.random.default_rng(number)
     for each in range(3 * number + 3):
         if each and each % 3 != number % 3 and each < 3 * number:
