@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from jobs.command import check_local, check_present, run_job, start
 from jobs.options import read_config
 from jobs.progress import ProgressLine
-from pipelines.benchmark.config import BenchmarkConfig
+from jobs.recipes import BenchmarkOptions, chosen
 
 if TYPE_CHECKING:
     from pipelines.benchmark.run import BenchmarkResult
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _benchmark(arguments: list[str] | None) -> int:
-    config = read_config("benchmark", __doc__, BenchmarkConfig, arguments)
+    config = read_config("benchmark", __doc__, BenchmarkOptions, arguments)
     if config.video is not None:
         if config.video.startswith("s3://"):
             raise ValueError(f"video: {config.video} is on S3; download it and give the file")
@@ -35,6 +35,8 @@ def _benchmark(arguments: list[str] | None) -> int:
         check_local("output", config.output)
         if Path(config.output).is_dir() or not Path(config.output).parent.is_dir():
             raise ValueError(f"output: {config.output} is a folder, or in none; give a JSON file in an existing folder")
+
+    config = chosen(config)
 
     from pipelines.benchmark.run import run_benchmark
 

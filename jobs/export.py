@@ -2,8 +2,8 @@
 
 python -m jobs.export --labels labels/ --output review/ --format cvat --min_score 0.3
 
-`youtube_vis` and `coco` write one file with masks, annotations.json; `cvat` writes a CVAT for video 1.1 file with boxes
-for each video, for review. The exit code is 0, 1 if it failed, 2 for bad input, 75 if it was interrupted.
+docs/output.md lists what each format holds. What it cannot hold of some tracks is said, with their names. The exit code
+is 0, 1 if it failed, 2 for bad input, 75 if it was interrupted.
 """
 
 from jobs.command import check_present, run_job, start
@@ -24,7 +24,7 @@ def _export(arguments: list[str] | None) -> int:
     from pipelines.archive.export import export_annotations
 
     summary = export_annotations(config, ProgressCount("videos"))
-    print(f"{summary.tracks} tracks of {summary.videos} videos → {config.output}")
+    print("; ".join([f"{summary.tracks} tracks of {summary.videos} videos → {config.output}", *summary.losses]))
     return 0
 
 

@@ -1,6 +1,6 @@
 """Labels videos: finds, segments, tracks and names their objects, and writes Parquet tables.
 
-python -m jobs.label --input videos/ --output labels/ --vocabulary names.txt
+python -m jobs.label --input videos/ --output labels/ --vocabulary names.txt --model mask2former-swin-tiny
 
 After an interruption, run it again: it resumes where it stopped. The exit code is 0 if every video is labelled, 1 if
 a larger share than --max_failed failed (the `videos` table has the reasons) or the run broke off, 2 for bad input, 75
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from jobs.command import check_present, run_job, start
 from jobs.options import read_config
 from jobs.progress import ProgressLine
-from pipelines.labelling.config import LabelConfig
+from jobs.recipes import LabelOptions, chosen, suited
 from pipelines.labelling.progress import Progress
 
 if TYPE_CHECKING:
@@ -57,14 +57,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _label(arguments: list[str] | None) -> int:
-    config = read_config("label", __doc__, LabelConfig, arguments)
+    config = read_config("label", __doc__, LabelOptions, arguments, suited)
     for name in ("input", "vocabulary", "checkpoint"):
         check_present(name, getattr(config, name))
+    config = chosen(config)
 
     from pipelines.labelling.run import label_videos
 
     if config.checkpoint is None:
-        print("No checkpoint is given: the built-in model knows only the words of Shapes.", file=sys.stderr)
+        print(
+            "No model is given: the built-in one knows only the words of Shapes. For real videos: --model "
+            "mask2former-swin-tiny",
+            file=sys.stderr,
+        )
     progress = LabelProgress()
     summary = label_videos(config, progress)
     progress.line.end()

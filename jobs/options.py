@@ -8,7 +8,7 @@ import difflib
 import json
 import sys
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -65,7 +65,13 @@ def _yaml(text: str) -> Any:
     return yaml.load(text, _Loader)  # noqa: S506 - it is safe
 
 
-def read_config(job: str, description: str, kind: type[T], arguments: Sequence[str] | None) -> T:
+def read_config(
+    job: str,
+    description: str,
+    kind: type[T],
+    arguments: Sequence[str] | None,
+    suited: Callable[[_Values], tuple[str, _Values]] | None = None,
+) -> T:
     """Reads a config: later files win over earlier ones, the command line wins over files.
 
     Args:
@@ -73,6 +79,8 @@ def read_config(job: str, description: str, kind: type[T], arguments: Sequence[s
         description: help text, printed as it is.
         kind: dataclass whose fields are the options.
         arguments: the command line; that of this process if None.
+        suited: called with the given options, returns others that suit them, and the file that they are from; given
+            ones win.
 
     Raises:
         ValueError: an option is unknown, missing, or has a bad value; names the option, the remedy and the file.
@@ -91,6 +99,8 @@ def read_config(job: str, description: str, kind: type[T], arguments: Sequence[s
     files, print_config = values.pop("config", []), values.pop("print_config", False)
     sources = [(file, _read_file(file)) for file in files]
     sources.append(("", _nested({name: _value(text, options[name].kind) for name, text in values.items()})))
+    if suited:
+        sources.insert(0, suited(_merged(sources)))
     config: T = _build(kind, sources, print_config=print_config)
     for name in ("output", "sheet"):
         check_kept(name, getattr(config, name, None))
@@ -168,7 +178,8 @@ def _parser(job: str, description: str, options: Iterable[_Option]) -> ArgumentP
             default = "required" if option.default is MISSING else f"default: {_plain(option.default)}"
         text = f"{option.help} (type: {kind}{default and ', '}{default})".strip()
         metavar = option.name.rpartition(".")[2].upper()
-        groups[parent].add_argument(f"--{option.name}", metavar=metavar, help=text.replace("%", "%%"))
+        alone: dict[str, Any] = {"nargs": "?", "const": "true"} if option.kind is bool else {}
+        groups[parent].add_argument(f"--{option.name}", metavar=metavar, help=text.replace("%", "%%"), **alone)
     return parser
 
 
@@ -240,15 +251,19 @@ def _merge(first: Any, second: Any) -> Any:
     return first | {name: _merge(first.get(name), value) for name, value in second.items()}
 
 
+def _merged(sources: Sequence[tuple[str, _Values]]) -> _Values:
+    given: dict[str, Any] = {}
+    for _, values in sources:
+        given = _merge(given, values)
+    return given
+
+
 def _build(kind: type[T], sources: Sequence[tuple[str, _Values]], *, print_config: bool) -> T:
     """Builds a config from files and the command line."""
     from pydantic import TypeAdapter, ValidationError
     from pydantic_core import to_jsonable_python
 
-    given: Any = {}
-    for _, values in sources:
-        given = _merge(given, values)
-    completed = _completed(kind, given)
+    completed = _completed(kind, _merged(sources))
     if print_config:
         print(yaml.safe_dump(to_jsonable_python(completed), sort_keys=False, allow_unicode=True), end="")
         raise SystemExit(0)

@@ -12,7 +12,7 @@ import sys
 from jobs.command import check_present, print_left_out, run_job, start
 from jobs.options import read_config
 from jobs.progress import ProgressCount
-from pipelines.archive.config import RelabelConfig
+from jobs.recipes import RelabelOptions, chosen
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,9 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _relabel(arguments: list[str] | None) -> int:
-    config = read_config("relabel", __doc__, RelabelConfig, arguments)
+    config = read_config("relabel", __doc__, RelabelOptions, arguments)
     for name in ("labels", "vocabulary", "checkpoint"):
         check_present(name, getattr(config, name))
+    config = chosen(config)
 
     from pipelines.archive.relabel import relabel
 

@@ -11,7 +11,7 @@ import time
 
 from jobs.command import check_present, print_left_out, run_job, start
 from jobs.options import read_config
-from pipelines.archive.config import SearchConfig
+from jobs.recipes import SearchOptions, chosen
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,9 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _search(arguments: list[str] | None) -> int:
-    config = read_config("search", __doc__, SearchConfig, arguments)
+    config = read_config("search", __doc__, SearchOptions, arguments)
     for name in ("labels", "checkpoint"):
         check_present(name, getattr(config, name))
+    config = chosen(config)
 
     from pipelines.archive.search import search
     from pipelines.storage.files import check_output

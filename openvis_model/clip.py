@@ -1,22 +1,30 @@
 """CLIP from `open_clip`: its config, the model, its text encoder."""
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import open_clip
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, CLIPTextCfg, CLIPVisionCfg
+from open_clip.transformer import VisionTransformer
+from torch import Tensor
 
 from openvis_model.convolutional_stem import ConvolutionalStem
+from openvis_model.hub_tokenizer import HubTokenizer
 from openvis_model.text_encoder import TextEncoder
 from openvis_model.tokenizer import Tokenizer, WordTokenizer
-from openvis_model.towers import TextTowerConfig
+from openvis_model.towers import TextTowerConfig, VisionTowerConfig, is_timm
+
+Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 
 Stem = Literal["patches", "convolutional"]
 
-ARCHITECTURE = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale")
-"""Fields that describe a plain CLIP; some models of `open_clip` have more."""
+ARCHITECTURE = (
+    *("embed_dim", "vision_cfg", "text_cfg", "quick_gelu"),
+    *("init_logit_scale", "init_logit_bias", "custom_text"),
+)
+"""Fields that describe a CLIP; some models of `open_clip` have more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +37,9 @@ class ClipConfig:
         stem: how pixels become tokens: `patches` is CLIP's linear projection of each patch; `convolutional` is a small
             residual network, which lets a small CLIP learn from few images.
         words: words that a CLIP with its own tokenizer was trained with; empty for CLIP's byte-pair encoding.
-        pixel_mean: mean RGB, in [0, 1], that the weights were trained with.
-        pixel_std: standard deviation of RGB, in [0, 1], that the weights were trained with.
+        pixel_mean: mean RGB, in [0, 1], that the weights were trained with. None takes that of all weights which
+            open_clip lists for the model, or OpenAI's if they differ.
+        pixel_std: standard deviation of RGB, likewise.
 
     Raises:
         ValueError: for a model or a field of the architecture that `open_clip` does not have, or words whose number
@@ -41,8 +50,8 @@ class ClipConfig:
     architecture: dict[str, Any] = field(default_factory=dict)
     stem: Stem = "patches"
     words: tuple[str, ...] = ()
-    pixel_mean: tuple[float, float, float] = OPENAI_DATASET_MEAN
-    pixel_std: tuple[float, float, float] = OPENAI_DATASET_STD
+    pixel_mean: tuple[float, float, float] | None = None
+    pixel_std: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if bool(self.model) == bool(self.architecture):
@@ -66,6 +75,9 @@ class ClipConfig:
                 f"clip.words: {len(self.words)} words need architecture.text_cfg.vocab_size = "
                 f"{WordTokenizer.vocabulary_size(self.words)}, got {size}"
             )
+        for name, default in (("mean", OPENAI_DATASET_MEAN), ("std", OPENAI_DATASET_STD)):
+            if getattr(self, f"pixel_{name}") is None:
+                object.__setattr__(self, f"pixel_{name}", _pixels_of(self.model, name, default))
 
 
 def check_names(values: Any, known: Collection[str], name: str) -> None:
@@ -89,37 +101,77 @@ def architecture_of(config: ClipConfig) -> dict[str, Any]:
     return architecture
 
 
-def build_clip(config: ClipConfig) -> open_clip.CLIP:
+def build_clip(config: ClipConfig) -> Clip:
     """Builds a CLIP with random weights.
 
     Raises:
-        ValueError: if the model is not a plain CLIP, for example because its text tower comes from another library.
+        ValueError: if the model is not a CLIP, or it has another stem than that of a plain one.
     """
-    architecture = architecture_of(config)
+    architecture = dict(architecture_of(config))
     if extra := sorted(set(architecture) - set(ARCHITECTURE)):
         raise ValueError(
             f"clip: {config.model or 'architecture'} is not a plain CLIP, it has {', '.join(extra)}; use e.g. ViT-B-32"
         )
-    clip = open_clip.CLIP(**architecture)
+    kind = open_clip.CustomTextCLIP if architecture.pop("custom_text", False) else open_clip.CLIP
+    clip: Clip = kind(**architecture)
     if config.stem == "convolutional":
+        if not isinstance(clip.visual, VisionTransformer):
+            raise ValueError("clip.stem: a convolutional stem needs a plain vision transformer; leave it out")
         clip.visual.conv1 = ConvolutionalStem(clip.visual.conv1.out_channels, patch_size=clip.visual.patch_size[0])
     clip.visual.image_mean, clip.visual.image_std = config.pixel_mean, config.pixel_std
     return clip
 
 
-def build_text_encoder(config: ClipConfig, clip: open_clip.CLIP) -> TextEncoder:
-    """Builds the text encoder of a CLIP; the two share their parameters.
+def check_vision_tower(config: ClipConfig) -> None:
+    """Checks the description of a vision transformer that is open_clip's own; timm describes the others.
 
     Raises:
-        ValueError: for a text tower that is not CLIP's.
+        ValueError: names a field that a plain one does not have.
+    """
+    architecture = architecture_of(config)
+    if not is_timm(architecture):
+        VisionTowerConfig.of(architecture)
+
+
+def build_text_encoder(config: ClipConfig, clip: Clip, tokenizer: Tokenizer | None = None) -> TextEncoder:
+    """Builds the text encoder of a CLIP; the two share their parameters.
+
+    Args:
+        config: the CLIP's config.
+        clip: the CLIP.
+        tokenizer: its tokenizer, if there is one already.
+
+    Raises:
+        ValueError: for a text tower that is neither CLIP's nor SigLIP's, or a tokenizer whose files are missing.
     """
     tower = TextTowerConfig.of(architecture_of(config))
-    return TextEncoder(tower, build_tokenizer(config, tower.context_length), clip.state_dict(keep_vars=True))
+    return TextEncoder(tower, tokenizer or build_tokenizer(config), clip.state_dict(keep_vars=True))
 
 
-def build_tokenizer(config: ClipConfig, context_length: int) -> Tokenizer:
-    """Builds the tokenizer of a CLIP."""
+def build_tokenizer(config: ClipConfig, files: Mapping[str, Tensor] | None = None) -> Tokenizer:
+    """Builds the tokenizer of a CLIP.
+
+    Args:
+        config: the CLIP's config.
+        files: those of a tokenizer of the Hugging Face hub, by name; None fetches them, unless they are in its cache.
+
+    Raises:
+        ValueError: for files that are missing.
+    """
+    architecture = architecture_of(config)
+    text, context_length = architecture.get("text_cfg", {}), TextTowerConfig.of(architecture).context_length
     if config.words:
         return WordTokenizer(config.words, context_length)
+    if files:
+        return HubTokenizer.of_files(files, text, context_length)
+    if name := text.get("hf_tokenizer_name"):
+        return HubTokenizer(name, text, context_length)
     tokenizer: Tokenizer = open_clip.SimpleTokenizer(context_length=context_length)
     return tokenizer
+
+
+def _pixels_of(model: str, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    """Returns the mean or std of all weights of a model, or the default if they differ or there are none."""
+    tags = open_clip.list_pretrained_tags_by_model(model) if model else []
+    listed = {tuple(open_clip.get_pretrained_cfg(model, tag)[name]) for tag in tags}
+    return listed.pop() if len(listed) == 1 else default

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from huggingface_hub.errors import StrictDataclassError
-from transformers import Mask2FormerConfig, PretrainedConfig, ResNetConfig, SwinConfig
-
 from openvis_model.clip import ClipConfig, check_names
-from openvis_model.mask_proposal import MaskProposalConfig
-from openvis_model.options import Classifier, InstClipConfig, RolloutTrackerConfig, check_published
+from openvis_model.mask_proposal import MaskProposalConfig, by_field
+from openvis_model.options import Classifier, InstClipConfig, RolloutTrackerConfig
+from openvis_model.proposal_networks import check_mask_proposal
 
-BACKBONE_CONFIGS: dict[str, type[PretrainedConfig]] = {"resnet": ResNetConfig, "swin": SwinConfig}
 OUT_FEATURES = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
 SWIN = {"model_type": "swin", "patch_size": 4, "mlp_ratio": 4.0, "qkv_bias": True, "drop_path_rate": 0.3}
 BACKBONES: dict[str, dict[str, Any]] = {
@@ -41,7 +38,8 @@ class InstFormerConfig:
     `InstanceObjectiveConfig` (the weight of the margin loss).
 
     Attributes:
-        short_side: shorter side of the frames as both networks see them, pixels.
+        short_side: shorter side of the frames as both networks see them, and as labelling decodes them, pixels. A
+            proposal network with a square input resizes them once more.
         mask_proposal: the mask proposal network.
         clip: the CLIP that the classifier uses.
         classifier: `inst_clip` (the paper's) or `crop_clip` (N masked crops through CLIP).
@@ -49,7 +47,7 @@ class InstFormerConfig:
         rollout_tracker: variants of the rollout tracker.
 
     Raises:
-        ValueError: for a value out of range, or one that `transformers` refuses for a Mask2Former.
+        ValueError: for a value out of range, or one that `transformers` refuses for the network.
     """
 
     short_side: int
@@ -64,11 +62,12 @@ class InstFormerConfig:
             raise ValueError(f"classifier: unknown value {self.classifier!r}; choose from {get_args(Classifier)}")
         if self.short_side < 32:
             raise ValueError(f"short_side: expected at least 32 pixels, got {self.short_side}")
-        _check_mask2former(self.mask_proposal)
+        check_mask_proposal(self.mask_proposal)
 
     def to_dict(self) -> dict[str, Any]:
-        """Converts the config to plain values, for JSON."""
-        return dataclasses.asdict(self)
+        """Converts the config to plain values, for JSON; a field that is None is left out."""
+        values = dataclasses.asdict(self, dict_factory=lambda items: {k: v for k, v in items if v is not None})
+        return values | {"mask_proposal": self.mask_proposal.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "InstFormerConfig":
@@ -77,6 +76,8 @@ class InstFormerConfig:
         Raises:
             ValueError: for an unknown or missing field, or a value of another type or out of range.
         """
+        if isinstance(proposal := values.get("mask_proposal"), dict):
+            values = values | {"mask_proposal": by_field(proposal)}
         config: InstFormerConfig = _build(cls, values, "config")
         return config
 
@@ -98,7 +99,8 @@ def paper(backbone: str = "resnet50") -> InstFormerConfig:
     return InstFormerConfig(
         short_side=384,
         mask_proposal=MaskProposalConfig(
-            mask2former={
+            network="mask2former",
+            architecture={
                 "backbone_config": BACKBONES[backbone] | OUT_FEATURES,
                 "num_labels": 80,
                 "num_queries": 200 if backbone == "swin_large" else 100,
@@ -110,7 +112,7 @@ def paper(backbone: str = "resnet50") -> InstFormerConfig:
                 "encoder_layers": 6,
                 "decoder_layers": 10,  # the prediction from the bare queries counts as one
                 "num_attention_heads": 8,
-            }
+            },
         ),
         clip=ClipConfig(model="ViT-B-32-quickgelu"),
     )
@@ -137,7 +139,8 @@ def mini(words: Sequence[str]) -> InstFormerConfig:
     return InstFormerConfig(
         short_side=96,
         mask_proposal=MaskProposalConfig(
-            mask2former={
+            network="mask2former",
+            architecture={
                 "backbone_config": backbone | OUT_FEATURES,
                 "num_labels": 1,
                 "num_queries": 16,
@@ -171,32 +174,6 @@ def mini(words: Sequence[str]) -> InstFormerConfig:
     )
 
 
-def _check_mask2former(config: MaskProposalConfig) -> None:
-    """Checks the plain values for `transformers`, which silently accepts unknown fields."""
-    values, name = config.mask2former, "mask_proposal.mask2former"
-    check_names(values, _field_names(Mask2FormerConfig), name)
-    backbone = values.get("backbone_config", {"model_type": "swin"})
-    kind = backbone.get("model_type") if isinstance(backbone, dict) else None
-    if kind not in BACKBONE_CONFIGS:
-        raise ValueError(
-            f"{name}.backbone_config.model_type: unknown value {kind!r}; choose from {tuple(BACKBONE_CONFIGS)}"
-        )
-    check_names(backbone, _field_names(BACKBONE_CONFIGS[kind]), f"{name}.backbone_config")
-    try:
-        num_queries = config.num_queries
-    except (StrictDataclassError, TypeError) as error:
-        raise ValueError(f"{name}: transformers refuses its values, correct them: {error}") from error
-    check_published(values, name)
-    if num_queries < 1:
-        raise ValueError(f"{name}.num_queries: expected at least 1, got {num_queries}")
-
-
-def _field_names(kind: type[PretrainedConfig]) -> set[str]:
-    """Returns the fields that a `transformers` config accepts, including synonyms and what `to_dict` writes."""
-    config = kind()
-    return {*vars(config), *config.to_dict(), *config.attribute_map, "num_labels"}
-
-
 def _build(kind: Any, value: Any, name: str) -> Any:
     """Builds a value of a type hint from plain values: dataclasses from dicts, also nested ones, tuples from lists."""
     if dataclasses.is_dataclass(kind):
@@ -207,6 +184,8 @@ def _build(kind: Any, value: Any, name: str) -> Any:
         if missing := sorted(required - set(value)):
             raise ValueError(f"{name}: missing {', '.join(missing)}")
         return kind(**{key: _build(hints[key], item, f"{name}.{key}") for key, item in value.items()})
+    if type(None) in (options := get_args(kind)):  # an option that may be left out
+        return None if value is None else _build(options[0], value, name)
     plain = typing.get_origin(kind) or kind
     if plain is Literal:
         return value  # the dataclass that owns the field checks it

@@ -3,12 +3,12 @@
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from openvis_model.clip_towers import guided_tower
 from openvis_model.frames import to_pixels
-from openvis_model.inst_clip import check_vision_transformer, pixel_statistics
+from openvis_model.inst_clip import pixel_statistics
 
 CROPS_PER_BATCH = 16
 """Crops per forward pass of CLIP; bounds memory, and more are not faster."""
@@ -20,16 +20,17 @@ class CropClip(nn.Module):
     A crop is the square around the mask's box. Everything outside of the mask is CLIP's mean colour.
 
     Args:
-        visual: the vision transformer of an `open_clip` model.
+        visual: the vision transformer of an `open_clip` model, of any kind that InstCLIP takes.
         short_side: working size of the frames before cropping, pixels.
 
     Raises:
-        ValueError: if `visual` is not a plain CLIP vision transformer.
+        ValueError: for a vision transformer that `guided_tower` refuses.
     """
 
     def __init__(self, visual: nn.Module, *, short_side: int) -> None:
         super().__init__()
-        self.visual: VisionTransformer = check_vision_transformer(visual)
+        self.tower = guided_tower(visual)
+        self.visual = visual
         self.short_side = short_side
         mean, std = pixel_statistics(visual)
         self.register_buffer("mean", mean, persistent=False)
@@ -40,7 +41,7 @@ class CropClip(nn.Module):
     @property
     def embedding_width(self) -> int:
         """D, the width of CLIP's joint embedding space."""
-        return int(self.visual.output_dim)
+        return self.tower.embedding_width
 
     def forward(
         self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"], query_index: Int[Tensor, "B N"]

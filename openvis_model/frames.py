@@ -2,7 +2,8 @@
 
 A network sees the whole frame at a working size whose sides are multiples of what it needs: 32 pixels for Mask2Former,
 a patch for CLIP (also 32 pixels in ViT-B/32). The frame is stretched to that size by a few per cent instead of padded,
-so mask logits, guidance and masks cover exactly the frame, and no pixel or patch is padding.
+so mask logits, guidance and masks cover exactly the frame, and no pixel or patch is padding. Proposal networks with a
+square input are the exception; they cut off the padding's logits themselves.
 """
 
 import torch
@@ -32,13 +33,18 @@ def check_frames(frames: object) -> None:
 def to_pixels(frames: Tensor, *, short_side: int, divisor: int) -> Float[Tensor, "T 3 h w"]:
     """Converts uint8 frames [T, H, W, 3] to floats in [0, 1] at their `working_size`.
 
-    Resampling is bilinear with antialiasing; frames that already have that size are not resampled.
-
     Raises:
         ValueError: for frames that `check_frames` refuses.
     """
     check_frames(frames)
-    size = working_size(frames.shape[1], frames.shape[2], short_side=short_side, divisor=divisor)
+    return resized(frames, working_size(frames.shape[1], frames.shape[2], short_side=short_side, divisor=divisor))
+
+
+def resized(frames: Tensor, size: tuple[int, int]) -> Float[Tensor, "T 3 h w"]:
+    """Converts uint8 frames [T, H, W, 3] to floats in [0, 1] of a height and width, pixels.
+
+    Resampling is bilinear with antialiasing; frames that already have that size are not resampled.
+    """
     pixels = frames.permute(0, 3, 1, 2).float().div_(255)
     if pixels.shape[-2:] != size:
         pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)

@@ -5,19 +5,19 @@ import json
 from typing import Literal
 
 import torch
-from open_clip import CLIP
 from torch import nn
-from transformers import Mask2FormerForUniversalSegmentation
 
-from openvis_model.clip import architecture_of, build_clip, build_text_encoder
+from openvis_model.clip import Clip, build_clip, build_text_encoder, check_vision_tower
+from openvis_model.clip_towers import guided_tower
 from openvis_model.config import InstFormerConfig
 from openvis_model.crop_clip import CropClip
 from openvis_model.fingerprint import tensor_fingerprint
 from openvis_model.frame_model import FrameModel
 from openvis_model.inst_clip import InstClip
-from openvis_model.mask_proposal import MaskProposalNetwork
+from openvis_model.mask_proposal import MaskProposalNetwork, PretrainedProposals
+from openvis_model.proposal_networks import build_mask_proposal
 from openvis_model.rollout_tracker import RolloutTracker
-from openvis_model.towers import VisionTowerConfig
+from openvis_model.tokenizer import Tokenizer
 
 Stage = Literal[1, 2]
 
@@ -28,7 +28,8 @@ class InstFormer(FrameModel):
     Args:
         config: the architecture.
         clip: CLIP to use instead of one with random weights; it is modified in place.
-        mask2former: proposal network to use instead of one with random weights.
+        proposals: proposal network to use instead of one with random weights.
+        tokenizer: CLIP's tokenizer, if there is one already.
 
     Raises:
         ValueError: for a CLIP or proposal network that differs from the config.
@@ -41,34 +42,34 @@ class InstFormer(FrameModel):
         self,
         config: InstFormerConfig,
         *,
-        clip: CLIP | None = None,
-        mask2former: Mask2FormerForUniversalSegmentation | None = None,
+        clip: Clip | None = None,
+        proposals: PretrainedProposals | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         super().__init__()
         if clip is not None:
             check_clip(clip, config)
-        if mask2former is not None:
-            check_mask2former(mask2former, config)
+        if proposals is not None:
+            check_proposals(proposals, config)
         clip = clip or build_clip(config.clip)
-        VisionTowerConfig.of(architecture_of(config.clip))  # checks it
+        check_vision_tower(config.clip)
         self.config = config
         self.short_side = config.short_side
         self.stage: Stage | None = None
-        self.mask_proposal = MaskProposalNetwork(
-            config.mask_proposal, short_side=config.short_side, mask2former=mask2former
+        self.mask_proposal = build_mask_proposal(
+            config.mask_proposal, short_side=config.short_side, network=proposals and proposals.network
         )
-        mask2former_config = self.mask_proposal.mask2former.config
         if config.classifier == "inst_clip":
             self.classifier = InstClip(
                 config.inst_clip,
                 clip.visual,
-                num_queries=mask2former_config.num_queries,
+                num_queries=self.mask_proposal.num_queries,
                 short_side=config.short_side,
             )
         else:
             self.classifier = CropClip(clip.visual, short_side=config.short_side)
-        self.text_encoder = build_text_encoder(config.clip, clip)
-        token_width: int = mask2former_config.hidden_dim
+        self.text_encoder = build_text_encoder(config.clip, clip, tokenizer)
+        token_width = self.mask_proposal.query_width
         if config.rollout_tracker.token == "instance_query":
             token_width += self.classifier.embedding_width
         self.rollout_tracker = RolloutTracker(config.rollout_tracker, token_width)
@@ -108,18 +109,26 @@ class InstFormer(FrameModel):
         return (self.mask_proposal, self.classifier) if stage == 1 else (self.rollout_tracker,)
 
 
-def check_mask2former(mask2former: Mask2FormerForUniversalSegmentation, config: InstFormerConfig) -> None:
+def check_proposals(proposals: PretrainedProposals, config: InstFormerConfig) -> None:
     """Checks that a proposal network matches the config.
 
     Raises:
-        ValueError: names the first weight that differs, with both shapes.
+        ValueError: names what differs: the network, its input, or the first weight, with both shapes.
     """
+    given, wanted = proposals.config, config.mask_proposal
+    for name in ("network", "pixel_mean", "pixel_std", "image_size"):
+        values = getattr(given, name), getattr(wanted, name)
+        if values[0] != values[1]:
+            raise ValueError(
+                f"mask_proposal: its {name} is {values[0]}, the config's {values[1]}; put the network's own config "
+                "into the model's"
+            )
     with torch.device("meta"):
-        expected = Mask2FormerForUniversalSegmentation(config.mask_proposal.build())
-    _check_shapes("mask2former", mask2former, expected)
+        expected = build_mask_proposal(wanted, short_side=config.short_side).network
+    _check_shapes("mask_proposal", proposals.network, expected)
 
 
-def check_clip(clip: CLIP, config: InstFormerConfig) -> None:
+def check_clip(clip: Clip, config: InstFormerConfig) -> None:
     """Checks that a CLIP matches the config.
 
     Raises:
@@ -128,9 +137,10 @@ def check_clip(clip: CLIP, config: InstFormerConfig) -> None:
     with torch.device("meta"):
         expected = build_clip(config.clip)
     _check_shapes("clip", clip, expected)
-    values = {
-        "activation": [type(model.visual.transformer.resblocks[0].mlp.gelu).__name__ for model in (clip, expected)],
-        "heads": [model.visual.transformer.resblocks[0].attn.num_heads for model in (clip, expected)],
+    towers = [guided_tower(model.visual) for model in (clip, expected)]
+    values: dict[str, list[object]] = {
+        "activation": [tower.activation for tower in towers],
+        "heads": [tower.heads for tower in towers],
         "pixel_mean": [tuple(model.visual.image_mean) for model in (clip, expected)],
         "pixel_std": [tuple(model.visual.image_std) for model in (clip, expected)],
     }

@@ -38,6 +38,7 @@ Guidance = Literal["logits", "binary", "none"]
 Resampling = Literal["log_mean_probability", "logit_mean_probability", "mean_logit", "max_logit"]
 TokenKind = Literal["query", "instance_query"]
 Classifier = Literal["inst_clip", "crop_clip"]
+GuidedParts = Literal["trunk", "head", "trunk_and_head"]
 Synonyms = Literal["mean", "best"]
 
 
@@ -54,12 +55,15 @@ class InstClipConfig:
             `binary`, or `none`.
         resampling: how mask logits are resampled to the patch grid: log or logit of the mean mask probability, mean or
             maximum of the logits.
-        register: whether a register token collects information that belongs to no instance (Darcet et al. 2023).
+        register: whether a register token collects information that belongs to no instance (Darcet et al. 2023). It
+            takes the class token's place; a CLIP without class token has none.
         lora_rank: rank of the LoRA adapters on the query and value projections (Hu et al. 2021).
         lora_alpha: LoRA scale; the adapter's output is multiplied by lora_alpha / lora_rank.
+        guided: which parts of CLIP masks guide, where there is a choice: PE-Core's attention-pooling head alone, or its
+            trunk as well. Null takes all parts that can be guided.
 
     Raises:
-        ValueError: for an unknown guidance or resampling, or a rank or scale below 1.
+        ValueError: for an unknown value, or a rank or scale below 1.
     """
 
     guidance: Guidance = "logits"
@@ -67,12 +71,15 @@ class InstClipConfig:
     register: bool = True
     lora_rank: int = 8
     lora_alpha: int = 16
+    guided: GuidedParts | None = None
 
     def __post_init__(self) -> None:
         if self.guidance not in get_args(Guidance):
             raise ValueError(f"guidance: unknown value {self.guidance!r}; choose from {get_args(Guidance)}")
         if self.resampling not in get_args(Resampling):
             raise ValueError(f"resampling: unknown value {self.resampling!r}; choose from {get_args(Resampling)}")
+        if self.guided not in (None, *get_args(GuidedParts)):
+            raise ValueError(f"guided: unknown value {self.guided!r}; choose from {get_args(GuidedParts)}, or null")
         if self.lora_rank < 1 or self.lora_alpha < 1:
             raise ValueError(
                 f"lora_rank, lora_alpha: expected at least 1, got {self.lora_rank} and {self.lora_alpha}; "

@@ -18,11 +18,14 @@ class Proposals:
         mask_logits: one mask per instance query at 1/4 of the working size.
         queries: Q_t, the instance queries after the decoder layer and its norm.
         objectness_logits: log-odds of object against no object.
+        boxes: centre, width and height of each proposal, as parts of the frame's width and height, of networks that
+            decode around them; None of others.
     """
 
     mask_logits: Float[Tensor, "T N h w"]
     queries: Float[Tensor, "T N C"]
     objectness_logits: Float[Tensor, "T N"]
+    boxes: Float[Tensor, "T N 4"] | None = None
 
     @property
     def objectness(self) -> Float[Tensor, "T N"]:

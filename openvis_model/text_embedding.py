@@ -26,21 +26,27 @@ def embed_vocabulary(vocabulary: Vocabulary, encoder: TextEncoder, *, batch_size
     Raises:
         ValueError: for a name that the text tower cannot read (too long, without words, or with unknown ones).
     """
-    per_name = _embed(vocabulary, encoder, batch_size)
-    logit_scale = float(encoder.logit_scale.exp())
-    sizes = [len(names) for names in vocabulary.categories]
+    embeddings = _embed(vocabulary, encoder, batch_size)
+    sizes, category = [len(names) for names in vocabulary.categories], None
     if vocabulary.synonyms == "best":
         category = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
-        return VocabularyEmbedding(vocabulary.names, per_name, logit_scale, category)
-    per_category = torch.stack([group.mean(0) for group in per_name.split(sizes)])
-    return VocabularyEmbedding(vocabulary.names, F.normalize(per_category, dim=-1), logit_scale)
+    else:
+        embeddings = F.normalize(torch.stack([group.mean(0) for group in embeddings.split(sizes)]), dim=-1)
+    return VocabularyEmbedding(
+        vocabulary.names,
+        embeddings,
+        float(encoder.logit_scale.exp()),
+        category,
+        None if encoder.logit_bias is None else float(encoder.logit_bias),
+    )
 
 
 def _embed(vocabulary: Vocabulary, encoder: TextEncoder, batch_size: int) -> Float[Tensor, "M D"]:
     """Returns the unit-norm embedding of each name, category by category."""
     names = list(chain.from_iterable(vocabulary.categories))
     for name in names:
-        encoder.tokenizer.encode(name)  # refuses a name without words; within a prompt it would go unnoticed
+        if not encoder.tokenizer.encode(name):  # within a prompt it would go unnoticed
+            raise ValueError(f"vocabulary: {name!r} has nothing that the model's CLIP can read; use letters")
     batches = [names[i : i + batch_size] for i in range(0, len(names), batch_size)]
     # Texts of one prompt begin alike, which the encoder computes once.
     embedded = [encoder([prompt.format(n) for n in batch]).cpu() for prompt in PROMPTS for batch in batches]

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from openvis_model.tokenizer import Tokenizer
 from openvis_model.towers import TextTowerConfig
 
+_PREFIX = "text."
+"""Prefix of a text tower's names in those models of open_clip whose vision tower comes from timm."""
+
 
 class QuickGELU(nn.Module):
     """The activation of OpenAI's CLIP."""
@@ -29,10 +32,11 @@ class TextBlock(nn.Module):
     def __init__(self, config: TextTowerConfig) -> None:
         super().__init__()
         width, hidden = config.width, int(config.width * config.mlp_ratio)
-        self.ln_1 = nn.LayerNorm(width)
+        self.ln_1 = nn.LayerNorm(width, eps=config.norm_eps)
         self.attn = nn.MultiheadAttention(width, config.heads, batch_first=True)
-        self.ln_2 = nn.LayerNorm(width)
-        layers = {"c_fc": nn.Linear(width, hidden), "gelu": QuickGELU() if config.quick_gelu else nn.GELU()}
+        self.ln_2 = nn.LayerNorm(width, eps=config.norm_eps)
+        gelu = QuickGELU() if config.quick_gelu else nn.GELU(approximate=config.gelu)
+        layers = {"c_fc": nn.Linear(width, hidden), "gelu": gelu}
         self.mlp = nn.Sequential(OrderedDict(layers | {"c_proj": nn.Linear(hidden, width)}))
 
     def forward(
@@ -82,9 +86,17 @@ class TextTransformer(nn.Module):
         visible = position <= B + end[:, None]
         return self.resblocks[-1](wanted[:, None], [shared, own], visible[:, None])[:, 0]  # type: ignore[no-any-return]
 
+    def last(self, x: Float[Tensor, "n L W"]) -> Float[Tensor, "n W"]:
+        """Applies the blocks with attention between all tokens; returns the last token, which has seen the others."""
+        L = x.shape[1]
+        everything = torch.ones(1, L, L, dtype=torch.bool, device=x.device)
+        for block in self.resblocks[:-1]:
+            x = block(x, [x], everything)
+        return self.resblocks[-1](x[:, -1:], [x], everything[:, -1:])[:, 0]  # type: ignore[no-any-return]
+
 
 class TextEncoder(nn.Module):
-    """CLIP's text tower: texts in, unit-norm embeddings out.
+    """The text tower of a CLIP or SigLIP: texts in, unit-norm embeddings out.
 
     Args:
         config: the size of the tower.
@@ -98,17 +110,23 @@ class TextEncoder(nn.Module):
     def __init__(self, config: TextTowerConfig, tokenizer: Tokenizer, state: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.tokenizer = tokenizer
-        self.context_length = config.context_length
+        self.config = config
+        text = {name: tensor for name, tensor in state.items() if not name.startswith("visual.")}
+        self.prefix = _PREFIX if any(name.startswith(_PREFIX) for name in text) else ""
+        text = {name.removeprefix(_PREFIX): tensor for name, tensor in text.items()}
         with torch.device("meta"):
             # Not Embedding(…): its random start, on "meta", imports torch._dynamo, which takes as long as torch itself.
             table = torch.empty(config.vocab_size, config.width)
             self.token_embedding = nn.Embedding.from_pretrained(table, freeze=False)
             self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
             self.transformer = TextTransformer(config)
-            self.ln_final = nn.LayerNorm(config.width)
-            self.text_projection = nn.Parameter(torch.empty(config.width, config.embed_dim))
+            self.ln_final = nn.LayerNorm(config.width, eps=config.norm_eps)
+            if config.proj_bias:
+                self.text_projection: nn.Linear | nn.Parameter = nn.Linear(config.width, config.embed_dim)
+            else:
+                self.text_projection = nn.Parameter(torch.empty(config.width, config.embed_dim))
             self.logit_scale = nn.Parameter(torch.empty(()))
-        text = {name: tensor for name, tensor in state.items() if not name.startswith("visual.")}
+            self.logit_bias = nn.Parameter(torch.empty(())) if "logit_bias" in text else None
         trainable = {name: tensor.requires_grad for name, tensor in text.items()}
         try:
             self.load_state_dict(text, assign=True)
@@ -120,7 +138,7 @@ class TextEncoder(nn.Module):
     def forward(self, texts: Sequence[str]) -> Float[Tensor, "n D"]:
         """Embeds texts.
 
-        Attention is causal and the embedding is read at the end of text. Positions beyond the longest text are
+        In CLIP attention is causal and the embedding is read at the end of text. Positions beyond the longest text are
         therefore left out, and what all texts begin with is computed once: the same numbers, several times faster for
         names in one prompt.
 
@@ -128,17 +146,33 @@ class TextEncoder(nn.Module):
             ValueError: for a text that is longer than the context, or has words that the tokenizer does not know.
         """
         for text in texts:
-            length = len(self.tokenizer.encode(text)) + 2
-            if length > self.context_length:
+            length = len(self.tokenizer.encode(text)) + self.config.special_tokens
+            if length > self.config.context_length:
                 raise ValueError(
-                    f"vocabulary: {text[:60]!r}… takes {length} tokens, CLIP reads {self.context_length}; "
+                    f"vocabulary: {text[:60]!r}… takes {length} tokens, CLIP reads {self.config.context_length}; "
                     "shorten the name"
                 )
         ids = self.tokenizer(texts).to(self.positional_embedding.device)
+        if self.config.causal:
+            read = self._end_of_text(ids)
+        else:
+            read = self.transformer.last(self.token_embedding(ids) + self.positional_embedding)
+        x = self.ln_final(read)
+        projection = self.text_projection
+        return F.normalize(projection(x) if isinstance(projection, nn.Linear) else x @ projection, dim=-1)
+
+    def clip_state(self) -> dict[str, Tensor]:
+        """Returns the weights under the names that they have in their CLIP."""
+        return {
+            name if name.startswith("logit_") else self.prefix + name: tensor
+            for name, tensor in self.state_dict().items()
+        }
+
+    def _end_of_text(self, ids: Int[Tensor, "n L"]) -> Float[Tensor, "n W"]:
+        """Reads texts with causal attention; returns the token at the end of each."""
         end = ids.argmax(dim=-1)
         length = int(end.max()) + 1
         alike = (ids == ids[0]).all(dim=0).cumprod(dim=0).sum()
         begin = int(torch.minimum(alike, end.min()))  # the last tokens are not shared, even if all texts are the same
         x = self.token_embedding(ids[:, :length]) + self.positional_embedding[:length]
-        x = self.transformer(x[:1, :begin], x[:, begin:], end - begin)
-        return F.normalize(self.ln_final(x) @ self.text_projection, dim=-1)
+        return self.transformer(x[:1, :begin], x[:, begin:], end - begin)  # type: ignore[no-any-return]

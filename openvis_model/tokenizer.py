@@ -1,8 +1,10 @@
-"""The tokenizers of CLIP's text tower: their interface, and the one with an id per word."""
+"""The tokenizers of CLIP's text tower: their interface, the one with an id per word, and the files of the others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -61,3 +63,15 @@ class WordTokenizer:
         """Returns ids with start and end of text, padded with 0 to the context length."""
         rows = ([self.start, *self.encode(text), self.end] for text in texts)
         return torch.tensor([row + [0] * (self.context_length - len(row)) for row in rows])
+
+
+def read_files(folder: Path) -> dict[str, Tensor]:
+    """Returns the contents of the files that a tokenizer is made of, as bytes by their names."""
+    contents = {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.suffix in (".json", ".model")}
+    return {name: torch.from_numpy(np.frombuffer(content, np.uint8).copy()) for name, content in contents.items()}
+
+
+def write_files(files: Mapping[str, Tensor], folder: Path) -> None:
+    """Writes the files of a tokenizer into a folder."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content.numpy().tobytes())

@@ -7,6 +7,9 @@ from typing import Any
 PLAIN_TEXT: Mapping[str, object] = {"pool_type": "argmax", "no_causal_mask": False}
 """Fields of `text_cfg` that may be given, but have one value in a CLIP."""
 
+SIGLIP_TEXT: Mapping[str, object] = {"pool_type": "last", "no_causal_mask": True}
+"""The values of the same fields in a SigLIP; only there, the tokenizer may be one of the Hugging Face hub."""
+
 PLAIN_VISION: Mapping[str, object] = {"pool_type": "tok", "no_ln_pre": False, "final_ln_after_pool": False}
 """Fields of `vision_cfg` that may be given, but have one value in a CLIP."""
 
@@ -24,6 +27,11 @@ class TextTowerConfig:
         heads: attention heads.
         layers: transformer blocks.
         mlp_ratio: width of a block's hidden layer, as a multiple of `width`.
+        causal: whether tokens see those before them alone, and the embedding is that of the end of text, as in CLIP; in
+            SigLIP tokens see all others, padding included, and the embedding is that of the last one.
+        proj_bias: whether the projection of the embedding has a bias.
+        norm_eps: what norms add to the variance.
+        gelu: how GELU is approximated: `none` or `tanh`.
     """
 
     embed_dim: int
@@ -34,16 +42,35 @@ class TextTowerConfig:
     heads: int = 8
     layers: int = 12
     mlp_ratio: float = 4.0
+    causal: bool = True
+    proj_bias: bool = False
+    norm_eps: float = 1e-5
+    gelu: str = "none"
 
     @classmethod
     def of(cls, architecture: Mapping[str, Any]) -> "TextTowerConfig":
         """Reads the size from an open_clip model's architecture.
 
         Raises:
-            ValueError: for a text tower that is not CLIP's: another pooling, tokenizer, or kind of block.
+            ValueError: for a text tower that is neither CLIP's nor SigLIP's: another pooling, tokenizer, or kind of
+                block.
         """
-        sizes = _sizes(cls, architecture, "text_cfg", PLAIN_TEXT, "text tower and tokenizer")
-        return cls(embed_dim=architecture["embed_dim"], **sizes)
+        text = dict(architecture.get("text_cfg", {}))
+        siglip = all(text.get(name) == value for name, value in SIGLIP_TEXT.items())
+        if siglip:
+            for name in ("hf_tokenizer_name", "tokenizer_kwargs"):
+                text.pop(name, None)
+        norm, activation = text.pop("norm_kwargs", None) or {}, text.pop("act_kwargs", None) or {}
+        text |= {f"norm_{name}": value for name, value in norm.items()}
+        text |= {"gelu" if name == "approximate" else f"act_{name}": value for name, value in activation.items()}
+        plain = SIGLIP_TEXT if siglip else PLAIN_TEXT
+        sizes = _sizes(cls, {**architecture, "text_cfg": text}, "text_cfg", plain, "text tower and tokenizer")
+        return cls(embed_dim=architecture["embed_dim"], causal=not siglip, **sizes)
+
+    @property
+    def special_tokens(self) -> int:
+        """Tokens that a tokenizer adds to a text: start and end, or the end alone."""
+        return 2 if self.causal else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,3 +122,8 @@ def _sizes(
                 f"clip: expected CLIP's own {wanted}, got {part}.{name}={value!r}; use a model such as ViT-B-32"
             )
     return {"quick_gelu": architecture.get("quick_gelu", False), **sizes}
+
+
+def is_timm(architecture: Mapping[str, Any]) -> bool:
+    """Returns whether a CLIP's vision tower comes from timm."""
+    return bool(architecture.get("vision_cfg", {}).get("timm_model_name"))

@@ -185,20 +185,24 @@ class VocabularyEmbedding:
         embeddings: E, unit-norm rows: one per category, or one per name if `category` is given.
         logit_scale: CLIP's learned inverse temperature.
         category: the category that each row of E is a name of; None if the rows are the categories.
+        logit_bias: learned bias of a CLIP that was trained with the sigmoid loss (SigLIP, Zhai et al. 2023); None for
+            the others, whose names compete in a softmax.
     """
 
     names: tuple[str, ...]
     embeddings: Float[Tensor, "M D"]
     logit_scale: float
     category: Int[Tensor, " M"] | None = None
+    logit_bias: float | None = None
 
     def probabilities(self, instance_tokens: Float[Tensor, "*n D"]) -> Float[Tensor, "*n K"]:
         """Returns the class probabilities softmax(logit_scale · I Eᵀ) of unit-norm instance tokens (OpenVIS, Eq. 4).
 
-        The logit of a category with several rows is the largest of theirs.
+        With a bias, each category has a probability of its own, sigmoid(logit_scale · I Eᵀ + logit_bias), and they do
+        not sum to 1. The logit of a category with several rows is the largest of theirs.
         """
         logits = self.logit_scale * instance_tokens @ self.embeddings.mT
         if self.category is not None:
             lowest = logits.new_full((*logits.shape[:-1], len(self.names)), -torch.inf)
             logits = lowest.scatter_reduce(-1, self.category.expand_as(logits), logits, "amax")
-        return logits.softmax(dim=-1)
+        return logits.softmax(-1) if self.logit_bias is None else (logits + self.logit_bias).sigmoid()

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _Loaded = TypeVar("_Loaded")
 
-_FILES = re.compile(r"(adapter/)?\w+\.(json|safetensors)")  # only these files of a checkpoint are downloaded
+CHECKPOINT_FILES = re.compile(r"(adapter/)?\w+\.(json|safetensors)|tokenizer/\w+\.(json|model)")
+"""Only these files of a checkpoint are copied."""
 
 
 def load_model(checkpoint: str | None) -> "FoldedInstFormer":
@@ -80,7 +81,7 @@ def _load(checkpoint: str | None, load: Callable[[str | None], _Loaded]) -> _Loa
         return load(checkpoint)
     with tempfile.TemporaryDirectory(prefix="openvis-checkpoint-") as folder:
         with bad_input("checkpoint"):
-            Storage(checkpoint).download_folder(".", Path(folder), _FILES.fullmatch)
+            Storage(checkpoint).download_folder(".", Path(folder), CHECKPOINT_FILES.fullmatch)
         try:
             return load(folder)
         except ValueError as error:

@@ -21,6 +21,7 @@ LONGEST_FIRST = (
     "pipelines/labelling/test_machines.py",
     "pipelines/test_cluster.py",
     "jobs/test_demo.py",
+    "jobs/test_label_model.py",
     "pipelines/archive/test_tables.py",
     "pipelines/archive/test_other_readers.py",
     "pipelines/storage/test_s3.py",

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import jaxtyping
@@ -17,6 +18,7 @@ from openvis_model.inst_former import InstFormer
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from pipelines.storage import s3
+from tests import hub
 from tests.pipelines.storage.s3_server import SECRET, Outage, Proxy, start_server
 from tests.words import NAMES, WORDS
 
@@ -145,3 +147,21 @@ def proxy(bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Itera
     s3._client.cache_clear()
     yield proxy
     proxy.stop()
+
+
+@pytest.fixture(scope="session")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, hub.Files]:
+    """What two repositories of the hub hold: small networks of the architectures of a recipe."""
+    with pytest.MonkeyPatch.context() as patch:
+        hub.make_clip_small(patch)
+        return hub.write_repositories(tmp_path_factory.mktemp("repositories"))
+
+
+@pytest.fixture
+def offline(repositories: dict[str, hub.Files], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache with the repositories, without a network; its ViT-B-32 is small."""
+    hub.make_clip_small(monkeypatch)
+    hub.use(monkeypatch, tmp_path / "hub", None)
+    hub.write_cache(tmp_path / "hub", repositories)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "hub"

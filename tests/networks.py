@@ -1,12 +1,18 @@
 """Small networks of the kinds that users have."""
 
+from dataclasses import replace
 from typing import Any
 
 import open_clip
 import torch
+from transformers import PreTrainedModel
 
 from openvis_model.clip import ClipConfig, build_clip
+from openvis_model.config import InstFormerConfig
 from openvis_model.inst_clip import InstClip
+from openvis_model.inst_former import InstFormer
+from openvis_model.mask_proposal import MaskProposalConfig, PretrainedProposals
+from openvis_model.proposal_networks import NETWORKS
 
 TINY: dict[str, Any] = {
     "num_queries": 7,
@@ -15,7 +21,7 @@ TINY: dict[str, Any] = {
     "feature_size": 32,
     "mask_feature_size": 32,
     "encoder_layers": 1,
-    "decoder_layers": 3,
+    "decoder_layers": 4,
     "encoder_feedforward_dim": 32,
     "dim_feedforward": 32,
     "num_attention_heads": 2,
@@ -31,6 +37,68 @@ TINY_BACKBONES: dict[str, dict[str, Any]] = {
         "window_size": 4,
     },
 }
+TINY_EOMT: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "mlp_ratio": 2,
+    "image_size": 64,
+    "patch_size": 8,
+    "num_blocks": 2,
+    "num_upscale_blocks": 1,
+    "num_register_tokens": 2,
+    "num_queries": 7,
+    "num_labels": 5,
+}
+TINY_RF_DETR: dict[str, Any] = {
+    "backbone_config": {
+        "model_type": "rf_detr_dinov2",
+        "hidden_size": 24,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "image_size": 64,
+        "patch_size": 8,
+        "num_windows": 2,
+        "out_features": ["stage1", "stage3"],
+    },
+    "d_model": 32,
+    "num_queries": 7,
+    "group_detr": 2,
+    "c2f_num_blocks": 1,
+    "decoder_layers": 2,
+    "decoder_self_attention_heads": 2,
+    "decoder_cross_attention_heads": 2,
+    "decoder_n_points": 2,
+    "decoder_ffn_dim": 32,
+    "intermediate_size": 32,
+    "num_labels": 5,
+}
+TINY_PROPOSALS = {
+    "mask2former": MaskProposalConfig(
+        network="mask2former",
+        architecture=TINY | {"backbone_config": TINY_BACKBONES["swin"] | OUT},
+    ),
+    "eomt": MaskProposalConfig(network="eomt", architecture=TINY_EOMT),
+    "rf_detr": MaskProposalConfig(network="rf_detr", architecture=TINY_RF_DETR),
+}
+"""A small one of each mask proposal network."""
+
+
+def tiny_transformers(network: str) -> PreTrainedModel:
+    """A small network of `transformers` with random weights where no norm and no bias is at its neutral start."""
+    model = NETWORKS[network].transformers_class(TINY_PROPOSALS[network].build()).eval()
+    trained_norms(model)
+    if network == "rf_detr":  # as many logits above zero as below
+        with torch.no_grad():
+            model.segmentation_bias.sub_(model(torch.rand(1, 3, 64, 64)).pred_masks.mean())
+    return model
+
+
+def with_proposals(config: InstFormerConfig, network: str) -> InstFormer:
+    """A model of a config, but with a small proposal network of another kind."""
+    proposal = TINY_PROPOSALS[network]
+    weights = PretrainedProposals(proposal, tiny_transformers(network))
+    return InstFormer(replace(config, mask_proposal=proposal), proposals=weights)
 
 
 def perturbed(config: ClipConfig) -> open_clip.CLIP:

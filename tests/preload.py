@@ -16,6 +16,8 @@ LIBRARIES = [
     for name in (
         "torchvision",
         "transformers.models.mask2former.modeling_mask2former",
+        "transformers.models.eomt.modeling_eomt",
+        "transformers.models.rf_detr.modeling_rf_detr",
         "open_clip",
         "peft",
         "ray.data",

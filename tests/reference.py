@@ -6,7 +6,8 @@ from torch import Tensor
 
 from openvis_model.frames import to_pixels
 from openvis_model.guidance import instance_guidance
-from openvis_model.inst_clip import InstanceGuidanceAttention, InstClip
+from openvis_model.guided_attention import InstanceGuidanceAttention
+from openvis_model.inst_clip import InstClip
 
 
 def dense_mask(guidance: Tensor, register: int) -> Tensor:

@@ -18,7 +18,7 @@ FLOORS = (
     ("openvis_model", "pipelines.cluster", "pipelines.storage"),
     ("openvis_model.folded",),
     ("openvis_model.weights", "pipelines.video", "pipelines.archive.formats"),
-    ("openvis_model.training", "pipelines.models", "pipelines.datasets"),
+    ("openvis_model.training", "pipelines.models", "pipelines.recipes", "pipelines.datasets"),
     ("pipelines.archive", "pipelines.metrics", "pipelines.shapes"),
     ("pipelines.labelling", "pipelines.overlays"),
     ("pipelines.evaluation", "pipelines.benchmark"),
@@ -36,6 +36,7 @@ FORBIDDEN = {
 ONLY_IN = {
     "boto3": "pipelines/storage/s3.py",
     "deltalake": "pipelines/archive/delta_log.py",
+    "rerun": "pipelines/archive/formats/rerun.py",
     "supervision": "openvis_model/frame_result.py",
     "triton": "openvis_model/folded/deformable_kernel.py",
 }
@@ -134,6 +135,7 @@ def test_tests_import_no_tests() -> None:
 STARTS_RAY = {
     "tests/fixtures.py",
     "tests/pipelines/labelling/test_run_on_s3.py",
+    "tests/pipelines/labelling/test_checkpoint_copy.py",
     "tests/pipelines/labelling/test_machines.py",
     "tests/pipelines/labelling/test_prometheus.py",
     "tests/pipelines/training/test_run_on_s3.py",

@@ -28,6 +28,7 @@ JOBS = (
     "evaluate score",
     "export",
     "label",
+    "make_checkpoint",
     "make_shapes",
     "relabel",
     "render",
@@ -41,6 +42,7 @@ ABSENT = (
     "evaluate score --protocol lvvis --ground_truth absent.json --predictions absent.json",
     "export --labels absent --output out --format coco",
     "label --input absent --output out --vocabulary absent.txt",
+    "make_checkpoint --model absent --output out",
     "relabel --labels absent --output out --vocabulary absent.txt",
     "render --video absent.mp4 --labels absent --output out.mp4",
     "search --labels absent --text star",
@@ -125,7 +127,11 @@ def test_processes_that_decode_or_watch_need_no_torch() -> None:
 def test_a_model_actor_needs_torch_alone() -> None:
     """The libraries of the networks that are trained take three times as long to import as the model to load."""
     options = "device='cpu', actors=1, batch_size=8, precision='float32', compile=False, objectness_floor=0.5"
-    code = f"from pipelines.labelling.model_operator import Model\nModel(None, {options})"
+    code = (
+        "from tests.pipelines.labelling.discs import BUILT_IN_MODEL\n"
+        "from pipelines.labelling.model_operator import Model\n"
+        f"Model(BUILT_IN_MODEL, {options})"
+    )
     (packages,) = imported(code)
     assert not packages & {"open_clip", "peft", "scipy", "torchvision", "transformers"}
 

@@ -1,6 +1,6 @@
 """Mask2Former at inference: the last layer's proposals alone (Cheng et al. 2022; OpenVIS, Eq. 1)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,18 +17,28 @@ TRAINING_ONLY = ("num_batches_tracked", "criterion.empty_weight", ".swin.layerno
 
 
 class FoldedMaskProposal(nn.Module):
-    """The numbers of a `MaskProposalNetwork` from fewer operations.
+    """The numbers of a `Mask2Former` from fewer operations.
 
     Args:
         architecture: the `transformers` config of the network as plain values.
         state: the weights under transformers' names.
         short_side: working size of the frames, pixels.
+        pixel_mean: mean of RGB, in [0, 1], that the weights were trained with.
+        pixel_std: standard deviation of RGB, likewise.
 
     Raises:
         ValueError: for a field with another value than the published one, or weights that no part of this network uses.
     """
 
-    def __init__(self, architecture: Mapping[str, Any], state: Mapping[str, Tensor], *, short_side: int) -> None:
+    def __init__(
+        self,
+        architecture: Mapping[str, Any],
+        state: Mapping[str, Tensor],
+        *,
+        short_side: int,
+        pixel_mean: Sequence[float] = IMAGENET_MEAN,
+        pixel_std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
         super().__init__()
         check_published(architecture, "mask_proposal.mask2former")
         self.short_side = short_side
@@ -44,8 +54,8 @@ class FoldedMaskProposal(nn.Module):
         if unused := sorted(name for name in weights.unused if not name.endswith(TRAINING_ONLY)):
             raise ValueError(f"mask_proposal: not Mask2Former as published, it also has {', '.join(unused[:3])}")
         like = self.decoder.queries
-        self.register_buffer("mean", like.new_tensor(IMAGENET_MEAN).view(3, 1, 1))
-        self.register_buffer("std", like.new_tensor(IMAGENET_STD).view(3, 1, 1))
+        self.register_buffer("mean", like.new_tensor(pixel_mean).view(3, 1, 1))
+        self.register_buffer("std", like.new_tensor(pixel_std).view(3, 1, 1))
         self.mean: Tensor
         self.std: Tensor
 

@@ -17,6 +17,8 @@ class SetCriterionConfig:
         class_weight: weight of the objectness loss.
         mask_weight: weight of the binary cross-entropy of masks.
         dice_weight: weight of the dice loss of masks.
+        box_weight: weight of the L1 distance of boxes, of networks that have boxes; RF-DETR's, as the next one.
+        giou_weight: weight of the generalised IoU of boxes.
         no_object_weight: weight of unmatched queries in the objectness loss.
         unknown_weight: the same in frames of which not every object is annotated, as in LVIS: there, many unmatched
             queries are on objects.
@@ -31,6 +33,8 @@ class SetCriterionConfig:
     class_weight: float = 2.0
     mask_weight: float = 5.0
     dice_weight: float = 5.0
+    box_weight: float = 5.0
+    giou_weight: float = 2.0
     no_object_weight: float = 0.1
     unknown_weight: float = 0.01
 
@@ -113,12 +117,13 @@ class StartConfig:
     Attributes:
         checkpoint: folder of a checkpoint to start from, instead of a preset.
         preset: `paper`, or `mini`, whose CLIP knows only the words of the training vocabulary.
-        backbone: backbone of the preset `paper`.
+        backbone: backbone of the preset `paper`, `resnet50` by default; `mask_proposal` must then have it too.
         clip: weights of CLIP: an `open_clip` tag (such as `openai`), a file or a checkpoint folder; random by default.
         clip_quick_gelu: whether the weights of a CLIP file were trained with OpenAI's activation, QuickGELU; needed
             only for a file that does not tell.
-        mask2former: weights of the proposal network: a detectron2 `.pkl` or `.pth` file, a folder of `transformers`,
-            or a checkpoint folder; random by default.
+        mask_proposal: weights of the proposal network, which say what network it is: a folder of `transformers` with a
+            Mask2Former, EoMT or RF-DETR-Seg, a detectron2 `.pkl` or `.pth` file, or a checkpoint folder. By default,
+            the preset's network with random weights.
         classifier: replaces the classifier of the preset or checkpoint.
         inst_clip: replaces the InstCLIP of the preset or checkpoint; its tokens and adapters are initialised again.
         rollout_tracker: replaces the rollout tracker of the preset or checkpoint; it is initialised again.
@@ -131,10 +136,10 @@ class StartConfig:
 
     checkpoint: str | None = None
     preset: Preset | None = None
-    backbone: str = "resnet50"
+    backbone: str | None = None
     clip: str | None = None
     clip_quick_gelu: bool | None = None
-    mask2former: str | None = None
+    mask_proposal: str | None = None
     classifier: Classifier | None = None
     inst_clip: InstClipConfig | None = None
     rollout_tracker: RolloutTrackerConfig | None = None

@@ -16,10 +16,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from open_clip import CLIP
 from torch import Tensor, nn
 
-from openvis_model.clip import build_clip, build_text_encoder
+from openvis_model.clip import Clip, build_clip, build_text_encoder
 from openvis_model.config import InstFormerConfig
 from openvis_model.inst_clip import pixel_statistics
 from openvis_model.inst_former import InstFormer
@@ -47,7 +46,7 @@ class ContrastiveObjective(nn.Module):
         frame_size: (height, width) of whole frames, pixels.
     """
 
-    def __init__(self, config: InstFormerConfig, clip: CLIP, names: Sequence[str], frame_size: tuple[int, int]) -> None:
+    def __init__(self, config: InstFormerConfig, clip: Clip, names: Sequence[str], frame_size: tuple[int, int]) -> None:
         super().__init__()
         self.config = config
         self.clip = clip
@@ -104,6 +103,9 @@ class ContrastiveObjective(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns the trainable parameters: the vision tower, the logit scale, the projection of stem features."""
         return {"clip": [parameter for parameter in self.parameters() if parameter.requires_grad]}
+
+    def advance(self, progress: float) -> None:
+        """Changes nothing: CLIP is trained the same way from start to end."""
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint folder; everything in it except CLIP has random weights."""

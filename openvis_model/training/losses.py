@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor
 
+from openvis_model.training.box_loss import box_losses
 from openvis_model.training.config import SetCriterionConfig
 
 
@@ -38,15 +39,20 @@ def classification_loss(
     categories: Int[Tensor, "M"],
     logit_scale: float | Float[Tensor, ""],
     rivals: Bool[Tensor, "M K"] | None = None,
+    logit_bias: float | None = None,
 ) -> Float[Tensor, ""]:
     """Computes the mean cross-entropy of InstCLIP's class probabilities softmax(logit_scale · I Eᵀ) (OpenVIS, Eq. 4).
+
+    With a bias, the probabilities are sigmoid(logit_scale · I Eᵀ + logit_bias), and the loss of an instance is the sum
+    of the binary cross-entropies of its names, as SigLIP was trained (Zhai et al. 2023, Eq. 1).
 
     Args:
         instance_tokens: I, unit norm, one row per matched instance.
         vocabulary: E, unit norm, one row per name.
         categories: row of E of each instance's category.
         logit_scale: inverse temperature of CLIP (a factor, not its logarithm).
-        rivals: the names that compete with each instance's own in its softmax; None takes all of them.
+        rivals: the names that compete with each instance's own; None takes all of them.
+        logit_bias: bias of a CLIP that was trained with the sigmoid loss.
 
     Returns:
         The loss. Without instances it is 0 and still carries the graph, so that gradients are zeros instead of None,
@@ -54,10 +60,15 @@ def classification_loss(
     """
     with torch.autocast(instance_tokens.device.type, enabled=False):
         logits = logit_scale * (instance_tokens.float() @ vocabulary.float().T)
-        if rivals is not None:
-            own = F.one_hot(categories.long(), len(vocabulary)).bool()
-            logits = logits.masked_fill(~(rivals | own), -inf)
-        return F.cross_entropy(logits, categories.long(), reduction="sum") / max(len(categories), 1)
+        own = F.one_hot(categories.long(), len(vocabulary)).bool()
+        if logit_bias is not None:
+            losses = F.softplus(torch.where(own, -1, 1) * (logits + logit_bias))
+            loss = losses.sum() if rivals is None else losses.masked_select(rivals | own).sum()
+        else:
+            if rivals is not None:
+                logits = logits.masked_fill(~(rivals | own), -inf)
+            loss = F.cross_entropy(logits, categories.long(), reduction="sum")
+        return loss / max(len(categories), 1)
 
 
 class Match(NamedTuple):
@@ -68,7 +79,10 @@ class Match(NamedTuple):
 
 
 class SetLosses(NamedTuple):
-    """`losses` "objectness", "mask" and "dice", weighted and summed over layers; `matches` per frame, last layer."""
+    """`losses` "objectness", "mask" and "dice", weighted and summed over layers; `matches` per frame, last layer.
+
+    Of networks with boxes, `losses` has "box", too.
+    """
 
     losses: dict[str, Tensor]
     matches: list[Match]
@@ -86,6 +100,7 @@ class SetCriterion:
         objectness_logits: Float[Tensor, "L B N"] | Sequence[Float[Tensor, "B N"]],
         targets: Sequence[Bool[Tensor, "_ _ _"] | UInt8[Tensor, "_ _ _"]],
         *,
+        boxes: Sequence[Float[Tensor, "B N 4"]] | None = None,
         generator: Generator | None = None,
         num_masks: float | None = None,
         presence_weight: float | None = None,
@@ -98,9 +113,11 @@ class SetCriterion:
             objectness_logits: log-odds of object against no object; their sigmoid is 1 - p(no object).
             targets: per frame, the masks of its objects [M, H, W], M ≥ 0, at any resolution. Of more than N objects,
                 M - N stay unmatched.
+            boxes: boxes of each decoder layer: centre, width and height, as parts of the frame. They do not take part
+                in matching.
             generator: source of the sampled points, on any device; None uses torch's global generator.
-            num_masks: normaliser of "mask" and "dice", at least 1: the ground-truth masks that the loss is averaged
-                over. None counts those in `targets`.
+            num_masks: normaliser of "mask", "dice" and "box", at least 1: the ground-truth masks that the loss is
+                averaged over. None counts those in `targets`.
             presence_weight: normaliser of "objectness": the sum of the method `presence_weight` over the frames that
                 the loss is averaged over. None sums over the frames in `targets`.
             exhaustive: whether `targets` are all objects of these frames; unmatched queries weigh less if not.
@@ -115,16 +132,19 @@ class SetCriterion:
         device = mask_logits[0].device
         masks = [target.to(device).bool().float() for target in targets]
         normaliser = max(sum(map(len, masks)) if num_masks is None else num_masks, 1)
-        cfg, layers = self.config, []
+        cfg, layers, box = self.config, [], masks[0].new_zeros(())
         with torch.autocast(device.type, enabled=False):
-            for layer_masks, layer_objectness in zip(mask_logits, objectness_logits, strict=True):
+            for number, (layer_masks, layer_objectness) in enumerate(zip(mask_logits, objectness_logits, strict=True)):
                 logits, objectness = layer_masks.float(), layer_objectness.float()
                 matches = [self.match(*frame, generator) for frame in zip(logits, objectness, masks, strict=True)]
                 bce, dice = self._mask_losses(logits, masks, matches, generator) / normaliser
                 presence = self._objectness_loss(objectness, matches, presence_weight, exhaustive)
                 layers.append(torch.stack([cfg.class_weight * presence, cfg.mask_weight * bce, cfg.dice_weight * dice]))
-        objectness_loss, mask_loss, dice_loss = torch.stack(layers).sum(dim=0)
-        return SetLosses({"objectness": objectness_loss, "mask": mask_loss, "dice": dice_loss}, matches)
+                if boxes is not None:
+                    apart, giou = box_losses(boxes[number].float(), masks, matches) / normaliser
+                    box = box + cfg.box_weight * apart + cfg.giou_weight * giou
+        losses = dict(zip(("objectness", "mask", "dice"), torch.stack(layers).sum(dim=0), strict=True))
+        return SetLosses(losses if boxes is None else losses | {"box": box}, matches)
 
     def presence_weight(self, objects: int, queries: int, *, exhaustive: bool = True) -> float:
         """Returns the sum of the objectness weights of a frame with this many objects and queries."""

@@ -47,11 +47,11 @@ class InstanceObjective(nn.Module):
         vocabulary = embed_vocabulary(Vocabulary.of_dataset(names), model.text_encoder)
         self.register_buffer("embeddings", vocabulary.embeddings, persistent=False)
         self.embeddings: Tensor
-        self.logit_scale = vocabulary.logit_scale
+        self.logit_scale, self.logit_bias = vocabulary.logit_scale, vocabulary.logit_bias
 
     def counts(self, clips: Sequence[TrainingClip]) -> Float[Tensor, "4"]:
         """Counts masks, weights of the objectness loss, frames, and matched queries of these clips."""
-        queries = self.model.config.mask_proposal.num_queries
+        queries = self.model.mask_proposal.num_queries
         frames = [(int(count), clip.exhaustive) for clip in clips for count in presence(clip).sum(0)]
         weight = sum(self.criterion.presence_weight(count, queries, exhaustive=whole) for count, whole in frames)
         objects = [count for count, _ in frames]
@@ -60,7 +60,8 @@ class InstanceObjective(nn.Module):
     def forward(self, clips: Sequence[TrainingClip], normalisers: Float[Tensor, "4"]) -> dict[str, Tensor]:
         """Computes the losses "objectness", "mask", "dice", "margin" and "classification" of B clips of T frames.
 
-        Each is a weighted sum over these clips, divided by its normaliser.
+        A proposal network with boxes has the loss "box", too. Each is a weighted sum over these clips, divided by its
+        normaliser.
 
         Args:
             clips: clips of one size and length.
@@ -81,6 +82,7 @@ class InstanceObjective(nn.Module):
                 [layer.mask_logits[own] for layer in layers],
                 [layer.objectness_logits[own] for layer in layers],
                 targets(clip),
+                boxes=[layer.boxes[own] for layer in layers if layer.boxes is not None] or None,
                 generator=torch.Generator().manual_seed(clip.seed),
                 num_masks=num_masks,
                 presence_weight=presence_weight,
@@ -95,20 +97,24 @@ class InstanceObjective(nn.Module):
             losses["margin"] = self.config.margin_weight * margin
         if self.classifies:
             tokens, categories, rivals = self._instance_tokens(frames, last, matches, clips)
-            loss = classification_loss(tokens, self.embeddings, categories, self.logit_scale, rivals)
+            loss = classification_loss(tokens, self.embeddings, categories, self.logit_scale, rivals, self.logit_bias)
             losses["classification"] = self.config.classification_weight * loss * len(tokens) / num_matched
         return losses
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns the trainable parameters of the backbone, the rest of the proposal network, and InstCLIP."""
         proposal, classifier = self.model.mask_proposal, self.model.classifier
-        backbone = set(proposal.mask2former.model.pixel_level_module.encoder.parameters())
+        backbone, trained = set(proposal.backbone().parameters()), proposal.trainable_parameters()
         groups = {
-            "backbone": [parameter for parameter in proposal.trainable_parameters() if parameter in backbone],
-            "proposals": [parameter for parameter in proposal.trainable_parameters() if parameter not in backbone],
+            "backbone": [parameter for parameter in trained if parameter in backbone],
+            "proposals": [parameter for parameter in trained if parameter not in backbone],
             "inst_clip": classifier.trainable_parameters() if self.classifies else [],
         }
         return {name: parameters for name, parameters in groups.items() if parameters}
+
+    def advance(self, progress: float) -> None:
+        """Anneals what the proposal network does in training alone."""
+        self.model.mask_proposal.anneal(progress)
 
     def save(self, folder: Path) -> None:
         """Writes the whole model as a checkpoint folder."""
@@ -238,6 +244,9 @@ class TrackingObjective(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns the trainable parameters."""
         return {"rollout_tracker": self.model.rollout_tracker.trainable_parameters()}
+
+    def advance(self, progress: float) -> None:
+        """Changes nothing: all but the rollout tracker is frozen."""
 
     def save(self, folder: Path) -> None:
         """Writes the whole model as a checkpoint folder."""

@@ -7,18 +7,24 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from openvis_model.clip import build_clip
+from openvis_model.clip import build_clip, build_tokenizer
 from openvis_model.config import InstFormerConfig
 from openvis_model.folded.inst_former import FoldedInstFormer
-from openvis_model.inst_clip import InstanceGuidanceAttention, InstClip
+from openvis_model.guided_attention import split_state
+from openvis_model.hub_tokenizer import HubTokenizer
+from openvis_model.inst_clip import InstClip
 from openvis_model.inst_former import InstFormer
 from openvis_model.options import Classifier
+from openvis_model.proposal_networks import NETWORKS
+from openvis_model.tokenizer import write_files
 from openvis_model.weights.files import (
+    TOKENIZER,
     Stored,
     check_adapter_config,
     check_fingerprint,
@@ -28,14 +34,17 @@ from openvis_model.weights.files import (
     weight_files,
 )
 from openvis_model.weights.folded_model import build_folded_model
+from openvis_model.weights.inst_clip import PEFT_PREFIX, load_inst_clip
 from openvis_model.weights.state_dicts import check_finite, contiguous, load_strictly
 
-PEFT_PREFIX = "base_model.model."
-"""Prefix that peft adds to the names of adapted modules."""
 
-
-def save_checkpoint(model: InstFormer, folder: str | Path) -> str:
+def save_checkpoint(model: InstFormer, folder: str | Path, *, origin: Mapping[str, Any] | None = None) -> str:
     """Writes a checkpoint folder and returns its fingerprint; the folder appears whole or not at all.
+
+    Args:
+        model: the model.
+        folder: the folder, which must not exist.
+        origin: where the weights come from, as plain values; kept in `config.json`, and no part of the fingerprint.
 
     Raises:
         ValueError: if the folder exists, a weight is NaN or infinite, or the model is one for inference.
@@ -50,15 +59,19 @@ def save_checkpoint(model: InstFormer, folder: str | Path) -> str:
         check_finite(state, source=f"{folder}: {name}")
     config = model.config.to_dict()
     identity = model_fingerprint(config, states)
-    content = {"config": config, "fingerprint": identity}
+    content = {"config": config, "fingerprint": identity} | ({"origin": dict(origin)} if origin else {})
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     partial.mkdir()
     try:
         for name, state in states.items():
             file = partial / f"{name}.safetensors"
-            file.parent.mkdir(exist_ok=True)
-            file.write_bytes(serialize(state))
+            if name == TOKENIZER:
+                (partial / name).mkdir()
+                write_files(state, partial / name)
+            else:
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(serialize(state))
         if isinstance(model.classifier, InstClip):
             lora: LoraConfig = model.classifier.visual.peft_config["default"]
             lora.save_pretrained(partial / "adapter")
@@ -106,22 +119,23 @@ def load_checkpoint(folder: str | Path, *, classifier: Classifier | None = None)
         config = InstFormerConfig.from_dict(values)
     except ValueError as error:
         raise ValueError(f"{folder}/config.json: {error}") from error
-    names = weight_files(config.classifier)
+    names = weight_files(folder, config.classifier)
     states = read_states(folder, names)
     _check_num_queries(config, states, folder)
     if classifier and classifier != config.classifier:
         config = dataclasses.replace(config, classifier=classifier)
-        if missing := set(weight_files(classifier)) - set(names):
+        if missing := set(weight_files(folder, classifier)) - set(names):
             raise ValueError(f"{folder}: classifier {classifier!r} needs {sorted(missing)}, which it lacks")
 
     clip = build_clip(config.clip)
     load_strictly(clip, states["clip"], source=f"{folder}/clip.safetensors")
-    model = InstFormer(config, clip=clip)
-    mask2former = model.mask_proposal.mask2former
-    load_strictly(mask2former, states["mask_proposal"], source=f"{folder}/mask_proposal.safetensors")
+    model = InstFormer(config, clip=clip, tokenizer=build_tokenizer(config.clip, states.get(TOKENIZER)))
+    network = model.mask_proposal.network
+    load_strictly(network, states["mask_proposal"], source=f"{folder}/mask_proposal.safetensors")
     load_strictly(model.rollout_tracker, states["rollout_tracker"], source=f"{folder}/rollout_tracker.safetensors")
     if isinstance(model.classifier, InstClip):
-        _load_inst_clip(model.classifier, states, folder)
+        load_inst_clip(model.classifier, states, folder)
+        check_adapter_config(folder, config.inst_clip)
     # Last, because the checks above name what differs.
     check_fingerprint(folder, values, states, expected)
     return model.eval()
@@ -131,13 +145,15 @@ def _states(model: InstFormer) -> dict[str, dict[str, Tensor]]:
     """Returns the state dict of each weight file."""
     states = {
         "clip": _clip_state(model),
-        "mask_proposal": model.mask_proposal.mask2former.state_dict(),
+        "mask_proposal": model.mask_proposal.network.state_dict(),
         "rollout_tracker": model.rollout_tracker.state_dict(),
     }
     if isinstance(model.classifier, InstClip):
         states["inst_clip"] = _tokens(model.classifier)
         adapter = get_peft_model_state_dict(model.classifier.visual)
         states["adapter/adapter_model"] = {PEFT_PREFIX + name: tensor for name, tensor in adapter.items()}
+    if isinstance(model.text_encoder.tokenizer, HubTokenizer):
+        states[TOKENIZER] = model.text_encoder.tokenizer.files
     return states
 
 
@@ -147,44 +163,17 @@ def _tokens(classifier: InstClip) -> dict[str, Tensor]:
 
 def _clip_state(model: InstFormer) -> dict[str, Tensor]:
     """Returns CLIP's weights under open_clip's names: without adapters, with query, key and value fused."""
-    state = model.text_encoder.state_dict()
-    visual = model.classifier.visual
-    split = {name: module for name, module in visual.named_modules() if isinstance(module, InstanceGuidanceAttention)}
-    for name, attention in split.items():
-        for key, tensor in attention.fused().items():
-            state[f"visual.{name}.{key}"] = tensor
-    for key, tensor in visual.state_dict().items():
-        if not any(key.startswith(f"{name}.") for name in split):
-            state[f"visual.{key}"] = tensor
-    return state
-
-
-def _load_inst_clip(classifier: InstClip, states: Mapping[str, dict[str, Tensor]], folder: Path) -> None:
-    state = {f"visual.{name}": tensor for name, tensor in classifier.visual.state_dict().items()}
-    load_strictly(classifier, state | states["inst_clip"], source=f"{folder}/inst_clip.safetensors")
-    expected = get_peft_model_state_dict(classifier.visual)
-    adapter = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in states["adapter/adapter_model"].items()}
-    differing = sorted(
-        name
-        for name in set(adapter) | set(expected)
-        if name not in adapter or name not in expected or adapter[name].shape != expected[name].shape
-    )
-    if differing:
-        raise ValueError(
-            f"{folder}/adapter: names or shapes differ from the config: {', '.join(differing)}; "
-            "copy the whole folder again"
-        )
-    check_finite(adapter, source=f"{folder}/adapter")
-    check_adapter_config(folder, classifier.config)
-    set_peft_model_state_dict(classifier.visual, adapter)
+    vision = split_state(model.classifier.visual)
+    return model.text_encoder.clip_state() | {f"visual.{name}": tensor for name, tensor in vision.items()}
 
 
 def _check_num_queries(config: InstFormerConfig, states: Mapping[str, Mapping[str, Tensor]], folder: Path) -> None:
     """Checks N first, because a list of misshapen weights would hide the cause."""
     expected = config.mask_proposal.num_queries
     for file, name in (
-        ("mask_proposal", "model.transformer_module.queries_features.weight"),
+        ("mask_proposal", NETWORKS[config.mask_proposal.network].queries),
         ("inst_clip", "instance_tokens"),
+        ("inst_clip", "instance_probes"),
     ):
         tensor = states.get(file, {}).get(name)
         if tensor is not None and tensor.ndim and len(tensor) != expected:

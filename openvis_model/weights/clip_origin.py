@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from openvis_model.config import InstFormerConfig
 from openvis_model.weights.files import read_config
 
 Pixels = tuple[float, float, float]
+
+HUB_CONFIG = "open_clip_config.json"
+"""What the hub calls the description of a CLIP, beside its weights."""
 
 OPENAI_ENTRIES = frozenset({"input_resolution", "context_length", "vocab_size"})
 """Numbers that OpenAI's files hold beside the weights; nobody else's have them."""
@@ -54,7 +57,7 @@ class ClipOrigin:
         if quick_gelu not in (None, self.quick_gelu):
             raise ValueError(
                 f"quick_gelu: got {quick_gelu}, but weights {weights!r} were trained {_with(self.quick_gelu)} "
-                f"QuickGELU ({self.evidence}); leave it out"
+                f"QuickGELU ({self.evidence}); leave quick_gelu out"
             )
         if self.quick_gelu != bool(architecture_of(config).get("quick_gelu")):
             field = "model" if config.model else "architecture.quick_gelu"
@@ -84,16 +87,54 @@ def origin_of_checkpoint(folder: Path) -> ClipOrigin:
     Raises:
         ValueError: names the file and the problem.
     """
-    values, _ = read_config(folder)
-    try:
-        clip = InstFormerConfig.from_dict(values).clip
-    except ValueError as error:
-        raise ValueError(f"{folder}/config.json: {error}") from error
+    clip = clip_of_checkpoint(folder)
     return ClipOrigin(
         evidence=f"as {folder / 'config.json'} says",
         quick_gelu=bool(architecture_of(clip).get("quick_gelu")),
         pixel_mean=clip.pixel_mean,
         pixel_std=clip.pixel_std,
+    )
+
+
+def clip_of_checkpoint(folder: Path) -> ClipConfig:
+    """Returns the CLIP of a checkpoint folder.
+
+    Raises:
+        ValueError: names the file and the problem.
+    """
+    values, _ = read_config(folder)
+    try:
+        return InstFormerConfig.from_dict(values).clip
+    except ValueError as error:
+        raise ValueError(f"{folder}/config.json: {error}") from error
+
+
+def clip_of_hub(file: Path) -> ClipConfig:
+    """Returns the CLIP that an `open_clip_config.json` describes.
+
+    Raises:
+        ValueError: for a file that cannot be read, or a CLIP that is not a plain one; names it.
+    """
+    model, mean, std = _hub_config(file)
+    try:
+        config = ClipConfig(architecture=model)
+        return replace(config, pixel_mean=mean or config.pixel_mean, pixel_std=std or config.pixel_std)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def clip_of_tag(model: str, tag: str) -> ClipConfig:
+    """Returns the CLIP of a tag of open_clip, for the pixels that it was trained on.
+
+    Raises:
+        ValueError: for a model that open_clip does not have.
+    """
+    config = ClipConfig(model=model)
+    pixels = origin_of_tag(open_clip.get_pretrained_cfg(model, tag))
+    return replace(
+        config,
+        pixel_mean=pixels.pixel_mean or config.pixel_mean,
+        pixel_std=pixels.pixel_std or config.pixel_std,
     )
 
 
@@ -111,9 +152,10 @@ def origin_of_file(file: Path, names: Collection[str], quick_gelu: bool | None) 
     told = _told_by_names(names) or _told_by_hub(file) or _told_by_checksum(file)
     if told is None and quick_gelu is None:
         raise ValueError(
-            f"quick_gelu: {file} does not tell with which activation it was trained, and with the wrong one a CLIP is "
-            "worse without any sign; give quick_gelu (of a training: start.clip_quick_gelu). It is true for weights of "
-            "OpenAI, MetaCLIP and DFN, and false for most others, such as LAION-2B's and DataComp's"
+            f"quick_gelu: {file} does not say which activation it was trained with, and a CLIP that runs with the "
+            "other one is worse without any sign; say it: quick_gelu is True for weights of OpenAI, MetaCLIP and DFN, "
+            "False for most others, such as LAION-2B's and DataComp's (in the config of a training it is "
+            "start.clip_quick_gelu, in jobs.make_checkpoint clip_quick_gelu)"
         )
     return told or ClipOrigin(evidence="as quick_gelu says", quick_gelu=bool(quick_gelu))
 
@@ -128,25 +170,28 @@ def _told_by_names(names: Collection[str]) -> ClipOrigin | None:
         )
     if any(name.startswith("_image_encoder.") for name in names):
         return ClipOrigin(evidence="it has TinyCLIP's names", quick_gelu=False)
+    if any(name.startswith("visual.trunk.") for name in names):
+        return ClipOrigin(evidence="its vision transformer is one of timm's", quick_gelu=False)
     return None
 
 
 def _told_by_hub(file: Path) -> ClipOrigin | None:
-    """Reads the config that every folder of open_clip's models on the hub holds."""
-    config = file.with_name("open_clip_config.json")
+    config = file.with_name(HUB_CONFIG)
     if file.name not in (HF_WEIGHTS_NAME, HF_SAFE_WEIGHTS_NAME) or not config.is_file():
         return None
+    model, mean, std = _hub_config(config)
+    quick_gelu = bool(model.get("quick_gelu"))
+    return ClipOrigin(evidence=f"as {config} says", quick_gelu=quick_gelu, pixel_mean=mean, pixel_std=std)
+
+
+def _hub_config(file: Path) -> tuple[dict[str, Any], Pixels | None, Pixels | None]:
+    """Reads the architecture, and mean and deviation of pixels, from the hub's description of a CLIP."""
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
         pixels = content.get("preprocess_cfg", {})
-        return ClipOrigin(
-            evidence=f"as {config} says",
-            quick_gelu=bool(content["model_cfg"].get("quick_gelu")),
-            pixel_mean=_pixels(pixels.get("mean")),
-            pixel_std=_pixels(pixels.get("std")),
-        )
+        return dict(content["model_cfg"]), _pixels(pixels.get("mean")), _pixels(pixels.get("std"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{config}: cannot be read as open_clip's config ({error!r}); download it again") from error
+        raise ValueError(f"{file}: cannot be read as open_clip's config ({error!r}); download it again") from error
 
 
 def _told_by_checksum(file: Path) -> ClipOrigin | None:

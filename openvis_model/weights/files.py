@@ -2,14 +2,16 @@
 
 A checkpoint is a self-contained folder without pickles:
 
-    config.json                 the InstFormerConfig and the fingerprint of all weights
+    config.json                 the InstFormerConfig, the fingerprint of all weights, and, of a model that was put
+                                together from published weights, where they come from and under which licences
     clip.safetensors            CLIP under open_clip's names; training never changes it
-    mask_proposal.safetensors   Mask2Former under transformers' names
+    mask_proposal.safetensors   the proposal network under transformers' names
     inst_clip.safetensors       instance tokens and register
     adapter/                    LoRA adapters in peft's format
     rollout_tracker.safetensors
+    tokenizer/                  CLIP's tokenizer as the Hugging Face hub has it, for a CLIP that needs one of the hub
 
-Reading them needs neither CLIP nor Mask2Former, whose libraries take seconds to import.
+Reading them needs neither CLIP nor a proposal network, whose libraries take seconds to import.
 """
 
 import hashlib
@@ -24,6 +26,10 @@ from torch import Tensor
 
 from openvis_model.fingerprint import tensor_fingerprint
 from openvis_model.options import LORA_TARGETS, Classifier, InstClipConfig
+from openvis_model.tokenizer import read_files
+
+TOKENIZER = "tokenizer"
+"""Folder of a checkpoint whose files are weights to the fingerprint: bytes, by the names of the files."""
 
 BUILT_IN = Path(__file__).parents[1] / "built_in_model"
 """Checkpoint folder of the built-in model: the mini preset, trained on Shapes; it knows only the words of Shapes."""
@@ -70,7 +76,7 @@ def read_checkpoint(folder: Path) -> Stored:
     """
     config, fingerprint = read_config(folder)
     try:
-        names = weight_files(config["classifier"])
+        names = weight_files(folder, config["classifier"])
         inst_clip = InstClipConfig(**config["inst_clip"])
     except KeyError as error:
         raise ValueError(f"{folder}/config.json: {error} is missing; copy the whole folder again") from error
@@ -83,9 +89,10 @@ def read_checkpoint(folder: Path) -> Stored:
     return Stored(folder, config, states, fingerprint)
 
 
-def weight_files(classifier: Classifier) -> tuple[str, ...]:
-    """Returns the names of a checkpoint's weight files, without extension."""
-    common = ("clip", "mask_proposal", "rollout_tracker")
+def weight_files(folder: Path, classifier: Classifier) -> tuple[str, ...]:
+    """Returns the names of a checkpoint's weight files, without extension, and its tokenizer if it has one."""
+    tokenizer = (TOKENIZER,) if (folder / TOKENIZER).is_dir() else ()
+    common = ("clip", "mask_proposal", "rollout_tracker", *tokenizer)
     return (*common, "inst_clip", "adapter/adapter_model") if classifier == "inst_clip" else common
 
 
@@ -95,7 +102,10 @@ def read_states(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Tenso
     Raises:
         ValueError: names the file that cannot be read.
     """
-    return {name: _read(folder / f"{name}.safetensors") for name in names}
+    return {
+        name: read_files(folder / name) if name == TOKENIZER else _read(folder / f"{name}.safetensors")
+        for name in names
+    }
 
 
 def model_fingerprint(config: Mapping[str, object], states: Mapping[str, Mapping[str, Tensor]]) -> str:

@@ -8,9 +8,10 @@ from openvis_model.folded.inst_clip import FoldedInstClip
 from openvis_model.folded.inst_former import FoldedInstFormer
 from openvis_model.folded.mask_proposal import FoldedMaskProposal
 from openvis_model.options import InstClipConfig
-from openvis_model.towers import VisionTowerConfig
+from openvis_model.towers import VisionTowerConfig, is_timm
 from openvis_model.weights.files import BUILT_IN, Stored, read_checkpoint
 from openvis_model.weights.light_model import architecture_of, build_light_model
+from openvis_model.weights.state_dicts import load_strictly
 
 
 def load(checkpoint: str | Path | None = None) -> FoldedInstFormer:
@@ -33,9 +34,8 @@ def build_folded_model(stored: Stored) -> FoldedInstFormer:
         ValueError: names what is wrong with the checkpoint.
     """
     light = build_light_model(stored)
-    architecture, state = stored.config["mask_proposal"]["mask2former"], stored.states["mask_proposal"]
     return FoldedInstFormer(
-        FoldedMaskProposal(architecture, state, short_side=light.short_side),
+        _mask_proposal(stored),
         _classifier(stored),
         light.text_encoder,
         light.rollout_tracker,
@@ -44,22 +44,59 @@ def build_folded_model(stored: Stored) -> FoldedInstFormer:
     )
 
 
+def _mask_proposal(stored: Stored) -> nn.Module:
+    """Builds a folded Mask2Former; other networks have no folded form and run as `transformers` has them."""
+    config, state = stored.config["mask_proposal"], stored.states["mask_proposal"]
+    short_side = stored.config["short_side"]
+    if "mask2former" in config:
+        pixels = {name: config[name] for name in ("pixel_mean", "pixel_std") if name in config}
+        return FoldedMaskProposal(config["mask2former"], state, short_side=short_side, **pixels)
+    from transformers.initialization import no_init_weights
+
+    from openvis_model.config import InstFormerConfig  # takes seconds to import
+    from openvis_model.proposal_networks import build_mask_proposal
+
+    try:
+        proposal = InstFormerConfig.from_dict(stored.config).mask_proposal
+    except ValueError as error:
+        raise ValueError(f"{stored.folder}/config.json: {error}") from error
+    with no_init_weights():  # random numbers for 300 million weights take six seconds
+        network = build_mask_proposal(proposal, short_side=short_side)
+    load_strictly(network.network, state, source=f"{stored.folder}/mask_proposal.safetensors")
+    return network
+
+
 def _classifier(stored: Stored) -> nn.Module:
-    clip, short_side = stored.config["clip"], stored.config["short_side"]
-    if stored.config["classifier"] == "inst_clip":
+    clip, architecture = stored.config["clip"], architecture_of(stored.config["clip"])
+    if stored.config["classifier"] == "inst_clip" and not is_timm(architecture):
         return FoldedInstClip(
             InstClipConfig(**stored.config["inst_clip"]),
             clip,
-            VisionTowerConfig.of(architecture_of(clip)),
+            VisionTowerConfig.of(architecture),
             state=stored.states["clip"],
             tokens=stored.states["inst_clip"],
             adapters=stored.states["adapter/adapter_model"],
-            short_side=short_side,
+            short_side=stored.config["short_side"],
         )
-    from openvis_model.clip import ClipConfig, build_clip  # the paper's baseline runs CLIP as open_clip has it
-    from openvis_model.crop_clip import CropClip
+    return _trained_classifier(stored)
 
+
+def _trained_classifier(stored: Stored) -> nn.Module:
+    """Builds a classifier that has no folded form as it is trained, with its adapters merged."""
+    from openvis_model.clip import ClipConfig, build_clip
+    from openvis_model.crop_clip import CropClip
+    from openvis_model.inst_clip import InstClip
+    from openvis_model.weights.inst_clip import load_inst_clip
+
+    clip, short_side = stored.config["clip"], stored.config["short_side"]
     lists = {name: tuple(clip[name]) for name in ("words", "pixel_mean", "pixel_std")}
     model = build_clip(ClipConfig(**clip | lists))
-    model.load_state_dict(stored.states["clip"])
-    return CropClip(model.visual, short_side=short_side)
+    load_strictly(model, stored.states["clip"], source=f"{stored.folder}/clip.safetensors")
+    if stored.config["classifier"] == "crop_clip":
+        return CropClip(model.visual, short_side=short_side)
+    N = max(len(tokens) for tokens in stored.states["inst_clip"].values())
+    config = InstClipConfig(**stored.config["inst_clip"])
+    classifier = InstClip(config, model.visual, num_queries=N, short_side=short_side)
+    load_inst_clip(classifier, stored.states, stored.folder)
+    classifier.merge_adapters()
+    return classifier

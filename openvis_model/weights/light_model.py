@@ -10,7 +10,7 @@ from openvis_model.rollout_tracker import RolloutTracker
 from openvis_model.text_encoder import TextEncoder
 from openvis_model.tokenizer import Tokenizer, WordTokenizer
 from openvis_model.towers import TextTowerConfig
-from openvis_model.weights.files import BUILT_IN, Stored, read_checkpoint
+from openvis_model.weights.files import BUILT_IN, TOKENIZER, Stored, read_checkpoint
 from openvis_model.weights.state_dicts import load_strictly
 
 
@@ -51,7 +51,7 @@ def build_light_model(stored: Stored) -> LightModel:
     clip = stored.config["clip"]
     architecture = architecture_of(clip)
     tower = TextTowerConfig.of(architecture)
-    encoder = TextEncoder(tower, _tokenizer(clip, tower.context_length), stored.states["clip"])
+    encoder = TextEncoder(tower, _tokenizer(stored, tower.context_length), stored.states["clip"])
     state = stored.states["rollout_tracker"]
     width = next(tensor.shape[1] for tensor in state.values() if tensor.ndim == 2)
     tracker = RolloutTracker(RolloutTrackerConfig(**stored.config["rollout_tracker"]), width=width)
@@ -69,9 +69,11 @@ def architecture_of(clip: Mapping[str, Any]) -> Mapping[str, Any]:
     return architecture_of(ClipConfig(model=clip["model"]))
 
 
-def _tokenizer(clip: Mapping[str, Any], context_length: int) -> Tokenizer:
+def _tokenizer(stored: Stored, context_length: int) -> Tokenizer:
+    clip = stored.config["clip"]
     if clip["words"]:
         return WordTokenizer(clip["words"], context_length)
     from openvis_model.clip import ClipConfig, build_tokenizer  # open_clip has CLIP's byte-pair encoding
 
-    return build_tokenizer(ClipConfig(model=clip["model"], architecture=clip["architecture"]), context_length)
+    config = ClipConfig(model=clip["model"], architecture=clip["architecture"])
+    return build_tokenizer(config, stored.states.get(TOKENIZER))

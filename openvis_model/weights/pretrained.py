@@ -1,28 +1,25 @@
-"""Loads pretrained weights: CLIP from open_clip or OpenAI, Mask2Former from detectron2 or transformers."""
+"""Loads pretrained weights of CLIP, from open_clip or OpenAI."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import open_clip
-from open_clip import CLIP
-from safetensors import safe_open
+from open_clip.model import convert_to_custom_text_state_dict
 from torch import Tensor
-from transformers import Mask2FormerForUniversalSegmentation
 
-from openvis_model.clip import ClipConfig, build_clip
+from openvis_model.clip import Clip, ClipConfig, build_clip
 from openvis_model.weights.clip_origin import OPENAI_ENTRIES, origin_of_checkpoint, origin_of_file, origin_of_tag
-from openvis_model.weights.detectron2 import config_from_weights, to_transformers
-from openvis_model.weights.state_dicts import check_finite, load_strictly
+from openvis_model.weights.hub import fetch_clip
+from openvis_model.weights.state_dicts import load_strictly
 from openvis_model.weights.tensor_file import read_state
 
 _WRAPPERS = re.compile(r"^module\.|^_(image_encoder|text_encoder|logit_scale)\.(module\.)?")
 """Prefixes of published names: distributed training's, and TinyCLIP's for each tower."""
 
 
-def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | None = None) -> CLIP:
+def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | None = None) -> Clip:
     """Builds a CLIP with pretrained weights.
 
     Args:
@@ -40,6 +37,8 @@ def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | Non
             differ.
     """
     clip, path = build_clip(config), Path(weights)
+    if path.name == "clip.safetensors" and (path.parent / "config.json").is_file():
+        path = path.parent  # a checkpoint, whose config tells how its CLIP was trained
     if path.is_file():
         state = _read_clip(path, weights)
         origin_of_file(path, state, quick_gelu).check(config, str(weights), quick_gelu)
@@ -49,61 +48,9 @@ def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | Non
     else:
         tag = _tag(config, str(weights))
         origin_of_tag(tag).check(config, str(weights), quick_gelu)  # before the download
-        state = _read_clip(Path(open_clip.download_pretrained(tag)), weights)
-    load_strictly(clip, _open_clip_names(state), source=f"clip weights {weights}")
+        state = _read_clip(fetch_clip(tag), weights)
+    load_strictly(clip, _names_of(clip, _open_clip_names(state)), source=f"clip weights {weights}")
     return clip
-
-
-def load_mask2former(path: str | Path) -> Mask2FormerForUniversalSegmentation:
-    """Loads Mask2Former (ResNet or Swin) from a `transformers` folder, or from an original file.
-
-    Original files are detectron2's `.pkl` of released models and the `.pth` of its trainer, which MinVIS' are too.
-
-    Raises:
-        ValueError: for a path that is neither, a file that is damaged or of another model, a pickle with more than
-            arrays, or names or shapes that differ; names the path.
-    """
-    path = Path(path)
-    if path.is_file():
-        return _load_detectron2(path)
-    if not (path / "config.json").is_file():
-        raise ValueError(
-            f"{path}: expected a transformers folder with a config.json, or detectron2's .pkl or .pth file"
-        )
-    try:
-        model_type = json.loads((path / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}/config.json: cannot be read as a transformers config ({error!r})") from error
-    if model_type != "mask2former":
-        raise ValueError(
-            f"{path}/config.json: model_type: expected 'mask2former', got {model_type!r}; use a Mask2Former"
-        )
-    for file in sorted(path.glob("*.safetensors")):
-        _check_readable(file)
-    # transformers translates the names of its earlier versions; any name still missing or unexpected is an error.
-    try:
-        network, info = Mask2FormerForUniversalSegmentation.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
-        )
-    except Exception as error:
-        raise ValueError(f"{path}: transformers cannot load it as a Mask2Former ({error})") from error
-    problems = {kind: sorted(map(str, names)) for kind, names in info.items() if names}
-    if problems:
-        raise ValueError(f"{path}: " + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items()))
-    check_finite(network.state_dict(), source=str(path))
-    return network
-
-
-def _load_detectron2(path: Path) -> Mask2FormerForUniversalSegmentation:
-    weights = read_state(path, "model")
-    try:
-        config = config_from_weights(weights)
-        state = to_transformers(weights, config)  # before the network takes any memory
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    network = Mask2FormerForUniversalSegmentation(config)
-    load_strictly(network, state, source=str(path))
-    return network
 
 
 def _tag(config: ClipConfig, weights: str) -> dict[str, Any]:
@@ -137,9 +84,11 @@ def _open_clip_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _check_readable(file: Path) -> None:
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except Exception as error:
-        raise ValueError(f"{file}: cannot be read as safetensors ({error}); is its download complete?") from error
+def _names_of(clip: Clip, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns weights as this kind of CLIP has them; files differ in it as in what open_clip itself reads."""
+    plain_text = isinstance(clip, open_clip.CustomTextCLIP) and "positional_embedding" in state
+    named: dict[str, Tensor] = convert_to_custom_text_state_dict(state) if plain_text else dict(state)
+    for name in ("logit_scale", "logit_bias"):
+        if name in named and named[name].numel() == 1:
+            named[name] = named[name].reshape(())
+    return named

@@ -37,7 +37,7 @@ class CompactConfig:
             raise ValueError(f"keep_h: expected at least 0, got {self.keep_h}")
 
 
-Format = Literal["youtube_vis", "coco", "cvat"]
+Format = Literal["youtube_vis", "coco", "cvat", "yolo", "mots", "label_studio", "huggingface", "rerun"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,9 @@ class ExportConfig:
     Attributes:
         labels: output of a labelling run, local or s3://.
         output: folder of the annotations, local or s3://.
-        format: `youtube_vis` (one file, masks by track), `coco` (one file, masks by frame) or `cvat` (one CVAT for
-            video 1.1 file per video, boxes by track).
+        format: `youtube_vis` (masks by track), `coco` (masks by frame), `cvat` (boxes by track, CVAT for video 1.1),
+            `yolo` (polygons by frame), `mots` (masks by frame, MOTS text), `label_studio` (boxes by track),
+            `huggingface` (masks by track, Parquet) or `rerun` (masks by frame, .rrd; needs rerun-sdk).
         min_score: tracks with a lower score are left out, 0 to 1.
     """
 

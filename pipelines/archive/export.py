@@ -1,5 +1,6 @@
-"""Exports labels as annotations for other tools: masks for YouTube-VIS and COCO, boxes for review in CVAT."""
+"""Exports labels as annotations for other tools."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,23 +10,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.archive.config import ExportConfig
-from pipelines.archive.formats.coco import write_coco
-from pipelines.archive.formats.cvat import write_cvat
-from pipelines.archive.formats.video_labels import VideoLabels, json_lists
-from pipelines.archive.formats.youtube_vis import write_youtube_vis
+from pipelines.archive.formats.format import Target
+from pipelines.archive.formats.registry import FORMATS
+from pipelines.archive.formats.video_labels import VideoLabels
 from pipelines.archive.tables import Results, open_labels
 from pipelines.storage.files import Storage
-
-FILE = "annotations.json"
-"""Name of the file of YouTube-VIS and COCO annotations in the output."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSummary:
-    """The result of an export: number of videos with tracks, and number of their tracks."""
+    """The result of an export.
+
+    Attributes:
+        videos: number of videos with tracks.
+        tracks: number of their tracks.
+        losses: what the format cannot hold, with the tracks that it concerns.
+    """
 
     videos: int
     tracks: int
+    losses: tuple[str, ...] = ()
 
 
 def export_annotations(
@@ -38,7 +42,8 @@ def export_annotations(
         report: called with the number of videos read and the number of all videos.
 
     Raises:
-        ValueError: the labels are missing or damaged, or have no track with such a score.
+        ValueError: the labels are missing or damaged, or have no track with such a score; or the format needs a
+            package that is not installed.
         OSError: the output cannot be written to.
     """
     results, output = open_labels(config.labels), Storage(config.output)
@@ -48,34 +53,33 @@ def export_annotations(
         raise ValueError(f"labels: {config.labels} has no tracks with a score of {config.min_score} or more")
     output.check_writable()
     total = sum(map(len, results.counting().values()))
-    looked_at = videos = tracks = 0
+    looked_at = tracks = 0
+    written = set[str]()
 
     def counted() -> Iterator[VideoLabels]:
-        nonlocal looked_at, videos, tracks
+        nonlocal looked_at, tracks
         for video in _videos(results, config.min_score):
             looked_at += 1
             if video.tracks:
-                videos, tracks = videos + 1, tracks + len(video.tracks)
+                written.add(video.row["video_id"])
+                tracks += len(video.tracks)
                 yield video
             report(looked_at, total)
 
-    if config.format == "cvat":
-        _remove_earlier(results, output, write_cvat(counted(), categories, output))
-    else:
-        write = write_youtube_vis if config.format == "youtube_vis" else write_coco
-        with json_lists(output, FILE) as add:
-            write(counted(), categories, add)
-            for name, number in categories.items():
-                add("categories", {"id": number, "name": name})
-    return ExportSummary(videos=videos, tracks=tracks)
+    form, target = FORMATS[config.format], Target(storage=output, categories=categories)
+    form.write(counted(), target)
+    if form.files_of_video:
+        _remove_earlier(results, output, form.files_of_video, written)
+    return ExportSummary(videos=len(written), tracks=tracks, losses=target.losses.lines())
 
 
-def _remove_earlier(results: Results, output: Storage, written: Set[str]) -> None:
+def _remove_earlier(results: Results, output: Storage, files_of_video: Iterable[str], written: Set[str]) -> None:
     """Removes files of an earlier export for videos that have no tracks now."""
-    possible = {f"{video_id}.xml" for ids in results.counting().values() for video_id in ids.to_pylist()}
-    for name in list(output.list(".")):
-        if name in possible and name not in written:
-            output.remove(name)
+    possible = {video_id for ids in results.counting().values() for video_id in ids.to_pylist()}
+    for path, _ in list(output.sizes(".", deep=True)):
+        for match in filter(None, (re.fullmatch(pattern, path) for pattern in files_of_video)):
+            if match[1] in possible and match[1] not in written:
+                output.remove(path)
 
 
 def _categories(tracks: pa.Table, min_score: float) -> set[str]:

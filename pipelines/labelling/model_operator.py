@@ -13,10 +13,10 @@ import torch
 from jaxtyping import UInt8
 
 from pipelines.cluster import node_id
+from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import Precision
 from pipelines.labelling.instance_bytes import encode_instances
 from pipelines.labelling.rows import BatchRow, LabelledRow
-from pipelines.models import load_model
 
 
 class Model:
@@ -25,7 +25,7 @@ class Model:
     On a GPU, Ray Data calls it in two threads: while one waits for the GPU, the other reads frames, or encodes masks.
 
     Args:
-        checkpoint: checkpoint folder; None is the built-in model.
+        checkpoint: what the driver labels with.
         device: `cuda` or `cpu`.
         actors: number of model actors that share this machine's cores.
         batch_size: frames that go through the model together.
@@ -36,7 +36,7 @@ class Model:
 
     def __init__(
         self,
-        checkpoint: str | None,
+        checkpoint: SharedCheckpoint,
         *,
         device: Literal["cuda", "cpu"],
         actors: int,
@@ -48,7 +48,7 @@ class Model:
         if device == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // actors))
         self.device = device
-        self.model = load_model(checkpoint).to(device)
+        self.model = checkpoint.load().to(device)
         if compile:
             self.model.mask_proposal.compile()
             self.model.classifier.compile()

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from pipelines.cluster import RayDiedError, answers, check_ray, data_stopped, is_loss, reason
+from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.pipeline import label, start_trackers, write
 from pipelines.labelling.progress import Progress
@@ -36,6 +37,7 @@ class Passes:
     Args:
         config: the job.
         writers: each tracker actor gets a copy.
+        checkpoint: each model actor loads it.
         short_side: the model's working size, pixels.
         lease: lease on the output.
         report: called about once a second with the progress.
@@ -49,11 +51,13 @@ class Passes:
         self,
         config: LabelConfig,
         writers: Writers,
+        checkpoint: SharedCheckpoint,
         short_side: int,
         lease: Lease,
         report: Callable[[Progress], None],
     ) -> None:
         self.config = config
+        self.checkpoint = checkpoint
         self.short_side = short_side
         self.lease = lease
         self.report = report
@@ -82,7 +86,7 @@ class Passes:
         self.outcomes.append(None)
         written: Future[None] | None = None
         try:
-            written = write(label(videos, self.config, self.short_side, self._avoid()), trackers)
+            written = write(label(videos, self.config, self.checkpoint, self.short_side, self._avoid()), trackers)
             self._watch(written, trackers)
             losses = self._take_losses(trackers)
         except BaseException as error:

@@ -21,11 +21,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from openvis_model.options import SIZE_DIVISOR
 from pipelines.cluster import calm_data
+from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan
 from pipelines.labelling.model_operator import Model
 from pipelines.labelling.track_sink import TrackerActor, TrackSink
-from pipelines.storage.files import Storage
 from pipelines.storage.s3 import is_s3
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.sources import Video
@@ -45,12 +45,19 @@ _TASKS_PER_CPU = 4
 """Tasks of `Plan` that each CPU gets at least before videos share one, so that all CPUs are busy to the end."""
 
 
-def label(videos: Sequence[Video], config: LabelConfig, short_side: int, avoided: Collection[str] = ()) -> Dataset:
+def label(
+    videos: Sequence[Video],
+    config: LabelConfig,
+    checkpoint: SharedCheckpoint,
+    short_side: int,
+    avoided: Collection[str] = (),
+) -> Dataset:
     """Returns the lazy data set of labelled batches, rows of `LabelledRow`.
 
     Args:
         videos: at least one.
         config: the job.
+        checkpoint: that of the job.
         short_side: the model's working size, pixels.
         avoided: Ray's ids of machines that shall read no videos.
     """
@@ -80,7 +87,7 @@ def label(videos: Sequence[Video], config: LabelConfig, short_side: int, avoided
         Model,
         batch_format="pyarrow",
         batch_size=None,
-        fn_constructor_args=(config.checkpoint and Storage(config.checkpoint).root,),
+        fn_constructor_args=(checkpoint,),
         fn_constructor_kwargs={
             "device": "cuda" if config.model_gpus else "cpu",
             "actors": config.model_actors,
@@ -135,6 +142,7 @@ def write(dataset: Dataset, trackers: list[Any]) -> Future[None]:
     thread = ThreadPoolExecutor(1)
     # Tasks without CPUs have no other limit, and each that waits for a tracker is a process of its own.
     waiting = 2 * len(trackers)
+    warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")  # few videos need fewer
     sink, no_slot = TrackSink(trackers), {"num_cpus": 0}
     written = thread.submit(dataset.write_datasink, sink, ray_remote_args=no_slot, concurrency=waiting)
     thread.shutdown(wait=False)  # when a pass is interrupted, the thread ends with its trackers

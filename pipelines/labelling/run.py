@@ -24,6 +24,7 @@ from pipelines.archive.registration import registering
 from pipelines.archive.run_report import run_report
 from pipelines.archive.tables import Fingerprints, Results
 from pipelines.cluster import check_gpus, connect
+from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.passes import Passes
 from pipelines.labelling.progress import Progress
@@ -32,6 +33,7 @@ from pipelines.labelling.rows import LabelledRow
 from pipelines.labelling.video_writer import VideoWriters
 from pipelines.labelling.worklist import Worklist, undone
 from pipelines.models import load_light_model, load_vocabulary, vocabulary_fingerprint
+from pipelines.recipes.origin import origin_of
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
 from pipelines.storage.outage import outlast
@@ -83,6 +85,7 @@ def label_videos(
         OSError: the output was away for longer than `stall_s`; committed videos are kept.
     """
     start = time.monotonic()
+    _check_association(config)
     vocabulary = load_vocabulary(config.vocabulary, config.synonyms)
     listed = Worklist(find_videos(config.input))
     check_gpus("model_gpus", config.model_gpus, "model_actors", config.model_actors, torch.cuda.device_count())
@@ -119,7 +122,10 @@ def label_videos(
             writers = VideoWriters(tracker, parts, fingerprints)
             facts = {"config": asdict(config), **vars(fingerprints), "videos": len(listed), "wanted": len(todo)}
             with run_report(results.storage, name, facts) as entries:
-                passes = Passes(config, writers, model.short_side, lease, lambda done: report(done, len(todo)))
+                checkpoint = SharedCheckpoint.of(config.checkpoint, model.fingerprint)
+                passes = Passes(
+                    config, writers, checkpoint, model.short_side, lease, lambda done: report(done, len(todo))
+                )
                 entries |= {"passes": passes.outcomes, "avoided": passes.avoided}
                 try:
                     with registering(results, lease):
@@ -140,6 +146,14 @@ def label_videos(
         tracks=done.tracks,
         seconds=time.monotonic() - start,
     )
+
+
+def _check_association(config: LabelConfig) -> None:
+    if config.tracker.association.kind == "rollout" and origin_of(config.checkpoint).get("fine_tuned") is False:
+        raise ValueError(
+            f"tracker.association.kind: rollout needs a trained rollout tracker, and that of {config.checkpoint} is "
+            "not; give hungarian, with the token query"
+        )
 
 
 def _load(config: LabelConfig, vocabulary: Vocabulary) -> tuple[LightModel, VocabularyEmbedding]:

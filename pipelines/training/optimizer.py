@@ -16,7 +16,15 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 _POSITIONS = ("relative_position_bias_table", "position_embeddings", "positional_embedding")
 
-_TOKENS = ("class_embedding", "instance_tokens", "register_token")
+_TOKENS = (
+    "class_embedding",
+    "instance_tokens",
+    "instance_probes",
+    "register_token",
+    "cls_token",
+    "register_tokens",
+    "mask_token",
+)
 
 
 def build_optimizer(

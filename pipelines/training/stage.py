@@ -22,6 +22,9 @@ class Objective(Protocol):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns the trainable parameters by group; every batch gives each a gradient, possibly zero."""
 
+    def advance(self, progress: float, /) -> None:
+        """Says before a step how much of the training is done, 0 to 1."""
+
     def save(self, folder: Path, /) -> None:
         """Writes the model as a new checkpoint folder."""
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from open_clip import CLIP
 
-from openvis_model.clip import build_clip, build_text_encoder
+from openvis_model.clip import Clip, build_clip, build_text_encoder
 from openvis_model.config import InstFormerConfig, mini
 from openvis_model.inst_former import InstFormer
 from openvis_model.training.captioned_image import CaptionedImage
@@ -105,7 +104,7 @@ class _ClipStage:
             hashlib.sha256(Path(data.annotations).read_bytes()).hexdigest() for data in self.common.data_sets
         ]
         start = self.common.start
-        return _fingerprint(values, start.checkpoint, start.clip, start.mask2former)
+        return _fingerprint(values, start.checkpoint, start.clip, start.mask_proposal)
 
     def _model(self, checkpoint: Path | None) -> InstFormer:
         return load_checkpoint(checkpoint) if checkpoint else start_model(self.common.start, SHAPES_NAMES)
@@ -135,16 +134,16 @@ class TrackingStage(_ClipStage):
         return TrackingObjective(self._model(checkpoint), self.config.objective).train()
 
 
-def _fitted(config: InstFormerConfig, seed: int) -> CLIP:
+def _fitted(config: InstFormerConfig, seed: int) -> Clip:
     clip = build_clip(config.clip)
     fit_text_tower(build_text_encoder(config.clip, clip), SHAPES_NAMES, seed=seed)
     return clip
 
 
 def _fingerprint(values: dict[str, Any], *folders: str | None) -> str:
-    """Hashes settings, and the fingerprints of checkpoints."""
+    """Hashes settings, the fingerprints of checkpoints, and the configs of other folders."""
     stored = [
-        json.loads(file.read_text())["fingerprint"]
+        (content := json.loads(file.read_text())).get("fingerprint", content)
         for folder in folders
         if folder and (file := Path(folder) / "config.json").is_file()
     ]

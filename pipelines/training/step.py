@@ -63,6 +63,7 @@ class TrainingStep:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
+        self.objective.advance(step / self.config.steps)
         losses = self._gradients(samples)
         total = sum(losses.values())
         if not math.isfinite(total):

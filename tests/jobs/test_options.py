@@ -1,6 +1,7 @@
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -226,3 +227,44 @@ def test_a_job_with_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         read_command("test", "What it does.", kinds, ["--help"])
     assert capsys.readouterr().out.endswith("python -m jobs.test one --help\npython -m jobs.test two --help\n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switched:
+    """A job that can be switched.
+
+    Attributes:
+        again: whether once more.
+        name: what for.
+        tracker: how.
+    """
+
+    again: bool = False
+    name: str = ""
+    tracker: Inner = field(default_factory=Inner)
+
+
+def test_a_switch_needs_no_value() -> None:
+    def switched(*arguments: str) -> Switched:
+        return read_config("test", "What it does.", Switched, arguments)
+
+    assert switched("--again", "--name", "x") == switched("--again", "true", "--name", "x")
+    assert switched("--again").again
+    assert not switched("--again", "false").again
+    with pytest.raises(ValueError, match="again: expected bool, got perhaps"):
+        switched("--again", "perhaps")
+
+
+def test_options_that_suit_others_fill_in_for_missing_ones(tmp_path: Path) -> None:
+    def suited(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+        return "suited.yaml", {"again": True, "tracker": {"way": "slow", "max_gap": len(given["name"]) - 2}}
+
+    def read(*arguments: str) -> Switched:
+        return read_config("test", "What it does.", Switched, arguments, suited)
+
+    file = tmp_path / "mine.yaml"
+    file.write_text("tracker: {max_gap: 9}\nname: abcdef\n")
+    assert read("--name", "abcdef") == Switched(again=True, name="abcdef", tracker=Inner(max_gap=4, way="slow"))
+    assert read("--config", str(file), "--again", "false").tracker == Inner(max_gap=9, way="slow")
+    with pytest.raises(ValueError, match=r"^suited\.yaml: max_gap: expected 0 or more, got -1"):
+        read("--name", "a")

@@ -1,8 +1,12 @@
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
 from openvis_model.clip import ClipConfig, build_clip, build_text_encoder
 from openvis_model.config import mini
+from tests.clips import small_clip
 from tests.words import WORDS
 
 
@@ -36,6 +40,20 @@ def test_bad_config_is_refused(fields: dict[str, object], message: str) -> None:
 def test_models_that_are_not_plain_clip_are_refused() -> None:
     with pytest.raises(ValueError, match="not a plain CLIP"):
         build_clip(ClipConfig(model="coca_ViT-B-32"))
+
+
+@pytest.mark.parametrize(
+    ("model", "mean"),
+    [("ViT-B-32", 0.48145466), ("EVA02-B-16", 0.48145466), ("PE-Core-B-16", 0.5), ("ViT-B-16-SigLIP2", 0.5)],
+)
+def test_pixels_are_normalised_as_each_models_own_preprocessing_does(model: str, mean: float) -> None:
+    assert ClipConfig(model=model).pixel_mean[0] == mean
+    assert ClipConfig(model=model, pixel_mean=(0.1, 0.2, 0.3)).pixel_mean == (0.1, 0.2, 0.3)
+
+
+def test_a_convolutional_stem_is_for_plain_clips(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stem: a convolutional stem needs a plain vision transformer"):
+        build_clip(replace(small_clip("eva02", tmp_path), stem="convolutional"))
 
 
 def test_the_text_encoder_shares_clips_parameters() -> None:

@@ -88,7 +88,7 @@ def test_training_mode_is_refused(fresh_model: InstFormer, frames: Tensor) -> No
 
 def test_a_model_that_computes_nan_is_named(fresh_model: InstFormer, frames: Tensor) -> None:
     with torch.no_grad():
-        fresh_model.mask_proposal.mask2former.class_predictor.bias.fill_(float("nan"))
+        fresh_model.mask_proposal.network.class_predictor.bias.fill_(float("nan"))
     with pytest.raises(ValueError, match="objectness are NaN"):
         fresh_model(frames)
 

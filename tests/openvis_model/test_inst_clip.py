@@ -9,7 +9,8 @@ from torch import Tensor
 
 from openvis_model.clip import ClipConfig
 from openvis_model.config import mini
-from openvis_model.inst_clip import InstanceGuidanceAttention, InstClip
+from openvis_model.guided_attention import InstanceGuidanceAttention
+from openvis_model.inst_clip import InstClip
 from openvis_model.options import Guidance, InstClipConfig, Resampling
 from tests.networks import perturbed, random_adapters
 from tests.reference import dense_attention, dense_encode, dense_mask

@@ -10,22 +10,27 @@ from openvis_model.clip import build_clip
 from openvis_model.config import InstFormerConfig
 from openvis_model.inst_clip import InstClip
 from openvis_model.inst_former import InstFormer
-from openvis_model.mask_proposal import MaskProposalConfig
+from openvis_model.mask_proposal import PretrainedProposals
 from openvis_model.training.config import SetCriterionConfig
 from openvis_model.training.losses import SetCriterion, classification_loss
 
 
 def test_parts_of_another_config_are_refused(mini_config: InstFormerConfig) -> None:
-    other = mini_config.mask_proposal.mask2former | {"num_queries": 20}
-    network = Mask2FormerForUniversalSegmentation(MaskProposalConfig(mask2former=other).build())
+    other = mini_config.mask_proposal.architecture | {"num_queries": 20}
+    config = replace(mini_config.mask_proposal, architecture=other)
+    proposals = PretrainedProposals(config, Mask2FormerForUniversalSegmentation(config.build()))
     with pytest.raises(ValueError, match=r"queries_embedder.weight is \[20, 64\], the config wants \[16, 64\]"):
-        InstFormer(mini_config, mask2former=network)
+        InstFormer(mini_config, proposals=proposals)
+    grey = replace(mini_config.mask_proposal, pixel_mean=(0.5, 0.5, 0.5))
+    proposals = PretrainedProposals(grey, Mask2FormerForUniversalSegmentation(grey.build()))
+    with pytest.raises(ValueError, match=r"mask_proposal: its pixel_mean is \(0\.5, 0\.5, 0\.5\), the config's"):
+        InstFormer(mini_config, proposals=proposals)
     quick = replace(mini_config.clip, architecture=mini_config.clip.architecture | {"quick_gelu": True})
     with pytest.raises(ValueError, match="activation is QuickGELU, the config's GELU"):
         InstFormer(mini_config, clip=build_clip(quick))
-    grey = replace(mini_config.clip, pixel_mean=(0.5, 0.5, 0.5))
+    other_pixels = replace(mini_config.clip, pixel_mean=(0.5, 0.5, 0.5))
     with pytest.raises(ValueError, match=r"pixel_mean is \(0.5, 0.5, 0.5\)"):
-        InstFormer(mini_config, clip=build_clip(grey))
+        InstFormer(mini_config, clip=build_clip(other_pixels))
 
 
 def test_stage_2_leaves_everything_else_in_eval_mode(fresh_model: InstFormer, frames: Tensor) -> None:

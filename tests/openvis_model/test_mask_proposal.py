@@ -1,78 +1,96 @@
-from pathlib import Path
+import json
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from transformers import Mask2FormerForUniversalSegmentation
+from torch import Tensor
 
-from openvis_model.config import BACKBONES, InstFormerConfig, paper
-from openvis_model.inst_former import InstFormer
-from openvis_model.mask_proposal import MaskProposalConfig, MaskProposalNetwork
-from openvis_model.weights.pretrained import load_mask2former
-from tests.networks import OUT, TINY, TINY_BACKBONES
+from openvis_model.guidance import instance_guidance
+from openvis_model.mask_proposal import MaskProposalConfig, MaskProposalNetwork, by_field
+from openvis_model.proposal_networks import NETWORKS, build_mask_proposal
+from openvis_model.proposals import Proposals
+from openvis_model.rle import encode_logits
+from tests.networks import TINY_PROPOSALS
 
 
-@pytest.mark.parametrize("backbone", TINY_BACKBONES)
-def test_a_closed_set_checkpoint_works_untouched(backbone: str, tmp_path: Path) -> None:
-    """A transformers model on disk gives the same masks here, and objectness is its 1 - p(no object)."""
-    config = MaskProposalConfig(mask2former=TINY | {"backbone_config": TINY_BACKBONES[backbone] | OUT})
-    reference = Mask2FormerForUniversalSegmentation(config.build()).eval()
-    reference.save_pretrained(tmp_path / "mask2former")
-    network = MaskProposalNetwork(config, short_side=64, mask2former=load_mask2former(tmp_path / "mask2former")).eval()
+@pytest.mark.parametrize("name", NETWORKS)
+def test_json_round_trip(name: str) -> None:
+    config = TINY_PROPOSALS[name]
+    values = json.loads(json.dumps(config.to_dict()))
+    assert values == {name: json.loads(json.dumps(config.architecture)), "freeze_batch_norm": True}
+    assert MaskProposalConfig(**by_field(values)) == config
 
-    frames = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
+
+def test_preprocessing_is_stored_where_it_is_unusual() -> None:
+    config = replace(TINY_PROPOSALS["rf_detr"], pixel_mean=(0.5, 0.5, 0.5), image_size=96)
+    assert config.to_dict().keys() == {"rf_detr", "freeze_batch_norm", "pixel_mean", "image_size"}
+
+
+@pytest.mark.parametrize("values", [{"freeze_batch_norm": True}, {"eomt": {}, "mask2former": {}}])
+def test_a_config_of_no_or_two_networks_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected one network"):
+        by_field(values)
+
+
+@pytest.mark.parametrize(("field", "value"), [("pixel_std", (0.1, 0.0, 0.1)), ("image_size", -1)])
+def test_preprocessing_that_cannot_be_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        replace(TINY_PROPOSALS["eomt"], **{field: value})
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pixels_are_normalised_as_the_config_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grey of 128 of 255, three times another mean and deviation."""
+    config = replace(TINY_PROPOSALS[name], pixel_mean=(0.1, 0.2, 0.3), pixel_std=(0.5, 0.25, 0.2))
+    network = build_mask_proposal(config, short_side=64).eval()
+    seen: list[Tensor] = []
+    propose = network.propose
+    monkeypatch.setattr(network, "propose", lambda pixels, **values: seen.append(pixels) or propose(pixels, **values))
     with torch.inference_mode():
-        proposals = network(frames)
-        mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-        std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-        expected = reference((frames.permute(0, 3, 1, 2) / 255 - mean) / std)
-    assert proposals.mask_logits.shape == (2, 7, 16, 24)
-    assert (proposals.mask_logits - expected.masks_queries_logits).abs().max() < 1e-5
-    no_object = expected.class_queries_logits.softmax(-1)[..., -1]
-    assert (proposals.objectness - (1 - no_object)).abs().max() < 1e-6
-    norm = network.mask2former.model.transformer_module.decoder.layernorm
-    with torch.inference_mode():
-        queries = norm(expected.transformer_decoder_last_hidden_state)
-    assert (proposals.queries - queries).abs().max() < 1e-5
+        network(torch.full((1, 64, 64, 3), 128, dtype=torch.uint8))
+    grey = 128 / 255
+    expected = torch.tensor([(grey - 0.1) / 0.5, (grey - 0.2) / 0.25, (grey - 0.3) / 0.2])
+    torch.testing.assert_close(seen[0].mean((0, 2, 3)), expected)
 
 
-def test_every_decoder_layer_proposes(mini_model: InstFormer, frames: torch.Tensor) -> None:
-    with torch.inference_mode():
-        layers = mini_model.mask_proposal.layers(frames)
-        result = mini_model.mask_proposal(frames)
-    assert len(layers) == 4
-    assert torch.equal(layers[-1].mask_logits, result.mask_logits)
-    assert not torch.equal(layers[0].queries, result.queries)
+def painted(network: MaskProposalNetwork, monkeypatch: pytest.MonkeyPatch, frames: Tensor) -> Proposals:
+    """What a network that takes every white pixel of its input for the object proposes for frames."""
+
+    def propose(pixels: Tensor, *, last_alone: bool) -> list[Proposals]:
+        white = (pixels * network.std + network.mean).mean(1, keepdim=True)
+        masks = torch.nn.functional.adaptive_avg_pool2d(white, pixels.shape[-1] // 4) - 0.5
+        return [Proposals(20 * masks, torch.zeros(len(pixels), 1, 32), torch.zeros(len(pixels), 1))]
+
+    monkeypatch.setattr(network, "propose", propose)
+    return network(frames)
 
 
-def test_frames_are_independent(mini_model: InstFormer, frames: torch.Tensor) -> None:
-    with torch.inference_mode():
-        together, alone = mini_model.mask_proposal(frames), mini_model.mask_proposal(frames[2:3])
-    assert (together.mask_logits[2:3] - alone.mask_logits).abs().max() < 1e-4
+@pytest.mark.parametrize("name", [name for name, config in TINY_PROPOSALS.items() if name != "mask2former"])
+@pytest.mark.parametrize(("height", "width"), [(72, 128), (128, 72), (64, 64), (96, 128)])
+def test_masks_of_a_square_input_lie_where_the_object_is(
+    name: str, height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A white box touches the right and the lower border of the frame, where padding would begin."""
+    network = build_mask_proposal(TINY_PROPOSALS[name], short_side=64)
+    frames = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+    frames[:, height // 2 :, width // 4 :] = 255
+    proposals = painted(network, monkeypatch, frames)
 
+    mask = encode_logits(proposals.mask_logits[0], (height, width)).to_dense()[0]
+    expected = frames[0, :, :, 0].numpy() > 0
+    wrong = mask != expected
+    assert wrong.mean() < 0.04  # half a logit along two edges
+    edge = np.zeros_like(wrong)  # 3 pixels to each side of the two edges
+    edge[height // 2 - 3 : height // 2 + 3] = True
+    edge[:, width // 4 - 3 : width // 4 + 3] = True
+    assert not (wrong & ~edge).any()
 
-def test_frozen_batch_norm_keeps_its_statistics(mini_config: InstFormerConfig) -> None:
-    config = MaskProposalConfig(mask2former=mini_config.mask_proposal.mask2former, freeze_batch_norm=True)
-    network = MaskProposalNetwork(config, short_side=96).train()
-    before = {name: buffer.clone() for name, buffer in network.named_buffers() if "running" in name}
-    network(torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8))
-    assert before
-    assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers() if "running" in name)
-
-
-@pytest.mark.parametrize(("backbone", "millions"), [("resnet50", 44), ("swin_tiny", 47), ("swin_small", 69)])
-def test_paper_preset_has_the_published_size(backbone: str, millions: int) -> None:
-    """Parameters of Mask2Former for COCO instances (Cheng et al. 2022, Table 1)."""
-    with torch.device("meta"):
-        network = Mask2FormerForUniversalSegmentation(paper(backbone).mask_proposal.build())
-    assert round(sum(parameter.numel() for parameter in network.parameters()) / 1e6) == millions
-    assert network.config.num_queries == 100
-    assert network.config.hidden_dim == 256
-    assert network.class_predictor.out_features == 81
-
-
-def test_bad_values_are_refused() -> None:
-    with pytest.raises(ValueError, match="dropout"):
-        MaskProposalConfig(mask2former=TINY | {"dropout": 0.1}).build()
-    with pytest.raises(ValueError, match="'vgg'.*resnet50"):
-        paper("vgg")
-    assert "resnet50" in BACKBONES
+    grid = (4, 4)
+    guidance = instance_guidance(
+        proposals.mask_logits, grid, guidance="logits", resampling="log_mean_probability"
+    ).view(grid)
+    assert (guidance[2:, 1:] > -0.3).all()
+    assert (guidance[:2] < -1).all()
+    assert (guidance[:, 0] < -1).all()

@@ -7,7 +7,8 @@ from openvis_model.options import AssociationConfig, InstClipConfig, RolloutTrac
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("guidance", "soft"), ("resampling", "nearest"), ("lora_rank", 0), ("lora_alpha", -1)]
+    ("field", "value"),
+    [("guidance", "soft"), ("guided", "tail"), ("resampling", "nearest"), ("lora_rank", 0), ("lora_alpha", -1)],
 )
 @pytest.mark.usefixtures("as_user")
 def test_bad_inst_clip_config_is_refused(field: str, value: object) -> None:

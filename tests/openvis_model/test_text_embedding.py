@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from openvis_model.clip import build_clip, build_text_encoder
 from openvis_model.inst_former import InstFormer
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import PROMPTS, Vocabulary
+from tests.clips import small_clip
 
 
 @pytest.mark.parametrize(
@@ -13,6 +17,27 @@ from openvis_model.vocabulary import PROMPTS, Vocabulary
 def test_names_that_the_clip_cannot_read_are_refused(mini_model: InstFormer, name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         embed_vocabulary(Vocabulary(((name,),)), mini_model.text_encoder)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("日本", "vocabulary: '日本' has no part"),
+        ("zebra", "vocabulary: 'zebra' has no part"),
+        ("red " * 20, "red red.* tokens, CLIP reads 16; shorten the name"),
+    ],
+)
+def test_names_that_a_siglip_cannot_read_are_refused(name: str, message: str, tmp_path: Path) -> None:
+    config = small_clip("siglip", tmp_path)
+    with pytest.raises(ValueError, match=message):
+        embed_vocabulary(Vocabulary(((name,),)), build_text_encoder(config, build_clip(config)))
+
+
+def test_the_sigmoids_bias_comes_from_the_weights(tmp_path: Path) -> None:
+    for kind, bias in (("siglip", -10.0), ("eva02", None)):
+        config = small_clip(kind, tmp_path)
+        vocabulary = embed_vocabulary(Vocabulary((("star",),)), build_text_encoder(config, build_clip(config)))
+        assert vocabulary.logit_bias == bias
 
 
 def test_ensemble_is_the_mean_over_prompts_then_over_synonyms(mini_model: InstFormer) -> None:

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from openvis_model.config import mini
 from openvis_model.text_encoder import TextEncoder
 from openvis_model.tokenizer import WordTokenizer
 from openvis_model.towers import TextTowerConfig
+from tests import clips
+from tests.clips import TOWERS
 from tests.words import WORDS
 
 TEXTS = (
@@ -26,6 +29,20 @@ def test_embeddings_are_open_clips(config: ClipConfig) -> None:
         with torch.inference_mode():
             expected = clip.encode_text(encoder.tokenizer(texts), normalize=True)
             assert (encoder(texts) - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_embeddings_are_open_clips_in_each_kind(kind: str, tmp_path: Path) -> None:
+    config = clips.small_clip(kind, tmp_path)
+    clip = clips.random_clip(config)
+    encoder = build_text_encoder(config, clip)
+    for texts in TEXTS:
+        with torch.inference_mode():
+            expected = clip.encode_text(encoder.tokenizer(texts), normalize=True)
+            assert (encoder(texts) - expected).abs().max() < 1e-6
+    assert set(encoder.clip_state()) == {name for name in clip.state_dict() if not name.startswith("visual.")}
+    with pytest.raises(ValueError, match=rf"'red red .* tokens, CLIP reads {encoder.config.context_length}; shorten"):
+        encoder(["red " * 30])
 
 
 @pytest.mark.parametrize(

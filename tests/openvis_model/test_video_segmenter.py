@@ -14,6 +14,7 @@ from openvis_model.config import InstFormerConfig
 from openvis_model.frame_result import FrameResult
 from openvis_model.inst_former import InstFormer
 from openvis_model.options import AssociationConfig, VideoTrackerConfig
+from openvis_model.proposal_networks import NETWORKS
 from openvis_model.track import Track
 from openvis_model.video_frames import Frames
 from openvis_model.video_segmenter import VideoSegmenter
@@ -22,6 +23,7 @@ from openvis_model.video_tracker import NO_TRACK, TrackerState, VideoTracker
 from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from openvis_model.weights.checkpoint import save_checkpoint
 from openvis_model.weights.folded_model import load
+from tests.networks import with_proposals
 from tests.words import NAMES
 
 SETTINGS = VideoTrackerConfig(association=AssociationConfig(min_similarity=0.5), objectness_threshold=0.3, max_gap=1)
@@ -53,6 +55,20 @@ def row(track: Track) -> tuple[Any, ...]:
 def rows(segmenter: VideoSegmenter, frames: Any) -> tuple[list[Any], list[Any]]:
     results = [columns(frame) for frame in segmenter.track(frames)]
     return results, [row(track) for track in segmenter.finish()]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_checkpoint_with_each_proposal_network_tracks(
+    network: str, mini_config: InstFormerConfig, frames: torch.Tensor, tmp_path: Path
+) -> None:
+    """Of random weights, every proposal that has pixels is a track; masks have the size of the frame."""
+    save_checkpoint(with_proposals(mini_config, network), tmp_path / "model")
+    every = VideoTrackerConfig(objectness_threshold=0, association=AssociationConfig(min_similarity=-1))
+    segmenter = VideoSegmenter(load(tmp_path / "model"), NAMES, tracker=every, objectness_floor=0)
+    results = list(segmenter.track(frames[:, :72]))
+    assert {result.masks.size for result in results} == {(72, 128)}
+    assert sum(len(result.track_ids) for result in results) > 0
+    assert all(0 <= track.objectness <= 1 and track.category in NAMES for track in segmenter.finish())
 
 
 def test_it_is_the_model_and_the_tracker(

@@ -119,6 +119,14 @@ def test_probabilities_by_hand() -> None:
     assert probabilities.flatten().tolist() == pytest.approx([0.75, 0.25, 0.25, 0.75])
 
 
+def test_sigmoid_probabilities_by_hand() -> None:
+    """Cosines 1 and 0 at scale ln 3 and bias ln 2 have odds 6 and 2; the best of two names counts."""
+    vocabulary = VocabularyEmbedding(("a", "b"), torch.eye(2), logit_scale=1.0986123, logit_bias=0.6931472)
+    assert vocabulary.probabilities(torch.tensor([1.0, 0.0])).tolist() == pytest.approx([6 / 7, 2 / 3])
+    best = replace(vocabulary, names=("a",), category=torch.tensor([0, 0]))
+    assert best.probabilities(torch.tensor([0.0, 1.0])).tolist() == pytest.approx([6 / 7])
+
+
 def test_the_best_synonym_scores_a_category_by_hand() -> None:
     """Category a is named (1, 0) and (0, 1), category b (0.6, 0.8); the instance is at (0, 1), the scale ln 3.
 

@@ -1,4 +1,5 @@
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 from pycocotools.mask import encode, iou
 
+from openvis_model.inst_former import InstFormer
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary
 from openvis_model.weights.checkpoint import load_checkpoint, save_checkpoint
@@ -15,6 +17,7 @@ from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.render import render
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage import s3
+from tests.clips import small_model
 from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import Proxy
 
@@ -75,6 +78,14 @@ def test_a_checkpoint_on_s3_is_loaded(bucket: str, proxy: Proxy, put: Put, tmp_p
         load_model(f"{bucket}/none")
     with pytest.raises(ValueError, match="checkpoint: s3://no-such-bucket/a/: there is no such bucket"):
         load_model("s3://no-such-bucket/a")
+
+
+def test_a_checkpoint_on_s3_brings_its_tokenizer(bucket: str, tmp_path: Path) -> None:
+    expected = save_checkpoint(InstFormer(small_model("siglip", tmp_path / "tokenizer")), tmp_path / "checkpoint")
+    for file in (tmp_path / "checkpoint").rglob("*.*"):
+        s3.upload(file, f"{bucket}/model/{file.relative_to(tmp_path / 'checkpoint')}")
+    shutil.rmtree(tmp_path / "tokenizer")
+    assert load_light_model(f"{bucket}/model").fingerprint == expected
 
 
 def test_a_vocabulary_on_s3_is_read(bucket: str, put: Put) -> None:

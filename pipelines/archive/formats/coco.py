@@ -3,14 +3,21 @@
 from collections.abc import Iterable
 from itertools import count
 
-from pipelines.archive.formats.video_labels import Add, VideoLabels, box, category_number
+from pipelines.archive.formats.format import Target
+from pipelines.archive.formats.video_labels import ANNOTATIONS, Add, VideoLabels, add_categories, box, json_lists
 
 
-def write_coco(videos: Iterable[VideoLabels], categories: dict[str, int], add: Add) -> None:
+def write_coco(videos: Iterable[VideoLabels], target: Target) -> None:
     """Writes an image for each frame with masks and an annotation for each mask.
 
     `track_id` links a track's masks; CVAT and datumaro read it from `attributes`.
     """
+    with json_lists(target.storage, ANNOTATIONS) as add:
+        _add_videos(videos, target, add)
+        add_categories(target.categories, add)
+
+
+def _add_videos(videos: Iterable[VideoLabels], target: Target, add: Add) -> None:
     images, annotations = count(1), count(1)
     for video in videos:
         image_ids = dict(zip(video.frames, images, strict=False))
@@ -22,7 +29,7 @@ def write_coco(videos: Iterable[VideoLabels], categories: dict[str, int], add: A
             ids = {
                 "id": next(annotations),
                 "image_id": image_ids[mask["frame"]],
-                "category_id": category_number(categories, row["category"]),
+                "category_id": target.category_number(row["category"]),
             }
             shape = {"segmentation": mask["rle"], "bbox": box(mask), "area": mask["area"], "iscrowd": 0}
             track = {"track_id": mask["track_id"], "attributes": {"track_id": mask["track_id"]}}

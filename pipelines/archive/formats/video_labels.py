@@ -15,6 +15,15 @@ Row = Mapping[str, Any]
 Add = Callable[[str, Row], None]
 """Adds an item to a list of a JSON object."""
 
+ANNOTATIONS = "annotations.json"
+"""Name of the file of a format that holds all videos in one JSON object."""
+
+BOXES_ONLY = "boxes without masks"
+"""The loss of a track whose masks a format cannot hold."""
+
+OVERLAPS = "pixels of a better track left out"
+"""The loss of a track whose masks overlap others, where a format has one object for a pixel."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VideoLabels:
@@ -37,6 +46,15 @@ class VideoLabels:
         masks: dict[int, list[Row]] = {track: [] for track in self.tracks}
         for mask in self.masks:
             masks[mask["track_id"]].append(mask)
+        return masks
+
+    def masks_of_frames(self) -> dict[int, list[Row]]:
+        """Returns the masks of each frame that has any, those of the track with the best score first."""
+        masks: dict[int, list[Row]] = {}
+        for mask in self.masks:
+            masks.setdefault(mask["frame"], []).append(mask)
+        for of_frame in masks.values():
+            of_frame.sort(key=lambda mask: (-self.tracks[mask["track_id"]]["score"], mask["track_id"]))
         return masks
 
     def image(self, frame: int) -> str:
@@ -67,11 +85,12 @@ def json_lists(output: Storage, path: str) -> Iterator[Add]:
             file.write(b"}\n")
 
 
-def category_number(categories: dict[str, int], name: str) -> int:
-    """Returns a category's number; adds a category that appeared since, in a video that was labelled again."""
-    return categories.setdefault(name, len(categories) + 1)
-
-
 def box(mask: Row) -> list[int]:
     """Returns left, top, width and height of a mask, pixels."""
     return [mask["x"], mask["y"], mask["width"], mask["height"]]
+
+
+def add_categories(categories: Mapping[str, int], add: Add) -> None:
+    """Adds the list of categories to a JSON object, after the videos: they may bring more."""
+    for name, number in categories.items():
+        add("categories", {"id": number, "name": name})

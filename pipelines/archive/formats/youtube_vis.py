@@ -4,11 +4,18 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
-from pipelines.archive.formats.video_labels import Add, VideoLabels, box, category_number
+from pipelines.archive.formats.format import Target
+from pipelines.archive.formats.video_labels import ANNOTATIONS, Add, VideoLabels, add_categories, box, json_lists
 
 
-def write_youtube_vis(videos: Iterable[VideoLabels], categories: dict[str, int], add: Add) -> None:
+def write_youtube_vis(videos: Iterable[VideoLabels], target: Target) -> None:
     """Writes an annotation per track, with an entry for each frame that has masks; `frames` lists these frames."""
+    with json_lists(target.storage, ANNOTATIONS) as add:
+        _add_videos(videos, target, add)
+        add_categories(target.categories, add)
+
+
+def _add_videos(videos: Iterable[VideoLabels], target: Target, add: Add) -> None:
     ids = count(1)
     for number, video in enumerate(videos, start=1):
         shape = {"width": video.row["width"], "height": video.row["height"], "length": len(video.frames)}
@@ -22,6 +29,6 @@ def write_youtube_vis(videos: Iterable[VideoLabels], categories: dict[str, int],
                 at = place[mask["frame"]]
                 for name, value in (("segmentations", mask["rle"]), ("bboxes", box(mask)), ("areas", mask["area"])):
                     entries[name][at] = value
-            category = category_number(categories, row["category"])
+            category = target.category_number(row["category"])
             identity = {"id": next(ids), "video_id": number, "track_id": track, "category_id": category}
             add("annotations", identity | shape | {"score": row["score"], "iscrowd": 0} | entries)

@@ -6,16 +6,17 @@ from transformers import Mask2FormerForUniversalSegmentation
 
 from openvis_model.folded.mask_proposal import FoldedMaskProposal, TransformersBackbone
 from openvis_model.folded.resnet import Resnet
-from openvis_model.mask_proposal import MaskProposalConfig, MaskProposalNetwork
+from openvis_model.mask2former import Mask2Former
+from openvis_model.mask_proposal import MaskProposalConfig
 from openvis_model.proposals import IMAGENET_MEAN, IMAGENET_STD
 
 
 def test_proposals_are_those_of_the_trained_network(tiny_mask2former: Mask2FormerForUniversalSegmentation) -> None:
     network = copy.deepcopy(tiny_mask2former)
-    config = MaskProposalConfig(mask2former=network.config.to_dict())
+    config = MaskProposalConfig(network="mask2former", architecture=network.config.to_dict())
     # in double precision: attention opens where a logit exceeds zero, and float32 rounds some to either side
-    trained = MaskProposalNetwork(config, short_side=64, mask2former=network).double().eval()
-    folded = FoldedMaskProposal(config.mask2former, network.state_dict(), short_side=64)
+    trained = Mask2Former(config, short_side=64, network=network).double().eval()
+    folded = FoldedMaskProposal(config.architecture, network.state_dict(), short_side=64)
     frames = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
     with torch.inference_mode():
         expected, proposals = trained(frames), folded(frames)

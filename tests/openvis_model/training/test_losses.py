@@ -119,6 +119,18 @@ class TestClassificationLoss:
         assert loss.item() == pytest.approx(log(4 / 3))
         assert classification_loss(tokens, vocabulary, torch.tensor([0]), log(3)).item() == pytest.approx(log(7 / 3))
 
+    def test_sigmoid_by_hand(self):
+        # Scale ln 3 and bias ln 2: logits ln 6 and ln 2, probabilities 6/7 and 2/3. The first instance is a name 0, and
+        # no name 1; the second, the other way round: ln(7/6) + ln 3 and ln 7 + ln(3/2).
+        tokens, names = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.eye(2)
+        loss = classification_loss(tokens, names, torch.tensor([0, 1]), log(3), logit_bias=log(2))
+        assert loss.item() == pytest.approx((log(7 / 6) + log(3) + log(7) + log(3 / 2)) / 2)
+
+    def test_unknown_names_are_left_out_of_sigmoids(self):
+        tokens, rivals = torch.tensor([[1.0, 0.0]]), torch.tensor([[False, False]])
+        loss = classification_loss(tokens, torch.eye(2), torch.tensor([0]), log(3), rivals, log(2))
+        assert loss.item() == pytest.approx(log(7 / 6))
+
     def test_all_rivals_are_the_plain_loss(self):
         tokens, vocabulary = torch.randn(4, 5, generator=seeded()), torch.randn(6, 5, generator=seeded(1))
         arguments = tokens, vocabulary, torch.tensor([0, 5, 2, 2]), 3.0

@@ -9,6 +9,7 @@ import torch
 
 from openvis_model.config import mini
 from openvis_model.inst_former import InstFormer
+from openvis_model.proposal_networks import NETWORKS
 from openvis_model.training.config import (
     Candidates,
     InstanceObjectiveConfig,
@@ -19,6 +20,9 @@ from openvis_model.training.objectives import InstanceObjective, TrackingObjecti
 from openvis_model.training.training_clip import TrainingClip
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import load_checkpoint
+from tests.clips import small_model
+from tests.networks import with_proposals
+from tests.words import NAMES as NAMED
 
 NAMES = ("red star", "blue disc", "green ring")
 POINTS = SetCriterionConfig(num_points=64)
@@ -140,6 +144,30 @@ def test_stage_1_trains_everything_that_it_says_and_nothing_else(model: InstForm
     assert all(parameter.grad is not None for group in groups.values() for parameter in group)
 
 
+@pytest.mark.parametrize("network", NETWORKS)
+def test_both_stages_train_with_each_proposal_network(network: str) -> None:
+    model = with_proposals(mini(prompt_words(NAMES)), network)
+    objective = InstanceObjective(model, NAMES, InstanceObjectiveConfig(criterion=POINTS)).train()
+    objective.advance(0.4)
+    losses = objective(CLIPS, objective.counts(CLIPS))
+    sum(losses.values()).backward()
+    groups = objective.parameter_groups()
+    assert set(groups) == {"backbone", "proposals", "inst_clip"}
+    assert all(parameter.grad is not None for group in groups.values() for parameter in group)
+    assert all(parameter.grad.isfinite().all() for group in groups.values() for parameter in group)
+
+    objective.zero_grad(set_to_none=True)
+    sum(objective(CLIPS[2:], objective.counts(CLIPS[2:])).values()).backward()  # without objects
+    assert all(parameter.grad is not None for group in groups.values() for parameter in group)
+
+    tracking = TrackingObjective(model, TrackingObjectiveConfig(criterion=POINTS)).train()
+    tracking.advance(0.4)
+    loss = tracking(CLIPS, tracking.counts(CLIPS))["tracking"]
+    loss.backward()
+    assert loss > 0
+    assert all(parameter.grad is not None for parameter in tracking.parameter_groups()["rollout_tracker"])
+
+
 def test_classification_does_not_reach_the_proposals(model: InstFormer) -> None:
     objective = InstanceObjective(model, NAMES, InstanceObjectiveConfig(criterion=POINTS))
     objective(CLIPS[:1], objective.counts(CLIPS[:1]))["classification"].backward()
@@ -239,6 +267,35 @@ def test_a_clip_with_one_object_teaches_the_tracker(model: InstFormer) -> None:
         for t, prediction in ((1, first), (2, second))
     )
     assert losses["all"].item() == pytest.approx(expected.item() / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["pe", "siglip"])
+def test_both_stages_learn_with_other_kinds_of_clip(kind: str, tmp_path: Path) -> None:
+    """Losses fall within a few steps on two clips, and CLIP's text tower stays as it was."""
+    model = InstFormer(small_model(kind, tmp_path))
+    clip_before = {name: p.clone() for name, p in model.named_parameters() if name.startswith("text_encoder.")}
+    instances = _descend(InstanceObjective(model, NAMED, InstanceObjectiveConfig(criterion=POINTS)), CLIPS[:2])
+    tracking = _descend(TrackingObjective(model, TrackingObjectiveConfig(criterion=POINTS)), CLIPS[:2])
+    assert instances[-1] < instances[0]
+    assert InstanceObjective(model, NAMED, InstanceObjectiveConfig()).logit_bias == (-10 if kind == "siglip" else None)
+    assert tracking[-1] < tracking[0]
+    assert all(torch.equal(model.get_parameter(name), p) for name, p in clip_before.items())
+
+
+def _descend(objective: InstanceObjective | TrackingObjective, clips: list[TrainingClip]) -> list[float]:
+    """The loss of names or tracks in each of four steps."""
+    objective.train()
+    groups = [{"params": parameters} for parameters in objective.parameter_groups().values()]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    losses = []
+    for _ in range(4):
+        values = objective(clips, objective.counts(clips))
+        loss = sum(values.get(name, torch.zeros(())) for name in ("classification", "tracking"))
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        sum(values.values()).backward()
+        optimizer.step()
+    return losses
 
 
 def test_stage_2_trains_the_tracker_alone(model: InstFormer) -> None:

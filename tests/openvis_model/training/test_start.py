@@ -6,10 +6,12 @@ import torch
 from openvis_model.config import mini
 from openvis_model.inst_former import InstFormer
 from openvis_model.options import InstClipConfig, RolloutTrackerConfig
+from openvis_model.proposal_networks import NETWORKS
 from openvis_model.training.config import StartConfig
 from openvis_model.training.start import start_model
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import fingerprint, save_checkpoint
+from tests.networks import tiny_transformers, with_proposals
 
 NAMES = ("red star", "blue disc")
 
@@ -49,7 +51,7 @@ def test_a_checkpoint_is_taken_as_it_is(checkpoint: str) -> None:
 
 def test_parts_come_from_checkpoints(checkpoint: str) -> None:
     source = start_model(StartConfig(checkpoint=checkpoint), NAMES)
-    model = start_model(StartConfig(preset="mini", clip=checkpoint, mask2former=checkpoint), NAMES)
+    model = start_model(StartConfig(preset="mini", clip=checkpoint, mask_proposal=checkpoint), NAMES)
     assert same(model.text_encoder, source.text_encoder)
     assert same(model.mask_proposal, source.mask_proposal)
     assert not same(model.rollout_tracker, source.rollout_tracker)
@@ -57,9 +59,46 @@ def test_parts_come_from_checkpoints(checkpoint: str) -> None:
     assert torch.equal(model.classifier.instance_tokens[0], class_token)
 
 
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_folder_of_public_weights_says_what_the_proposal_network_is(network: str, tmp_path: Path) -> None:
+    theirs = tiny_transformers(network)
+    theirs.save_pretrained(tmp_path)
+    model = start_model(StartConfig(preset="mini", mask_proposal=str(tmp_path)), NAMES)
+    assert model.config.mask_proposal.network == network
+    assert same(model.mask_proposal.network, theirs)
+    assert model.classifier.instance_tokens.shape[0] == 7
+    assert fingerprint(start_model(StartConfig(preset="mini", mask_proposal=str(tmp_path)), NAMES)) == fingerprint(
+        model
+    )
+
+
+def test_a_backbone_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
+    tiny_transformers("eomt").save_pretrained(tmp_path)
+    start = StartConfig(preset="paper", backbone="resnet50", mask_proposal=str(tmp_path))
+    with pytest.raises(ValueError, match=r"its network is eomt, the config's mask2former"):
+        start_model(start, NAMES)
+
+
+def test_another_number_of_queries_does_not_fit_what_was_learned(checkpoint: str, tmp_path: Path) -> None:
+    tiny_transformers("eomt").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"its num_queries is 7, that of start\.checkpoint 16; start from a preset"):
+        start_model(StartConfig(checkpoint=checkpoint, mask_proposal=str(tmp_path)), NAMES)
+
+
+def test_another_proposal_network_of_the_same_size_takes_the_place(tmp_path: Path) -> None:
+    save_checkpoint(with_proposals(mini(prompt_words(NAMES)), "eomt"), tmp_path / "checkpoint")
+    source = start_model(StartConfig(checkpoint=str(tmp_path / "checkpoint")), NAMES)
+    tiny_transformers("rf_detr").save_pretrained(tmp_path / "rf_detr")
+    start = StartConfig(checkpoint=str(tmp_path / "checkpoint"), mask_proposal=str(tmp_path / "rf_detr"))
+    model = start_model(start, NAMES)
+    assert model.config.mask_proposal.network == "rf_detr"
+    assert same(model.classifier, source.classifier)
+    assert same(model.rollout_tracker, source.rollout_tracker)
+
+
 def test_the_activation_of_a_file_is_chosen(checkpoint: str, tmp_path: Path) -> None:
     file = str(Path(checkpoint, "clip.safetensors").rename(tmp_path / "mine.safetensors"))
-    with pytest.raises(ValueError, match=r"mine\.safetensors does not tell .*start\.clip_quick_gelu"):
+    with pytest.raises(ValueError, match=r"mine\.safetensors does not say .*start\.clip_quick_gelu"):
         start_model(StartConfig(preset="mini", clip=file), NAMES)
     with pytest.raises(ValueError, match="trained with QuickGELU .*set it to True"):
         start_model(StartConfig(preset="mini", clip=file, clip_quick_gelu=True), NAMES)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from openvis_model.clip import build_clip
@@ -14,7 +14,9 @@ from openvis_model.config import InstFormerConfig
 from openvis_model.inst_clip import InstClip
 from openvis_model.inst_former import InstFormer
 from openvis_model.options import LORA_TARGETS
+from openvis_model.proposal_networks import NETWORKS
 from openvis_model.weights.checkpoint import fingerprint, fold, load_checkpoint, save_checkpoint
+from tests.networks import with_proposals
 
 
 def test_round_trip_gives_the_same_instances(trained: InstFormer, checkpoint: Path, frames: Tensor) -> None:
@@ -137,10 +139,24 @@ def test_weights_of_another_checkpoint_are_refused(checkpoint: Path, mini_config
 
 
 def test_a_number_of_queries_that_disagrees_is_named(trained: InstFormer, checkpoint: Path) -> None:
-    queries = trained.config.mask_proposal.mask2former | {"num_queries": 20}
+    queries = trained.config.mask_proposal.architecture | {"num_queries": 20}
     rewrite(checkpoint, mask_proposal={"mask2former": queries, "freeze_batch_norm": False})
     with pytest.raises(ValueError, match=r"num_queries: config.json says N = 20, mask_proposal.safetensors holds 16"):
         load_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_damaged_proposals_of_each_network_are_named(
+    network: str, mini_config: InstFormerConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    save_checkpoint(with_proposals(mini_config, network), folder)
+    state = load_file(folder / "mask_proposal.safetensors")
+    name = sorted(state)[-1]
+    del state[name]
+    save_file(state, folder / "mask_proposal.safetensors")
+    with pytest.raises(ValueError, match=rf"mask_proposal\.safetensors: missing: {name}"):
+        load_checkpoint(folder)
 
 
 def test_damaged_files_are_named(checkpoint: Path) -> None:

@@ -8,7 +8,7 @@ import torchvision
 from transformers import Mask2FormerForUniversalSegmentation
 
 from openvis_model.weights.detectron2 import config_from_weights, to_transformers
-from openvis_model.weights.pretrained import load_mask2former
+from openvis_model.weights.pretrained_proposals import load_mask_proposal
 from openvis_model.weights.tensor_file import read_state
 from tests.openvis_model.weights.original_mask2former import (
     RESNET_CHANNELS,
@@ -111,8 +111,8 @@ def test_checkpoints_of_the_trainer_load_as_released_files_do(build, tmp_path: P
     original = build()
     write_released(original, tmp_path / "model_final_3c8ec9.pkl")
     write_trained(original, tmp_path / "model_final.pth")
-    expected = load_mask2former(tmp_path / "model_final_3c8ec9.pkl").state_dict()
-    found = load_mask2former(tmp_path / "model_final.pth").state_dict()
+    expected = load_mask_proposal(tmp_path / "model_final_3c8ec9.pkl").network.state_dict()
+    found = load_mask_proposal(tmp_path / "model_final.pth").network.state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in found)
 

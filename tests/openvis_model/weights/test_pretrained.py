@@ -1,19 +1,19 @@
-import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import open_clip
 import pytest
 import torch
 from open_clip import CLIP
-from safetensors.torch import load_file, save_file
-from transformers import Mask2FormerForUniversalSegmentation
+from safetensors.torch import load, load_file, save_file
 
 from openvis_model.clip import ClipConfig, build_clip
-from openvis_model.config import InstFormerConfig, mini
-from openvis_model.weights.pretrained import load_clip, load_mask2former
+from openvis_model.config import mini
+from openvis_model.weights.pretrained import load_clip
+from tests import hub
+from tests.clips import TOWERS
+from tests.clips import small_clip as timm_clip
+from tests.hub import CLIP_WEIGHTS, Files
 from tests.openvis_model.weights.published_clips import (
     openai_state,
     random_clip,
@@ -70,6 +70,19 @@ def test_clip_from_a_published_file(write, config: ClipConfig, quick_gelu: bool 
     assert torch.equal(loaded.eval().encode_image(image), source.encode_image(image))
 
 
+@pytest.mark.parametrize("kind", TOWERS)
+def test_clips_of_timm_from_a_file(kind: str, tmp_path: Path) -> None:
+    """They have no QuickGELU; the scale may have a dimension, and EVA-02's text tower the names of plain CLIPs."""
+    config = timm_clip(kind, tmp_path / "tokenizer")
+    source = build_clip(config).state_dict()
+    state = {name.removeprefix("text.") if kind == "eva02" else name: tensor for name, tensor in source.items()}
+    save_file(state | {"logit_scale": state["logit_scale"][None]}, tmp_path / "clip.safetensors")
+    loaded = load_clip(config, tmp_path / "clip.safetensors").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in source.items())
+    with pytest.raises(ValueError, match=r"quick_gelu: got True, .* without QuickGELU \(its vision transformer"):
+        load_clip(config, tmp_path / "clip.safetensors", quick_gelu=True)
+
+
 @pytest.mark.parametrize("write", [write_openai_state, write_openai_archive])
 def test_openai_files_never_run_with_gelu(write, tmp_path: Path) -> None:
     write(random_clip(QUICK), tmp_path / "ViT-B-32.pt")
@@ -80,17 +93,18 @@ def test_openai_files_never_run_with_gelu(write, tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", [QUICK, PLAIN])
 def test_other_files_never_run_with_an_activation_that_nobody_chose(config: ClipConfig, tmp_path: Path) -> None:
     write_state(random_clip(PLAIN), tmp_path / "laion.pt")
-    with pytest.raises(ValueError, match=r"quick_gelu: .*laion\.pt does not tell"):
+    with pytest.raises(ValueError, match=r"quick_gelu: .*laion\.pt does not say"):
         load_clip(config, tmp_path / "laion.pt")
 
 
 def test_a_checkpoint_folder_never_runs_with_another_activation(checkpoint: Path) -> None:
     config = mini(WORDS).clip
     expected = load_file(checkpoint / "clip.safetensors")["text_projection"]
-    assert torch.equal(load_clip(config, checkpoint).state_dict()["text_projection"], expected)
     quick = replace(config, architecture=config.architecture | {"quick_gelu": True})
-    with pytest.raises(ValueError, match=r"clip\.architecture\.quick_gelu: .*config\.json says"):
-        load_clip(quick, checkpoint)
+    for weights in (checkpoint, checkpoint / "clip.safetensors"):
+        assert torch.equal(load_clip(config, weights).state_dict()["text_projection"], expected)
+        with pytest.raises(ValueError, match=r"clip\.architecture\.quick_gelu: .*config\.json says"):
+            load_clip(quick, weights)
 
 
 def test_no_code_of_an_archive_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,54 +165,12 @@ def test_other_clip_files_are_refused_with_a_safe_remedy(tmp_path: Path, content
 def test_tags_that_do_not_fit_are_refused_before_any_download(
     model: str, weights: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_clip, "download_pretrained", lambda *_: pytest.fail("downloaded"))
+    monkeypatch.setattr("openvis_model.weights.pretrained.fetch_clip", lambda _: pytest.fail("downloaded"))
     with pytest.raises(ValueError, match=message):
         load_clip(ClipConfig(model=model), weights)
 
 
-def test_a_tag_is_downloaded_by_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = ClipConfig(model="ViT-B-32-quickgelu")
-    state = {name: tensor.clone() for name, tensor in build_clip(config).state_dict().items()}
-    save_file(state, tmp_path / "openai.safetensors")
-    monkeypatch.setattr(open_clip, "download_pretrained", lambda tag: str(tmp_path / "openai.safetensors"))
-    assert torch.equal(load_clip(config, "openai").state_dict()["text_projection"], state["text_projection"])
-
-
-def test_mask2former_folders_that_do_not_fit_are_named(mini_config: InstFormerConfig, tmp_path: Path) -> None:
-    network = Mask2FormerForUniversalSegmentation(mini_config.mask_proposal.build())
-    network.save_pretrained(tmp_path)
-    state = load_file(tmp_path / "model.safetensors")
-    del state["class_predictor.bias"]
-    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"missing_keys: class_predictor\.bias"):
-        load_mask2former(tmp_path)
-    state["class_predictor.bias"] = torch.full((2,), float("inf"))
-    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"NaN or infinite.*class_predictor\.bias"):
-        load_mask2former(tmp_path)
-    with pytest.raises(ValueError, match="expected a transformers folder"):
-        load_mask2former(tmp_path / "absent")
-    with pytest.raises(ValueError, match=r"model\.safetensors: not a Mask2Former of detectron2 .* give the folder"):
-        load_mask2former(tmp_path / "model.safetensors")
-
-
-def test_mask2former_files_that_cannot_be_read_are_named(mini_config: InstFormerConfig, tmp_path: Path) -> None:
-    Mask2FormerForUniversalSegmentation(mini_config.mask_proposal.build()).save_pretrained(tmp_path)
-    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"model\.safetensors: cannot be read"):
-        load_mask2former(tmp_path)
-    weights.unlink()
-    with pytest.raises(ValueError, match=r"model\.safetensors"):
-        load_mask2former(str(tmp_path))
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "maskformer"}))
-    with pytest.raises(ValueError, match=r"config\.json: model_type: expected 'mask2former', got 'maskformer'"):
-        load_mask2former(tmp_path)
-    config.write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json: cannot be read"):
-        load_mask2former(tmp_path)
-    with pytest.raises(ValueError, match=r"absent\.pkl: expected .* detectron2's \.pkl or \.pth file"):
-        load_mask2former(tmp_path / "absent.pkl")
-    (tmp_path / "other.pkl").write_bytes(pickle.dumps({"model": {"a": np.zeros(1)}}))
-    with pytest.raises(ValueError, match=r"other\.pkl: not a Mask2Former"):
-        load_mask2former(tmp_path / "other.pkl")
+def test_a_tag_is_read_from_the_cache_of_the_hub(offline: Path, repositories: dict[str, Files]) -> None:
+    state = load(repositories[hub.CLIP][CLIP_WEIGHTS])
+    clip = load_clip(ClipConfig(model="ViT-B-32"), "datacomp_xl_s13b_b90k")
+    assert torch.equal(clip.state_dict()["text_projection"], state["text_projection"])

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,12 @@ def dense(track: int, frame: int) -> np.ndarray:
 
 
 def put(
-    results: Results, name: str, videos: dict[str, Any], times: Sequence[float] | None = None, **timing: float
+    results: Results,
+    name: str,
+    videos: dict[str, Any],
+    times: Sequence[float] | None = None,
+    draw: Callable[[int, int], np.ndarray] = dense,
+    **timing: float,
 ) -> None:
     """Puts a part with videos in place; `times` are those of their frames, which are evenly spaced by default."""
     rows = Rows()
@@ -39,9 +44,9 @@ def put(
             own = {"video_id": video, "track_id": track}
             rows.add("tracks", [row("tracks", **own, category=category, score=score)])
             for frame in frames:
-                rle = coco_mask.encode(np.asfortranarray(dense(track, frame)))
+                rle = coco_mask.encode(np.asfortranarray(draw(track, frame)))
                 x, y, width, height = (int(side) for side in coco_mask.toBbox(rle))
-                box = {"x": x, "y": y, "width": width, "height": height, "area": width * height}
+                box = {"x": x, "y": y, "width": width, "height": height, "area": int(coco_mask.area(rle))}
                 rle["counts"] = rle["counts"].decode()
                 time_s = times[frame] if times else frame / timing.get("fps", 10)
                 rows.add("masks", [row("masks", **own, **box, frame=frame, time_s=time_s, rle=rle)])

@@ -18,7 +18,7 @@ from pipelines.archive.config import CompactConfig, ExportConfig, RelabelConfig,
         ),
         (
             lambda: ExportConfig(labels="x", output="y", format="voc"),  # type: ignore[arg-type]
-            "^format: unknown value 'voc'; choose from youtube_vis, coco, cvat",
+            "^format: unknown value 'voc'; choose from youtube_vis, coco, cvat, ",
         ),
     ],
 )

@@ -29,6 +29,14 @@ def test_scores_are_worked_out_by_hand() -> None:
     assert (found["category"], found["score"], found["track_id"]) == ("a", pytest.approx(0.2109, abs=1e-4), 4)
 
 
+def test_sigmoid_scores_are_worked_out_by_hand() -> None:
+    """The same track at scale ln 2 and bias ln 3: odds of 2 · 3 for a, 3 for b."""
+    vocabulary = VocabularyEmbedding(("a", "b"), torch.eye(2), np.log(2.0), logit_bias=np.log(3.0))
+    track = row("tracks", track_id=4, objectness=0.5, embedding=[1.0, 0.0], category="old", score=1.0)
+    found = named(pa.Table.from_pylist([track], SCHEMAS["tracks"]), vocabulary, top=2).to_pylist()[0]
+    assert [name["score"] for name in found["top"]] == pytest.approx([0.5 * 6 / 7, 0.5 * 3 / 4])
+
+
 def renaming(source: Results, target: Results, holder: str) -> Relabel:
     return Relabel(
         source=source,

@@ -7,7 +7,12 @@ from torch import Tensor
 
 from openvis_model.instances import Instances
 from openvis_model.rle import encode_logits
+from openvis_model.weights.files import BUILT_IN, read_config
+from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.model_operator import Model
+
+BUILT_IN_MODEL = SharedCheckpoint(None, read_config(BUILT_IN)[1], "")
+"""The built-in model, as a model actor gets it."""
 
 TOKEN, QUERY = 128, 64
 """Widths of the built-in model's instance tokens and instance queries."""
@@ -16,7 +21,7 @@ TOKEN, QUERY = 128, 64
 class DiscModel(Model):
     """Finds two discs that never move in every frame."""
 
-    def __init__(self, checkpoint: str | None, **options: Any) -> None:
+    def __init__(self, checkpoint: SharedCheckpoint, **options: Any) -> None:
         self.model = find_discs
         self.device, self.bfloat16 = "cpu", False
         self.batch_size, self.objectness_floor = options["batch_size"], 0.0

@@ -6,11 +6,19 @@ from typing import Any
 import pytest
 
 import openvis_model as openvis
+from openvis_model.config import InstFormerConfig
+from openvis_model.options import AssociationConfig, VideoTrackerConfig
+from openvis_model.weights.checkpoint import save_checkpoint
 from pipelines.archive.tables import Results
+from pipelines.labelling.config import LabelConfig
+from pipelines.labelling.run import label_videos
 from pipelines.storage.files import Storage
 from pipelines.video.frames import read_frames
 from pipelines.video.plan import Sampling
+from tests.networks import with_proposals
 from tests.pipelines.archive.archives import STRIDE, TRACKER
+from tests.pipelines.video.clips import H264, write_clip
+from tests.words import NAMES
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -48,3 +56,37 @@ def test_the_same_tracks_and_masks_as_labelling(name: str, archive: Path) -> Non
         assert [best.category for best in track.top] == [best["category"] for best in row["top"]]
         assert [best.score for best in track.top] == pytest.approx([best["score"] for best in row["top"]], abs=1e-6)
         assert track.embedding.tolist() == pytest.approx(row["embedding"], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["eomt", "rf_detr"])
+def test_labelling_with_a_square_proposal_network(network: str, mini_config: InstFormerConfig, tmp_path: Path) -> None:
+    """Of random weights, every proposal is a track; masks have the size of a wide video."""
+    save_checkpoint(with_proposals(mini_config, network), tmp_path / "checkpoint")
+    (tmp_path / "videos").mkdir()
+    video = write_clip(tmp_path / "videos" / "wide.mp4", frames=4, size=(90, 160), options=H264)
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    every = VideoTrackerConfig(objectness_threshold=0, association=AssociationConfig(min_similarity=-1))
+    config = LabelConfig(
+        input=str(tmp_path / "videos"),
+        output=str(tmp_path / "labels"),
+        vocabulary=str(tmp_path / "names.txt"),
+        checkpoint=str(tmp_path / "checkpoint"),
+        tracker=every,
+        objectness_floor=0,
+        part_s=0,
+    )
+    summary = label_videos(config)
+    assert (summary.ok, summary.failures, summary.frames) == (1, {}, 4)
+    masks = Results(Storage(config.output)).read("masks")
+    rows = masks.sort_by([("frame", "ascending"), ("track_id", "ascending")]).to_pylist()
+    assert {tuple(row["rle"]["size"]) for row in rows} == {(90, 160)}
+
+    segmenter = openvis.VideoSegmenter(openvis.load(tmp_path / "checkpoint"), NAMES, tracker=every, objectness_floor=0)
+    frames = read_frames(str(video), segmenter.working_size)
+    found = [row for frame in segmenter.track(frames) for row in mask_rows(frame)]
+    assert found == [
+        (row["frame"], row["track_id"], [row["x"], row["y"], row["width"], row["height"]], *row["rle"].values())
+        for row in rows
+    ]
+    assert found

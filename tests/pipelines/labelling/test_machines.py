@@ -1,8 +1,6 @@
 """Faults of machines: a real cluster of two, of which one sees no video."""
 
 import json
-import os
-import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -23,6 +21,7 @@ from pipelines.labelling.run import label_videos
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
+from tests.pipelines.labelling.bad_decoders import killed
 
 
 class TroubledPlan(Plan):
@@ -57,11 +56,6 @@ class TroubledDecode(Decode):
             return
         for batch in super().batches(replace(row, uri=f"/absent{row.uri}")):
             yield replace(batch, uri=row.uri)
-
-
-def killed(*_: object) -> Iterator[None]:
-    os.kill(os.getpid(), signal.SIGKILL)
-    yield None
 
 
 @pytest.mark.slow

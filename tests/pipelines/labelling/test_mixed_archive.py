@@ -24,7 +24,7 @@ from pipelines.labelling.video_writer import VideoWriters
 from pipelines.models import load_light_model, load_vocabulary
 from pipelines.storage.files import Storage
 from pipelines.video.download_cache import DownloadCache
-from tests.pipelines.labelling.discs import DiscModel
+from tests.pipelines.labelling.discs import BUILT_IN_MODEL, DiscModel
 from tests.pipelines.video.clips import CLIPS, H264, VFR, listed_clip, write_clip, write_images
 from tests.pipelines.video.hostile import HOSTILE, write_hostile
 from tests.pipelines.video.odd import ODD, write_odd
@@ -154,7 +154,7 @@ def label_alone(row: dict[str, Any], config: LabelConfig, output: Path) -> Resul
     tracker = VideoTracker(config.tracker, embedding, light.rollout_tracker, top=config.top)
     fingerprints = Fingerprints(**{field.name: row[field.name] for field in fields(Fingerprints)})
     parts = PartWriter(storage, "000001-00000000", config.part_mb * 1e6, config.part_s)
-    actor, model = TrackerActor(VideoWriters(tracker, parts, fingerprints)), DiscModel(None, batch_size=8)
+    actor, model = TrackerActor(VideoWriters(tracker, parts, fingerprints)), DiscModel(BUILT_IN_MODEL, batch_size=8)
     plan = Plan(config.sampling(), config.segment_frames, cache, config.limits())
     decode = Decode(light.short_side, SIZE_DIVISOR, config.batch_size, cache, config.limits())
     for segment in plan(pa.table({"video_id": [row["video_id"]], "uri": [row["uri"]], "version": [""]})):

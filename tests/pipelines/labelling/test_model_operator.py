@@ -15,6 +15,7 @@ from pipelines.labelling.rows import BatchRow, LabelledRow
 from pipelines.shapes.render import render
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.video.plan import VideoInfo
+from tests.pipelines.labelling.discs import BUILT_IN_MODEL
 
 INFO = VideoInfo(frames=2, fps=4.0, width=200, height=150, duration_s=0.5, codec="h264")
 BATCH = BatchRow(
@@ -29,7 +30,9 @@ BATCH = BatchRow(
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return Model(None, device="cpu", actors=1, batch_size=4, precision="float32", compile=False, objectness_floor=0.0)
+    return Model(
+        BUILT_IN_MODEL, device="cpu", actors=1, batch_size=4, precision="float32", compile=False, objectness_floor=0.0
+    )
 
 
 def label(model: Model, batch: BatchRow) -> LabelledRow:
@@ -152,7 +155,9 @@ def test_only_the_video_that_a_batch_fails_for_has_failed(model: Model, monkeypa
 
 def test_bfloat16_finds_the_same_objects(model: Model) -> None:
     """Its rounding moves scores a little."""
-    low = Model(None, device="cpu", actors=1, batch_size=4, precision="bfloat16", compile=False, objectness_floor=0.0)
+    low = Model(
+        BUILT_IN_MODEL, device="cpu", actors=1, batch_size=4, precision="bfloat16", compile=False, objectness_floor=0.0
+    )
     batch = replace(BATCH, frames=render(SceneConfig(frames=2), "novel", 0, 0).frames)
     for a, b in zip(*(decode_instances(label(each, batch).instances) for each in (model, low)), strict=True):
         assert (a.objectness > 0.5).any()

@@ -3,7 +3,6 @@
 import errno
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +25,7 @@ from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
 from pipelines.video.isolation import isolated
 from pipelines.video.plan import VideoError
+from tests.pipelines.labelling.bad_decoders import hang
 
 pytestmark = pytest.mark.usefixtures("cluster", "disc_model")
 
@@ -112,11 +112,6 @@ class Hanging(Decode):
                 yield from process.run(hang)
         except VideoError as error:
             yield row.to(BatchRow, error=str(error))
-
-
-def hang() -> Iterator[BatchRow]:
-    time.sleep(600)
-    yield BatchRow(video_id="", uri="")
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.pipeline import group_size, label, write
 from pipelines.labelling.rows import LOAD, BatchRow, LabelledRow, SegmentRow, unpack_load
 from pipelines.video.sources import Video
-from tests.pipelines.labelling.discs import DiscModel
+from tests.pipelines.labelling.discs import BUILT_IN_MODEL, DiscModel
 from tests.pipelines.video.clips import H264, write_clip
 
 
@@ -44,7 +44,7 @@ def test_the_schema_of_every_operator_is_the_declared_one(
         objectness_floor=0.0,
         tracker=VideoTrackerConfig(objectness_threshold=0.0),
     )
-    label(videos, config, short_side=96)
+    label(videos, config, BUILT_IN_MODEL, short_side=96)
     assert len(datasets) == 3
     for dataset, kind, rows in zip(datasets, (SegmentRow, BatchRow, LabelledRow), (5, 7, 7), strict=True):
         schema = LOAD if kind is SegmentRow else kind.schema()
@@ -123,7 +123,7 @@ def test_two_batches_are_on_their_way_through_a_gpu(
         write_clip(tmp_path / f"{name}.mp4", options=H264)
     videos = [Video(video_id=path.stem, uri=str(path)) for path in sorted(tmp_path.iterdir())]
     config = LabelConfig(input="", output="", vocabulary="", model_gpus=1, segment_frames=None)
-    tables = ray.get(label(videos, config, short_side=96).to_arrow_refs())
+    tables = ray.get(label(videos, config, BUILT_IN_MODEL, short_side=96).to_arrow_refs())
     rows = [row for table in tables for row in LabelledRow.from_table(table)]
     assert {row.video_id for row in rows if row.instances} == {"a", "b"}
     assert {row.error for row in rows} == {None}

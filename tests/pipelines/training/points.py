@@ -48,6 +48,9 @@ class Points(nn.Module):
         heads = F.softplus(hidden @ self.head.T).sum()
         return {"fit": (found - wanted).square().sum() / normalisers[0], "head": 0.01 * heads / normalisers[1]}
 
+    def advance(self, progress: float) -> None:
+        pass
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return {"backbone": list(self.network[0].parameters()), "other": [*self.network[3].parameters(), self.head]}
 

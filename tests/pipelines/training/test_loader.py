@@ -131,7 +131,7 @@ def test_a_process_that_dies_is_replaced(tmp_path: Path) -> None:
 
 def test_a_step_at_which_processes_always_die_is_an_error(tmp_path: Path) -> None:
     """Of a kind after which training starts again."""
-    sampler = partial(draw_mortal, tmp_path / "died", 2)
+    sampler = partial(draw_mortal, tmp_path / "died", 99)
     rows = batches(sampler, Share(first_step=0, last_step=8, batch_size=2), decoders=1)
     with pytest.raises(RuntimeError, match=r"step \d: its samples could not be made in two attempts"):
         list(rows)

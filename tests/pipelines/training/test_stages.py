@@ -10,9 +10,11 @@ from torch import nn
 
 from openvis_model.config import mini
 from openvis_model.inst_former import InstFormer
+from openvis_model.proposal_networks import NETWORKS
 from openvis_model.training.config import InstanceObjectiveConfig, SetCriterionConfig, StartConfig
 from openvis_model.vocabulary import prompt_words
-from openvis_model.weights.checkpoint import save_checkpoint
+from openvis_model.weights.checkpoint import load_checkpoint, save_checkpoint
+from openvis_model.weights.folded_model import load
 from pipelines.shapes.files import write_split
 from pipelines.shapes.images import ShapesImagesConfig
 from pipelines.shapes.scenes import SceneConfig
@@ -28,6 +30,7 @@ from pipelines.training.stage_config import (
     ValidationConfig,
 )
 from pipelines.training.stages import SHAPES_NAMES, InstanceStage, Pretraining, TrackingStage
+from tests.networks import tiny_transformers
 from tests.pipelines.datasets.training_sets import lvis_document, write_images, write_json
 from tests.pipelines.evaluation.few_categories import leave_out_categories
 from tests.pipelines.training.alone import curve, train_alone
@@ -152,6 +155,16 @@ def test_what_a_fingerprint_is_of(split: Path, checkpoint: str, tmp_path: Path) 
     assert len(found | {before}) == 8
 
 
+def test_a_fingerprint_of_public_weights(split: Path, tmp_path: Path) -> None:
+    """Their folder has no fingerprint; its config tells networks apart."""
+    found = set()
+    for network in NETWORKS:
+        tiny_transformers(network).save_pretrained(tmp_path)
+        start = StartConfig(preset="mini", mask_proposal=str(tmp_path))
+        found.add(InstanceStage(replace(instance_config(split, ""), start=start)).fingerprint())
+    assert len(found) == 3
+
+
 def test_bad_data_is_found_before_anything_runs(split: Path, checkpoint: str) -> None:
     config = instance_config(split, checkpoint)
     absent = replace(config, data=replace(config.data, annotations="absent.json"))
@@ -187,6 +200,31 @@ def test_two_workers_train_as_one_does(split: Path, checkpoint: str, tmp_path: P
         assert {name: two[name] for name in losses} == pytest.approx(losses, rel=1e-4)
         assert two["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-3)
     assert curves[0][-1]["loss"] < curves[0][0]["loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_twenty_steps_of_both_stages_with_each_proposal_network(network: str, split: Path, tmp_path: Path) -> None:
+    """From a folder of `transformers`, through the checkpoint of stage 1, to a model for inference."""
+    tiny_transformers(network).save_pretrained(tmp_path / "public")
+    start = StartConfig(preset="mini", mask_proposal=str(tmp_path / "public"))
+    shared: dict[str, Any] = {"steps": 20, "batch_size": 2, "threads": 1, "checkpoint_every": 10}
+    optimizer = OptimizerConfig(learning_rate=1e-3, clip_norm=1.0)
+    first = InstanceStage(replace(instance_config(split, ""), start=start))
+    train_alone(TrainingConfig(output=str(tmp_path / "1"), **shared, optimizer=optimizer), first)
+    losses = [line["loss"] for line in curve(tmp_path / "1")]
+    assert len(losses) == 20
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+    if network == "eomt":  # new weights have masks in every block; training takes them away
+        assert load_checkpoint(tmp_path / "1/model").mask_proposal.network.attn_mask_probs.tolist() == [0, 0]
+
+    second = TrackingStage(tracking_config(split, str(tmp_path / "1/model")))
+    train_alone(TrainingConfig(output=str(tmp_path / "2"), **shared, optimizer=optimizer), second)
+    losses = [line["loss"] for line in curve(tmp_path / "2")]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    model = load(tmp_path / "2/model")
+    assert model(torch.zeros(1, 96, 128, 3, dtype=torch.uint8))[0].queries.shape == (7, 32)
 
 
 @pytest.fixture(scope="module")

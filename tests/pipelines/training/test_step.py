@@ -137,6 +137,9 @@ def test_weight_decay_spares_embeddings(tmp_path: Any) -> None:
             super().__init__()
             self.names = torch.nn.Embedding(4, 8)
 
+        def advance(self, progress: float) -> None:
+            pass
+
         def parameter_groups(self) -> dict[str, list[torch.nn.Parameter]]:
             return super().parameter_groups() | {"names": [self.names.weight]}
 

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -6,12 +7,13 @@ import pytest
 from pipelines.archive.export import ExportSummary
 from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
-from tests.pipelines.archive.exports import export, put
+from tests.pipelines.archive.exports import SEEN, export, put
 from tests.pipelines.archive.labels import part_name
 
 
 def test_cvat_has_a_file_per_video(labels: str, tmp_path: Path) -> None:
-    assert export(labels, tmp_path / "out", "cvat") == ExportSummary(videos=2, tracks=4)
+    losses = ("boxes without masks: 4 tracks (b-2/0, b-2/2, a/0, …)",)
+    assert export(labels, tmp_path / "out", "cvat") == ExportSummary(videos=2, tracks=4, losses=losses)
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.xml", "b-2.xml"]
     root = ElementTree.parse(tmp_path / "out/a.xml").getroot()  # noqa: S314 - our own
     assert root.findtext("version") == "1.1"
@@ -78,5 +80,46 @@ def test_in_cvat_a_track_is_outside_where_only_others_are_seen(expected_frames: 
 def test_files_of_an_earlier_export_do_not_stay(labels: str, tmp_path: Path) -> None:
     export(labels, tmp_path / "out", "cvat")
     (tmp_path / "out/notes.xml").write_text("mine")
-    assert export(labels, tmp_path / "out", "cvat", min_score=0.8) == ExportSummary(videos=1, tracks=1)
+    assert export(labels, tmp_path / "out", "cvat", min_score=0.8).videos == 1
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.xml", "notes.xml"]
+
+
+def imported(file: Path) -> dict[tuple[str, int], list[float]]:
+    """Boxes by label and frame, as CVAT's importer (`load_anno`) and its `TrackManager` make them of a file.
+
+    The label must be one of the task, a frame one of its frames, a track must begin with a key frame that is a box;
+    boxes between two key frames are interpolated, unless the first is outside. The last one lasts until the end.
+    """
+    root = ElementTree.parse(file).getroot()  # noqa: S314 - our own
+    stop = int(root.findtext("meta/task/stop_frame", ""))
+    labels = {label.text for label in root.iterfind("meta/task/labels/label/name")}
+    found = {}
+    for track in root.iterfind("track"):
+        label = track.attrib["label"]
+        assert label in labels
+        shapes = []
+        for box in track:
+            assert (box.tag, box.get("keyframe")) == ("box", "1")
+            corners = [float(box.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr")]
+            shapes.append((int(box.attrib["frame"]), box.attrib.get("outside", "0") == "1", corners))
+        assert shapes[0][0] >= 0
+        assert all(first[0] < second[0] for first, second in pairwise(shapes))
+        assert shapes[-1][0] <= stop
+        for (frame, outside, start), (later, _, end) in pairwise([*shapes, (stop + 1, True, shapes[-1][2])]):
+            for at in range(frame, later) if not outside else ():
+                share = (at - frame) / (later - frame)
+                found[label, at] = [a + (b - a) * share for a, b in zip(start, end, strict=True)]
+    return found
+
+
+def test_cvat_shows_each_box_where_its_mask_is(labels: str, tmp_path: Path) -> None:
+    export(labels, tmp_path / "out", "cvat")
+    for video in ("a", "b-2"):
+        boxes = imported(tmp_path / f"out/{video}.xml")
+        looked_at = {key: box for key, box in boxes.items() if key[1] % 3 == 0}
+        assert looked_at == {
+            (name, frame): [frame // 3, track, frame // 3 + 3, track + 2]
+            for track, (name, _, frames) in SEEN[video].items()
+            for frame in frames
+        }
+        assert {frame for name, frame in boxes if name == "star"} == (set(range(9)) if video == "a" else {0, 1, 2})

@@ -4,14 +4,15 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from pipelines.archive.export import FILE, ExportSummary
+from pipelines.archive.export import ExportSummary
+from pipelines.archive.formats.video_labels import ANNOTATIONS
 from pipelines.datasets.ytvis import read_ground_truth
 from tests.pipelines.archive.exports import HEIGHT, WIDTH, dense, export
 
 
 def test_youtube_vis_is_read_by_our_own_strict_reader(labels: str, tmp_path: Path) -> None:
     assert export(labels, tmp_path / "out", "youtube_vis") == ExportSummary(videos=2, tracks=4)
-    truth = read_ground_truth(str(tmp_path / "out" / FILE), strict=True)
+    truth = read_ground_truth(str(tmp_path / "out" / ANNOTATIONS), strict=True)
     names = {category.id: category.name for category in truth.categories}
     videos = {video.id: video for video in truth.videos}
     assert sorted(names.values()) == ["moon", "ring & disc", "star"]
@@ -33,9 +34,10 @@ def test_youtube_vis_is_read_by_our_own_strict_reader(labels: str, tmp_path: Pat
         "b": [("moon", (3,)), ("star", (0,))],
     }
     lengths = {video.id: video.length for video in truth.videos}
-    for annotation in json.loads((tmp_path / "out" / FILE).read_text())["annotations"]:  # TrackEval reads them here
+    written = json.loads((tmp_path / "out" / ANNOTATIONS).read_text())
+    for annotation in written["annotations"]:  # TrackEval reads them here
         assert (annotation["height"], annotation["width"]) == (HEIGHT, WIDTH)
         assert annotation["length"] == lengths[annotation["video_id"]] == len(annotation["segmentations"])
-    about = {video["video_id"]: video for video in json.loads((tmp_path / "out" / FILE).read_text())["videos"]}
+    about = {video["video_id"]: video for video in written["videos"]}
     assert about["a"]["frames"] == [0, 3, 6, 9]
     assert about["a"]["uri"] == "/videos/a.mp4"
