@@ -7,6 +7,7 @@ The output folder then has the videos, the tables, an overlay MP4 for each video
 
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ def _demo(arguments: list[str] | None) -> int:
         thread.submit(disconnect)  # takes seconds, in which the overlays are rendered
         sheet = render_overlays(config.output, output)
     print(f"overlays: {output}/*.mp4, contact sheet: {sheet}")
+    print(f"to see, search and judge the tracks: {sys.executable} -m jobs.review --labels {config.output}")
     return 1 if summary.failures else 0
 
 

@@ -20,6 +20,7 @@ LONGEST_FIRST = (
     "pipelines/labelling/test_prometheus.py",
     "pipelines/labelling/test_machines.py",
     "pipelines/test_cluster.py",
+    "pipelines/review/test_page.py",
     "jobs/test_demo.py",
     "jobs/test_label_model.py",
     "pipelines/archive/test_tables.py",

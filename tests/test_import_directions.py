@@ -21,7 +21,7 @@ FLOORS = (
     ("openvis_model.training", "pipelines.models", "pipelines.recipes", "pipelines.datasets"),
     ("pipelines.archive", "pipelines.metrics", "pipelines.shapes"),
     ("pipelines.labelling", "pipelines.overlays"),
-    ("pipelines.evaluation", "pipelines.benchmark"),
+    ("pipelines.evaluation", "pipelines.benchmark", "pipelines.review"),
     ("pipelines.training",),
     ("jobs",),
 )
@@ -36,6 +36,7 @@ FORBIDDEN = {
 ONLY_IN = {
     "boto3": "pipelines/storage/s3.py",
     "deltalake": "pipelines/archive/delta_log.py",
+    "duckdb": "pipelines/review/catalogue.py",
     "rerun": "pipelines/archive/formats/rerun.py",
     "supervision": "openvis_model/frame_result.py",
     "triton": "openvis_model/folded/deformable_kernel.py",

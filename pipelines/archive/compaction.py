@@ -18,6 +18,7 @@ import pyarrow as pa
 from pipelines.archive.config import KEEP_H, PART_MB, CompactConfig
 from pipelines.archive.parts import Rows
 from pipelines.archive.registration import Registration, forget
+from pipelines.archive.reviews import REVIEWS, Reviews
 from pipelines.archive.tables import REMOVAL, SCHEMAS, Results, open_labels
 from pipelines.storage.lease import Lease, hold_lease
 
@@ -34,7 +35,7 @@ class CompactSummary:
 
 
 def compact(config: CompactConfig) -> CompactSummary:
-    """Merges neighbouring parts of less than half the target size into parts of the target size.
+    """Merges neighbouring parts of less than half the target size into parts of the target size, and all of `reviews`.
 
     Raises:
         ValueError: the output is missing or has no labels, a file is damaged, or another run is writing to it.
@@ -51,7 +52,8 @@ def compact(config: CompactConfig) -> CompactSummary:
         if groups := [group for group in _groups(small, sizes, target) if len(group) > 1]:
             merged = [part for group in groups for part in group]
             _replace(merged, groups, results.counting(), results, lease, data_change=False)
-            _delete_replaced(results, lease, config.keep_h)
+        _merge_reviews(results, lease)
+        _delete_replaced(results, lease, config.keep_h)
         after, sizes = results.parts(), results.sizes()
     return CompactSummary(parts_before=len(before), parts=len(after), bytes=sum(sizes[part] for part in after))
 
@@ -101,8 +103,14 @@ def _replace(
     merged = _merge(groups, counting, results, lease)
     registration = Registration(results, lease)
     registration.replace({*counting, *merged}.difference(old), old, data_change=data_change)
-    if old:
-        _write_replaced(results.replaced() | dict.fromkeys(old, time.time()), results, lease)
+    _mark_replaced(old, results, lease)
+
+
+def _merge_reviews(results: Results, lease: Lease) -> None:
+    """Merges the parts of `reviews`; registers the merged one, and no other: two may have the same decision."""
+    parts, old = Reviews(results.storage).merge_parts(lease)
+    Registration(results, lease, (REVIEWS,)).replace(parts, old)
+    _mark_replaced(old, results, lease)
 
 
 def _merge(
@@ -129,11 +137,18 @@ def _merge(
 def _delete_replaced(results: Results, lease: Lease, keep_h: float) -> None:
     """Deletes the files of parts that were replaced long enough ago."""
     replaced, now = results.replaced(), time.time()
-    expired = [part for part, since in replaced.items() if now - since >= keep_h * 3600]
+    expired = {part for part, since in replaced.items() if now - since >= keep_h * 3600}
     if expired:
-        for table in SCHEMAS:
-            _remove([f"{table}/{part}.parquet" for part in expired], results, lease)
-        _write_replaced({part: replaced[part] for part in replaced.keys() - set(expired)}, results, lease)
+        names = {table: results.names(table) for table in SCHEMAS} | {REVIEWS: Reviews(results.storage).names()}
+        for table, there in names.items():
+            _remove([f"{table}/{part}.parquet" for part in expired.intersection(there)], results, lease)
+        _write_replaced({part: replaced[part] for part in replaced.keys() - expired}, results, lease)
+
+
+def _mark_replaced(parts: Sequence[str], results: Results, lease: Lease) -> None:
+    """Lists parts as replaced from now on."""
+    if parts:
+        _write_replaced(results.replaced() | dict.fromkeys(parts, time.time()), results, lease)
 
 
 def _write_replaced(replaced: Mapping[str, float], results: Results, lease: Lease) -> None:

@@ -39,6 +39,9 @@ class CompactConfig:
 
 Format = Literal["youtube_vis", "coco", "cvat", "yolo", "mots", "label_studio", "huggingface", "rerun"]
 
+Reviewed = Literal["only", "respect", "ignore"]
+"""Use of decisions: `only` what was decided counts, or all labels but what was decided otherwise, or no decision."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
@@ -50,15 +53,22 @@ class ExportConfig:
         format: `youtube_vis` (masks by track), `coco` (masks by frame), `cvat` (boxes by track, CVAT for video 1.1),
             `yolo` (polygons by frame), `mots` (masks by frame, MOTS text), `label_studio` (boxes by track),
             `huggingface` (masks by track, Parquet) or `rerun` (masks by frame, .rrd; needs rerun-sdk).
-        min_score: tracks with a lower score are left out, 0 to 1.
+        min_score: tracks with a lower score are left out, 0 to 1, unless a reviewer accepted or renamed them.
+        reviewed: what decisions of reviewers do: with `respect` tracks are split, merged, renamed and left out as was
+            decided; `only` also leaves out what nobody accepted or renamed, and says of videos with undecided tracks
+            what is known; `ignore` writes the labels as they are.
+        images: also write the frames as JPEG images, which `jobs.train` reads; reads the videos.
     """
 
     labels: str
     output: str
     format: Format
     min_score: float = 0.0
+    reviewed: Reviewed = "respect"
+    images: bool = False
 
     def __post_init__(self) -> None:
+        _check_reviewed(self.reviewed)
         if self.format not in get_args(Format):
             raise ValueError(f"format: unknown value {self.format!r}; choose from {', '.join(get_args(Format))}")
         if not 0 <= self.min_score <= 1:
@@ -78,6 +88,8 @@ class RelabelConfig:
             for each track.
         checkpoint: checkpoint folder of the model that labelled the videos, local or s3://; null is the built-in model.
         top: categories listed for a track, the best one included.
+        reviewed: `respect` also copies the decisions of reviewers, which then hold for the new labels; `only` leaves
+            out videos that nobody decided about; `ignore` copies none.
         stall_s: time for which the storage may be away before the run ends with an error, seconds.
     """
 
@@ -87,9 +99,11 @@ class RelabelConfig:
     synonyms: Synonyms = "mean"
     checkpoint: str | None = None
     top: int = 5
+    reviewed: Reviewed = "respect"
     stall_s: float = STALL_S
 
     def __post_init__(self) -> None:
+        _check_reviewed(self.reviewed)
         if self.top < 1:
             raise ValueError(f"top: expected at least 1, got {self.top}")
         if not 0 < self.stall_s < math.inf:
@@ -117,3 +131,8 @@ class SearchConfig:
     def __post_init__(self) -> None:
         if self.top < 1:
             raise ValueError(f"top: expected at least 1, got {self.top}")
+
+
+def _check_reviewed(value: Reviewed) -> None:
+    if value not in get_args(Reviewed):
+        raise ValueError(f"reviewed: unknown value {value!r}; choose from {', '.join(get_args(Reviewed))}")

@@ -23,6 +23,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, PostCommitHookProperties, RemoveAction, create_table_with_add_actions
 
+from pipelines.archive import reviews
 from pipelines.archive.tables import READERS, SCHEMAS
 from pipelines.storage.files import Storage
 
@@ -34,6 +35,7 @@ CHECKPOINT_EVERY = 100
 STATISTICS = ("video_id", "category", "score")
 """Columns whose least and greatest values the log has for each part, so that engines skip parts."""
 
+_SCHEMAS = {**SCHEMAS, reviews.REVIEWS: reviews.SCHEMA}
 _PROTOCOL = (1, 2)  # of readers and writers: all that immutable files need
 _WRITER = "openvis"  # key of who commits
 _FILE = re.compile(r"(\d{20})\.(json|checkpoint\..*parquet)")
@@ -66,7 +68,7 @@ class TableLog:
         self._temporary = tempfile.TemporaryDirectory(prefix="openvis-log-")
         self._copy = Path(self._temporary.name)
         self._path = f"{storage.root}/{table}/{FOLDER}"
-        self._schema = Schema.from_arrow(SCHEMAS[table])
+        self._schema = Schema.from_arrow(_SCHEMAS[table])
         self._fetch(version)
         self._load()
         if version is not None and (version != self.version or version < 0):

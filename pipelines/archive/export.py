@@ -1,20 +1,27 @@
 """Exports labels as annotations for other tools."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
 from pipelines.archive.config import ExportConfig
 from pipelines.archive.formats.format import Target
 from pipelines.archive.formats.registry import FORMATS
-from pipelines.archive.formats.video_labels import VideoLabels
+from pipelines.archive.formats.video_labels import Row, VideoLabels
+from pipelines.archive.reviewed import Verdict, review_video
+from pipelines.archive.reviews import Reviews
 from pipelines.archive.tables import Results, open_labels
 from pipelines.storage.files import Storage
+from pipelines.video.download_cache import DownloadCache
+from pipelines.video.frames import pick_frames
+from pipelines.video.names import local_path
+from pipelines.video.plan import MachineError, VideoError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +32,13 @@ class ExportSummary:
         videos: number of videos with tracks.
         tracks: number of their tracks.
         losses: what the format cannot hold, with the tracks that it concerns.
+        failures: why a video was left out, by its URI: its frames cannot be read.
     """
 
     videos: int
     tracks: int
     losses: tuple[str, ...] = ()
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 def export_annotations(
@@ -42,35 +51,107 @@ def export_annotations(
         report: called with the number of videos read and the number of all videos.
 
     Raises:
-        ValueError: the labels are missing or damaged, or have no track with such a score; or the format needs a
-            package that is not installed.
+        ValueError: the labels are missing or damaged, or have no track to export; or the format needs a package that is
+            not installed.
         OSError: the output cannot be written to.
     """
     results, output = open_labels(config.labels), Storage(config.output)
-    names = results.scan("tracks", ("category", "score"), each=lambda rows: _categories(rows, config.min_score))
-    categories = {name: number for number, name in enumerate(sorted(set().union(*names)), start=1)}
-    if not categories:
-        raise ValueError(f"labels: {config.labels} has no tracks with a score of {config.min_score} or more")
+    decisions = _decisions(results, config)
+    categories = {name: number for number, name in enumerate(sorted(_names(results, decisions, config)), start=1)}
     output.check_writable()
     total = sum(map(len, results.counting().values()))
     looked_at = tracks = 0
     written = set[str]()
+    failures: dict[str, str] = {}
+    form, target = FORMATS[config.format], Target(storage=output, categories=categories)
 
     def counted() -> Iterator[VideoLabels]:
         nonlocal looked_at, tracks
-        for video in _videos(results, config.min_score):
+        for labels in _videos(results):
             looked_at += 1
-            if video.tracks:
+            video = _selected(labels, decisions.get(labels.row["video_id"], []), config)
+            wanted = video.tracks or (video.frames and form.federated)
+            if wanted and (not config.images or _has_images(video, output, form.images, failures)):
                 written.add(video.row["video_id"])
                 tracks += len(video.tracks)
                 yield video
             report(looked_at, total)
 
-    form, target = FORMATS[config.format], Target(storage=output, categories=categories)
     form.write(counted(), target)
     if form.files_of_video:
         _remove_earlier(results, output, form.files_of_video, written)
-    return ExportSummary(videos=len(written), tracks=tracks, losses=target.losses.lines())
+    return ExportSummary(videos=len(written), tracks=tracks, losses=target.losses.lines(), failures=failures)
+
+
+def _decisions(results: Results, config: ExportConfig) -> dict[str, list[Row]]:
+    """Returns the decisions that count, by video."""
+    found: dict[str, list[Row]] = {}
+    if config.reviewed != "ignore":
+        for row in Reviews(results.storage).read().to_pylist():
+            found.setdefault(row["video_id"], []).append(row)
+    return found
+
+
+def _names(results: Results, decisions: Mapping[str, Sequence[Row]], config: ExportConfig) -> set[str]:
+    """Returns the categories to list.
+
+    Raises:
+        ValueError: there are none.
+    """
+    wanted = ("accept", "rename", "reject") if config.reviewed == "only" else ("accept", "rename")
+    names = {row["category"] for rows in decisions.values() for row in rows if row["action"] in wanted}
+    if config.reviewed == "only":
+        if not names:
+            raise ValueError(f"labels: {config.labels} has no accepted, renamed or rejected tracks; review some first")
+        return names
+    of_parts = results.scan("tracks", ("category", "score"), each=lambda rows: _categories(rows, config.min_score))
+    names = names.union(*of_parts)
+    if not names:
+        raise ValueError(f"labels: {config.labels} has no tracks with a score of {config.min_score} or more")
+    return names
+
+
+def _selected(labels: VideoLabels, decisions: Sequence[Row], config: ExportConfig) -> VideoLabels:
+    """Applies decisions to the labels of a video, and leaves out what is not wanted."""
+    reviewed = review_video(labels, decisions)
+    by_verdict: dict[Verdict, set[int]] = {"accepted": set(), "rejected": set(), "undecided": set()}
+    for track, judged in reviewed.judged.items():
+        by_verdict[judged.verdict].add(track)
+    only, tracks = config.reviewed == "only", reviewed.labels.tracks
+    certain = {track for track in by_verdict["undecided"] if not only and tracks[track]["score"] >= config.min_score}
+    kept = by_verdict["accepted"] | certain
+    seen = kept | (by_verdict["rejected"] if only else set())
+    masks = reviewed.labels.masks
+    selected = replace(
+        reviewed.labels,
+        tracks={track: row for track, row in tracks.items() if track in kept},
+        masks=[mask for mask in masks if mask["track_id"] in kept],
+        frames=list(dict.fromkeys(mask["frame"] for mask in masks if mask["track_id"] in seen)),
+    )
+    if not only or not by_verdict["undecided"]:
+        return selected  # of a video that was reviewed as a whole, everything is known that labels can tell
+    names = {verdict: {tracks[track]["category"] for track in some} for verdict, some in by_verdict.items()}
+    absent = sorted(names["rejected"] - names["accepted"] - names["undecided"])
+    partial = sorted(names["accepted"] & names["undecided"])
+    return replace(selected, federation={"neg_category_ids": absent, "not_exhaustive_category_ids": partial})
+
+
+def _has_images(video: VideoLabels, output: Storage, folder: str, failures: dict[str, str]) -> bool:
+    """Writes the images of a video's frames; returns whether it has all."""
+    uri, cache = local_path(video.row["uri"]), DownloadCache()
+    try:
+        with cache.open(uri, cache.version(uri)) as path:
+            missing = set(video.frames)
+            for frame, pixels in pick_frames(path, video.frames):
+                with output.write(folder + video.image(frame)) as file:
+                    Image.fromarray(pixels).save(file, "JPEG", quality=95)
+                missing.discard(frame)
+        if not missing:
+            return True
+        failures[uri] = f"frame {min(missing)} cannot be decoded"
+    except (VideoError, MachineError) as error:
+        failures[uri] = str(error)
+    return False
 
 
 def _remove_earlier(results: Results, output: Storage, files_of_video: Iterable[str], written: Set[str]) -> None:
@@ -86,7 +167,7 @@ def _categories(tracks: pa.Table, min_score: float) -> set[str]:
     return set(tracks.filter(pc.field("score") >= min_score)["category"].unique().to_pylist())
 
 
-def _videos(results: Results, min_score: float) -> Iterator[VideoLabels]:
+def _videos(results: Results) -> Iterator[VideoLabels]:
     """Yields each video once; if a compaction replaces parts meanwhile, continues with the new ones."""
     todo = dict(results.counting())
     while todo:
@@ -94,7 +175,7 @@ def _videos(results: Results, min_score: float) -> Iterator[VideoLabels]:
         ids = todo.pop(part)
         done: list[str] = []
         try:
-            for video in _videos_of_part(results, part, ids, min_score):
+            for video in _videos_of_part(results, part, ids):
                 done.append(video.row["video_id"])
                 yield video
         except FileNotFoundError:
@@ -105,7 +186,7 @@ def _videos(results: Results, min_score: float) -> Iterator[VideoLabels]:
                 todo[other] = pa.concat_arrays([video_ids, todo[other]]) if other in todo else video_ids
 
 
-def _videos_of_part(results: Results, part: str, ids: pa.Array, min_score: float) -> Iterator[VideoLabels]:
+def _videos_of_part(results: Results, part: str, ids: pa.Array) -> Iterator[VideoLabels]:
     rows = {row["video_id"]: row for table in results.row_groups("videos", part, ids) for row in table.to_pylist()}
     of_tracks, of_masks = (
         _by_video(results.row_groups(table, part, ids, columns))
@@ -116,11 +197,10 @@ def _videos_of_part(results: Results, part: str, ids: pa.Array, min_score: float
     )
     tracks = dict(of_tracks)
     for video_id, rows_of_video in of_masks:
-        kept = {row["track_id"]: row for row in tracks[video_id].to_pylist() if row["score"] >= min_score}
-        shown = pc.is_in(rows_of_video["track_id"], pa.array(kept, pa.int32()))
-        masks = rows_of_video.filter(shown).sort_by("frame").to_pylist()
+        of_video = {row["track_id"]: row for row in tracks[video_id].to_pylist()}
+        masks = rows_of_video.sort_by("frame").to_pylist()
         frames = list(dict.fromkeys(mask["frame"] for mask in masks))
-        yield VideoLabels(row=rows.pop(video_id), tracks=kept, masks=masks, frames=frames)
+        yield VideoLabels(row=rows.pop(video_id), tracks=of_video, masks=masks, frames=frames)
     for row in rows.values():
         yield VideoLabels(row=row, tracks={}, masks=[], frames=[])
 

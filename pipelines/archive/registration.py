@@ -7,14 +7,15 @@ commit is the next version or none: whoever else commits first makes this proces
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.archive.delta_log import FOLDER, OtherWriterError, TableLog
-from pipelines.archive.tables import ORDER, SCHEMAS, Results
+from pipelines.archive.reviews import REVIEWS
+from pipelines.archive.tables import ORDER, Results
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import Lease
 
@@ -32,6 +33,7 @@ class Registration:
     Args:
         results: the archive.
         lease: the lease on its output.
+        tables: those whose logs list the same parts, in the order in which they are committed.
 
     All methods:
 
@@ -41,8 +43,8 @@ class Registration:
         OSError: the storage cannot be read or written.
     """
 
-    def __init__(self, results: Results, lease: Lease) -> None:
-        self._results, self._lease = results, lease
+    def __init__(self, results: Results, lease: Lease, tables: Sequence[str] = ORDER) -> None:
+        self._results, self._lease, self._tables = results, lease, tables
         self._logs: list[TableLog] | None = None
 
     def replace(self, parts: Collection[str], dropped: Collection[str] = (), *, data_change: bool = True) -> None:
@@ -68,7 +70,7 @@ class Registration:
 
     def _update(self, choose: Callable[[set[str]], set[str]], *, data_change: bool) -> None:
         while True:
-            logs, self._logs = self._logs or [TableLog(self._results.storage, table) for table in ORDER], None
+            logs, self._logs = self._logs or [TableLog(self._results.storage, table) for table in self._tables], None
             try:
                 self._level(logs)
                 parts = choose(set().union(*(log.parts for log in logs)))
@@ -116,7 +118,7 @@ def registering(results: Results, lease: Lease) -> Iterator[None]:
 
 def forget(storage: Storage) -> None:
     """Removes the logs."""
-    for table in SCHEMAS:
+    for table in (*ORDER, REVIEWS):
         storage.remove_folder(f"{table}/{FOLDER}")
 
 

@@ -14,6 +14,7 @@ from pipelines.archive.config import RelabelConfig
 from pipelines.archive.part_map import map_parts
 from pipelines.archive.registration import registering
 from pipelines.archive.relabel_part import RENEWED, Relabel
+from pipelines.archive.reviews import Reviews
 from pipelines.archive.run_report import run_report
 from pipelines.archive.tables import SCHEMAS, Results, open_labels
 from pipelines.models import load_light_model, load_vocabulary, vocabulary_fingerprint
@@ -84,6 +85,10 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
         )
         _check_target(target, work)
         todo, skipped = _compare(source, target, left_out)
+        if config.reviewed == "only":
+            todo = todo.filter(pc.is_in(todo, Reviews(source.storage).read()["video_id"].combine_chunks()))
+        if config.reviewed != "ignore":
+            Reviews(source.storage).copy_to(Reviews(target.storage))
         videos, tracks, failures = 0, 0, dict[str, str]()
         if todo:
             facts = {"config": asdict(config), "vocabulary_fingerprint": work.fingerprint, "wanted": len(todo)}

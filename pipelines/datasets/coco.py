@@ -9,13 +9,12 @@ annotations    id, image_id, category_id, iscrowd, area in pixels, and `segmenta
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, Category, Federation, GroundTruth, Id
+from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, Category, GroundTruth, Id
 from pipelines.datasets.documents import Document, read_document
-from pipelines.datasets.ytvis import annotation_id, read_annotations
+from pipelines.datasets.ytvis import annotation_id, read_annotations, read_federation
 from pipelines.datasets.ytvis_entries import EntryReader, is_id
 
 
@@ -33,9 +32,7 @@ def read_ground_truth(path: str, *, problems: list[str] | None = None) -> Ground
 
     def read(document: Document) -> GroundTruth:
         reader = _Reader(path, True, problems if document.plain else None, document.lifted)
-        listed = document.content.get("categories") if isinstance(document.content, dict) else None
-        categories = reader.numbers("categories", listed) if isinstance(listed, list) else {}
-        return read_annotations("image", reader, document, partial(_read_image, categories), _read_annotation)
+        return read_annotations("image", reader, document, _read_image, _read_annotation)
 
     return read_document(path, read, every_error=problems is not None)
 
@@ -52,7 +49,7 @@ class _Reader(EntryReader):
 
 
 def _read_image(
-    categories: Mapping[Id, int], reader: EntryReader, numbers: Mapping[Id, int], index: int, entry: Any
+    reader: EntryReader, numbers: Mapping[Id, int], categories: Mapping[Id, int], index: int, entry: Any
 ) -> AnnotatedVideo:
     stated = reader.id(f"image entry {index}", entry, "id")
     number = numbers[stated]
@@ -65,7 +62,7 @@ def _read_image(
         **sides,
         length=1,
         file_names=(_file_name(reader, where, entry),),
-        federation=_federation(reader, where, entry, categories),
+        federation=read_federation(reader, where, entry, categories),
         stated_id=None if number == stated else stated,
     )
 
@@ -79,22 +76,6 @@ def _file_name(reader: EntryReader, where: str, entry: Any) -> str:
     if not folder or not name:
         raise reader.error(where, f"has 'coco_url' {url!r:.90}", "give an address that ends in a folder and a name")
     return f"{folder.rpartition('/')[2]}/{name}"
-
-
-def _federation(reader: EntryReader, where: str, entry: Any, categories: Mapping[Id, int]) -> Federation | None:
-    """Returns what LVIS says of an image; None if the image says nothing of the kind, as COCO's."""
-    names = {"absent": "neg_category_ids", "partial": "not_exhaustive_category_ids"}
-    if not any(name in entry for name in names.values()):
-        return None
-    found: dict[str, tuple[int, ...]] = {}
-    for field, name in names.items():
-        listed = reader.value(where, {name: []} | entry, name, list)
-        for category in listed:
-            if not is_id(category) or category not in categories:
-                what = f"has {category!r:.60} among its {name}, which is not in the file"
-                raise reader.error(where, what, "add the category or remove its id")
-        found[field] = tuple(categories[category] for category in listed)
-    return Federation(**found)
 
 
 def _read_annotation(

@@ -2,7 +2,8 @@
 
 Ground truths of YouTube-VIS 2019 and 2021, OVIS, LV-VIS (categories have `partition`), UVO, and Shapes:
 
-videos         id, width, height, length, file_names; those of Shapes also `video` and `fps`
+videos         id, width, height, length, file_names; those of Shapes also `video` and `fps`; those of reviewed labels
+               `neg_category_ids` and `not_exhaustive_category_ids`, as images of LVIS
 categories     id, name
 annotations    one per track: id, video_id, category_id, iscrowd, and per frame, null where absent,
                `segmentations` (compressed or plain run lengths, or polygons), `areas` in pixels, `bboxes`
@@ -26,6 +27,7 @@ from pipelines.datasets.annotations import (
     AnnotatedTrack,
     AnnotatedVideo,
     Category,
+    Federation,
     GroundTruth,
     Id,
     Mask,
@@ -33,7 +35,7 @@ from pipelines.datasets.annotations import (
     by_stated_id,
 )
 from pipelines.datasets.documents import Document, read_document
-from pipelines.datasets.ytvis_entries import EntryReader
+from pipelines.datasets.ytvis_entries import EntryReader, is_id
 from pipelines.storage.local import whole_file
 
 
@@ -77,7 +79,7 @@ def read_annotations(
     kind: str,
     reader: EntryReader,
     document: Document,
-    read_video: Callable[[EntryReader, Mapping[Id, int], int, Any], AnnotatedVideo],
+    read_video: Callable[[EntryReader, Mapping[Id, int], Mapping[Id, int], int, Any], AnnotatedVideo],
     read_track: Callable[[EntryReader, Mapping[Id, AnnotatedVideo], Mapping[Id, Category], int, Any], AnnotatedTrack],
 ) -> GroundTruth:
     """Reads a document of videos, or images, with categories and annotations.
@@ -86,7 +88,7 @@ def read_annotations(
         kind: "video" or "image", in the words of the format.
         reader: a reader of the file.
         document: the file.
-        read_video: reads a video from the numbers of ids, its position and its entry.
+        read_video: reads a video from the numbers of ids of videos and of categories, its position and its entry.
         read_track: reads an annotation from the videos and the categories by their ids, its position and its entry.
     """
     content = document.content
@@ -94,8 +96,9 @@ def read_annotations(
         what = f"holds a {type(content).__name__}"
         raise reader.error("the file", what, f"give a file with {kind}s and annotations")
     entries, listed = (reader.entries(content, name) for name in (f"{kind}s", "categories"))
-    videos = reader.read_each(entries, partial(read_video, reader, reader.numbers(f"{kind}s", entries)))
-    categories = reader.read_each(listed, partial(_read_category, reader, reader.numbers("categories", listed)))
+    numbers = reader.numbers(f"{kind}s", entries), reader.numbers("categories", listed)
+    videos = reader.read_each(entries, partial(read_video, reader, *numbers))
+    categories = reader.read_each(listed, partial(_read_category, reader, numbers[1]))
     categories, videos = reader.last_of_each("category", categories), reader.last_of_each(kind, videos)
     annotated = content.get("annotations") is not None
     annotations = reader.entries(content, "annotations") if annotated and not reader.problems else []
@@ -193,7 +196,9 @@ def _plain(mask: Mask | None) -> dict[str, Any] | None:
     return None if mask is None else {"size": [mask.height, mask.width], "counts": mask.counts.decode("ascii")}
 
 
-def _read_video(reader: EntryReader, numbers: Mapping[Id, int], index: int, entry: Any) -> AnnotatedVideo:
+def _read_video(
+    reader: EntryReader, numbers: Mapping[Id, int], categories: Mapping[Id, int], index: int, entry: Any
+) -> AnnotatedVideo:
     stated = reader.id(f"video entry {index}", entry, "id")
     where, number = f"video {stated}", numbers[stated]
     sides = {name: reader.value(where, entry, name, int) for name in ("height", "width")}
@@ -208,8 +213,25 @@ def _read_video(reader: EntryReader, numbers: Mapping[Id, int], index: int, entr
         file_names=names,
         video=_optional(reader, where, entry, "video", str),
         fps=_optional(reader, where, entry, "fps", float),
+        federation=read_federation(reader, where, entry, categories),
         stated_id=None if number == stated else stated,
     )
+
+
+def read_federation(reader: EntryReader, where: str, entry: Any, categories: Mapping[Id, int]) -> Federation | None:
+    """Returns what a video or image says of its categories, as LVIS' images do; None if it says nothing of the kind."""
+    names = {"absent": "neg_category_ids", "partial": "not_exhaustive_category_ids"}
+    if not any(name in entry for name in names.values()):
+        return None
+    found: dict[str, tuple[int, ...]] = {}
+    for field, name in names.items():
+        listed = reader.value(where, {name: []} | entry, name, list)
+        for category in listed:
+            if not is_id(category) or category not in categories:
+                what = f"has {category!r:.60} among its {name}, which is not in the file"
+                raise reader.error(where, what, "add the category or remove its id")
+        found[field] = tuple(categories[category] for category in listed)
+    return Federation(**found)
 
 
 def _file_names(reader: EntryReader, where: str, entry: Any) -> tuple[str, ...]:

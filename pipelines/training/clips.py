@@ -56,7 +56,7 @@ def sample(data: TrainingData, number: int) -> TrainingClip:
     windows = draw_windows(config.frames, (video.height, video.width), config.size, config, rng, still=still)
     views = [view_frame(image, window, config.size) for image, window in zip(pixels, windows, strict=True)]
     masks, kept = drop_invisible(_masks(data, at, frames, windows))
-    rivals = _rivals(data, at)
+    rivals = _rivals(data, at, frames)
     return TrainingClip(
         frames=recolour(np.stack(views), draw_colour(config, rng)),
         masks=masks,
@@ -156,11 +156,15 @@ def _masks(
     return masks
 
 
-def _rivals(data: TrainingData, video: int) -> Bool[np.ndarray, "N K"] | None:
-    """Which names compete with those of the tracks of an image; None if all do."""
+def _rivals(data: TrainingData, video: int, frames: Int64[np.ndarray, "T"]) -> Bool[np.ndarray, "N K"] | None:
+    """Which names compete with those of the tracks of a video in some frames of it; None if all do."""
     federation = data.videos[video].federation
     if federation is None:
         return None
     tracks, size = data.tracks.tracks(video), [data.videos[video].height, data.videos[video].width]
-    masks = [{"size": size, "counts": data.tracks.counts(track, 0)} for track in tracks]
+    nothing = coco.encode(np.zeros(size, np.uint8, order="F"))["counts"]
+    masks = [
+        [{"size": size, "counts": data.tracks.counts(track, frame) or nothing} for track in tracks]
+        for frame in np.unique(frames).tolist()
+    ]
     return rival_names(federation, data.tracks.categories[tracks], masks, len(data.names))

@@ -13,7 +13,7 @@ _SAME = 0.5  # IoU of two annotations above which they are one object, annotated
 
 
 def rival_names(
-    federation: Federation, categories: Int64[np.ndarray, "N"], masks: Sequence[dict[str, Any]], names: int
+    federation: Federation, categories: Int64[np.ndarray, "N"], frames: Sequence[Sequence[dict[str, Any]]], names: int
 ) -> Bool[np.ndarray, "N K"]:
     """Returns which names an object is known not to have: only these compete with its own.
 
@@ -23,18 +23,20 @@ def rival_names(
     Args:
         federation: what is known of the image, in rows of the vocabulary.
         categories: of its annotated objects, as rows of the vocabulary.
-        masks: run lengths of these objects, as pycocotools has them.
+        frames: run lengths of all of these objects in some frames, as pycocotools has them; empty where one is absent.
         names: K, the length of the vocabulary.
     """
     annotated = np.zeros((len(categories), names), bool)
     annotated[np.arange(len(categories)), categories] = True
-    if not masks:
+    if not len(categories):
         return annotated
     known = np.zeros(names, bool)
     known[categories] = True
     known[list(federation.partial)] = False
     known[list(federation.absent)] = True
-    same_object = np.asarray(coco.iou(list(masks), list(masks), [0] * len(masks))) > _SAME
+    same_object = np.eye(len(categories), dtype=bool)
+    for masks in frames:
+        same_object |= np.asarray(coco.iou(list(masks), list(masks), [0] * len(masks))) > _SAME
     # As floats, of which BLAS makes the product: an image may have hundreds of objects.
     names_of_object = same_object.astype(np.float32) @ annotated.astype(np.float32) > 0
     rivals: np.ndarray = known & ~names_of_object

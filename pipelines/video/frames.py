@@ -1,6 +1,10 @@
 """The frames of one file for `openvis_model.VideoSegmenter`, decoded as labelling decodes them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import UInt8
 
 from openvis_model.video_frames import Frames
 from pipelines.video.decode import decode
@@ -34,3 +38,24 @@ def read_frames(
     for segment in plan.segments:
         for batch in decode(path, plan.info, segment, size=size, batch_size=batch_size):
             yield Frames(pixels=batch.frames, index=batch.frame, size=own)
+
+
+def pick_frames(path: str, frames: Collection[int]) -> Iterator[tuple[int, UInt8[np.ndarray, "H W 3"]]]:
+    """Yields some frames of a video with their indices, in order; reads no segment that has none of them.
+
+    Frames that cannot be decoded are left out.
+
+    Args:
+        path: local file, or folder of frame images.
+        frames: indices in the video.
+
+    Raises:
+        VideoError: the video cannot be read, with the reason.
+    """
+    plan = plan_video(path, Sampling(), 1)
+    for segment in plan.segments:
+        found = np.isin(segment.frames, list(frames))
+        if found.any():
+            cut = {name: getattr(segment, name)[found] for name in ("frames", "times_s", "pts")}
+            for batch in decode(path, plan.info, replace(segment, **cut), size=None, batch_size=1):
+                yield int(batch.frame[0]), batch.frames[0]

@@ -146,22 +146,24 @@ class IsolatedProcess:
 
 
 _idle: list[IsolatedProcess] = []
+_lock = threading.Lock()  # of several threads, each borrows a process of its own
 
 
 @contextmanager
 def isolated(limits: Limits) -> Iterator[IsolatedProcess]:
     """Borrows a pooled process; kills it if it is abandoned in the middle of a generator."""
-    _idle[:] = [process for process in _idle if process.is_alive()]
-    process = next((process for process in _idle if process.limits == limits), None)
-    if process:
-        _idle.remove(process)
-    else:
-        process = IsolatedProcess(limits)
+    with _lock:
+        _idle[:] = [process for process in _idle if process.is_alive()]
+        process = next((process for process in _idle if process.limits == limits), None)
+        if process:
+            _idle.remove(process)
+    process = process or IsolatedProcess(limits)
     try:
         yield process
     finally:
         if process.free:
-            _idle.append(process)
+            with _lock:
+                _idle.append(process)
         else:
             process.kill()
 

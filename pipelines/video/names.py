@@ -2,6 +2,7 @@
 
 import os
 import re
+from urllib.parse import unquote, urlsplit
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -16,6 +17,11 @@ _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 def suffix(path: str) -> str:
     """Returns the extension with its dot, in lower case."""
     return os.path.splitext(path)[1].lower()
+
+
+def local_path(uri: str) -> str:
+    """Returns the path of a local video, which tables may state as file://."""
+    return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
 
 
 def is_video(name: str) -> bool:

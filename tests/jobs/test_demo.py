@@ -14,6 +14,7 @@ def test_demo_ends_with_tables_overlays_and_a_contact_sheet(tmp_path: Path) -> N
     command = [sys.executable, "-m", "jobs.demo", "--output", tmp_path / "demo", "--videos", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "2 of 2 videos labelled: 48 frames" in done.stdout
+    assert done.stdout.rstrip().endswith(f"-m jobs.review --labels {tmp_path / 'demo' / 'labels'}")
     results = Results(Storage(str(tmp_path / "demo/labels")))
     assert set(results.read("videos")["status"].to_pylist()) == {"ok"}
     assert results.read("masks").num_rows > 0

@@ -4,7 +4,15 @@ from collections.abc import Iterable
 from itertools import count
 
 from pipelines.archive.formats.format import Target
-from pipelines.archive.formats.video_labels import ANNOTATIONS, Add, VideoLabels, add_categories, box, json_lists
+from pipelines.archive.formats.video_labels import (
+    ANNOTATIONS,
+    Add,
+    VideoLabels,
+    add_categories,
+    box,
+    federation,
+    json_lists,
+)
 
 
 def write_coco(videos: Iterable[VideoLabels], target: Target) -> None:
@@ -20,10 +28,11 @@ def write_coco(videos: Iterable[VideoLabels], target: Target) -> None:
 def _add_videos(videos: Iterable[VideoLabels], target: Target, add: Add) -> None:
     images, annotations = count(1), count(1)
     for video in videos:
+        known = federation(video, target.categories)
         image_ids = dict(zip(video.frames, images, strict=False))
         for frame, image in image_ids.items():
             names = {"id": image, "file_name": video.image(frame), "video_id": video.row["video_id"], "frame": frame}
-            add("images", names | {"width": video.row["width"], "height": video.row["height"]})
+            add("images", names | {"width": video.row["width"], "height": video.row["height"]} | known)
         for mask in video.masks:
             row = video.tracks[mask["track_id"]]
             ids = {

@@ -58,7 +58,9 @@ class Writer(Protocol):
     """Writes annotations."""
 
     def __call__(self, videos: Iterable[VideoLabels], target: Target, /) -> None:
-        """Writes videos, each with at least one track; goes through them once, so that one is in memory at a time.
+        """Writes videos, each with a track unless the format is `federated`.
+
+        Goes through them once, so that one is in memory at a time.
 
         Raises:
             ValueError: the format needs a package that is not installed; names it.
@@ -74,7 +76,11 @@ class Format:
         write: its writer.
         files_of_video: regular expressions of the paths of files that belong to one video, whose id is the group. Those
             of an earlier export are removed if their video has no tracks now.
+        federated: whether it holds videos without tracks of which categories are known to be absent.
+        images: folder of the images of frames, with a slash at its end; empty for the output itself.
     """
 
     write: Writer
     files_of_video: tuple[str, ...] = ()
+    federated: bool = False
+    images: str = ""

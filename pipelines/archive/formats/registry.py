@@ -13,10 +13,10 @@ from pipelines.archive.formats.yolo import write_yolo
 from pipelines.archive.formats.youtube_vis import write_youtube_vis
 
 FORMATS: Mapping[str, Format] = {
-    "youtube_vis": Format(write_youtube_vis),
-    "coco": Format(write_coco),
+    "youtube_vis": Format(write_youtube_vis, federated=True),
+    "coco": Format(write_coco, federated=True),
     "cvat": Format(write_cvat, (r"([^/]+)\.xml",)),
-    "yolo": Format(write_yolo, (r"labels/([^/]+)/\d+\.txt",)),
+    "yolo": Format(write_yolo, (r"labels/([^/]+)/\d+\.txt",), images="images/"),
     "mots": Format(write_mots, (r"data/([^/]+)\.txt", r"([^/]+)/seqinfo\.ini")),
     "label_studio": Format(write_label_studio),
     "huggingface": Format(write_huggingface),

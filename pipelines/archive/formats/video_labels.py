@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -33,13 +33,17 @@ class VideoLabels:
         row: its row of the `videos` table.
         tracks: rows of the `tracks` table, by track id.
         masks: rows of the `masks` table, sorted by frame.
-        frames: indices of the frames that have masks.
+        frames: indices of the frames that have masks, or had masks that were rejected.
+        federation: of labels of which only a part is kept, `neg_category_ids` and `not_exhaustive_category_ids` as LVIS
+            has them, but as names: categories that were sought and are not in the video, and those of which not every
+            object is kept. None if all labels are.
     """
 
     row: Row
     tracks: dict[int, Row]
     masks: list[Row]
     frames: list[int]
+    federation: Mapping[str, Sequence[str]] | None = None
 
     def masks_of_tracks(self) -> dict[int, list[Row]]:
         """Returns the masks of each track, by track id."""
@@ -83,6 +87,12 @@ def json_lists(output: Storage, path: str) -> Iterator[Add]:
                 shutil.copyfileobj(items, file)
                 file.write(b"]")
             file.write(b"}\n")
+
+
+def federation(video: VideoLabels, categories: dict[str, int]) -> dict[str, list[int]]:
+    """Returns what is known of the categories of a video, as ids; nothing if all of its labels are kept."""
+    known = video.federation or {}
+    return {key: [categories.setdefault(name, len(categories) + 1) for name in names] for key, names in known.items()}
 
 
 def box(mask: Row) -> list[int]:

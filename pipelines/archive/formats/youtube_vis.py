@@ -5,7 +5,15 @@ from itertools import count
 from typing import Any
 
 from pipelines.archive.formats.format import Target
-from pipelines.archive.formats.video_labels import ANNOTATIONS, Add, VideoLabels, add_categories, box, json_lists
+from pipelines.archive.formats.video_labels import (
+    ANNOTATIONS,
+    Add,
+    VideoLabels,
+    add_categories,
+    box,
+    federation,
+    json_lists,
+)
 
 
 def write_youtube_vis(videos: Iterable[VideoLabels], target: Target) -> None:
@@ -20,7 +28,8 @@ def _add_videos(videos: Iterable[VideoLabels], target: Target, add: Add) -> None
     for number, video in enumerate(videos, start=1):
         shape = {"width": video.row["width"], "height": video.row["height"], "length": len(video.frames)}
         names = {"video_id": video.row["video_id"], "uri": video.row["uri"], "frames": video.frames}
-        add("videos", {"id": number} | shape | names | {"file_names": [video.image(frame) for frame in video.frames]})
+        files = {"file_names": [video.image(frame) for frame in video.frames]}
+        add("videos", {"id": number} | shape | names | files | federation(video, target.categories))
         place = {frame: i for i, frame in enumerate(video.frames)}
         for track, masks in video.masks_of_tracks().items():
             row = video.tracks[track]

@@ -33,13 +33,13 @@ def put(
     videos: dict[str, Any],
     times: Sequence[float] | None = None,
     draw: Callable[[int, int], np.ndarray] = dense,
-    **timing: float,
+    **timing: Any,
 ) -> None:
     """Puts a part with videos in place; `times` are those of their frames, which are evenly spaced by default."""
     rows = Rows()
     about = {"status": "ok", "width": WIDTH, "height": HEIGHT, "fps": 10.0, "duration_s": 1.0, "expected_frames": 4}
     for video, tracks in videos.items():
-        rows.add("videos", [row("videos", video_id=video, uri=f"/videos/{video}.mp4", **(about | timing))])
+        rows.add("videos", [row("videos", **({"video_id": video, "uri": f"/videos/{video}.mp4"} | about | timing))])
         for track, (category, score, frames) in tracks.items():
             own = {"video_id": video, "track_id": track}
             rows.add("tracks", [row("tracks", **own, category=category, score=score)])

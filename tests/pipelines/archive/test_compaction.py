@@ -10,9 +10,11 @@ from deltalake import DeltaTable
 from pipelines.archive import compaction
 from pipelines.archive.compaction import CompactSummary, compact, settle
 from pipelines.archive.config import CompactConfig
+from pipelines.archive.reviews import Reviews
 from pipelines.archive.tables import ORDER, SCHEMAS, Results, read_tracks
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import LEASE, hold_lease
+from tests.pipelines.archive.decisions import decide
 from tests.pipelines.archive.delta import connection, read_table
 from tests.pipelines.archive.labels import part_name, put_part
 
@@ -216,3 +218,50 @@ def test_what_cannot_be_compacted_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     put_part(Results(Storage(str(tmp_path))), part_name(1), "a")
     with hold_lease(Storage(str(tmp_path))), pytest.raises(ValueError, match="is being written by another run"):
         compact(CompactConfig(output=str(tmp_path)))
+
+
+def decisions_of_others(output: str) -> list[int]:
+    return sorted(read_table(output, "reviews")["track_id"].to_pylist())
+
+
+def test_decisions_are_kept_in_one_part(output: Callable[[str], str]) -> None:
+    results = Results(Storage(output("labels")))
+    put_part(results, part_name(1), "a")
+    reviews = Reviews(results.storage)
+    for count in (3, 5):
+        while reviews.history().num_rows < count:
+            reviews.add([decide(reviews.history().num_rows, "accept", "star")])
+        before = reviews.history()
+        compact(CompactConfig(output=results.storage.root))
+        assert len(reviews.parts()) == 1
+        assert reviews.history() == before == Reviews(results.storage).history()
+        assert decisions_of_others(results.storage.root) == list(range(count))
+    assert len(list(reviews.names())) == 7  # kept for readers that have begun
+    settled(results.storage.root)
+    assert list(reviews.names()) == reviews.parts()
+    assert tables(results.storage.root)["videos"]  # replaced decisions make no labels count again
+
+
+@pytest.mark.parametrize("output", ["folder", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
+def test_no_crash_shows_a_decision_twice(output: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(name: str) -> str:
+        root = output(name)
+        put_part(Results(Storage(root)), part_name(1), "a")
+        for number in range(2):
+            Reviews(Storage(root)).add([decide(number, "accept", "star")])
+            compacted(root)
+        Reviews(Storage(root)).add([decide(2, "accept", "star")])
+        return root
+
+    whole = begin("whole")
+    with crash_before(None, monkeypatch) as operations:
+        compacted(whole)
+    for broken in range(len(operations)):
+        root = begin(str(broken))
+        with crash_before(broken, monkeypatch), pytest.raises(Crash):
+            compacted(root)
+        assert decisions_of_others(root) in ([0, 1], [0, 1, 2])
+        assert Reviews(Storage(root)).history().num_rows == 3
+        compacted(root)
+        assert decisions_of_others(root) == [0, 1, 2]
+        assert len(list(Reviews(Storage(root)).names())) == 1

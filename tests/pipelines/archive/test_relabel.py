@@ -16,10 +16,12 @@ from pipelines.archive.config import CompactConfig, RelabelConfig
 from pipelines.archive.parts import Rows
 from pipelines.archive.relabel import RelabelSummary, relabel
 from pipelines.archive.relabel_part import Relabel, named
+from pipelines.archive.reviews import Reviews, is_stale
 from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.models import load_light_model, load_vocabulary
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.archives import label_archive
+from tests.pipelines.archive.decisions import decide
 from tests.pipelines.storage.s3_server import Outage
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -206,3 +208,26 @@ def test_what_does_not_go_together_is_named_before_anything_is_written(archive: 
     run(archive, tmp_path / "new")
     with pytest.raises(ValueError, match="has videos labelled with another vocabulary or top; choose another"):
         run(archive, tmp_path / "new", top=3)
+
+
+def test_decisions_hold_for_the_new_labels(archive: Path, tmp_path: Path) -> None:
+    """Those of the last runs come along, too, and with `only` just the videos that they are about."""
+    shutil.copytree(archive / "all", tmp_path / "labels")
+    source, video = Reviews(Storage(str(tmp_path / "labels"))), rows(archive / "all", "videos").to_pylist()[0]
+    prints = {name: video[name] for name in video if name.endswith("_fingerprint")}
+
+    def accept(track_id: int) -> None:
+        source.add([decide(track_id, "accept", "comet", video_id=video["video_id"], **prints)])
+
+    accept(0)
+    options = {"labels": str(tmp_path / "labels")}
+    assert run(archive, tmp_path / "only", reviewed="only", **options).videos == 1
+    assert run(archive, tmp_path / "new", **options).videos == 5
+    accept(1)
+    assert run(archive, tmp_path / "new", **options).skipped == 5
+    target = Reviews(Storage(str(tmp_path / "new")))
+    assert target.history() == source.history()
+    new = rows(tmp_path / "new", "videos").to_pylist()[0]
+    assert not any(is_stale(row, new) for row in target.read().to_pylist())
+    run(archive, tmp_path / "ignored", reviewed="ignore", **options)
+    assert not (tmp_path / "ignored" / "reviews").exists()

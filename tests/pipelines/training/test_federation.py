@@ -18,7 +18,7 @@ def encoded(*masks: np.ndarray) -> list[dict[str, Any]]:
 
 def rivals(federation: Federation, categories: list[int], *masks: np.ndarray) -> list[set[int]]:
     """The names that compete with that of each object."""
-    found = rival_names(federation, np.array(categories, np.int64), encoded(*masks), NAMES)
+    found = rival_names(federation, np.array(categories, np.int64), [encoded(*masks)], NAMES)
     return [set(np.flatnonzero(row).tolist()) for row in found]
 
 
@@ -55,3 +55,11 @@ def test_a_part_competes_with_its_whole() -> None:
 @pytest.mark.parametrize("federation", [Federation(), Federation(absent=(CAR,))])
 def test_an_image_without_objects(federation: Federation) -> None:
     assert rival_names(federation, np.zeros(0, np.int64), [], NAMES).shape == (0, NAMES)
+
+
+def test_objects_are_the_same_if_they_are_in_any_frame() -> None:
+    """An empty mask, of an object that is out of sight, is nobody's."""
+    nothing = np.zeros_like(LEFT)
+    frames = [encoded(LEFT, RIGHT, nothing), encoded(BELOW, nothing, BELOW)]
+    found = rival_names(Federation(), np.array([DEER, TREE, TOY], np.int64), frames, NAMES)
+    assert [set(np.flatnonzero(row).tolist()) for row in found] == [{TREE}, {DEER, TOY}, {TREE}]

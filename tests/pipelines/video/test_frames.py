@@ -6,7 +6,7 @@ import pytest
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.video.decode import decode
-from pipelines.video.frames import read_frames
+from pipelines.video.frames import pick_frames, read_frames
 from pipelines.video.index import plan_video
 from pipelines.video.plan import Sampling, VideoError
 
@@ -38,3 +38,11 @@ def test_frames_have_the_size_of_the_video(video: str) -> None:
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(VideoError):
         next(read_frames(str(tmp_path / "none.mp4")))
+
+
+def test_some_frames_are_picked(video: str) -> None:
+    (everything,) = read_frames(video, batch_size=11)
+    picked = dict(pick_frames(video, {7, 2, 99}))
+    assert list(picked) == [2, 7]
+    assert all(np.array_equal(picked[index], everything.pixels[index]) for index in picked)
+    assert dict(pick_frames(video, [])) == {}

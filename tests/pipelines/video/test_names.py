@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from pipelines.video.names import is_image, is_video, natural_key, suffix
+from pipelines.video.names import is_image, is_video, local_path, natural_key, suffix
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,10 @@ def test_natural_order() -> None:
 def test_digits_of_other_scripts_are_text() -> None:
     names = ["\u00b21.png", "\u06631.png", "1.png", "2.png"]
     assert sorted(names, key=natural_key) == ["1.png", "2.png", "\u00b21.png", "\u06631.png"]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "über 100%.mp4", "a#b?c.mp4"])
+def test_uris_of_local_files(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    assert local_path(str(path)) == str(path)
+    assert local_path(path.as_uri()) == str(path)

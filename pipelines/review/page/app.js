@@ -1,0 +1,314 @@
+// The review page.
+
+import { html, render, useEffect, useMemo, useReducer, useRef, useState } from "./vendor/preact.js";
+import { Outbox, ask } from "./api.js";
+import { Actions, Status, Top } from "./bars.js";
+import { badgeOf, restoring } from "./decisions.js";
+import { Keys, Merge, Rename } from "./dialogs.js";
+import { Filters, NO_FILTER } from "./filters.js";
+import { Grid, Tracks } from "./grid.js";
+import { Player } from "./player.js";
+
+const POLL_MS = 4000;
+const NARROW = "(max-width: 820px)";
+
+const stored = (name, fallback) => JSON.parse(localStorage.getItem(name) ?? "null") ?? fallback;
+const store = (name, value) => localStorage.setItem(name, JSON.stringify(value));
+const fromHash = () => ({ ...NO_FILTER, ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) });
+
+function toHash(filter) {
+  const given = Object.entries(filter).filter(([name, value]) => value !== NO_FILTER[name]);
+  history.replaceState(null, "", `${location.pathname}#${new URLSearchParams(given)}`);
+}
+
+function App() {
+  const [archive, setArchive] = useState(null);
+  const [filter, setFilter] = useState(fromHash);
+  const [search, setSearch] = useState({}); // {text}, {like, name} or {image}
+  const [tracks, setTracks] = useState(null);
+  const [chosen, setChosen] = useState(0); // index of a card
+  const [opened, setOpened] = useState(null); // {video_id, track_id, split_at} in the player
+  const [dialog, setDialog] = useState(null);
+  const [message, setMessage] = useState("");
+  const [version, changed] = useReducer((number) => number + 1, 0);
+  const [reviewer, setReviewer] = useState(stored("openvis-reviewer", ""));
+  const [theme, setTheme] = useState(stored("openvis-theme", "auto"));
+  const control = useRef({});
+  const box = useRef();
+  const now = useRef({});
+  const revision = useRef(null); // of the decisions that are shown
+  const narrow = useMemo(() => matchMedia(NARROW).matches, []);
+
+  const undoName = archive && `openvis-undo ${archive.labels}`;
+
+  const readArchive = () =>
+    ask("archive").then(
+      (answer) => {
+        revision.current ??= answer.revision;
+        setArchive(answer);
+      },
+      (error) => setMessage(error.message),
+    );
+  useEffect(() => {
+    toHash(filter);
+    readArchive();
+  }, []);
+  const outbox = useMemo(() => {
+    if (!archive) return null;
+    return new Outbox(
+      `openvis-outbox ${archive.labels}`,
+      (changes) => {
+        now.current.tracks?.update(changes);
+        readArchive();
+        changed();
+      },
+      changed,
+    );
+  }, [archive?.labels]);
+
+  // What handlers see that were made in an earlier render.
+  now.current = { archive, tracks, chosen, opened, dialog, filter, undoName, reviewer };
+
+  const find = (wanted, asked) => {
+    const query = Object.fromEntries(Object.entries(wanted).filter(([, value]) => value !== ""));
+    const request = asked.image
+      ? ask("find", query, { method: "POST", body: asked.image })
+      : ask("find", { ...query, text: asked.text, like: asked.like });
+    setMessage("Searching …");
+    request.then(
+      (found) => {
+        setMessage("");
+        setChosen(0);
+        setTracks(new Tracks(found, changed));
+      },
+      (error) => setMessage(error.message),
+    );
+  };
+  useEffect(() => find(filter, search), [filter, search]);
+  const onFilter = (wanted) => {
+    toHash(wanted);
+    setFilter(wanted);
+  };
+  useEffect(() => {
+    if (theme === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme;
+    store("openvis-theme", theme);
+  }, [theme]);
+
+  // Others decide, too.
+  useEffect(() => {
+    const timer = setInterval(async () => {
+      const state = await ask("state").catch(() => null);
+      const known = now.current.archive;
+      if (!state || !known) return;
+      if (state.revision !== revision.current || state.search_off !== known.search_off) {
+        revision.current = state.revision;
+        await Promise.all([readArchive(), now.current.tracks?.reread()]);
+        changed();
+      } else if (state.catalogue !== known.catalogue) {
+        await readArchive();
+        setMessage("The labels have changed since; what is shown is found again.");
+        find(now.current.filter, {});
+      }
+    }, POLL_MS);
+    return () => clearInterval(timer);
+  }, []);
+
+  // What a decision is about: the piece in the player, or the chosen card.
+  const target = () => {
+    const { opened: inPlayer, tracks: found, chosen: index } = now.current;
+    const piece = control.current.piece;
+    if (inPlayer && piece) {
+      const { video_id, track_id, split_at } = piece;
+      return {
+        video_id,
+        track_id,
+        split_at,
+        category: badgeOf(piece.own)?.category ?? piece.category,
+        label: piece.category,
+        pieces: piece.track.pieces,
+      };
+    }
+    const row = found?.at(index);
+    if (!row) return null;
+    const { video_id, track_id, category, pieces } = row;
+    return {
+      video_id,
+      track_id,
+      split_at: null,
+      category: badgeOf(pieces)?.category ?? category,
+      label: category,
+      pieces,
+    };
+  };
+  const undoStack = () => stored(now.current.undoName, []);
+  const decide = (decision, about = target()) => {
+    if (!about) return setMessage("Choose a track first.");
+    if (now.current.archive.read_only)
+      return setMessage(`Decisions cannot be stored: ${now.current.archive.read_only}`);
+    const { video_id, track_id, split_at } = about;
+    const whole = { video_id, track_id, split_at, ...decision };
+    store(now.current.undoName, [...undoStack(), [restoring(whole, about.pieces)]].slice(-200));
+    setMessage("");
+    outbox.add([whole], now.current.reviewer);
+    return undefined;
+  };
+  const undo = () => {
+    const stack = undoStack();
+    if (!stack.length) return setMessage("Nothing to undo.");
+    const last = stack.pop();
+    store(now.current.undoName, stack);
+    outbox.add(last, now.current.reviewer);
+    setMessage(`Undone: track ${last[0].track_id}.`);
+    return undefined;
+  };
+  const judge = (action) => {
+    const about = target();
+    if (!about) return setMessage("Choose a track first.");
+    decide({ action, category: action === "accept" ? about.category : about.label }, about);
+    if (about.split_at === null && !now.current.archive.read_only) goTo(now.current.chosen + 1);
+    return undefined;
+  };
+  const split = () => {
+    const frame = now.current.opened ? control.current.frame?.() : null;
+    const about = target();
+    if (frame === null || frame === undefined)
+      return setMessage("Open the video, and go to the first frame of the new piece.");
+    const first = control.current.piece?.track.first_frame;
+    if (frame <= (about.split_at ?? first)) return setMessage("The piece begins here; go to a later frame.");
+    return decide({ action: "split", split_at: frame }, about);
+  };
+  const goTo = (index) => {
+    const { tracks: found, opened: inPlayer } = now.current;
+    if (!found?.total) return;
+    const at = Math.max(0, Math.min(found.total - 1, index));
+    setChosen(at);
+    const row = found.at(at);
+    if (inPlayer && row) open(at);
+  };
+  const open = (index) => {
+    const row = now.current.tracks?.at(index);
+    if (!row) return;
+    control.current.piece = undefined;
+    setChosen(index);
+    setOpened({ video_id: row.video_id, track_id: row.track_id, split_at: null });
+  };
+  const close = () => {
+    setOpened(null);
+    document.querySelector(".grid")?.focus();
+  };
+  const alike = () => {
+    const about = target();
+    const row = now.current.opened ? control.current.piece?.track.row : now.current.tracks?.at(now.current.chosen)?.row;
+    if (row !== undefined) setSearch({ like: row, name: `track ${about.track_id} (${about.category})` });
+  };
+  const askName = () => target() && setDialog({ kind: Rename, target: target() });
+  const askTrack = () => target() && setDialog({ kind: Merge, target: target() });
+  const only = () => {
+    const about = target();
+    if (about) onFilter({ ...now.current.filter, video: now.current.filter.video ? "" : about.video_id });
+  };
+
+  const actions = {
+    a: () => judge("accept"),
+    r: () => judge("reject"),
+    n: askName,
+    m: askTrack,
+    s: split,
+    u: undo,
+    l: alike,
+    v: only,
+    "/": () => box.current.focus(),
+    "?": () => setDialog({ kind: Keys }),
+    Enter: () => open(now.current.chosen),
+    Escape: close,
+    " ": () => now.current.opened && control.current.toggle?.(),
+    ",": () => now.current.opened && control.current.step?.(-1),
+    ".": () => now.current.opened && control.current.step?.(1),
+  };
+  const keys = useRef();
+  keys.current = actions;
+  useEffect(() => {
+    const press = (event) => {
+      if (now.current.dialog || event.altKey || event.defaultPrevented) return;
+      if (/^(input|select|textarea)$/i.test(event.target.tagName) && event.target.type !== "range") return;
+      if (event.target.closest?.("button, summary") && [" ", "Enter"].includes(event.key)) return;
+      const isUndo = (event.ctrlKey || event.metaKey) && event.key === "z";
+      if ((event.ctrlKey || event.metaKey) && !isUndo) return;
+      const act = keys.current[isUndo ? "u" : event.key];
+      if (!act) return;
+      event.preventDefault();
+      act();
+    };
+    const drop = (event) => {
+      event.preventDefault();
+      const [file] = event.dataTransfer?.files ?? [];
+      if (file) setSearch({ image: file, name: file.name });
+    };
+    const over = (event) => event.preventDefault();
+    document.addEventListener("keydown", press);
+    document.addEventListener("drop", drop);
+    document.addEventListener("dragover", over);
+    return () => {
+      document.removeEventListener("keydown", press);
+      document.removeEventListener("drop", drop);
+      document.removeEventListener("dragover", over);
+    };
+  }, []);
+
+  if (!archive) return html`<p class="loading" role="status">${message || "Reading the archive …"}</p>`;
+  const waiting = outbox?.waiting ?? 0;
+  const notice =
+    outbox?.error && waiting
+      ? `${waiting} decisions are not stored yet, trying again: ${outbox.error}`
+      : outbox?.error
+        ? `A decision was refused: ${outbox.error}`
+        : message;
+  return html`
+    <${Top}
+      archive=${archive}
+      box=${box}
+      reviewer=${reviewer}
+      onReviewer=${(name) => {
+        store("openvis-reviewer", name);
+        setReviewer(name);
+      }}
+      theme=${theme}
+      onTheme=${setTheme}
+      onSearch=${setSearch}
+      onKeys=${actions["?"]}
+    />
+    <${Status} archive=${archive} tracks=${tracks} search=${search} onSearch=${setSearch} notice=${notice} />
+    <main class=${opened ? "with-player" : ""}>
+      <${Filters} filter=${filter} categories=${archive.categories} onFilter=${onFilter} narrow=${narrow} />
+      <section class="found" aria-label="Tracks found">
+        ${tracks && html`<${Grid} ...${{ tracks, chosen, version, onChoose: goTo, onOpen: open }} />`}
+      </section>
+      ${
+        opened &&
+        html`<${Player}
+        videoId=${opened.video_id}
+        chosen=${opened}
+        control=${control}
+        version=${version}
+        onClose=${close}
+        onChosen=${(piece) => piece && setOpened({ ...opened, track_id: piece.track_id, split_at: piece.split_at })}
+      />`
+      }
+    </main>
+    <${Actions} actions=${actions} isOpen=${Boolean(opened)} />
+    <datalist id="categories">
+      ${archive.categories.map(({ category }) => html`<option value=${category}></option>`)}
+    </datalist>
+    ${
+      dialog &&
+      html`<${dialog.kind}
+      target=${dialog.target}
+      onClose=${() => setDialog(null)}
+      onDecide=${(decision) => decide(decision, dialog.target)}
+    />`
+    }
+  `;
+}
+
+render(html`<${App} />`, document.getElementById("app"));

@@ -1,0 +1,76 @@
+// Which labelled frame belongs to what is on the screen.
+
+const ROUNDING = 0.002; // seconds by which a browser's time of a frame may be off
+
+// Index of the last labelled frame at or before a time; -1 if there is none, or the objects are out of sight since.
+export function labelledAt({ times, ends }, time) {
+  let low = 0;
+  let high = times.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (times[middle] <= time + ROUNDING) low = middle + 1;
+    else high = middle;
+  }
+  return low && time + ROUNDING < ends[low - 1] ? low - 1 : -1;
+}
+
+// Calls back with the time of each frame that a <video> shows, counted from its first frame.
+export function watch(video, onFrame) {
+  let origin = null; // time of the first frame: files need not begin at 0
+  let stopped = false;
+  const follow = (_, { mediaTime }) => {
+    if (stopped) return;
+    origin ??= video.currentTime === 0 ? mediaTime : 0;
+    onFrame(mediaTime - origin);
+    video.requestVideoFrameCallback(follow);
+  };
+  const poll = () => {
+    if (stopped) return;
+    onFrame(video.currentTime);
+    requestAnimationFrame(poll);
+  };
+  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(follow);
+  else poll();
+  return {
+    seek: (time) => (video.currentTime = time + (origin ?? 0) + ROUNDING / 2),
+    stop: () => (stopped = true),
+  };
+}
+
+// Plays frames that the server makes, one for each labelled frame; looks like what `watch` returns, with play and pause.
+export function projector(video, show, onFrame, onState) {
+  let at = 0;
+  let timer = null;
+  const go = (index) => {
+    at = Math.max(0, Math.min(video.times.length - 1, index));
+    show(video.frames[at]);
+    onFrame(video.times[at]);
+  };
+  const pause = () => {
+    clearTimeout(timer);
+    timer = null;
+    onState(false);
+  };
+  const next = () => {
+    if (at + 1 >= video.times.length) return pause();
+    timer = setTimeout(
+      () => {
+        go(at + 1);
+        next();
+      },
+      1000 * (video.times[at + 1] - video.times[at]),
+    );
+  };
+  const play = () => {
+    if (at + 1 >= video.times.length) go(0);
+    onState(true);
+    next();
+  };
+  if (video.times.length) go(0);
+  return {
+    seek: (time) => go(video.times.findLastIndex((each) => each <= time + ROUNDING)),
+    toggle: () => (timer === null ? play() : pause()),
+    pause,
+    stop: pause,
+  };
+}

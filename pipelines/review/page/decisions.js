@@ -1,0 +1,29 @@
+// What is decided about a track, in words, and how a decision is taken back.
+
+const SIGNS = { accept: "✓ accepted", reject: "✗ rejected", rename: "✎ renamed", merge: "⇢ merged", split: "✂ split" };
+
+export const firstPiece = (pieces) => pieces.find((piece) => piece.split_at === null);
+
+// The badge of a track, or of a piece of one: its kind, its text, and the category if that was given by a reviewer.
+export function badgeOf(pieces) {
+  if (!pieces.length) return null;
+  const own = firstPiece(pieces);
+  if (pieces.every((piece) => piece.stale)) return { kind: "stale", text: "stale: labelled again since" };
+  const cuts = pieces.filter((piece) => piece.split_at !== null).length;
+  const parts = [];
+  if (own && !own.stale) {
+    parts.push(own.action === "merge" ? `${SIGNS.merge} into ${own.merged_with}` : SIGNS[own.action]);
+  }
+  if (cuts) parts.push(`✂ ${cuts + 1} pieces`);
+  const kind = own && !own.stale ? own.action : "split";
+  const category = own && !own.stale && ["accept", "rename"].includes(own.action) ? own.category : undefined;
+  return { kind, text: parts.join(", "), category };
+}
+
+// The decision that brings back what counted before about a piece.
+export function restoring({ video_id, track_id, split_at }, pieces) {
+  const before = pieces.find((piece) => piece.split_at === split_at && !piece.stale);
+  if (!before) return { video_id, track_id, split_at, action: "clear" };
+  const { action, category, merged_with, note } = before;
+  return { video_id, track_id, split_at, action, category, merged_with, note };
+}

@@ -1,0 +1,120 @@
+// The picture of a video with its masks over it, always those of the frame that is on the screen.
+
+import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { ask, url } from "./api.js";
+import { labelledAt, projector, watch } from "./clock.js";
+import { paint, trackAt } from "./masks.js";
+
+const CHUNK = 48; // labelled frames whose masks are read at a time
+const KEPT = 12; // chunks
+
+// The masks of a video, read in chunks.
+class Masks {
+  constructor(video) {
+    Object.assign(this, { video, chunks: new Map() });
+  }
+
+  chunk(number) {
+    if (!this.chunks.has(number)) {
+      const frames = this.video.frames.slice(number * CHUNK, (number + 1) * CHUNK);
+      if (!frames.length) return Promise.resolve({});
+      const query = { id: this.video.video_id, first: frames[0], last: frames.at(-1) };
+      this.chunks.set(number, ask("masks", query));
+      if (this.chunks.size > KEPT) this.chunks.delete(this.chunks.keys().next().value);
+    }
+    return this.chunks.get(number);
+  }
+
+  async at(index) {
+    const number = Math.floor(index / CHUNK);
+    const masks = (await this.chunk(number))[this.video.frames[index]] ?? [];
+    this.chunk(number + 1).catch(() => {});
+    return masks;
+  }
+}
+
+// `control` receives seek(time), toggle() and pause(); `onTime` the time and the index of the labelled frame, or -1.
+export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlaying }) {
+  const media = useRef();
+  const canvas = useRef();
+  const state = useRef({ owners: new Map(), index: -1 });
+  const [byFrames, setByFrames] = useState(!video.playable);
+  const [frame, setFrame] = useState(null);
+  const [error, setError] = useState(null);
+  const current = useRef({});
+  current.current = { chosen, pieceOf, onTime };
+
+  const masks = useRef(null);
+  masks.current ??= new Masks(video);
+
+  const draw = async (index) => {
+    const found = index < 0 ? [] : await masks.current.at(index).catch(() => []);
+    if (!canvas.current || state.current.index !== index) return; // another frame is on the screen by now
+    state.current.owners = paint(canvas.current, found, current.current.chosen?.track_id);
+    canvas.current.dataset.frame = index < 0 ? "" : video.frames[index];
+  };
+  const show = (time) => {
+    const index = labelledAt(video, time);
+    if (index !== state.current.index) {
+      state.current.index = index;
+      draw(index);
+    }
+    current.current.onTime(time, index);
+  };
+  useEffect(() => {
+    draw(state.current.index);
+  }, [chosen?.track_id]);
+  useEffect(() => {
+    if (byFrames) {
+      const player = projector(video, setFrame, show, onPlaying);
+      Object.assign(control.current, player);
+      return player.stop;
+    }
+    const element = media.current;
+    const watched = watch(element, show);
+    Object.assign(control.current, {
+      seek: watched.seek,
+      toggle: () => (element.paused ? element.play() : element.pause()),
+      pause: () => element.pause(),
+    });
+    return watched.stop;
+  }, [byFrames]);
+
+  const pick = (event) => {
+    const box = canvas.current.getBoundingClientRect();
+    const scale = Math.min(box.width / video.width, box.height / video.height);
+    const x = (event.clientX - box.left - (box.width - scale * video.width) / 2) / scale;
+    const y = (event.clientY - box.top - (box.height - scale * video.height) / 2) / scale;
+    const inside = x >= 0 && y >= 0 && x < video.width && y < video.height;
+    const track = inside && trackAt(state.current.owners, Math.floor(x), Math.floor(y), video.height);
+    if (track !== null && track !== false) onPick(track);
+    else control.current.toggle();
+  };
+  const failed = async () => {
+    const answer = await fetch(url("frame", { id: video.video_id, frame })).then((response) => response.json());
+    setError(answer.error ?? "the frame cannot be shown");
+  };
+  const source = url(byFrames ? "frame" : "media", byFrames ? { id: video.video_id, frame } : { id: video.video_id });
+  return html`<div class="stage" style=${{ aspectRatio: `${video.width || 16} / ${video.height || 9}` }}>
+    ${
+      error
+        ? html`<p class="missing" role="status">${error}</p>`
+        : byFrames
+          ? frame !== null && html`<img class="picture" src=${source} alt="" onError=${failed} />`
+          : html`<video
+            class="picture"
+            ref=${media}
+            src=${source}
+            muted
+            playsinline
+            preload="auto"
+            tabindex="-1"
+            onPlay=${() => onPlaying(true)}
+            onPause=${() => onPlaying(false)}
+            onError=${() => setByFrames(true)}
+          ></video>`
+    }
+    <canvas class="masks" ref=${canvas} width=${video.width} height=${video.height} onClick=${pick}></canvas>
+    ${byFrames && !error && html`<span class="hint">frames by the server: this browser cannot play the file</span>`}
+  </div>`;
+}

@@ -1,0 +1,386 @@
+"""A review: finds tracks, shows them, and stores what is decided about them. Knows nothing of the network."""
+
+import getpass
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Float32, Float64, Int32
+
+from pipelines.archive.reviews import REVIEWS, Decision, Reviews
+from pipelines.archive.tables import SCHEMAS, open_labels
+from pipelines.review.catalogue import Catalogue, Filter
+from pipelines.review.config import ReviewConfig
+from pipelines.review.decided import Decided
+from pipelines.review.images import FRAME, Frames, Recent, best_mask, crop, jpeg
+from pipelines.review.media import is_playable
+from pipelines.review.similarity import Embeddings
+from pipelines.storage.files import bad_input
+
+if TYPE_CHECKING:
+    from pipelines.review.search_model import SearchModel
+
+_MASKS = ("video_id", "track_id", "frame", "time_s", "x", "y", "width", "height", "area", "score", "rle")
+_MASK_BYTES = 256 * 2**20  # of the videos that were looked at last
+_CROP_BYTES = 64 * 2**20
+_FOUND = 16  # results that can still be scrolled through
+_SIMILAR = 2000  # tracks that a search returns
+_GAP = 1.5  # periods without a mask after which a track counts as out of sight; periods may vary by a frame
+
+Row = dict[str, Any]
+
+
+class AbsentError(ValueError):
+    """What was asked for is not, or no longer, in the archive."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """Tracks that a filter or a search found, in order, and their similarity if it was a search."""
+
+    catalogue: Catalogue
+    rows: Int32[np.ndarray, " n"]
+    cosines: Float32[np.ndarray, " n"] | None = None
+
+
+class Review:
+    """A review of one archive. Methods may be called by several threads.
+
+    Args:
+        config: the review.
+
+    Attributes:
+        read_only: why decisions cannot be stored; None if they can.
+        search_off: why tracks cannot be searched by text or image; None if they can.
+
+    Raises:
+        ValueError: the archive has no labels, or one of its files is damaged.
+    """
+
+    def __init__(self, config: ReviewConfig) -> None:
+        self.config = config
+        self.results = open_labels(config.labels)
+        self.reviewer = config.reviewer or getpass.getuser()
+        self.read_only = self._check_writable()
+        self.search_off: str | None = "the model is being loaded"
+        self._model: SearchModel | None = None
+        with bad_input("labels"):
+            self.decided = Decided(Reviews(self.results.storage))
+            self.catalogue = Catalogue(self.results, self.decided)
+        self.embeddings = Embeddings(self.catalogue)
+        self._frames = Frames()
+        self._found: Recent[str, Found] = Recent(_FOUND)
+        self._masks: Recent[tuple[str, str], pa.Table] = Recent(_MASK_BYTES, lambda rows: int(rows.nbytes))
+        self._crops: Recent[tuple[str, str, int], bytes] = Recent(_CROP_BYTES, len)
+        self._lock = threading.Lock()
+        self._last = self.decided.latest
+
+    def warm_up(self) -> None:
+        """Loads the model and the embeddings that searching needs, once; until it is done, the page says so."""
+        if not self._model:
+            self._load_model()
+        if not self.embeddings.ready.is_set():
+            self.embeddings.load()
+
+    def refresh(self) -> None:
+        """Takes over what others decided, and labels that were added or replaced since."""
+        with bad_input("labels"):
+            self.catalogue.decide(self.decided.refresh())
+            if set(self.results.parts()) != set(self.catalogue.listed):
+                self.catalogue = Catalogue(self.results, self.decided)
+                self.embeddings = Embeddings(self.catalogue)
+                self.embeddings.load()
+
+    def state(self) -> Row:
+        """Returns what may change while the page is open."""
+        loaded, size = self.embeddings.loaded, self.embeddings.catalogue.size
+        waiting = None if self.embeddings.ready.is_set() else f"embeddings are being read: {loaded} of {size}"
+        return {
+            "revision": self.decided.revision,
+            "catalogue": self.catalogue.id,
+            "read_only": self.read_only,
+            "search_off": self.search_off or self.embeddings.error or waiting,
+            "similar_off": self.embeddings.error or waiting,
+        }
+
+    def archive(self) -> Row:
+        """Returns what the page shows of the whole archive."""
+        about = {"labels": self.config.labels, "reviewer": self.reviewer}
+        return about | self.state() | self.catalogue.summary() | {"categories": self.catalogue.categories()}
+
+    def find(self, wanted: Filter, *, text: str | None = None, like: int | None = None) -> Row:
+        """Finds tracks; returns an id under which `rows` has them, and their number.
+
+        Args:
+            wanted: the filter.
+            text: sorts by similarity to a text; synonyms are separated by commas.
+            like: sorts by similarity to a track, given by its row.
+
+        Raises:
+            ValueError: the text cannot be read, or the search is off; says why.
+        """
+        if like is not None:
+            self._check_similar()
+            if not 0 <= like < self.embeddings.catalogue.size:
+                raise AbsentError(f"like: there is no track {like}; load the page again")
+            return self._similar(wanted, self.embeddings.of(like), self.embeddings.model_of(like))
+        if text is not None:
+            self._check_similar()
+            model = self._searchable()
+            return self._similar(wanted, model.embed_text(text), model.fingerprint)
+        return self._keep(Found(catalogue=self.catalogue, rows=self.catalogue.find(wanted)))
+
+    def find_like_image(self, wanted: Filter, image: bytes) -> Row:
+        """Finds tracks that are similar to the most prominent object of an image; as `find`.
+
+        Raises:
+            ValueError: the image cannot be read or shows no object, or the search is off.
+        """
+        self._check_similar()
+        model = self._searchable()
+        name = self.catalogue.categories()[0]["category"]
+        return self._similar(wanted, model.embed_image(image, name), model.fingerprint)
+
+    def rows(self, found: str, offset: int, limit: int) -> list[Row]:
+        """Returns some of the tracks that were found, with the decisions about them.
+
+        Raises:
+            AbsentError: nothing is known under this id.
+        """
+        result = self._found.get(found, partial(_gone, found))
+        chosen = result.rows[offset : offset + limit]
+        rows = result.catalogue.rows(chosen.tolist())
+        similar = {} if result.cosines is None else dict(zip(chosen.tolist(), result.cosines[offset:], strict=False))
+        for row in rows:
+            row["pieces"] = self._pieces(row["video_id"], row["track_id"])
+            if row["row"] in similar:
+                row["similarity"] = float(similar[row["row"]])
+        return rows
+
+    def video(self, video_id: str) -> Row:
+        """Returns a video, its tracks with the times at which each is seen, and when its labelled frames are shown.
+
+        Raises:
+            AbsentError: no such video counts.
+        """
+        video = self._video(video_id)
+        masks = self._masks_of(video)
+        frames, first = np.unique(masks["frame"].to_numpy(), return_index=True)
+        times = masks["time_s"].to_numpy()[first]
+        shown = ("video_id", "name", "status", "error", "fps", "width", "height", "duration_s")
+        ends = _ends(frames, times, 1 / (video["fps"] or 1))
+        tracks = self.catalogue.tracks_of(video_id)
+        seen = _frames_of(masks)
+        for track in tracks:
+            at = np.searchsorted(frames, seen.get(track["track_id"], frames[:0]))
+            track["runs"] = _runs(times[at], ends[at])
+            track["pieces"] = self._pieces(video_id, track["track_id"])
+        about = {name: video[name] for name in shown} | {"playable": is_playable(video["uri"]), "tracks": tracks}
+        return about | {"frames": frames.tolist(), "times": times.tolist(), "ends": ends.tolist()}
+
+    def masks(self, video_id: str, first: int, last: int) -> dict[int, list[Row]]:
+        """Returns the masks of some frames of a video, by frame."""
+        masks = self._masks_of(self._video(video_id))
+        some = masks.filter((pc.field("frame") >= first) & (pc.field("frame") <= last))
+        frames: dict[int, list[Row]] = {}
+        for row in some.select(["frame", "track_id", "x", "y", "width", "height", "rle"]).to_pylist():
+            frames.setdefault(row.pop("frame"), []).append(row)
+        return frames
+
+    def crop(self, video_id: str, track_id: int) -> bytes:
+        """Returns a JPEG of a track where it is seen best.
+
+        Raises:
+            AbsentError: there is no such track.
+            VideoError: its video cannot be read.
+        """
+        video = self._video(video_id)
+
+        def make() -> bytes:
+            masks = self._masks_of(video).filter(pc.field("track_id") == track_id)
+            if not masks.num_rows:
+                raise AbsentError(f"track: video {video_id} has no masks of track {track_id}")
+            mask = best_mask(masks)
+            return crop(self._frames.read(video["uri"], mask["frame"]), mask)
+
+        return self._crops.get((video["part"], video_id, track_id), make)
+
+    def frame(self, video_id: str, frame: int) -> bytes:
+        """Returns a JPEG of a frame; raises as `crop`."""
+        return jpeg(self._frames.read(self._video(video_id)["uri"], frame), FRAME)
+
+    def uri(self, video_id: str) -> str:
+        """Returns where a video is."""
+        return str(self._video(video_id)["uri"])
+
+    def decide(self, items: Sequence[Any], reviewer: str) -> list[Row]:
+        """Stores decisions, all or none of them.
+
+        Args:
+            items: fields of a `Decision` each; fingerprints and time are added.
+            reviewer: who decides.
+
+        Returns:
+            The tracks that they are about, with the decisions that count now.
+
+        Raises:
+            ValueError: an item is no decision about a track of the archive; says which field is wrong.
+            OSError: the archive cannot be written to.
+        """
+        if self.read_only:
+            raise ValueError(f"decisions cannot be stored: {self.read_only}")
+        decisions = [self._decision(item, reviewer) for item in items]
+        self.catalogue.decide(self.decided.add(decisions))
+        keys = dict.fromkeys((decision.video_id, decision.track_id) for decision in decisions)
+        return [{"video_id": video, "track_id": track, "pieces": self._pieces(video, track)} for video, track in keys]
+
+    def _decision(self, item: Any, reviewer: str) -> Decision:
+        if not isinstance(item, Mapping) or (unknown := set(item) - _FROM_PAGE.keys()):
+            raise ValueError(f"decision: {unknown if isinstance(item, Mapping) else item!r} is not known")
+        for name, value in item.items():
+            if not isinstance(value, _FROM_PAGE[name]) or isinstance(value, bool):
+                raise ValueError(f"{name}: is {value!r:.60}; give another")
+        values = dict(item)
+        video = self._video(values.get("video_id", ""))
+        tracks = {row["track_id"] for row in self.catalogue.tracks_of(video["video_id"])}
+        for name in ("track_id", "merged_with"):
+            if values.get(name) not in (tracks if name == "track_id" else tracks | {None}):
+                raise AbsentError(f"{name}: video {video['video_id']} has no track {values.get(name)}")
+        if "action" not in values:
+            raise ValueError("action: missing")
+        prints = {name: video[name] for name in Decision.__dataclass_fields__ if name.endswith("_fingerprint")}
+        return Decision(**values, **prints, reviewer=reviewer, time=self._now())
+
+    def _now(self) -> datetime:
+        """Returns a time after that of all decisions before, also where a clock is wrong."""
+        with self._lock:
+            self._last = max(datetime.now(UTC), self._last + _TICK, self.decided.latest + _TICK)
+            return self._last
+
+    def _pieces(self, video_id: str, track_id: int) -> list[Row]:
+        shown = ("split_at", "action", "category", "merged_with", "note", "reviewer")
+        return [
+            {name: row[name] for name in shown} | {"stale": self.catalogue.is_stale(row)}
+            for row in self.decided.pieces((video_id, track_id))
+        ]
+
+    def _video(self, video_id: str) -> Row:
+        video = self.catalogue.video(video_id)
+        if video is None:
+            raise AbsentError(f"video: {video_id} is not in the archive; load the page again")
+        return video
+
+    def _masks_of(self, video: Row) -> pa.Table:
+        def read() -> pa.Table:
+            ids = pa.array([video["video_id"]], pa.string())
+            groups = [rows for rows in self.results.row_groups("masks", video["part"], ids, _MASKS) if rows.num_rows]
+            empty = pa.schema([SCHEMAS["masks"].field(name) for name in _MASKS]).empty_table()
+            return pa.concat_tables([empty, *groups]).sort_by([("frame", "ascending"), ("track_id", "ascending")])
+
+        try:
+            return self._masks.get((video["part"], video["video_id"]), read)
+        except FileNotFoundError as error:  # a compaction replaced the part
+            raise AbsentError("labels: they were rewritten meanwhile; load the page again") from error
+
+    def _similar(self, wanted: Filter, vector: Float32[np.ndarray, " D"], model: str | None) -> Row:
+        catalogue = self.embeddings.catalogue
+        rows, cosines = self.embeddings.nearest(vector, catalogue.find(wanted, ordered=False), _SIMILAR, model)
+        return self._keep(Found(catalogue=catalogue, rows=rows, cosines=cosines))
+
+    def _keep(self, found: Found) -> Row:
+        name = uuid.uuid4().hex
+        self._found.get(name, lambda: found)
+        return {"found": name, "total": len(found.rows), "catalogue": found.catalogue.id}
+
+    def _check_similar(self) -> None:
+        if reason := self.state()["similar_off"]:
+            raise ValueError(f"search: {reason}")
+
+    def _searchable(self) -> "SearchModel":
+        if self._model is None or self.search_off:
+            raise ValueError(f"search: {self.search_off}")
+        return self._model
+
+    def _load_model(self) -> None:
+        from pipelines.review.search_model import SearchModel  # imports torch, which takes seconds
+
+        try:
+            model = SearchModel(self.config.checkpoint)
+            self.results.of_other_models(model.fingerprint)
+        except (ValueError, OSError) as error:
+            self.search_off = str(error)
+        else:
+            self._model, self.search_off = model, None
+
+    def _check_writable(self) -> str | None:
+        try:
+            self.results.storage.check_writable(REVIEWS)
+        except ValueError as error:
+            return str(error)
+        return None
+
+
+_FROM_PAGE: Mapping[str, Any] = {
+    "review_id": str,
+    "video_id": str,
+    "track_id": int,
+    "split_at": int | None,
+    "action": str,
+    "category": str | None,
+    "merged_with": int | None,
+    "note": str | None,
+}
+"""Fields of a decision that the page gives, and their types."""
+
+_TICK = timedelta(microseconds=1)
+
+
+def _gone(found: str) -> Found:
+    raise AbsentError(f"found: {found} was found too long ago; search again")
+
+
+def _frames_of(masks: pa.Table) -> dict[int, Int32[np.ndarray, " f"]]:
+    """Returns the frames in which each track is seen."""
+    if not masks.num_rows:
+        return {}
+    tracks, frames = masks["track_id"].to_numpy(), masks["frame"].to_numpy()
+    order = np.argsort(tracks, kind="stable")
+    ids, starts = np.unique(tracks[order], return_index=True)
+    return dict(zip(ids.tolist(), np.split(frames[order], starts[1:]), strict=True))
+
+
+def _ends(
+    frames: Int32[np.ndarray, " F"], times: Float64[np.ndarray, " F"], period: float
+) -> Float64[np.ndarray, " F"]:
+    """Returns how long the masks of each labelled frame are shown: to the next one, or for a period before a gap.
+
+    Sampled frames without objects have no rows. Neither need frames be evenly spaced in time, nor those that were
+    sampled in number, so a gap is one in both.
+
+    Args:
+        frames: indices of the labelled frames with masks.
+        times: their times, seconds.
+        period: of the video's frames, seconds.
+    """
+    if len(times) > 1:
+        period = float(np.median(np.diff(times)))
+    following = np.append(times[1:], times[-1:] + period)
+    is_gap = np.diff(times) > _GAP * period
+    is_gap &= np.diff(frames) > _GAP * np.median(np.diff(frames)) if len(frames) > 1 else False
+    return np.where(np.append(is_gap, False)[: len(times)], times + period, following)
+
+
+def _runs(times: Float64[np.ndarray, " f"], ends: Float64[np.ndarray, " f"]) -> list[tuple[float, float]]:
+    """Returns the times between which a track is seen without a gap."""
+    if not len(times):
+        return []
+    breaks = np.flatnonzero(times[1:] > ends[:-1]) + 1
+    starts, stops = np.split(times, breaks), np.split(ends, breaks)
+    return [(float(start[0]), float(stop[-1])) for start, stop in zip(starts, stops, strict=True)]

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+from pipelines.archive.compaction import compact
+from pipelines.archive.config import CompactConfig
+from pipelines.archive.reviews import Reviews
+from pipelines.archive.tables import Results
+from pipelines.review.decided import Decided
+from pipelines.storage.files import Storage
+from tests.pipelines.archive.decisions import decide
+from tests.pipelines.archive.labels import part_name, put_part
+
+
+def test_what_others_decide_is_taken_over(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    put_part(Results(storage), part_name(1), "a")
+    ann, bob = Decided(Reviews(storage)), Decided(Reviews(storage))
+    assert ann.add([decide(1, "accept", "star"), decide(1, "split", split_at=4)]) == [("a", 1)]
+    assert bob.last(("a", 1)) is None
+    assert bob.refresh() == [("a", 1)]
+    assert bob.last(("a", 1)) == ann.last(("a", 1))
+    assert bob.add([decide(1, "reject", "star", at=5), decide(2, "accept", "ring")]) == [("a", 1), ("a", 2)]
+    assert ann.refresh() == [("a", 1), ("a", 2)]
+    assert [(row["split_at"], row["action"]) for row in ann.of_video("a")] == [
+        (None, "reject"),
+        (4, "split"),
+        (None, "accept"),
+    ]
+    revision = ann.revision
+    compact(CompactConfig(output=storage.root))
+    assert ann.refresh() == []
+    assert ann.revision == revision
+
+
+def test_an_earlier_decision_that_arrives_late_does_not_count(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    decided = Decided(Reviews(storage))
+    decided.add([decide(1, "reject", "star", at=9)])
+    assert decided.add([decide(1, "accept", "star", at=3)]) == []
+    last = decided.last(("a", 1))
+    assert last is not None
+    assert last["action"] == "reject"
+    decided.add([decide(1, "clear", at=10)])
+    assert decided.last(("a", 1)) is None
+    assert decided.pieces(("a", 1)) == []
+    assert decided.tracks() == [("a", 1)]

@@ -1,0 +1,388 @@
+"""The page in a real browser."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from pipelines.archive.reviews import Reviews
+from pipelines.review.config import ReviewConfig
+from pipelines.review.session import Review
+from pipelines.storage.files import Storage
+from tests.pipelines.review.archives import EVIL_CATEGORY, EVIL_NAME, write_labels
+from tests.pipelines.review.browser import browser, needs_browser
+from tests.pipelines.review.serving import Client, served
+
+pytestmark = needs_browser
+
+Open = Callable[..., Page]
+
+ON_SCREEN = """() => {
+    const video = document.querySelector(".stage video");
+    const canvas = Object.assign(document.createElement("canvas"), { width: 128, height: 96 });
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(video, 0, 0, 128, 96);
+    const bright = (x, y) => context.getImageData(x, y, 1, 1).data[0] > 128;
+    let number = 0;
+    for (let bit = 0; bit < 8; bit++) if (bright(16 + 32 * (bit % 4), bit < 4 ? 24 : 72)) number |= 1 << bit;
+    const masks = document.querySelector(".masks");
+    return [number, masks.dataset.frame === "" ? null : Number(masks.dataset.frame)];
+}"""
+"""The number that the frame on the screen shows, and the frame whose masks are drawn over it."""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture
+def client(review: Review) -> Iterator[Client]:
+    with served(review) as client:
+        yield client
+
+
+@pytest.fixture
+def visit(chromium: Browser, client: Client) -> Iterator[Open]:
+    """Opens the page in a browser profile of its own; no script may fail in it."""
+    contexts, problems = [], list[str]()
+
+    def open_page(url: str | None = None, **options: Any) -> Page:
+        context = chromium.new_context(viewport={"width": 1280, "height": 800}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(url or client.url)
+        expect(page.locator(".card .name").first).to_be_visible()
+        return page
+
+    yield open_page
+    hacked = [page.evaluate("window.hacked") for context in contexts for page in context.pages]
+    for context in contexts:
+        context.close()
+    assert problems == []
+    assert set(hacked) <= {None}
+
+
+def names(page: Page) -> list[str]:
+    return page.locator(".card .name").all_inner_texts()
+
+
+def choose(page: Page, index: int) -> None:
+    page.locator(f"#card-{index}").click()
+    expect(page.locator(f"#card-{index}")).to_have_attribute("aria-selected", "true")
+
+
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def decided(labels: str) -> dict[tuple[str, int, int | None], tuple[str, str | None]]:
+    rows = Reviews(Storage(labels)).read().to_pylist()
+    return {(row["video_id"], row["track_id"], row["split_at"]): (row["action"], row["category"]) for row in rows}
+
+
+def test_tracks_are_shown_filtered_and_searched(visit: Open) -> None:
+    page = visit()
+    assert len(names(page)) == 7
+    expect(page.locator(".status")).to_contain_text("7 of 7 tracks")
+    page.get_by_label("Decision").select_option("undecided")
+    page.get_by_label("Score from").fill("0.55")
+    press(page, "Tab")
+    expect(page.locator(".card")).to_have_count(4)
+    page.get_by_role("button", name="Clear filters").click()
+    page.get_by_label("Categories with most tracks").get_by_role("button", name="green plain ring").click()
+    expect(page.locator(".card")).to_have_count(2)
+    page.reload()
+    expect(page.locator(".card")).to_have_count(2)
+    page.get_by_role("button", name="Clear filters").click()
+    expect(page.locator(".card")).to_have_count(7)
+    press(page, "/")
+    page.keyboard.type("blue dotted moon")
+    press(page, "Enter")
+    expect(page.locator(".chip")).to_contain_text("blue dotted moon")
+    expect(page.locator("#card-0 .name")).to_have_text("blue dotted moon")
+    page.get_by_role("button", name="End the search").click()
+    expect(page.locator("#card-0 .name")).to_have_text("red striped star")
+    choose(page, 0)
+    press(page, "l")
+    expect(page.locator(".chip")).to_contain_text("similar to track 1 (red striped star)")
+    expect(page.locator("#card-2 .name")).to_have_text("red striped star")
+
+
+def test_what_is_being_typed_stays_while_the_page_changes(visit: Open, client: Client) -> None:
+    page = visit()
+    page.get_by_label("Score from").focus()
+    page.keyboard.type("0.5")
+    client.decide({"video_id": "numbered", "track_id": 1, "action": "accept", "category": "red striped star"})
+    expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+    page.keyboard.type("5")
+    press(page, "Tab")
+    expect(page.locator(".card")).to_have_count(4)
+
+
+def test_masks_are_those_of_the_frame_on_the_screen(visit: Open) -> None:
+    """Frames are unevenly spaced, every second one was labelled; checked while it plays and at each step."""
+    page = visit()
+    choose(page, 0)
+    press(page, "Enter")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    for at in range(1, 24):
+        press(page, ".")
+        expect(page.locator(".masks")).to_have_attribute("data-frame", str(2 * at))
+        page.wait_for_function("() => !document.querySelector('.stage video').seeking")
+        shown, drawn = page.evaluate(ON_SCREEN)
+        assert (shown, drawn) == (2 * at, 2 * at)
+    page.evaluate("document.querySelector('.stage video').currentTime = 0")
+    expect(page.locator(".masks")).to_have_attribute("data-frame", "0")
+    page.evaluate("document.querySelector('.stage video').playbackRate = 0.5")
+    press(page, " ")
+    pairs = [page.evaluate(ON_SCREEN) for _ in range(60) if not page.wait_for_timeout(40)]
+    assert len({shown for shown, _ in pairs}) > 10
+    late = [pair for pair in pairs if pair[1] not in (pair[0] // 2 * 2, (pair[0] - 1) // 2 * 2)]
+    assert late == [], "masks are late by more than a frame"
+
+
+def test_decisions_survive_a_reload_and_are_undone(visit: Open, labels: str) -> None:
+    page = visit()
+    choose(page, 0)
+    press(page, "a")
+    expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+    expect(page.locator("#card-1")).to_have_attribute("aria-selected", "true")  # on to the next
+    press(page, "r")
+    expect(page.locator("#card-1 .badge")).to_have_text("✗ rejected")
+    choose(page, 2)
+    press(page, "n")
+    page.get_by_role("dialog").get_by_label("Category").fill("blue dotted moon")
+    press(page, "Enter")
+    expect(page.locator("#card-2 .name")).to_have_text("blue dotted moon")
+    assert decided(labels) == {
+        ("numbered", 1, None): ("accept", "red striped star"),
+        (EVIL_NAME, 1, None): ("reject", EVIL_CATEGORY),
+        ("old", 1, None): ("rename", "blue dotted moon"),
+    }
+    page.reload()
+    expect(page.locator("#card-2 .badge")).to_have_text("✎ renamed")
+    expect(page.locator(".status")).to_contain_text("3 decided")
+    press(page, "u")
+    expect(page.locator("#card-2 .badge")).to_have_count(0)
+    press(page, "Control+z", "u")
+    expect(page.locator(".badge")).to_have_count(0)
+    assert decided(labels) == {}
+    press(page, "u")
+    expect(page.locator(".notice")).to_have_text("Nothing to undo.")
+
+
+def test_tracks_are_split_and_merged(visit: Open, labels: str) -> None:
+    page = visit()
+    choose(page, 0)
+    press(page, "Enter")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    press(page, "s")
+    expect(page.locator(".notice")).to_contain_text("go to a later frame")
+    press(page, ".", ".", ".")
+    expect(page.locator(".masks[data-frame='6']")).to_be_visible()
+    press(page, "s")
+    piece = page.get_by_role("option", name="1 from 6")
+    expect(piece).to_be_visible()
+    piece.click()
+    press(page, "r")
+    expect(piece).to_contain_text("✗ rejected")
+    page.get_by_role("option", name="4 red striped star").click()
+    press(page, "m")
+    page.get_by_role("dialog").get_by_label("Track of the same object").select_option("2")
+    press(page, "Enter")
+    expect(page.get_by_role("option", name="4 red striped star")).to_contain_text("⇢ merged into 2")
+    assert decided(labels) == {
+        ("numbered", 1, 6): ("reject", "red striped star"),
+        ("numbered", 4, None): ("merge", None),
+    }
+    press(page, "u", "u", "u")
+    expect(piece).to_have_count(0)
+    assert decided(labels) == {}
+
+
+def test_a_track_is_chosen_by_a_click_into_the_picture(visit: Open) -> None:
+    page = visit()
+    choose(page, 0)
+    press(page, "Enter")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    box = page.locator(".masks").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] * 10 / 128, box["y"] + box["height"] * 38 / 96)
+    expect(page.locator(".transport .what")).to_contain_text("track 2: blue dotted moon")
+
+
+def test_what_no_browser_plays_is_shown_by_frames(visit: Open) -> None:
+    page = visit()
+    choose(page, 2)
+    press(page, "Enter")
+    expect(page.locator(".stage img")).to_be_visible()
+    expect(page.locator(".stage .hint")).to_contain_text("frames by the server")
+    press(page, ".", ".")
+    expect(page.locator(".masks[data-frame='8']")).to_be_visible()
+    page.wait_for_function("() => document.querySelector('.stage img').complete")
+    shown = page.evaluate(ON_SCREEN.replace(".stage video", ".stage img"))
+    assert shown == [8, 8]
+
+
+def test_a_missing_video_is_a_sentence(visit: Open, labels: str) -> None:
+    page = visit()
+    expect(page.locator("#card-6 .missing")).to_have_text("the video cannot be read: file not found")
+    choose(page, 6)
+    press(page, "Enter")
+    expect(page.locator(".stage .missing")).to_have_text("the video cannot be read: file not found")
+    press(page, "r")
+    expect(page.locator("#card-6 .badge")).to_have_text("✗ rejected")
+
+
+def test_hostile_names_are_text(visit: Open) -> None:
+    """As a category and as the name of a file; `visit` checks that nothing of them ran."""
+    page = visit()
+    expect(page.locator("#card-1 .name")).to_have_text(EVIL_CATEGORY)
+    expect(page.locator("#card-1 .video")).to_have_text(EVIL_NAME)
+    choose(page, 1)
+    press(page, "Enter")
+    expect(page.locator(".player h2")).to_have_text(EVIL_NAME)
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    press(page, "n")
+    page.get_by_role("dialog").get_by_label("Category").fill("<b onclick=alert(1)>bold</b>")
+    press(page, "Enter")
+    expect(page.locator("#card-1 .name")).to_have_text("<b onclick=alert(1)>bold</b>")
+    assert page.locator("b").count() == 0
+
+
+def test_two_people_see_each_other(visit: Open, labels: str) -> None:
+    ann, bob = visit(), visit()
+    for page, name in ((ann, "ann"), (bob, "bob")):
+        page.get_by_label("Reviewer").fill(name)
+        press(page, "Tab")
+    choose(ann, 0)
+    press(ann, "a")
+    choose(bob, 2)
+    press(bob, "r")
+    expect(bob.locator("#card-0 .badge")).to_have_text("✓ accepted")
+    expect(ann.locator("#card-2 .badge")).to_have_text("✗ rejected")
+    assert set(Reviews(Storage(labels)).read()["reviewer"].to_pylist()) == {"ann", "bob"}
+
+
+def test_decisions_wait_for_a_server_that_is_away(chromium: Browser, review: Review, labels: str) -> None:
+    """They are sent when it is back, once each, also if its answer was lost."""
+    with served(review) as client:
+        page = chromium.new_context().new_page()
+        page.goto(client.url)
+        choose(page, 0)
+        page.route("**/api/decide*", lambda route: (route.fetch(), route.abort()))
+        press(page, "a")
+        expect(page.locator(".notice")).to_contain_text("1 decisions are not stored yet, trying again")
+        page.unroute("**/api/decide*")
+        expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+        page.context.close()
+    assert Reviews(Storage(labels)).history().num_rows == 1
+
+
+def test_decisions_of_a_page_that_was_closed_are_sent_by_the_next(
+    chromium: Browser, review: Review, labels: str
+) -> None:
+    """The server was ended before, and started again on the same port, with another token."""
+    context = chromium.new_context()
+    with served(review) as client:
+        page = context.new_page()
+        page.goto(client.url)
+        choose(page, 0)
+        port = int(client.root.rpartition(":")[2])
+    for key in ("a", "a"):
+        press(page, key)
+    expect(page.locator(".notice")).to_contain_text("2 decisions are not stored yet")
+    page.close()
+    with served(Review(review.config), port) as client:
+        page = context.new_page()
+        page.goto(client.url)
+        expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+        expect(page.locator("#card-1 .badge")).to_have_text("✓ accepted")
+        assert page.evaluate("Object.keys(localStorage).filter((key) => key.includes('outbox'))") == []
+    context.close()
+    assert Reviews(Storage(labels)).history().num_rows == 2
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")])
+def test_the_page_has_no_accessibility_errors(visit: Open, width: int, scheme: str) -> None:
+    page = visit(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 800})
+    choose(page, 0)
+    press(page, "a", "r")
+    expect(page.locator(".badge")).to_have_count(2)
+    axe = Axe()
+
+    def check() -> None:
+        found = axe.run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    check()
+    choose(page, 0)
+    press(page, "Enter")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    check()
+    press(page, "n")
+    check()
+    press(page, "Escape", "?")
+    check()
+
+
+def test_everything_works_by_keys(visit: Open, labels: str) -> None:
+    page = visit()
+    page.locator(".grid").focus()
+    press(page, "ArrowRight", "ArrowRight", "Home", "End", "ArrowLeft")
+    expect(page.locator("#card-5")).to_have_attribute("aria-selected", "true")
+    press(page, "Enter", "r")
+    expect(page.locator("#card-5 .badge")).to_have_text("✗ rejected")
+    press(page, "Escape")
+    expect(page.locator(".player")).to_have_count(0)
+    press(page, "u")
+    expect(page.locator(".badge")).to_have_count(0)
+
+
+def test_without_the_right_to_write_nothing_is_decided(
+    chromium: Browser, labels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise ValueError("output: cannot write to labels/reviews (Read-only file system); choose another folder")
+
+    monkeypatch.setattr(Storage, "check_writable", refuse)
+    with served(Review(ReviewConfig(labels=labels))) as client:
+        page = chromium.new_context().new_page()
+        page.goto(client.url)
+        choose(page, 0)
+        press(page, "a")
+        expect(page.locator(".status")).to_contain_text("decisions are off: output: cannot write to")
+        expect(page.locator(".notice")).to_contain_text("Decisions cannot be stored")
+        page.context.close()
+    assert decided(labels) == {}
+
+
+def test_videos_on_s3_play(chromium: Browser, bucket: str, videos: Path) -> None:
+    storage = Storage(bucket)
+    for file in videos.iterdir():
+        storage.put(file, f"videos/{file.name}")
+    labels = write_labels(f"{bucket}/labels", f"{bucket}/videos").storage.root
+    with served(Review(ReviewConfig(labels=labels))) as client:
+        page = chromium.new_context().new_page()
+        page.goto(client.url)
+        choose(page, 0)
+        press(page, "Enter")
+        expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+        press(page, ".")
+        expect(page.locator(".masks[data-frame='2']")).to_be_visible()
+        page.wait_for_function("() => !document.querySelector('.stage video').seeking")
+        assert page.evaluate(ON_SCREEN) == [2, 2]
+        press(page, "a")
+        expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+        page.context.close()
+    assert decided(labels) == {("numbered", 1, None): ("accept", "red striped star")}
