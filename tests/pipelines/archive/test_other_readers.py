@@ -16,6 +16,7 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
+from pipelines.archive import spool
 from pipelines.archive.compaction import compact
 from pipelines.archive.config import CompactConfig
 from pipelines.archive.tables import SCHEMAS, Results, read_tracks
@@ -144,3 +145,21 @@ def test_an_engine_reads_only_parts_that_may_have_a_video(output: str) -> None:
         dataset = table.to_pyarrow_dataset()
         files = list(dataset.get_fragments(filter=pc.field("video_id") == name))
         assert len(files) == wanted < len(table.file_uris())
+
+
+def test_an_engine_skips_row_groups_of_other_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "ROW_GROUP", 8)
+    names = [f"v{i * 7 % 40:02}" for i in range(40)]  # in the order in which they are finished
+    put_part(Results(Storage(str(tmp_path))), part_name(1), *names[:20])
+    put_part(Results(Storage(str(tmp_path))), part_name(1, 1), *names[20:])
+    compact(CompactConfig(output=str(tmp_path)))
+    table = DeltaTable(tmp_path / "masks")
+    adds = pa.table(table.get_add_actions(flatten=True))
+    assert adds.select(["min.video_id", "max.video_id"]).to_pylist() == [{"min.video_id": "v00", "max.video_id": "v39"}]
+    fragments = list(table.to_pyarrow_dataset().get_fragments())
+    wanted = [fragment.split_by_row_group(pc.field("video_id") == "v21") for fragment in fragments]
+    assert [len(groups) for groups in wanted] == [1]
+    assert sum(len(fragment.split_by_row_group()) for fragment in fragments) == 10
+    query = "select count(*) from masks where video_id = 'v21'"
+    masks = table.to_pyarrow_dataset()
+    assert duckdb.connect().register("masks", masks).execute(query).fetchall() == [(2,)]
