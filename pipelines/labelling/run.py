@@ -212,7 +212,10 @@ def _failures(tables: Iterable[pa.Table]) -> dict[str, str]:
 
 
 def _failures_among(results: Results, wanted: Worklist) -> dict[str, str]:
-    failures = _failures(results.scan("videos", ("video_id", "status", "error")))
+    """Returns the reasons of failed videos by id, for an output that is settled."""
+    failures: dict[str, str] = {}
+    for part in results.scan_all("videos", ("video_id", "status", "error"), each=lambda rows: _failures([rows])):
+        failures |= part
     if not failures:
         return {}
     ids = (video_id for batch in wanted.batches() for video_id in batch["video_id"].to_pylist())
