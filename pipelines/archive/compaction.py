@@ -78,13 +78,19 @@ def settle(results: Results, lease: Lease, keep_h: float = KEEP_H) -> None:
         results.storage.remove_partial(f"{table}/*.parquet")
         left = set(results.names(table)).difference(parts, results.replaced())
         _remove([f"{table}/{name}.parquet" for name in left], results, lease)
+    if not Registration(results, lease).lists(parts):  # or else all of their rows count
+        _replace_stale(results, lease)
+    _delete_replaced(results, lease, keep_h)
+
+
+def _replace_stale(results: Results, lease: Lease) -> None:
+    """Replaces parts with rows that do not count by parts without."""
     counting = results.counting()
     listed = results.listed(list(counting))
     stale = [part for part, videos in zip(counting, listed, strict=True) if videos.num_rows > len(counting[part])]
     kept = [part for part in stale if len(counting[part])]
     groups = _groups(kept, results.sizes(), PART_MB * 1e6) if kept else ()
     _replace(stale, groups, counting, results, lease)
-    _delete_replaced(results, lease, keep_h)
 
 
 def _replace(

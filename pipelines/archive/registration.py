@@ -47,6 +47,11 @@ class Registration:
         self._results, self._lease, self._tables = results, lease, tables
         self._logs: list[TableLog] | None = None
 
+    def lists(self, parts: Collection[str]) -> bool:
+        """Returns whether all logs list exactly these parts, as openvis committed them: no video is in two of them."""
+        logs = [TableLog(self._results.storage, table) for table in self._tables]
+        return all(log.ours and log.parts == set(parts) for log in logs)
+
     def replace(self, parts: Collection[str], dropped: Collection[str] = (), *, data_change: bool = True) -> None:
         """Registers exactly these parts; every video must be in one of them at most.
 

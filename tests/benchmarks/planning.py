@@ -14,10 +14,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.archive.compaction import settle
 from pipelines.archive.tables import SCHEMAS, Fingerprints, Results
 from pipelines.labelling.run import CHUNK
 from pipelines.labelling.worklist import Worklist, undone
 from pipelines.storage.files import Storage
+from pipelines.storage.lease import hold_lease
 from pipelines.video.sources import find_videos
 
 PART = 1000
@@ -41,6 +43,13 @@ def write_archive(folder: Path, videos: int) -> None:
             pq.write_table(
                 content, folder / "labels" / table / f"000001-00000000-{start:012x}.parquet", compression="zstd"
             )
+    settled(Results(Storage(str(folder / "labels"))))
+
+
+def settled(results: Results) -> None:
+    """As a run does at its start and its end."""
+    with hold_lease(results.storage) as lease:
+        settle(results, lease)
 
 
 def peak_bytes() -> int:
@@ -55,6 +64,7 @@ def plan(folder: Path) -> tuple[int, float, float, int]:
     found = Worklist(find_videos(str(folder / "manifest.parquet")))
     between = time.perf_counter()
     results = Results(Storage(str(folder / "labels")))
+    settled(results)
     todo = Worklist(undone(found, results, PRINTS, retry_failed=False, overwrite=False))
     read = sum(len(chunk) for chunk in todo.chunks(CHUNK))
     end = time.perf_counter()

@@ -220,6 +220,30 @@ def test_what_cannot_be_compacted_is_told(tmp_path: Path, monkeypatch: pytest.Mo
         compact(CompactConfig(output=str(tmp_path)))
 
 
+def test_an_output_whose_parts_are_registered_is_settled_without_reading_them(
+    output: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = output("labels")
+    put_part(Results(Storage(root)), part_name(1), "a", "b")
+    put_part(Results(Storage(root)), part_name(1, 1), "b", "c")
+    settled(root)
+    before = tables(root)
+
+    def read(*_: Any, **__: Any) -> Iterator[pa.Table]:
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Results, "row_groups", read)
+        settled(root)
+    put_part(Results(Storage(root)), part_name(2), "a", category="new")
+    with monkeypatch.context() as patch:
+        patch.setattr(Results, "row_groups", read)
+        with pytest.raises(AssertionError):
+            settled(root)
+    settled(root)
+    assert tables(root)["videos"] == before["videos"] == tables_of_others(root)["videos"]
+
+
 def decisions_of_others(output: str) -> list[int]:
     return sorted(read_table(output, "reviews")["track_id"].to_pylist())
 
