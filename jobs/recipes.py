@@ -13,6 +13,7 @@ from pipelines.benchmark.config import BenchmarkConfig
 from pipelines.labelling.config import LabelConfig
 from pipelines.recipes.origin import origin_of
 from pipelines.recipes.recipe import Licences, Recipe, check_licences
+from pipelines.review.config import ReviewConfig
 
 _FOLDER = Path(__file__).with_name("models")
 
@@ -47,11 +48,16 @@ class SearchOptions(ModelOptions, SearchConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReviewOptions(ModelOptions, ReviewConfig):
+    """Options of `jobs.review`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkOptions(ModelOptions, BenchmarkConfig):
     """Options of `jobs.benchmark`."""
 
 
-Options = TypeVar("Options", LabelOptions, RelabelOptions, SearchOptions, BenchmarkOptions)
+Options = TypeVar("Options", LabelOptions, RelabelOptions, SearchOptions, ReviewOptions, BenchmarkOptions)
 
 
 def recipe_names() -> list[str]:

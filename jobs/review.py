@@ -14,6 +14,7 @@ import sys
 
 from jobs.command import check_present, run_job, start
 from jobs.options import read_config
+from jobs.recipes import ReviewOptions, chosen
 from pipelines.review.config import ReviewConfig
 
 
@@ -23,9 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _review(arguments: list[str] | None) -> int:
-    config = read_config("review", __doc__, ReviewConfig, arguments)
+    options = read_config("review", __doc__, ReviewOptions, arguments)
     for name in ("labels", "checkpoint"):
-        check_present(name, getattr(config, name))
+        check_present(name, getattr(options, name))
+    config = chosen(options)
     if config.report is not None:
         return _report(config, config.report)
     listener = _listen(config)  # before the archive is read, which may take seconds

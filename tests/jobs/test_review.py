@@ -52,6 +52,10 @@ def test_bad_input_is_named(labels: str, tmp_path: Path) -> None:
                 "labels: .*empty has no labels; give the output of a labelling run",
             ),
             (["--labels", labels, "--checkpoint", "absent"], "checkpoint: absent does not exist; correct the path"),
+            (
+                ["--labels", labels, "--model", "eomt-larg"],
+                "model: there is no recipe 'eomt-larg'; did you mean eomt-large",
+            ),
             (["--labels", labels, "--port", port], rf"port: cannot listen on {port} \(.*in use.*\); choose another"),
             (["--labels", labels, "--host", "no.such.host.invalid"], "host: cannot listen on no.such.host.invalid"),
             (["--labels", labels, "--port", "99999"], "port: expected 0 to 65535, got 99999"),

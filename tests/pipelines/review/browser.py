@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 CHROMIUM = os.environ.get("OPENVIS_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 NEEDED = "no browser: install Debian's chromium, or set OPENVIS_CHROMIUM to the path of one"
 
-expect.set_options(timeout=20_000)  # other tests run beside these
+expect.set_options(timeout=60_000)  # other tests run beside these
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason=NEEDED)
 

@@ -55,7 +55,7 @@ def visit(chromium: Browser, client: Client) -> Iterator[Open]:
         context = chromium.new_context(viewport={"width": 1280, "height": 800}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(url or client.url)
         expect(page.locator(".card .name").first).to_be_visible()
