@@ -37,6 +37,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.training
 	$(BIN)/python -m tests.benchmarks.planning
 	$(BIN)/python -m tests.benchmarks.archive
+	$(BIN)/python -m tests.benchmarks.registration
 	$(BIN)/python -m tests.benchmarks.review
 	$(BIN)/python -m tests.benchmarks.scale
 

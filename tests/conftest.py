@@ -24,6 +24,7 @@ LONGEST_FIRST = (
     "jobs/test_demo.py",
     "jobs/test_label_model.py",
     "pipelines/archive/test_tables.py",
+    "pipelines/archive/test_other_readers.py",
     "pipelines/storage/test_s3.py",
     "pipelines/training/test_loader.py",
     "pipelines/training/test_stages.py",

@@ -35,6 +35,7 @@ FORBIDDEN = {
 
 ONLY_IN = {
     "boto3": "pipelines/storage/s3.py",
+    "deltalake": "pipelines/archive/delta_log.py",
     "duckdb": "pipelines/review/catalogue.py",
     "rerun": "pipelines/archive/formats/rerun.py",
     "supervision": "openvis_model/frame_result.py",

@@ -1,18 +1,24 @@
 """Compaction of an archive: rows that do not count are removed, and small parts merged.
 
-Parts never change. The rows to keep are written as a new part, which comes last and so counts; then readers are told
-that their listings are out of date, and the old parts are removed. After an interruption anywhere the tables read the
-same, and the next compaction does the rest. Whoever calls these functions holds the lease on the output.
+Parts never change. The rows to keep are written as a new part, which comes last and so counts; then one commit per
+table registers it in place of the old parts, and those are listed as replaced. Their files are deleted later, because
+readers may have begun with them. After an interruption anywhere the tables read the same, and the next run does the
+rest. Whoever calls these functions holds the lease on the output.
 """
 
+import json
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pipelines.archive.config import PART_MB, CompactConfig
+import pyarrow as pa
+
+from pipelines.archive.config import KEEP_H, PART_MB, CompactConfig
 from pipelines.archive.parts import Rows
-from pipelines.archive.reviews import Reviews
+from pipelines.archive.registration import Registration, forget
+from pipelines.archive.reviews import REVIEWS, Reviews
 from pipelines.archive.tables import REMOVAL, SCHEMAS, Results, open_labels
 from pipelines.storage.lease import Lease, hold_lease
 
@@ -38,25 +44,31 @@ def compact(config: CompactConfig) -> CompactSummary:
     results = open_labels(config.output, "output")
     before = results.parts()
     with hold_lease(results.storage) as lease:
-        settle(results, lease)
+        if config.repair:
+            forget(results.storage)
+        settle(results, lease, config.keep_h)
         parts, sizes, target = results.parts(), results.sizes(), config.part_mb * 1e6
         small = [part for part in parts if sizes[part] < target / 2]
         if groups := [group for group in _groups(small, sizes, target) if len(group) > 1]:
-            _merge(groups, results, lease)
-        Reviews(results.storage).merge_parts(lease)
+            merged = [part for group in groups for part in group]
+            _replace(merged, groups, results.counting(), results, lease, data_change=False)
+        _merge_reviews(results, lease)
+        _delete_replaced(results, lease, config.keep_h)
         after, sizes = results.parts(), results.sizes()
     return CompactSummary(parts_before=len(before), parts=len(after), bytes=sum(sizes[part] for part in after))
 
 
-def settle(results: Results, lease: Lease) -> None:
-    """Removes what readers ignore: files of parts that are not whole, and rows that do not count.
+def settle(results: Results, lease: Lease, keep_h: float = KEEP_H) -> None:
+    """Removes what readers ignore: files of parts that are not whole, rows that do not count, parts replaced long ago.
 
     Args:
         results: the archive.
         lease: the lease on its output.
+        keep_h: how long replaced parts are kept for readers that have begun, hours.
 
     Raises:
         RuntimeError: the lease was lost.
+        ValueError: a file or a log is damaged.
     """
     parts = results.parts()
     for path in ("runs/*", REMOVAL):
@@ -64,20 +76,57 @@ def settle(results: Results, lease: Lease) -> None:
     for table in SCHEMAS:
         lease.check()
         results.storage.remove_partial(f"{table}/*.parquet")
-        _remove([f"{table}/{name}.parquet" for name in set(results.names(table)) - set(parts)], results, lease)
+        left = set(results.names(table)).difference(parts, results.replaced())
+        _remove([f"{table}/{name}.parquet" for name in left], results, lease)
+    if not Registration(results, lease).lists(parts):  # or else all of their rows count
+        _replace_stale(results, lease)
+    _delete_replaced(results, lease, keep_h)
+
+
+def _replace_stale(results: Results, lease: Lease) -> None:
+    """Replaces parts with rows that do not count by parts without."""
     counting = results.counting()
-    rows = dict(zip(parts, results.listed(parts), strict=True))
-    stale = [part for part in parts if rows[part].num_rows > len(counting[part])]
-    _remove_parts([part for part in stale if not len(counting[part])], results, lease)
+    listed = results.listed(list(counting))
+    stale = [part for part, videos in zip(counting, listed, strict=True) if videos.num_rows > len(counting[part])]
     kept = [part for part in stale if len(counting[part])]
-    if kept:
-        _merge(_groups(kept, results.sizes(), PART_MB * 1e6), results, lease)
+    groups = _groups(kept, results.sizes(), PART_MB * 1e6) if kept else ()
+    _replace(stale, groups, counting, results, lease)
 
 
-def _merge(groups: Iterable[Sequence[str]], results: Results, lease: Lease) -> None:
-    """Replaces each group of parts by one part with the rows that count."""
-    counting, run = results.counting(), results.next_run()  # merging does not change what counts
+def _replace(
+    old: Sequence[str],
+    groups: Iterable[Sequence[str]],
+    counting: Mapping[str, pa.Array],
+    results: Results,
+    lease: Lease,
+    *,
+    data_change: bool = True,
+) -> None:
+    """Replaces each group of old parts by one part with the rows that count, and other old parts by nothing.
+
+    All parts are registered, and the old ones no longer.
+    """
+    merged = _merge(groups, counting, results, lease)
+    registration = Registration(results, lease)
+    registration.replace({*counting, *merged}.difference(old), old, data_change=data_change)
+    _mark_replaced(old, results, lease)
+
+
+def _merge_reviews(results: Results, lease: Lease) -> None:
+    """Merges the parts of `reviews`; registers the merged one, and no other: two may have the same decision."""
+    parts, old = Reviews(results.storage).merge_parts(lease)
+    Registration(results, lease, (REVIEWS,)).replace(parts, old)
+    _mark_replaced(old, results, lease)
+
+
+def _merge(
+    groups: Iterable[Sequence[str]], counting: Mapping[str, pa.Array], results: Results, lease: Lease
+) -> list[str]:
+    """Puts a part with the rows of each group that count in place; returns their names."""
+    names, run = list[str](), ""
     for group in groups:
+        run = run or results.next_run()
+        names.append(f"{run}-{uuid.uuid4().hex[:12]}")
         merged = Rows()
         try:
             for part in group:
@@ -85,20 +134,33 @@ def _merge(groups: Iterable[Sequence[str]], results: Results, lease: Lease) -> N
                     for rows in results.row_groups(table, part, counting[part]):
                         merged.add_table(table, rows)
             lease.check()
-            merged.put(results.storage, f"{run}-{uuid.uuid4().hex[:12]}")
+            merged.put(results.storage, names[-1])
         finally:
             merged.discard()
-        _remove_parts(group, results, lease)
+    return names
 
 
-def _remove_parts(parts: Sequence[str], results: Results, lease: Lease) -> None:
-    if not parts:
-        return
+def _delete_replaced(results: Results, lease: Lease, keep_h: float) -> None:
+    """Deletes the files of parts that were replaced long enough ago."""
+    replaced, now = results.replaced(), time.time()
+    expired = {part for part, since in replaced.items() if now - since >= keep_h * 3600}
+    if expired:
+        names = {table: results.names(table) for table in SCHEMAS} | {REVIEWS: Reviews(results.storage).names()}
+        for table, there in names.items():
+            _remove([f"{table}/{part}.parquet" for part in expired.intersection(there)], results, lease)
+        _write_replaced({part: replaced[part] for part in replaced.keys() - expired}, results, lease)
+
+
+def _mark_replaced(parts: Sequence[str], results: Results, lease: Lease) -> None:
+    """Lists parts as replaced from now on."""
+    if parts:
+        _write_replaced(results.replaced() | dict.fromkeys(parts, time.time()), results, lease)
+
+
+def _write_replaced(replaced: Mapping[str, float], results: Results, lease: Lease) -> None:
     lease.check()
     with results.storage.write(REMOVAL) as file:
-        file.write(uuid.uuid4().hex.encode())
-    for table in SCHEMAS:  # videos first: without them the parts do not count
-        _remove([f"{table}/{part}.parquet" for part in parts], results, lease)
+        file.write(json.dumps(replaced).encode())
 
 
 def _remove(paths: Sequence[str], results: Results, lease: Lease) -> None:

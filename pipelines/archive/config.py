@@ -10,6 +10,9 @@ from pipelines.storage.outage import STALL_S
 PART_MB = 128.0
 """Default target size of a part, 10⁶ bytes."""
 
+KEEP_H = 168.0
+"""How long replaced parts are kept, hours; Delta Lake's default."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompactConfig:
@@ -18,14 +21,20 @@ class CompactConfig:
     Attributes:
         output: folder of the tables, local or s3://.
         part_mb: target size of a part, its three files together, 10⁶ bytes.
+        keep_h: hours for which replaced parts are kept, for queries that have begun and for older versions.
+        repair: starts new Delta Lake logs; older versions can no longer be read.
     """
 
     output: str
     part_mb: float = PART_MB
+    keep_h: float = KEEP_H
+    repair: bool = False
 
     def __post_init__(self) -> None:
         if not self.part_mb > 0:
             raise ValueError(f"part_mb: expected more than 0, got {self.part_mb}")
+        if not self.keep_h >= 0:
+            raise ValueError(f"keep_h: expected at least 0, got {self.keep_h}")
 
 
 Format = Literal["youtube_vis", "coco", "cvat", "yolo", "mots", "label_studio", "huggingface", "rerun"]

@@ -8,17 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipelines.archive.tables import SCHEMAS
+from pipelines.archive.spool import Spool, read_spool
+from pipelines.archive.tables import ORDER, SCHEMAS
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import check_holder
 from pipelines.storage.outage import left_while_away
-
-ROW_GROUP = 8192
-"""Rows per row group; no more rows of a table are held in memory."""
-
-_ORDER = ("masks", "tracks", "videos")  # `videos` last: it makes the part count
 
 
 class Rows:
@@ -31,15 +26,12 @@ class Rows:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="openvis-rows-")
         self.folder = Path(self._folder.name)
-        self._held: dict[str, list[pa.Table]] = {table: [] for table in SCHEMAS}
-        self._num_held = dict.fromkeys(SCHEMAS, 0)
-        self._writers = {
-            table: pq.ParquetWriter(self.file(table), schema, compression="zstd") for table, schema in SCHEMAS.items()
-        }
+        self._spools = {table: Spool(self.folder / table, schema) for table, schema in SCHEMAS.items()}
+        self._sorted: dict[str, Path] = {}
 
     def file(self, table: str) -> Path:
-        """Returns the path of a table's file, which is complete after `close`."""
-        return self.folder / table
+        """Returns the path of a table's spool, which is complete after `close`."""
+        return self._spools[table].file
 
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds rows to a table."""
@@ -48,50 +40,40 @@ class Rows:
 
     def add_table(self, table: str, rows: pa.Table) -> None:
         """Adds rows given as an Arrow table."""
-        if not rows.num_rows:
-            return  # otherwise the file would get an empty row group
-        self._held[table].append(rows)
-        self._num_held[table] += rows.num_rows
-        if self._num_held[table] >= ROW_GROUP:
-            self._flush(table)
+        self._spools[table].add(rows)
 
     def add_file(self, table: str, file: Path) -> None:
-        """Adds all rows of a Parquet file, one row group at a time."""
-        with pq.ParquetFile(file) as source:
-            for group in range(source.num_row_groups):
-                self.add_table(table, source.read_row_group(group, use_threads=False).cast(SCHEMAS[table]))
+        """Adds all rows of a closed spool, some at a time."""
+        for rows in read_spool(file):
+            self.add_table(table, rows)
 
     def bytes(self) -> int:
         """Returns the size on disk so far."""
         return sum(self.file(table).stat().st_size for table in SCHEMAS)
 
     def close(self) -> None:
-        """Completes the files; no more rows can be added."""
-        for table in SCHEMAS:
-            self._flush(table)
-            self._writers[table].close()
+        """Completes the spools; no more rows can be added."""
+        for spool in self._spools.values():
+            spool.close()
 
     def put(self, storage: Storage, name: str) -> None:
-        """Writes the rows as a part of an output; the part counts once its last file is written.
+        """Writes the rows, by video id, as a part of an output; the part counts once its last file is written.
 
         Raises:
             OSError: the output cannot be written to; the part does not count, and `put` may be called again.
         """
         self.close()
-        for table in _ORDER:
-            storage.put(self.file(table), f"{table}/{name}.parquet")
+        for table in ORDER:
+            if table not in self._sorted:
+                file = self.folder / f"{table}.parquet"
+                self._spools[table].write_sorted(file)
+                self._sorted[table] = file
+            storage.put(self._sorted[table], f"{table}/{name}.parquet")
         self._folder.cleanup()
 
     def discard(self) -> None:
         """Drops everything."""
-        for writer in self._writers.values():
-            writer.close()
         self._folder.cleanup()
-
-    def _flush(self, table: str) -> None:
-        if self._held[table]:
-            self._writers[table].write_table(pa.concat_tables(self._held[table]).combine_chunks())
-            self._held[table], self._num_held[table] = [], 0
 
 
 class PartWriter:
@@ -128,7 +110,7 @@ class PartWriter:
         try:
             video.close()
             rows = self._open.get(status) or self._open.setdefault(status, Rows())
-            for table in _ORDER:
+            for table in ORDER:
                 rows.add_file(table, video.file(table))
         except BaseException:  # half a video must never be committed
             for waiting in self._open.values():

@@ -12,6 +12,7 @@ from openvis_model.text_embedding import embed_vocabulary
 from pipelines.archive.compaction import settle
 from pipelines.archive.config import RelabelConfig
 from pipelines.archive.part_map import map_parts
+from pipelines.archive.registration import registering
 from pipelines.archive.relabel_part import RENEWED, Relabel
 from pipelines.archive.reviews import Reviews
 from pipelines.archive.run_report import run_report
@@ -91,7 +92,7 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
         videos, tracks, failures = 0, 0, dict[str, str]()
         if todo:
             facts = {"config": asdict(config), "vocabulary_fingerprint": work.fingerprint, "wanted": len(todo)}
-            with run_report(target.storage, work.run, facts) as entries:
+            with run_report(target.storage, work.run, facts) as entries, registering(target, lease):
                 for row in map_parts(source, work, tuple(SCHEMAS), todo):
                     lease.check_holder(config.stall_s)
                     if row["error"]:

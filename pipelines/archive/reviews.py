@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.archive.tables import READERS, REMOVAL
+from pipelines.archive.tables import READERS, Results
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import Lease
 
@@ -126,12 +126,12 @@ class Reviews:
         self._put(pa.Table.from_pylist(list(map(asdict, decisions)), SCHEMA))
 
     def parts(self) -> list[str]:
-        """Returns the names of the parts; lists again if a compaction removes some meanwhile."""
+        """Returns the names of the parts; lists again if a compaction replaces some meanwhile."""
         while True:
-            removal = self.storage.read_bytes(REMOVAL)
-            names = sorted(self._names())
-            if self.storage.read_bytes(REMOVAL) == removal:
-                return names
+            replaced = Results(self.storage).replaced()
+            whole = set(self.names()).difference(replaced)
+            if Results(self.storage).replaced() == replaced:
+                return sorted(whole)
 
     def read(self, video_ids: Sequence[str] | None = None) -> pa.Table:
         """Reads the decisions that count, or those about some videos, also stale ones; `clear` leaves no row.
@@ -166,22 +166,20 @@ class Reviews:
         self._read = {part: self._read[part] for part in parts if part in self._read} | added
         return pa.concat_tables([SCHEMA.empty_table(), *added.values()])
 
-    def merge_parts(self, lease: Lease) -> None:
-        """Replaces the parts, one for each decision or few, by one part with the same rows.
+    def merge_parts(self, lease: Lease) -> tuple[list[str], list[str]]:
+        """Puts a part with all decisions in place, each once, if there are several parts.
+
+        Returns:
+            The part with all decisions so far, if there are any, and the parts that it replaces.
 
         Raises:
             RuntimeError: the lease was lost.
         """
-        if len(self.parts()) < 2:
-            return
-        rows, merged = self.history(), list(self._read)
+        rows, old = self.history(), list(self._read)
+        if len(old) < 2:
+            return old, []
         lease.check()
-        self._put(rows)
-        with self.storage.write(REMOVAL) as file:
-            file.write(uuid.uuid4().hex.encode())
-        for part in merged:
-            lease.check()
-            self.storage.remove(f"{REVIEWS}/{part}.parquet")
+        return [self._put(rows)], old
 
     def copy_to(self, target: "Reviews") -> None:
         """Adds the decisions that another archive lacks, in one part."""
@@ -190,12 +188,14 @@ class Reviews:
         if rows.num_rows:
             target._put(rows)
 
-    def _put(self, rows: pa.Table) -> None:
+    def _put(self, rows: pa.Table) -> str:
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:12]}"
         with self.storage.write(f"{REVIEWS}/{name}.parquet") as file:
             pq.write_table(rows, file, compression="zstd")
+        return name
 
-    def _names(self) -> Iterator[str]:
+    def names(self) -> Iterator[str]:
+        """Yields the names of the table's files, also of parts that were replaced; skips files of others."""
         for path in self.storage.list(REVIEWS):
             name = path.removeprefix(f"{REVIEWS}/").removesuffix(".parquet")
             if path.endswith(".parquet") and _NAME.fullmatch(name):

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.storage.files import Storage
 
-PACKAGES = ("openvis", "torch", "ray", "av", "numpy", "pyarrow")
+PACKAGES = ("openvis", "torch", "ray", "av", "numpy", "pyarrow", "deltalake")
 
 
 @contextmanager

@@ -4,13 +4,16 @@ OUTPUT/videos/PART.parquet    one row per video
 OUTPUT/tracks/PART.parquet    one row per track
 OUTPUT/masks/PART.parquet     one row per track and frame
 
-OUTPUT/removal                id of the last removal of parts
+OUTPUT/TABLE/_delta_log/      what other engines read: see `registration`
+OUTPUT/removal                parts that were replaced, and when
 
 OUTPUT is a local folder or a prefix on S3. A part is three files of one name with all rows of some videos. It counts
-when all three exist, and never changes; its name begins with the number of the run. If several parts have a video, the
-last one that labelled it counts, or else the last one that failed. `compaction.settle` removes the rest.
+when all three exist until it is replaced, and never changes; its name begins with the number of the run. If several
+parts have a video, the last one that labelled it counts, or else the last one that failed. `compaction.settle` replaces
+parts with other rows.
 """
 
+import json
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,8 +88,11 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 }
 
 
+ORDER = ("masks", "tracks", "videos")
+"""In which the files of a part are put in place and registered: `videos` last, which makes the part count."""
+
 REMOVAL = "removal"
-"""Changes before parts are removed, after those that replace them were put in place."""
+"""Names the parts that no longer count, with the time in seconds; their files stay for readers that have begun."""
 
 READERS = 16
 """Files that are read at a time: on S3 each one costs time before its first byte."""
@@ -114,16 +120,18 @@ class Results:
 
     Args:
         storage: the output folder.
+        parts: names of the parts to read; those that count at each call if None.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, parts: Sequence[str] | None = None) -> None:
         self.storage = storage
+        self._parts = parts
         self._listed: dict[str, pa.Table] = {}  # id and status of each part's videos, which never change
         self._counting: tuple[list[str], dict[str, pa.Array]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the listings of parts: every task gets a copy."""
-        return {"storage": self.storage}
+        return {"storage": self.storage, "parts": self._parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -158,18 +166,44 @@ class Results:
 
         return self._of_parts(scan)
 
+    def scan_all(
+        self, table: str, columns: Sequence[str], *, each: Callable[[pa.Table], Any] = lambda rows: rows
+    ) -> Iterator[Any]:
+        """Yields the result of `each` for all rows of every part, whether they count or not; holds a few parts.
+
+        After `compaction.settle`, all rows count while the lease is held.
+        """
+        parts, at_a_time = self.parts(), 4 * READERS
+
+        def read(part: str) -> Any:
+            return each(self._rows(table, columns, part))
+
+        with ThreadPoolExecutor(READERS) as pool:
+            for start in range(0, len(parts), at_a_time):
+                yield from pool.map(read, parts[start : start + at_a_time])
+
     def parts(self) -> list[str]:
         """Returns the names of the whole parts, in the order in which the runs that wrote them began.
 
-        Lists again if parts are removed meanwhile: a listing may then show neither them nor what replaced them. Parts
+        Lists again if parts are replaced meanwhile: a listing may then show neither them nor what replaced them. Parts
         that are added do not count as that: a labelling run may add them faster than they are listed.
         """
+        if self._parts is not None:
+            return list(self._parts)
         while True:
-            removal = self.storage.read_bytes(REMOVAL)
+            replaced = self.replaced()
             videos = set(self.names("videos"))  # first, because it is written last
-            whole = videos.intersection(self.names("tracks"), self.names("masks"))
-            if self.storage.read_bytes(REMOVAL) == removal:
+            whole = videos.intersection(self.names("tracks"), self.names("masks")).difference(replaced)
+            if self.replaced() == replaced:
                 return sorted(whole, key=_order)
+
+    def replaced(self) -> dict[str, float]:
+        """Returns the parts that no longer count but may have files, and since when, in seconds since 1970."""
+        content = self.storage.read_bytes(REMOVAL)
+        try:
+            return dict(json.loads(content or b"{}"))
+        except (ValueError, TypeError):  # an id, as earlier versions wrote
+            return {}
 
     def names(self, table: str) -> Iterator[str]:
         """Yields the part names of a table's files, also of parts that are not whole; skips files of others."""
@@ -213,10 +247,12 @@ class Results:
 
     def listed(self, parts: Sequence[str]) -> list[pa.Table]:
         """Returns `video_id` and `status` of all videos in some parts, also of those that do not count; cached."""
-        new = [part for part in parts if part not in self._listed]
+        listed = dict(self._listed)  # a copy: another thread may be listing, too
+        new = [part for part in parts if part not in listed]
         with ThreadPoolExecutor(READERS) as pool:
-            self._listed |= zip(new, pool.map(partial(self._rows, "videos", ("video_id", "status")), new), strict=True)
-        return [self._listed[part] for part in parts]
+            listed |= zip(new, pool.map(partial(self._rows, "videos", ("video_id", "status")), new), strict=True)
+        self._listed = listed
+        return [listed[part] for part in parts]
 
     def of_run(self, run: str) -> list[str]:
         """Returns the names of the parts that a run has put in place so far."""
@@ -363,23 +399,27 @@ def open_labels(labels: str, option: str = "labels") -> Results:
     return results
 
 
-def read_videos(output: str) -> pa.Table:
+def read_videos(output: str, *, version: int | None = None) -> pa.Table:
     """Reads the `videos` table of an archive.
 
+    Args:
+        output: output of a labelling run, local or s3://.
+        version: a version of the Delta Lake log, which has the same number in all tables; None for what counts now.
+
     Raises:
-        ValueError: the folder is missing, or one of its files is damaged.
+        ValueError: the folder is missing, one of its files is damaged, or there is no such version any more.
     """
-    return _read(output, "videos")
+    return _read(output, "videos", version)
 
 
-def read_tracks(output: str) -> pa.Table:
-    """Reads the `tracks` table of an archive; raises as `read_videos`."""
-    return _read(output, "tracks")
+def read_tracks(output: str, *, version: int | None = None) -> pa.Table:
+    """Reads the `tracks` table of an archive, as `read_videos`."""
+    return _read(output, "tracks", version)
 
 
-def read_masks(output: str) -> pa.Table:
-    """Reads the `masks` table of an archive, which may be large; raises as `read_videos`."""
-    return _read(output, "masks")
+def read_masks(output: str, *, version: int | None = None) -> pa.Table:
+    """Reads the `masks` table of an archive, which may be large, as `read_videos`."""
+    return _read(output, "masks", version)
 
 
 def track_embeddings(tracks: pa.Table) -> Float32[np.ndarray, "n D"]:
@@ -388,8 +428,12 @@ def track_embeddings(tracks: pa.Table) -> Float32[np.ndarray, "n D"]:
     return np.array(flat, np.float32).reshape(tracks.num_rows, -1)
 
 
-def _read(output: str, table: str) -> pa.Table:
-    results = Results(Storage(output))
-    if not results.storage.root_exists():
+def _read(output: str, table: str, version: int | None) -> pa.Table:
+    storage = Storage(output)
+    if not storage.root_exists():
         raise ValueError(f"output: {output} does not exist; give the output of a labelling run")
-    return results.read(table)
+    if version is None:
+        return Results(storage).read(table)
+    from pipelines.archive.registration import read_version  # needs what is above
+
+    return read_version(storage, table, version)

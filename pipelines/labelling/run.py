@@ -20,6 +20,7 @@ from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from openvis_model.weights.light_model import LightModel
 from pipelines.archive.compaction import settle
 from pipelines.archive.parts import PartWriter
+from pipelines.archive.registration import registering
 from pipelines.archive.run_report import run_report
 from pipelines.archive.tables import Fingerprints, Results
 from pipelines.cluster import check_gpus, connect
@@ -127,7 +128,8 @@ def label_videos(
                 )
                 entries |= {"passes": passes.outcomes, "avoided": passes.avoided}
                 try:
-                    _label(config, passes, results, writers, todo, proven=len(todo) < len(listed))
+                    with registering(results, lease):
+                        _label(config, passes, results, writers, todo, proven=len(todo) < len(listed))
                 except BaseException:
                     with suppress(OSError, ValueError):  # the error that ended the run matters more
                         entries |= _report(*_committed(results, name))
@@ -210,7 +212,10 @@ def _failures(tables: Iterable[pa.Table]) -> dict[str, str]:
 
 
 def _failures_among(results: Results, wanted: Worklist) -> dict[str, str]:
-    failures = _failures(results.scan("videos", ("video_id", "status", "error")))
+    """Returns the reasons of failed videos by id, for an output that is settled."""
+    failures: dict[str, str] = {}
+    for part in results.scan_all("videos", ("video_id", "status", "error"), each=lambda rows: _failures([rows])):
+        failures |= part
     if not failures:
         return {}
     ids = (video_id for batch in wanted.batches() for video_id in batch["video_id"].to_pylist())

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
@@ -30,6 +31,8 @@ MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet"})
 
 _log = logging.getLogger(__name__)
 
+_RECENT = 2**16  # hashes in a set, which takes ten times the memory of an array
+_ROWS = 2**13  # of a Parquet manifest, read together
 _LOOK_UPS = 32  # concurrent requests to S3
 _COLUMNS = pa.schema([("uri", pa.string()), ("video_id", pa.string())])
 _TEXTS = [pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null]
@@ -72,17 +75,37 @@ def find_videos(source: str) -> Iterator[Video]:
         ValueError: if the source is missing or has no videos, a video occurs twice, or S3 denies access; names the
             place, the value and the remedy.
     """
-    ids, uris = set[int](), set[int]()  # hashes, since there may be millions
+    ids, uris, found = _Seen(), _Seen(), False
     for place, video in _candidates(source):
-        if hash(video.uri) in uris:
+        if not uris.add(video.uri):
             raise ValueError(f"{place}: uri {video.uri} is given twice; remove one of the two")
-        if hash(video.video_id) in ids:
+        if not ids.add(video.video_id):
             raise ValueError(f"{place}: video_id {video.video_id!r} is given twice; every video needs its own")
-        ids.add(hash(video.video_id))
-        uris.add(hash(video.uri))
+        found = True
         yield video
-    if not ids:
+    if not found:
         raise ValueError(f"input: no videos in {source}; known extensions are {' '.join(sorted(VIDEO_SUFFIXES))}")
+
+
+class _Seen:
+    """Texts that were there before, by their hashes: eight bytes each, since there may be millions."""
+
+    def __init__(self) -> None:
+        self._sorted = np.empty(0, np.int64)
+        self._recent = set[int]()
+
+    def add(self, text: str) -> bool:
+        """Adds a text; returns whether it is new."""
+        value = hash(text)
+        at = self._sorted.searchsorted(value)
+        if value in self._recent or (at < len(self._sorted) and self._sorted[at] == value):
+            return False
+        self._recent.add(value)
+        if len(self._recent) == _RECENT:
+            recent = np.fromiter(self._recent, np.int64, _RECENT)
+            self._sorted = np.sort(np.concatenate([self._sorted, np.sort(recent)]), kind="stable")  # merges two runs
+            self._recent.clear()
+        return True
 
 
 def _candidates(source: str) -> Iterator[tuple[str, Video]]:
@@ -272,7 +295,7 @@ def _batches(file: Path, kind: str) -> Iterator[Any]:
             lines = pa.json.ParseOptions(explicit_schema=columns, unexpected_field_behavior="ignore")
             yield from pa.json.open_json(file, parse_options=lines)
         case _:
-            yield from pa.parquet.ParquetFile(file).iter_batches()
+            yield from pa.parquet.ParquetFile(file).iter_batches(_ROWS)
 
 
 def _has_numbers_as_ids(file: Path) -> bool:

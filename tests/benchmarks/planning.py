@@ -4,7 +4,6 @@ Videos of a manifest, nine tenths of which are labelled already, in parts of a t
 less what it takes for a single video.
 """
 
-import resource
 import sys
 import tempfile
 import time
@@ -15,10 +14,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.archive.compaction import settle
 from pipelines.archive.tables import SCHEMAS, Fingerprints, Results
 from pipelines.labelling.run import CHUNK
 from pipelines.labelling.worklist import Worklist, undone
 from pipelines.storage.files import Storage
+from pipelines.storage.lease import hold_lease
 from pipelines.video.sources import find_videos
 
 PART = 1000
@@ -42,6 +43,19 @@ def write_archive(folder: Path, videos: int) -> None:
             pq.write_table(
                 content, folder / "labels" / table / f"000001-00000000-{start:012x}.parquet", compression="zstd"
             )
+    settled(Results(Storage(str(folder / "labels"))))
+
+
+def settled(results: Results) -> None:
+    """As a run does at its start and its end."""
+    with hold_lease(results.storage) as lease:
+        settle(results, lease)
+
+
+def peak_bytes() -> int:
+    """Returns the peak memory of this process; `getrusage` would include its parent's at its start."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 def plan(folder: Path) -> tuple[int, float, float, int]:
@@ -50,10 +64,11 @@ def plan(folder: Path) -> tuple[int, float, float, int]:
     found = Worklist(find_videos(str(folder / "manifest.parquet")))
     between = time.perf_counter()
     results = Results(Storage(str(folder / "labels")))
+    settled(results)
     todo = Worklist(undone(found, results, PRINTS, retry_failed=False, overwrite=False))
     read = sum(len(chunk) for chunk in todo.chunks(CHUNK))
     end = time.perf_counter()
-    return read, between - start, end - between, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return read, between - start, end - between, peak_bytes()
 
 
 def main() -> None:

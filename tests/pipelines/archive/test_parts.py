@@ -40,7 +40,7 @@ def test_adding_nothing_keeps_nothing() -> None:
     rows = Rows()
     for _ in range(100):
         rows.add("tracks", [])
-    assert not rows._held["tracks"]
+    assert not rows._spools["tracks"]._held
     rows.discard()
     assert not rows.folder.exists()
 

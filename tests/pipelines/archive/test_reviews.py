@@ -7,10 +7,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.archive.compaction import compact
+from pipelines.archive.config import CompactConfig
 from pipelines.archive.reviews import REVIEWS, SCHEMA, Decision, Reviews, is_stale
+from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
-from pipelines.storage.lease import hold_lease
 from tests.pipelines.archive.decisions import decide
+from tests.pipelines.archive.labels import part_name, put_part
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -20,6 +23,10 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 def actions(reviews: Reviews) -> dict[tuple[str, int, int | None], str]:
     return {(row["video_id"], row["track_id"], row["split_at"]): row["action"] for row in reviews.read().to_pylist()}
+
+
+def merge(storage: Storage) -> None:
+    compact(CompactConfig(output=storage.root, keep_h=0))
 
 
 def test_the_last_decision_about_a_piece_counts(storage: Storage) -> None:
@@ -45,6 +52,7 @@ def test_a_decision_that_is_sent_twice_counts_once(storage: Storage) -> None:
 def test_reviewers_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     """Four of them add while the parts are merged, again and again, and a reader looks on."""
     storage = Storage(str(tmp_path))
+    put_part(Results(storage), part_name(1), "a")
 
     def review(reviewer: int) -> None:
         for number in range(25):
@@ -55,11 +63,9 @@ def test_reviewers_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
         thread.start()
     reader, seen = Reviews(storage), [0]
     while any(thread.is_alive() for thread in threads):
-        with hold_lease(storage) as lease:
-            Reviews(storage).merge_parts(lease)
+        merge(storage)
         seen.append(reader.history().num_rows)
-    with hold_lease(storage) as lease:
-        Reviews(storage).merge_parts(lease)
+    merge(storage)
     assert seen == sorted(seen)
     assert len(actions(reader)) == 100
     assert len(reader.parts()) == 1
@@ -72,6 +78,7 @@ class Crash(BaseException):
 @pytest.mark.parametrize("removed", range(4))
 def test_a_merge_that_breaks_off_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: int) -> None:
     storage, left = Storage(str(tmp_path)), [removed]
+    put_part(Results(storage), part_name(1), "a")
     for number in range(3):
         Reviews(storage).add([decide(number, "accept", "star")])
     before = Reviews(storage).history()
@@ -83,15 +90,14 @@ def test_a_merge_that_breaks_off_changes_nothing(tmp_path: Path, monkeypatch: py
         left[0] -= path.startswith(REVIEWS)
         remove(self, path)
 
-    with monkeypatch.context() as patch, hold_lease(storage) as lease:
+    with monkeypatch.context() as patch:
         patch.setattr(Storage, "remove", break_off)
         try:
-            Reviews(storage).merge_parts(lease)
+            merge(storage)
         except Crash:
             assert removed < 3
     assert Reviews(storage).history() == before
-    with hold_lease(storage) as lease:
-        Reviews(storage).merge_parts(lease)
+    merge(storage)
     assert Reviews(storage).history() == before
     assert len(Reviews(storage).parts()) == 1
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from deltalake import DeltaTable
 from ray.cluster_utils import Cluster
 
 from pipelines.archive.tables import SCHEMAS, Results
@@ -21,6 +22,7 @@ from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage import s3
 from pipelines.storage.files import Storage
+from tests.pipelines.archive.delta import connection
 
 VIDEOS = 80
 NODE = {"num_cpus": 2, "object_store_memory": 200_000_000}
@@ -139,5 +141,8 @@ def test_no_row_is_lost_or_doubled(seed: int, bucket: str, machines: Machines, t
     labelled = tables(f"{bucket}/out")
     for table in SCHEMAS:
         assert labelled[table] == expected[table], table
-    names = {f"{table}/{part}.parquet" for table in SCHEMAS for part in results.parts()}
+        rows = DeltaTable(f"{bucket}/out/{table}", storage_options=connection(bucket)).to_pyarrow_table()
+        assert rows.num_rows == len(expected[table]), table
+    there = [*results.parts(), *results.replaced()]
+    names = {f"{table}/{part}.parquet" for table in SCHEMAS for part in there}
     assert {path for table in SCHEMAS for path in results.storage.list(table)} == names

@@ -27,6 +27,7 @@ from pipelines.video.download_cache import DownloadCache
 from pipelines.video.isolation import Limits
 from pipelines.video.plan import Sampling
 from tests.pipelines.archive.archives import label_archive
+from tests.pipelines.archive.delta import read_table
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -67,6 +68,13 @@ def test_the_tables_agree_with_each_other(labelled: Path) -> None:
         assert (min(seen), max(seen), len(seen)) == (track["first_frame"], track["last_frame"], track["frames"])
         assert track["top"][0] == {"category": track["category"], "score": track["score"]}
         assert np.linalg.norm(track["embedding"]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("table", "keys"), [("videos", 1), ("tracks", 2), ("masks", 3)])
+def test_other_engines_read_the_same_rows(table: str, keys: int, labelled: Path) -> None:
+    order = ("video_id", "track_id", "frame")[:keys]
+    others = read_table(str(labelled), table).sort_by([(key, "ascending") for key in order])
+    assert others.to_pylist() == rows(labelled, table, *order)
 
 
 def test_a_run_leaves_a_report(labelled: Path) -> None:

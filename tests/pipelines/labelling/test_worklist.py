@@ -3,10 +3,12 @@ from typing import Any
 
 import pytest
 
+from pipelines.archive.compaction import settle
 from pipelines.archive.tables import Fingerprints, Results
-from pipelines.labelling import worklist
+from pipelines.labelling import buckets, worklist
 from pipelines.labelling.worklist import Worklist, undone
 from pipelines.storage.files import Storage
+from pipelines.storage.lease import hold_lease
 from pipelines.video.sources import Video
 from tests.pipelines.archive.labels import part_name, put_part
 
@@ -62,3 +64,23 @@ def test_other_labels_are_refused_or_replaced(tmp_path: Path, values: dict[str, 
     with pytest.raises(ValueError, match=message):
         todo(results)
     assert todo(results, overwrite=True) == list("acdefg")
+
+
+def test_among_many_every_video_is_compared_by_its_own_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In buckets of several batches; the order is that of the list."""
+    monkeypatch.setattr(buckets, "BATCH", 50)
+    videos = [Video(video_id=f"v{i * 7 % 400:03}", uri=f"s3://b/v{i * 7 % 400:03}.mp4") for i in range(400)]
+    results = Results(Storage(str(tmp_path)))
+    done = {f"v{i:03}" for i in range(0, 400, 3)}
+    for number, video_id in enumerate(sorted(done)):
+        put(results, part_name(1, number), video_id)
+    missing = undone(Worklist(videos), results, PRINTS, retry_failed=False, overwrite=False)
+    assert list(missing) == [video for video in videos if video.video_id not in done]
+    for number, video_id in enumerate(("v009", "v003")):
+        put(results, part_name(2, number), video_id, uri=f"s3://b/other-{video_id}.mp4")
+    with hold_lease(results.storage) as lease:
+        settle(results, lease)
+    with pytest.raises(ValueError, match="has s3://b/other-v003.mp4 under the id 'v003'"):
+        next(undone(Worklist(videos), results, PRINTS, retry_failed=False, overwrite=False))
+    again = undone(Worklist(videos), results, PRINTS, retry_failed=False, overwrite=True)
+    assert list(again) == [video for video in videos if video.video_id not in done - {"v003", "v009"}]

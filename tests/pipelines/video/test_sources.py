@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.video import sources
 from pipelines.video.names import list_images
 from pipelines.video.sources import Video, find_videos
 from tests.pipelines.storage.put import Put
@@ -414,3 +415,11 @@ def test_manifests_do_not_lead_out_of_a_bucket(bucket: str, put: Put) -> None:
     put(f"{bucket}/in/list.csv", b"uri\n../../other-bucket/a.mp4\n")
     with pytest.raises(ValueError, match="list.csv row 1: uri s3://.* names no object of a bucket; give s3://"):
         list(find_videos(f"{bucket}/in/list.csv"))
+
+
+@pytest.mark.parametrize("again", range(5))
+def test_a_video_that_was_long_ago_is_still_known(again: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_RECENT", 2)
+    (tmp_path / "list.csv").write_text("uri\n" + "".join(f"{number}.mp4\n" for number in [*range(5), again]))
+    with pytest.raises(ValueError, match=f"row 6: uri .*/{again}.mp4 is given twice"):
+        list(find_videos(str(tmp_path / "list.csv")))
