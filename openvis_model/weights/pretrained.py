@@ -25,6 +25,8 @@ _TOWERS = (
 )
 """Names of the first weight of the image and the text tower, and of those in their layers."""
 
+_NO_CLIP = "no two towers of a CLIP"
+
 
 def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | None = None) -> Clip:
     """Builds a CLIP with pretrained weights.
@@ -60,9 +62,10 @@ def load_clip(config: ClipConfig, weights: str | Path, *, quick_gelu: bool | Non
     expected, found = described(clip.state_dict()), described(named)
     if found != expected:
         models = " or ".join(_models_of(found)[:4]) or "the model that it holds"
+        remedy = "the weights of one" if found == _NO_CLIP else f"{models} (in jobs.make_checkpoint, as clip_model)"
         raise ValueError(
             f"clip weights {weights} are of another model than {config.model or 'clip.architecture'}: expected "
-            f"{expected}; the file has {found}; give {models} (in jobs.make_checkpoint, as clip_model)"
+            f"{expected}; the file has {found}; give {remedy}"
         )
     load_strictly(clip, named, source=f"clip weights {weights}")
     return clip
@@ -78,7 +81,7 @@ def described(state: Mapping[str, Tensor]) -> str:
         for first, block in _TOWERS
     )
     if len(image[0]) != 4 or len(text[0]) != 2:
-        return "no two towers of a CLIP"
+        return _NO_CLIP
     return _words(image[0][-1], image[0][0], image[1], text[0][1], text[1])
 
 

@@ -79,11 +79,12 @@ def test_a_file_of_another_model_is_told_in_a_line(tmp_path: Path) -> None:
     with torch.device("meta"):
         large = build_clip(ClipConfig(model="ViT-L-14")).state_dict()
     assert "ViT-L-14" in _models_of(described(large))
+    sizes = "patches of 16 pixels, 1 layers of width 32, and for texts 2 layers of width 16"
     for file, found in (
-        ("small", "patches of 16 pixels, 1 layers of width 32, and for texts 2 layers of width 16"),
-        ("other", "no two towers of a CLIP"),
+        ("small", f"{sizes}; give the model that it holds"),
+        ("other", "no two towers of a CLIP; give the weights of one"),
     ):
-        with pytest.raises(ValueError, match=f"; the file has {found}; give the model that it holds") as error:
+        with pytest.raises(ValueError, match=f"; the file has {found}") as error:
             load_clip(ClipConfig(architecture=larger), tmp_path / f"{file}.safetensors", quick_gelu=False)
         assert "than clip.architecture: expected patches of 8 pixels, 3 layers of width 32, and" in str(error.value)
         assert len(str(error.value)) < 500
