@@ -44,9 +44,7 @@ def test_weights_of_something_else_are_named(offline: Path) -> None:
     with pytest.raises(ValueError, match="expected a transformers folder with a config.json"):
         assemble(snapshot(offline, CLIP), ClipConfig(model="ViT-B-32"), "datacomp_xl_s13b_b90k", short_side=64)
     proposals = snapshot(offline, PROPOSALS)
-    with pytest.raises(
-        ValueError, match=f"{proposals / PROPOSAL_WEIGHTS} are of another model .* give the weights of one"
-    ):
+    with pytest.raises(ValueError, match=f"{PROPOSAL_WEIGHTS} are of another model .* give the weights of one"):
         assemble(proposals, ClipConfig(model="ViT-B-32"), proposals / PROPOSAL_WEIGHTS, short_side=64, quick_gelu=False)
     assert assemble(proposals, ClipConfig(model="ViT-B-32"), clip, short_side=64, quick_gelu=False)
 
