@@ -30,7 +30,7 @@ class StartedCluster:
         options = ["--head", "--num-cpus", "3", "--port", "0", "--block", "--include-dashboard=false"]
         nowhere = subprocess.DEVNULL
         self.head = subprocess.Popen([ray, "start", *options], env=self.environment, stdout=nowhere, stderr=nowhere)
-        current, deadline = folder / "ray/ray_current_cluster", time.monotonic() + 120
+        current, deadline = folder / "ray/ray_current_cluster", time.monotonic() + 300
         while not current.exists():
             assert time.monotonic() < deadline
             time.sleep(0.2)

@@ -58,7 +58,7 @@ class Cluster:
             start_new_session=True,
         )
 
-    def ray(self, *words: str | Path, seconds: float = 300.0) -> subprocess.CompletedProcess[str]:
+    def ray(self, *words: str | Path, seconds: float = 900.0) -> subprocess.CompletedProcess[str]:
         command = [RAY, *map(str, words)]
         return subprocess.run(
             command, env=self.environment, capture_output=True, text=True, check=False, timeout=seconds
@@ -74,7 +74,7 @@ class Cluster:
         server.request("POST", f"/api/jobs/{name}/stop", headers=token)
         assert json.load(server.getresponse()) == {"stopped": True}
         server.close()
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while "was stopped" not in self.ray("job", "status", name).stdout:
             assert time.monotonic() < deadline
 
@@ -87,7 +87,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     cluster = Cluster()
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while cluster.ray("job", "submit", "--", "true").returncode:  # its agents come last
         assert time.monotonic() < deadline
         time.sleep(1)
@@ -118,7 +118,7 @@ def labelled(cluster: Cluster, split: Path, tmp_path_factory: pytest.TempPathFac
     submitted = ("--no-wait", "--submission-id", name, "--runtime-env-json", PATIENCE)
     assert cluster.submit("jobs.label", *options, options=submitted).returncode == 0
     results = Results(Storage(str(labels)))
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while len(results.parts()) < 2:
         assert time.monotonic() < deadline, cluster.ray("job", "logs", name).stdout
         time.sleep(0.05)

@@ -259,7 +259,7 @@ def test_a_raylet_that_dies_while_this_process_registers_with_it_is_told() -> No
     """Ray's native code then ends the process, and says nothing that `connect` lets through."""
     environment = os.environ | {"RAY_ADDRESS": "local"}
     done = subprocess.run(
-        [sys.executable, "-c", LOSES_ITS_RAYLET], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", LOSES_ITS_RAYLET], env=environment, capture_output=True, text=True, timeout=300
     )
     told = "error: this process ended while it was connecting to Ray; what is committed is kept, run it again"
     assert done.returncode == 1

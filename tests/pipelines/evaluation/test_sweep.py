@@ -113,7 +113,7 @@ def test_a_killed_sweep_keeps_its_finished_cells(truth: Path, tmp_path: Path) ->
     command = [sys.executable, "-m", "jobs.evaluate", "run", "--config", str(file)]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     first = output / "cells" / "built-in,shapes,rollout" / "result.json"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not first.exists():
         assert driver.poll() is None
         assert time.monotonic() < deadline

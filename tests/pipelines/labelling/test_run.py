@@ -224,13 +224,13 @@ def test_an_interrupted_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     environment = os.environ | {"TMPDIR": str(temporary)}
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
     results = Results(Storage(str(output)))
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while len(results.parts()) < 2:
         assert driver.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.05)
     driver.send_signal(signal.SIGTERM)
-    _, printed = driver.communicate(timeout=300)
+    _, printed = driver.communicate(timeout=900)
     assert driver.returncode == os.EX_TEMPFAIL
     assert printed.splitlines()[-1] == "label: interrupted; committed videos are kept; run it again to resume"
     assert "Traceback" not in printed
@@ -239,7 +239,7 @@ def test_an_interrupted_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     kept = {file: file.stat().st_mtime_ns for file in (output / "videos").glob("*.parquet")}
     assert 2 <= len(kept) < 8
 
-    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert again.returncode == 0, again.stderr
     assert "8 videos" in again.stdout
     assert "already done" in again.stdout
