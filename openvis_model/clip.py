@@ -9,7 +9,6 @@ import open_clip
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor
 
-from openvis_model.clip_towers import guided_tower
 from openvis_model.convolutional_stem import ConvolutionalStem
 from openvis_model.hub_tokenizer import HubTokenizer
 from openvis_model.text_encoder import TextEncoder
@@ -122,6 +121,8 @@ def build_clip(config: ClipConfig) -> Clip:
     kind = open_clip.CustomTextCLIP if architecture.pop("custom_text", False) else open_clip.CLIP
     clip: Clip = kind(**architecture)
     if config.stem == "convolutional":
+        from openvis_model.clip_towers import guided_tower  # needs peft, which reading texts does not
+
         tower = guided_tower(clip.visual)
         stem = ConvolutionalStem(tower.positions.shape[-1], patch_size=tower.patch_size)
         clip.visual.set_submodule(tower.stem_name, stem)
