@@ -1,8 +1,9 @@
-"""Finds tracks by free text in the output of a labelling run.
+"""Finds tracks by free text or by a picture in the output of a labelling run.
 
 python -m jobs.search --labels labels/ --text "red striped star" --sheet found.png
+python -m jobs.search --labels labels/ --image "cup.jpg box 10 20 200 180" --sheet found.png
 
-Each line is a track: how similar it is to the text, when it is seen best, and what it was labelled as. The exit code
+Each line is a track: how similar it is, when it is seen best, and what it was labelled as. The exit code
 is 0, 1 if something could not be read or was left out, 2 for bad input, 75 if it was interrupted.
 """
 

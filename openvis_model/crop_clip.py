@@ -43,6 +43,11 @@ class CropClip(nn.Module):
         """D, the width of CLIP's joint embedding space."""
         return self.tower.embedding_width
 
+    @property
+    def num_queries(self) -> int:
+        """Number of instance queries that tell a difference: all crops are embedded alike."""
+        return 1
+
     def forward(
         self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"], query_index: Int[Tensor, "B N"]
     ) -> Float[Tensor, "B N D"]:

@@ -74,6 +74,11 @@ class InstClip(nn.Module):
         """D, the width of CLIP's joint embedding space."""
         return self.tower.embedding_width
 
+    @property
+    def num_queries(self) -> int:
+        """N, the number of instance queries, each of which has its own instance token."""
+        return len(getattr(self, self.token_names[0]))
+
     def forward(
         self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"], query_index: Int[Tensor, "B N"]
     ) -> Float[Tensor, "B N D"]:

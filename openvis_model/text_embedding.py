@@ -1,5 +1,7 @@
-"""Embeds a vocabulary with CLIP's text tower (OpenVIS, Eq. 4)."""
+"""Embeds a vocabulary: names with CLIP's text tower (OpenVIS, Eq. 4), exemplars with its vision tower."""
 
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import chain
 
 import torch
@@ -7,43 +9,86 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from openvis_model.calibration import calibrated
+from openvis_model.exemplars import Exemplar, TrackExemplar
+from openvis_model.picture_encoder import PictureEncoder
 from openvis_model.text_encoder import TextEncoder
 from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding
 
+ANYTHING = "object"
+"""The name that exemplars are compared with if a CLIP with the sigmoid loss is given no other."""
+
 
 @torch.no_grad()
-def embed_vocabulary(vocabulary: Vocabulary, encoder: TextEncoder, *, batch_size: int = 512) -> VocabularyEmbedding:
-    """Embeds every name with every prompt of `PROMPTS`.
+def embed_vocabulary(
+    vocabulary: Vocabulary,
+    encoder: TextEncoder,
+    pictures: Callable[[], PictureEncoder] | None = None,
+    *,
+    batch_size: int = 512,
+) -> VocabularyEmbedding:
+    """Embeds every name with every prompt of `PROMPTS`, and every exemplar.
 
-    Averages over prompts and normalises. Then it averages over the synonyms of a category and normalises again, unless
-    the vocabulary scores a category by its best name.
+    Averages over prompts and normalises. Then it averages over the synonyms or exemplars of a category and normalises
+    again, unless the vocabulary scores a category by its best one. Exemplars among words are `calibrated`; those of a
+    CLIP with the sigmoid loss always are, because its scores are absolute.
 
     Args:
-        vocabulary: the K categories.
+        vocabulary: the K categories; exemplars have been read.
         encoder: CLIP's text tower.
+        pictures: loads what embeds pictures; called at most once, if there are pictures, or exemplars to calibrate.
+            None for a vocabulary without exemplars.
         batch_size: texts per forward pass.
 
     Raises:
-        ValueError: for a name that the text tower cannot read (too long, without words, or with unknown ones).
+        ValueError: for a name that the text tower cannot read (too long, without words, or with unknown ones), or an
+            exemplar that was not read or that `PictureEncoder` refuses.
     """
-    embeddings = _embed(vocabulary, encoder, batch_size)
-    sizes, category = [len(names) for names in vocabulary.categories], None
+    picture_encoder = cache(pictures or _without_exemplars)
+    shown = vocabulary.exemplars or ((),) * len(vocabulary)
+    named = [names for names, exemplars in zip(vocabulary.categories, shown, strict=True) if not exemplars]
+    texts = iter(_embed(list(chain.from_iterable(named)), encoder, batch_size).split([len(names) for names in named]))
+    groups = [embed_exemplars(exemplars, picture_encoder) if exemplars else next(texts) for exemplars in shown]
+    category = None
     if vocabulary.synonyms == "best":
-        category = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        category = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(group) for group in groups]))
     else:
-        embeddings = F.normalize(torch.stack([group.mean(0) for group in embeddings.split(sizes)]), dim=-1)
-    return VocabularyEmbedding(
-        vocabulary.names,
-        embeddings,
-        float(encoder.logit_scale.exp()),
-        category,
-        None if encoder.logit_bias is None else float(encoder.logit_bias),
-    )
+        groups = [F.normalize(group.mean(0, keepdim=True), dim=-1) for group in groups]
+    embeddings, scale, offset = torch.cat(groups), float(encoder.logit_scale.exp()), None
+    if vocabulary.shown and (named or encoder.logit_bias is not None):
+        is_shown = torch.cat([torch.full((len(group),), bool(each)) for group, each in zip(groups, shown, strict=True)])
+        words = embeddings[~is_shown] if named else _embed([ANYTHING], encoder, batch_size)
+        offset = torch.zeros(len(embeddings))
+        reference = picture_encoder().reference()
+        embeddings[is_shown], offset[is_shown] = calibrated(embeddings[is_shown], words, reference, scale)
+    bias = None if encoder.logit_bias is None else float(encoder.logit_bias)
+    return VocabularyEmbedding(vocabulary.names, embeddings, scale, category, bias, offset)
 
 
-def _embed(vocabulary: Vocabulary, encoder: TextEncoder, batch_size: int) -> Float[Tensor, "M D"]:
-    """Returns the unit-norm embedding of each name, category by category."""
-    names = list(chain.from_iterable(vocabulary.categories))
+def embed_exemplars(exemplars: Sequence[Exemplar], pictures: Callable[[], PictureEncoder]) -> Float[Tensor, "n D"]:
+    """Returns the unit-norm embeddings of exemplars that have been read; `pictures` is called only for pictures.
+
+    Raises:
+        ValueError: one was not read, or `PictureEncoder` refuses it.
+    """
+    rows = []
+    for exemplar in exemplars:
+        exemplar.digest  # noqa: B018 - raises if it was not read
+        if isinstance(exemplar, TrackExemplar):
+            rows.append(torch.tensor(exemplar.embedding))
+        else:
+            rows.append(pictures().embed(exemplar))
+    return torch.stack(rows)
+
+
+def _without_exemplars() -> PictureEncoder:
+    raise ValueError("vocabulary: has exemplars, which need the model's vision tower; give what loads it")
+
+
+def _embed(names: list[str], encoder: TextEncoder, batch_size: int) -> Float[Tensor, "M D"]:
+    """Returns the unit-norm embedding of each name."""
+    if not names:
+        return torch.empty(0, 0)
     for name in names:
         if not encoder.tokenizer.encode(name):  # within a prompt it would go unnoticed
             raise ValueError(f"vocabulary: {name!r} has nothing that the model's CLIP can read; use letters")

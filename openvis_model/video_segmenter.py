@@ -3,15 +3,17 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
+from openvis_model.exemplars import PictureExemplar
 from openvis_model.frame_model import FrameModel
 from openvis_model.frame_result import FrameResult
 from openvis_model.instances import Instances
 from openvis_model.options import SIZE_DIVISOR, VideoTrackerConfig
+from openvis_model.picture_encoder import PictureEncoder
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.track import Track
 from openvis_model.video_frames import Frames, VideoSource, batches
@@ -39,8 +41,9 @@ class VideoSegmenter:
 
     Args:
         model: what `openvis.load` returns, or an `InstFormer` in eval mode; on any device.
-        names: what to look for: a `Vocabulary`, or a sequence of categories. A category is a name, a text with synonyms
-            separated by commas as in a vocabulary file, or a sequence of synonyms. The first synonym is the one shown.
+        names: what to look for: a `Vocabulary`, or a sequence of categories. A category is a line of a vocabulary file,
+            with a name, synonyms separated by commas, or exemplars (`mug: mug_1.jpg, mug_2.jpg`), or a sequence of
+            synonyms. The first synonym is the one shown.
         tracker: when tracks begin and end.
         objectness_floor: proposals below are neither embedded nor tracked. None is 0.5, as for `jobs.label`, or the
             tracker's threshold if that is lower.
@@ -48,8 +51,8 @@ class VideoSegmenter:
         batch_size: most frames that go through the model together; 1 for the lowest latency on a live stream.
 
     Raises:
-        ValueError: for names that are empty, stand twice or cannot be read by the text encoder, or for a setting that
-            is out of range.
+        ValueError: for names that are empty, stand twice or cannot be read by the text encoder, for pictures that
+            cannot be read, or for a setting that is out of range.
     """
 
     def __init__(
@@ -72,9 +75,14 @@ class VideoSegmenter:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         self.model = model
         self.vocabulary = _vocabulary(names)
+        if any(isinstance(each, PictureExemplar) and each.content is None for each in self.vocabulary.shown):
+            from openvis_model.pictures import read_pictures
+
+            self.vocabulary = read_pictures(self.vocabulary)
         self.objectness_floor = min(0.5, tracker.objectness_threshold) if objectness_floor is None else objectness_floor
         self.batch_size = batch_size
-        embedding = embed_vocabulary(self.vocabulary, model.text_encoder)
+        pictures = partial(PictureEncoder, model.classifier, short_side=model.short_side)
+        embedding = embed_vocabulary(self.vocabulary, model.text_encoder, pictures)
         self._tracking = VideoTracking(VideoTracker(tracker, embedding, model.rollout_tracker, top=top))
         self._size: tuple[int, int] | None = None
         self._ended: list[Track] = []
@@ -211,4 +219,4 @@ def _vocabulary(names: Vocabulary | Sequence[str | Sequence[str]]) -> Vocabulary
         raise ValueError(
             f"names: expected a sequence of categories, got the text {names[:60]!r}; write [{names[:60]!r}]"
         )
-    return Vocabulary.handwritten(name.split(",") if isinstance(name, str) else name for name in names)
+    return Vocabulary.listed(names)

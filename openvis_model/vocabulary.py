@@ -4,16 +4,19 @@ This module does not import `open_clip`, so processes that only use embeddings, 
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import get_args
+from typing import Any, TypeGuard, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from openvis_model.exemplars import Exemplar, names_picture, parse_exemplar, parse_exemplars, relative_to
 from openvis_model.options import Synonyms
 
 PROMPTS = (
@@ -37,22 +40,25 @@ PROMPTS = (
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Categories to look for, each with one or more names; the first name is displayed.
+    """Categories to look for, each with one or more names, or with one name and exemplars; the first name is displayed.
 
-    White space in names is collapsed to single spaces. Files hold the names alone.
+    White space in names is collapsed to single spaces. CLIP does not read the name of a category with exemplars. Files
+    hold names and exemplars, not how synonyms are scored.
 
     Attributes:
         categories: the names of each category.
-        synonyms: how a category with several names is scored: by the `mean` of their embeddings, or by the `best` name
-            for each instance, as CLIP-VIS does (Zhu et al. 2024).
+        synonyms: how a category with several names or exemplars is scored: by the `mean` of their embeddings, or by the
+            `best` one for each instance, as CLIP-VIS does (Zhu et al. 2024).
+        exemplars: of each category, none of those that are named; empty if all are named.
 
     Raises:
         ValueError: if there are no categories, a name is empty or occurs twice, a text is given instead of a sequence
-            of names, or `synonyms` is unknown.
+            of names, a category with exemplars has several names, or `synonyms` is unknown.
     """
 
     categories: tuple[tuple[str, ...], ...]
     synonyms: Synonyms = "mean"
+    exemplars: tuple[tuple[Exemplar, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.synonyms not in get_args(Synonyms):
@@ -69,6 +75,14 @@ class Vocabulary:
                 raise ValueError(f"vocabulary: category {index} has an empty name ({list(names)}); remove it")
         _check_distinct(categories, str)
         object.__setattr__(self, "categories", categories)
+        if not any(self.exemplars):
+            object.__setattr__(self, "exemplars", ())
+        for names, exemplars in zip(categories, self.exemplars, strict=bool(self.exemplars)):
+            if exemplars and len(names) > 1:
+                raise ValueError(
+                    f"{exemplars[0].place}: a category with pictures has one name, {', '.join(names)!r} are "
+                    f"{len(names)}; write {names[0]}: {exemplars[0]}"
+                )
 
     def __len__(self) -> int:
         return len(self.categories)
@@ -79,9 +93,22 @@ class Vocabulary:
         return tuple(names[0] for names in self.categories)
 
     @property
-    def identity(self) -> tuple[tuple[str, ...] | str, ...]:
-        """All that class probabilities depend on, for hashes."""
-        return self.categories if self.synonyms == "mean" else (*self.categories, self.synonyms)
+    def shown(self) -> tuple[Exemplar, ...]:
+        """The exemplars of all categories."""
+        return tuple(chain.from_iterable(self.exemplars))
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """All that class probabilities depend on, for hashes.
+
+        Raises:
+            ValueError: an exemplar was not read.
+        """
+        identity: tuple[Any, ...] = self.categories if self.synonyms == "mean" else (*self.categories, self.synonyms)
+        return (*identity, self._digests()) if self.exemplars else identity
+
+    def _digests(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(exemplar.digest for exemplar in exemplars) for exemplars in self.exemplars)
 
     @classmethod
     def of_dataset(cls, names: Iterable[str]) -> "Vocabulary":
@@ -98,28 +125,58 @@ class Vocabulary:
         Raises:
             ValueError: as `Vocabulary`, or two names differ only in case, which is a slip here.
         """
-        vocabulary = cls(tuple(tuple(names) for names in categories))
+        return cls._handwritten([(tuple(names), ()) for names in categories])
+
+    @classmethod
+    def _handwritten(cls, categories: Sequence["_Category"]) -> "Vocabulary":
+        vocabulary = cls._of(categories)
         _check_distinct(vocabulary.categories, str.casefold)
         return vocabulary
 
     @classmethod
+    def _of(cls, categories: Sequence["_Category"]) -> "Vocabulary":
+        return cls(tuple(names for names, _ in categories), exemplars=tuple(exemplars for _, exemplars in categories))
+
+    @classmethod
     def from_lines(cls, lines: Iterable[str]) -> "Vocabulary":
-        """Reads one category per line, synonyms separated by commas; skips blank lines and lines that start with #.
+        """Reads one category per line; skips blank lines and lines that start with #.
+
+        A line has names separated by commas, or a name, a colon, a space, and exemplars separated by commas:
+        `mug: mug_1.jpg, mug_2.jpg`. `exemplars` describes them.
 
         Raises:
-            ValueError: for one text instead of several lines, or names that `handwritten` refuses.
+            ValueError: for one text instead of several lines, names that `handwritten` refuses, or exemplars that
+                `parse_exemplar` refuses.
         """
         if isinstance(lines, str):
             raise ValueError(f"vocabulary: expected several lines, got the text {lines[:60]!r}; use its splitlines()")
-        kept = (line.strip() for line in lines)
-        return cls.handwritten(line.split(",") for line in kept if line and not line.startswith("#"))
+        kept = ((number, line.strip()) for number, line in enumerate(lines, start=1))
+        return cls._handwritten(
+            [_category(line, f"line {number}") for number, line in kept if line and not line.startswith("#")]
+        )
+
+    @classmethod
+    def listed(cls, categories: Iterable[str | Sequence[str]]) -> "Vocabulary":
+        """Takes categories from a list: each one a line as `from_lines` reads it, or a sequence of names.
+
+        Raises:
+            ValueError: as `from_lines`.
+        """
+        return cls._handwritten(
+            [
+                _category(category, f"category {index}") if isinstance(category, str) else (tuple(category), ())
+                for index, category in enumerate(categories)
+            ]
+        )
 
     @classmethod
     def from_json(cls, text: str) -> "Vocabulary":
-        """Reads a JSON list of categories, each a list of its names, which are taken as they are.
+        """Reads a JSON list of categories: lists of names, which are taken as they are, and those with exemplars.
+
+        One with exemplars is an object: `{"name": "mug", "exemplars": ["mug_1.jpg", "mug_2.jpg box 10 20 200 180"]}`.
 
         Raises:
-            ValueError: for another document, or names that `Vocabulary` refuses.
+            ValueError: for another document, or names or exemplars that `Vocabulary` or `parse_exemplar` refuses.
         """
         try:
             document = json.loads(text)
@@ -127,21 +184,23 @@ class Vocabulary:
             raise ValueError(f"vocabulary: not JSON ({error}); write the file again") from error
         if not isinstance(document, list):
             raise ValueError(f"vocabulary: holds a {type(document).__name__}; give a list of categories")
-        for index, names in enumerate(document):
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise ValueError(f"vocabulary: category {index} is {names!r:.60}; give a list of its names")
-        return cls(tuple(tuple(names) for names in document))
+        return cls._of([_listed_category(category, index) for index, category in enumerate(document)])
 
     @classmethod
-    def read(cls, path: str | Path) -> "Vocabulary":
-        """Reads a UTF-8 file: `from_json` if its name ends in .json, otherwise `from_lines`.
+    def read(cls, path: str | Path, original: str | None = None) -> "Vocabulary":
+        """Reads a UTF-8 file: `from_json` if its name ends in .json, otherwise `from_lines`. Reads no picture.
+
+        Args:
+            path: of the file; pictures and archives are relative to its folder.
+            original: of the file that this one is a copy of, if it is one.
 
         Raises:
             ValueError: for a file that cannot be read or has invalid names; names the file and the problem.
         """
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
-            return cls.from_json(text) if Path(path).suffix == ".json" else cls.from_lines(text.splitlines())
+            read = cls.from_json(text) if Path(path).suffix == ".json" else cls.from_lines(text.splitlines())
+            return read._located(original or str(path))
         except OSError as error:
             raise ValueError(f"vocabulary: cannot read {path} ({error.strerror}); correct the path") from error
         except UnicodeDecodeError as error:
@@ -149,10 +208,77 @@ class Vocabulary:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
+    def _located(self, file: str) -> "Vocabulary":
+        """Returns it with full paths and places, as a file has it."""
+        anchor = file if "://" in file else os.path.abspath(file)
+        return self.with_exemplars(
+            lambda each: replace(each, place=f"{file}: {each.place}").mapped(lambda path: relative_to(path, anchor))
+        )
+
+    def with_exemplars(self, change: Callable[[Exemplar], Exemplar]) -> "Vocabulary":
+        """Returns the vocabulary with other exemplars, one for each."""
+        return replace(self, exemplars=tuple(tuple(map(change, exemplars)) for exemplars in self.exemplars))
+
+    def illustrated(self, pictures: "Vocabulary") -> "Vocabulary":
+        """Returns the vocabulary with the exemplars of another one, instead of the names that they share.
+
+        Raises:
+            ValueError: the other one has a category without exemplars, or a name that this one lacks.
+        """
+        shown = dict(zip(pictures.names, pictures.exemplars or ((),) * len(pictures), strict=True))
+        for name, exemplars in shown.items():
+            if not exemplars:
+                raise ValueError(f"category {name!r} has no exemplars; remove it, or add pictures after its name")
+            if name not in self.names:
+                raise ValueError(f"category {name!r} is not among the {len(self)} names; correct or remove it")
+        categories = [
+            (name,) if name in shown else names for name, names in zip(self.names, self.categories, strict=True)
+        ]
+        return replace(self, categories=tuple(categories), exemplars=tuple(shown.get(name, ()) for name in self.names))
+
     def to_json(self) -> str:
         """Writes what `from_json` reads, with a line per category."""
-        lines = ",\n".join(json.dumps(names, ensure_ascii=False) for names in self.categories)
+        exemplars = self.exemplars or ((),) * len(self)
+        documents = [
+            {"name": names[0], "exemplars": [str(each) for each in shown]} if shown else names
+            for names, shown in zip(self.categories, exemplars, strict=True)
+        ]
+        lines = ",\n".join(json.dumps(document, ensure_ascii=False) for document in documents)
         return f"[\n{lines}\n]\n"
+
+
+_Category = tuple[tuple[str, ...], tuple[Exemplar, ...]]  # its names and its exemplars
+
+
+def _category(line: str, place: str) -> _Category:
+    """Reads a category of a vocabulary file."""
+    before, colon, after = line.partition(": ")
+    if not colon:
+        names = tuple(line.split(","))
+        for name in names:
+            if names_picture(name):
+                raise ValueError(f"{place}: {name.strip()!r} stands where a name is meant; write NAME: {name.strip()}")
+        return names, ()
+    return tuple(before.split(",")), parse_exemplars(after, place)
+
+
+def _listed_category(category: object, index: int) -> _Category:
+    """Reads a category of a JSON list."""
+    place = f"category {index}"
+    if isinstance(category, dict):
+        name, exemplars = category.get("name"), category.get("exemplars")
+        if set(category) != {"name", "exemplars"} or not isinstance(name, str) or not _are_texts(exemplars):
+            raise ValueError(
+                f'vocabulary: {place} is {category!r:.60}; give {{"name": "mug", "exemplars": ["mug_1.jpg"]}}'
+            )
+        return (name,), tuple(parse_exemplar(text, place) for text in exemplars)
+    if not isinstance(category, list) or not all(isinstance(name, str) for name in category):
+        raise ValueError(f"vocabulary: {place} is {category!r:.60}; give a list of its names")
+    return tuple(category), ()
+
+
+def _are_texts(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
 
 
 def _check_distinct(categories: Sequence[Sequence[str]], key: Callable[[str], str]) -> None:
@@ -182,11 +308,13 @@ class VocabularyEmbedding:
 
     Attributes:
         names: the displayed name of each of the K categories.
-        embeddings: E, unit-norm rows: one per category, or one per name if `category` is given.
+        embeddings: E, one row per category, or one per name or exemplar if `category` is given: unit norm, but for
+            exemplars among words, whose rows `calibration` has made comparable.
         logit_scale: CLIP's learned inverse temperature.
         category: the category that each row of E is a name of; None if the rows are the categories.
         logit_bias: learned bias of a CLIP that was trained with the sigmoid loss (SigLIP, Zhai et al. 2023); None for
             the others, whose names compete in a softmax.
+        offset: added to the logits of each row; None for zero.
     """
 
     names: tuple[str, ...]
@@ -194,6 +322,7 @@ class VocabularyEmbedding:
     logit_scale: float
     category: Int[Tensor, " M"] | None = None
     logit_bias: float | None = None
+    offset: Float[Tensor, " M"] | None = None
 
     def probabilities(self, instance_tokens: Float[Tensor, "*n D"]) -> Float[Tensor, "*n K"]:
         """Returns the class probabilities softmax(logit_scale · I Eᵀ) of unit-norm instance tokens (OpenVIS, Eq. 4).
@@ -202,6 +331,8 @@ class VocabularyEmbedding:
         not sum to 1. The logit of a category with several rows is the largest of theirs.
         """
         logits = self.logit_scale * instance_tokens @ self.embeddings.mT
+        if self.offset is not None:
+            logits = logits + self.offset
         if self.category is not None:
             lowest = logits.new_full((*logits.shape[:-1], len(self.names)), -torch.inf)
             logits = lowest.scatter_reduce(-1, self.category.expand_as(logits), logits, "amax")

@@ -5,18 +5,21 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from openvis_model.options import Synonyms
-from openvis_model.vocabulary import Vocabulary
+from openvis_model.text_embedding import embed_vocabulary
+from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from openvis_model.weights import light_model
 from openvis_model.weights.light_model import LightModel
 from pipelines.storage import s3
-from pipelines.storage.files import Storage, bad_input
+from pipelines.storage.files import Storage, bad_input, folder_of
 
 if TYPE_CHECKING:
     from openvis_model.folded.inst_former import FoldedInstFormer
+    from openvis_model.picture_encoder import PictureEncoder
 
 _Loaded = TypeVar("_Loaded")
 
@@ -47,17 +50,58 @@ def load_light_model(checkpoint: str | None) -> LightModel:
     return _load(checkpoint, light_model.load_light_model)
 
 
-def load_vocabulary(path: str, synonyms: Synonyms = "mean") -> Vocabulary:
-    """Reads the vocabulary of a file, local or on S3.
+def load_picture_encoder(checkpoint: str | None) -> "PictureEncoder":
+    """Loads the part of a model that embeds pictures; raises as `load_model`."""
+    from openvis_model.weights.folded_model import load_picture_encoder  # imports more of torch
+
+    return _load(checkpoint, load_picture_encoder)
+
+
+def embed(vocabulary: Vocabulary, model: LightModel, checkpoint: str | None) -> VocabularyEmbedding:
+    """Embeds a vocabulary; loads the model's vision tower if it is needed.
 
     Args:
-        path: text or .json file.
-        synonyms: how categories with several names are scored.
+        vocabulary: its exemplars have been read.
+        model: the light model of the checkpoint.
+        checkpoint: a folder, local or on S3; None is the built-in model.
 
     Raises:
-        ValueError: the file is missing or malformed; names the file and says what is wrong.
+        ValueError: as `embed_vocabulary`.
     """
-    return replace(_read_vocabulary(path), synonyms=synonyms)
+    return embed_vocabulary(vocabulary, model.text_encoder, partial(load_picture_encoder, checkpoint))
+
+
+def load_vocabulary(path: str, synonyms: Synonyms = "mean") -> Vocabulary:
+    """Reads the vocabulary of a file, local or on S3, and its pictures; tracks are left to `archive.exemplars`.
+
+    Args:
+        path: text or .json file; paths in it are relative to its folder.
+        synonyms: how categories with several names or exemplars are scored.
+
+    Raises:
+        ValueError: the file or a picture is missing or malformed; names the file and says what is wrong.
+    """
+    return read_pictures(replace(_read_vocabulary(path), synonyms=synonyms))
+
+
+def read_pictures(vocabulary: Vocabulary) -> Vocabulary:
+    """Returns a vocabulary whose pictures, local or on S3, have been read.
+
+    Raises:
+        ValueError: names the place of a picture that cannot be used, what is wrong, and the remedy.
+    """
+    if not vocabulary.shown:
+        return vocabulary
+    from openvis_model import pictures  # imports PIL
+
+    return pictures.read_pictures(vocabulary, lambda path: _content(path, pictures.MAX_BYTES))
+
+
+def _content(path: str, most: int) -> bytes:
+    """Returns the content of a file; of one that is larger than `most` bytes only so much that this can be told."""
+    storage, name = folder_of(path)
+    with storage.read(name) as file:
+        return file.read(most + 1)
 
 
 def _read_vocabulary(path: str) -> Vocabulary:
@@ -66,13 +110,13 @@ def _read_vocabulary(path: str) -> Vocabulary:
     with bad_input("vocabulary"), s3.local_copy(path) as content:
         copy = content.rename(content.with_name(path.rpartition("/")[2]))  # its ending says how to read it
         try:
-            return Vocabulary.read(copy)
+            return Vocabulary.read(copy, original=path)
         except ValueError as error:
             raise ValueError(str(error).replace(str(copy), path)) from error
 
 
 def vocabulary_fingerprint(vocabulary: Vocabulary) -> str:
-    """Returns a hash of all names, synonyms included, and of how they are scored."""
+    """Returns a hash of all names, synonyms included, of what exemplars show, and of how they are scored."""
     return hashlib.sha256(repr(vocabulary.identity).encode()).hexdigest()
 
 

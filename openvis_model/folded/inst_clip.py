@@ -81,6 +81,11 @@ class FoldedInstClip(nn.Module):
         self.std: Tensor
         self.by_size = BySize()
 
+    @property
+    def num_queries(self) -> int:
+        """N, the number of instance queries, each of which has its own instance token."""
+        return len(self.instance_tokens)
+
     def forward(
         self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"], query_index: Int[Tensor, "B N"]
     ) -> Float[Tensor, "B N D"]:

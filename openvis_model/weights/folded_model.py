@@ -8,6 +8,7 @@ from openvis_model.folded.inst_clip import FoldedInstClip
 from openvis_model.folded.inst_former import FoldedInstFormer
 from openvis_model.folded.mask_proposal import FoldedMaskProposal
 from openvis_model.options import InstClipConfig
+from openvis_model.picture_encoder import PictureEncoder
 from openvis_model.towers import VisionTowerConfig, is_timm
 from openvis_model.weights.files import BUILT_IN, Stored, read_checkpoint
 from openvis_model.weights.light_model import architecture_of, build_light_model
@@ -42,6 +43,17 @@ def build_folded_model(stored: Stored) -> FoldedInstFormer:
         short_side=light.short_side,
         fingerprint=light.fingerprint,
     )
+
+
+def load_picture_encoder(checkpoint: str | Path | None = None) -> PictureEncoder:
+    """Loads what embeds pictures, of a checkpoint folder or the built-in model, on the CPU.
+
+    Raises:
+        ValueError: names the file and what is wrong with it.
+    """
+    stored = read_checkpoint(Path(BUILT_IN if checkpoint is None else checkpoint))
+    classifier = _classifier(stored).eval().requires_grad_(False)
+    return PictureEncoder(classifier, short_side=stored.config["short_side"])
 
 
 def _mask_proposal(stored: Stored) -> nn.Module:

@@ -82,10 +82,10 @@ class RelabelConfig:
     Attributes:
         labels: output of a labelling run, local or s3://.
         output: folder of the new tables, local or s3://.
-        vocabulary: the new names: text file with a category per line, synonyms separated by commas, or .json file with
-            a list of names per category; local or s3://.
-        synonyms: how a category with several names is scored: by the `mean` of their embeddings, or by the `best` name
-            for each track.
+        vocabulary: the new names: text file with a category per line, synonyms separated by commas or pictures of it
+            (`mug: mug_1.jpg, mug_2.jpg`), or .json file with a list of names per category; local or s3://.
+        synonyms: how a category with several names or pictures is scored: by the `mean` of their embeddings, or by the
+            `best` one for each track.
         checkpoint: checkpoint folder of the model that labelled the videos, local or s3://; null is the built-in model.
         top: categories listed for a track, the best one included.
         reviewed: `respect` also copies the decisions of reviewers, which then hold for the new labels; `only` leaves
@@ -117,13 +117,17 @@ class SearchConfig:
     Attributes:
         labels: output of a labelling run, local or s3://.
         text: what to look for, such as "red striped star"; synonyms separated by commas.
+        image: pictures of it instead of a text, as in a vocabulary: `cup.jpg`, `cup.jpg box 10 20 200 180` (left, top,
+            width and height in pixels), `cup.jpg mask cup_mask.png`, or `track: VIDEO_ID/TRACK_ID`; several are
+            separated by commas.
         checkpoint: checkpoint folder of the model that labelled the videos, local or s3://; null is the built-in model.
         top: tracks listed, the most similar first.
         sheet: also write a PNG with a picture of each track, local or s3://; reads their videos.
     """
 
     labels: str
-    text: str
+    text: str | None = None
+    image: str | None = None
     checkpoint: str | None = None
     top: int = 10
     sheet: str | None = None
@@ -131,6 +135,9 @@ class SearchConfig:
     def __post_init__(self) -> None:
         if self.top < 1:
             raise ValueError(f"top: expected at least 1, got {self.top}")
+        if (self.text is None) == (self.image is None):
+            given = "neither is" if self.text is None else "both are"
+            raise ValueError(f"text, image: {given} given; give one of the two")
 
 
 def _check_reviewed(value: Reviewed) -> None:

@@ -8,16 +8,16 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from openvis_model.text_embedding import embed_vocabulary
 from pipelines.archive.compaction import settle
 from pipelines.archive.config import RelabelConfig
+from pipelines.archive.exemplars import read_tracks
 from pipelines.archive.part_map import map_parts
 from pipelines.archive.registration import registering
 from pipelines.archive.relabel_part import RENEWED, Relabel
 from pipelines.archive.reviews import Reviews
 from pipelines.archive.run_report import run_report
 from pipelines.archive.tables import SCHEMAS, Results, open_labels
-from pipelines.models import load_light_model, load_vocabulary, vocabulary_fingerprint
+from pipelines.models import embed, load_light_model, load_vocabulary, vocabulary_fingerprint
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
 from pipelines.storage.outage import outlast
@@ -70,7 +70,8 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
     model = load_light_model(config.checkpoint)
     left_out = source.of_other_models(model.fingerprint)
     target.check_writable()
-    embedding = embed_vocabulary(vocabulary, model.text_encoder)
+    vocabulary = read_tracks(vocabulary, model.fingerprint, config.labels)
+    embedding = embed(vocabulary, model, config.checkpoint)
     with hold_lease(target.storage) as lease:
         settle(target, lease)
         work = Relabel(

@@ -1,31 +1,37 @@
-"""Searches the tracks of an archive by free text, from their embeddings; no video is read."""
+"""Searches the tracks of an archive by text or picture, from their embeddings; no video is read."""
 
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch.nn.functional as F
+from jaxtyping import Float32
 
-from openvis_model.text_embedding import embed_vocabulary
+from openvis_model.exemplars import parse_exemplars
+from openvis_model.text_embedding import embed_exemplars, embed_vocabulary
 from openvis_model.vocabulary import Vocabulary
+from openvis_model.weights.light_model import LightModel
 from pipelines.archive.config import SearchConfig
+from pipelines.archive.exemplars import read_tracks
 from pipelines.archive.part_map import map_parts
 from pipelines.archive.search_part import Best
 from pipelines.archive.tables import Results, open_labels
-from pipelines.models import load_light_model
+from pipelines.models import load_light_model, load_picture_encoder, read_pictures
 
 _SEEN = ("video_id", "track_id", "frame", "time_s", "area", "score", "rle")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
-    """A track that matches the text.
+    """A track that matches the text or the picture.
 
     Attributes:
-        similarity: cosine between the embeddings of track and text.
+        similarity: cosine between the embeddings of the track and of what is looked for.
         video_id: id of the video.
         uri: local path or S3 URI of the video.
         track_id: id of the track within the video.
@@ -59,7 +65,7 @@ class SearchResult:
 
     Attributes:
         hits: most similar first.
-        tracks: number of tracks compared with the text.
+        tracks: number of tracks compared.
         left_out: ids of the videos that were labelled with a model other than the checkpoint's.
         failures: reasons of the parts and videos that could not be read, by part or video.
     """
@@ -71,26 +77,23 @@ class SearchResult:
 
 
 def search(config: SearchConfig) -> SearchResult:
-    """Finds the tracks whose embeddings are most similar to a text's.
+    """Finds the tracks whose embeddings are most similar to that of a text or of a picture.
 
     Raises:
-        ValueError: labels or checkpoint cannot be used or do not fit together, or CLIP's text tower cannot read the
-            text.
+        ValueError: labels or checkpoint cannot be used or do not fit together, CLIP's text tower cannot read the text,
+            or a picture cannot be used.
         RuntimeError: Ray lost its processes.
     """
-    try:
-        vocabulary = Vocabulary.handwritten([config.text.split(",")])
-    except ValueError:
-        raise ValueError(f"text: {config.text!r} has an empty word; give one, or several separated by commas") from None
+    looked_for = _looked_for(config)
     results = open_labels(config.labels)
     model = load_light_model(config.checkpoint)
     left_out = results.of_other_models(model.fingerprint)
-    text = embed_vocabulary(vocabulary, model.text_encoder).embeddings[0].numpy()
+    embedding = _embedding(read_tracks(looked_for, model.fingerprint, config.labels), model, config.checkpoint)
     wanted = None
     if len(left_out):
         ids = pa.concat_arrays(list(results.counting().values()))
         wanted = ids.filter(pc.invert(pc.is_in(ids, left_out)))
-    rows = list(map_parts(results, Best(results=results, text=text, top=config.top), ("tracks",), wanted))
+    rows = list(map_parts(results, Best(results=results, wanted=embedding, top=config.top), ("tracks",), wanted))
     best = heapq.nlargest(
         config.top, (hit for row in rows if not row["error"] for hit in row["hits"]), key=lambda hit: hit["similarity"]
     )
@@ -104,6 +107,27 @@ def search(config: SearchConfig) -> SearchResult:
         failures={row["part"]: row["error"] for row in rows if row["error"]}
         | dict.fromkeys(gone, "was labelled again meanwhile; search again"),
     )
+
+
+def _looked_for(config: SearchConfig) -> Vocabulary:
+    """Returns what is looked for as a vocabulary of one category, whose pictures have been read."""
+    if config.image is not None:
+        exemplars = parse_exemplars(config.image, "image")
+        return read_pictures(Vocabulary((("image",),), exemplars=(exemplars,)))
+    try:
+        return Vocabulary.handwritten([str(config.text).split(",")])
+    except ValueError:
+        raise ValueError(f"text: {config.text!r} has an empty word; give one, or several separated by commas") from None
+
+
+def _embedding(vocabulary: Vocabulary, model: LightModel, checkpoint: str | None) -> Float32[np.ndarray, " D"]:
+    """Returns the unit-norm embedding of a vocabulary's only category; that of exemplars is not calibrated."""
+    if vocabulary.shown:
+        embeddings = embed_exemplars(vocabulary.shown, cache(partial(load_picture_encoder, checkpoint)))
+    else:
+        embeddings = embed_vocabulary(vocabulary, model.text_encoder).embeddings
+    embedding: Float32[np.ndarray, " D"] = F.normalize(embeddings.mean(0), dim=-1).numpy()
+    return embedding
 
 
 def _seen_best(results: Results, tracks: Sequence[Mapping[str, Any]]) -> list[Hit]:

@@ -19,12 +19,12 @@ class Best:
 
     Attributes:
         results: the labels.
-        text: embedding of the text, unit norm.
+        wanted: embedding of what is looked for, unit norm.
         top: number of tracks to return.
     """
 
     results: Results
-    text: Float[np.ndarray, " D"]
+    wanted: Float[np.ndarray, " D"]
     top: int
 
     def __call__(self, part: str, video_ids: pa.Array | None) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class Best:
         best, tracks = [], 0
         for group in self.results.row_groups("tracks", part, video_ids, _COLUMNS):
             if group.num_rows:
-                similarity = track_embeddings(group) @ self.text
+                similarity = track_embeddings(group) @ self.wanted
                 chosen = np.argsort(-similarity, kind="stable")[: self.top]
                 some = group.drop_columns("embedding").take(chosen).to_pylist()
                 best += [row | {"similarity": float(similarity[i])} for row, i in zip(some, chosen, strict=True)]

@@ -21,6 +21,8 @@ class BenchmarkConfig:
         ground_truth: annotation file.
         videos: folder that the file's video paths are relative to; null is the folder of the file.
         top_k: predictions per video; null is the benchmark's usual number.
+        exemplars: vocabulary file whose categories have pictures, which replace the words of the data set's categories
+            of the same names.
     """
 
     name: str
@@ -28,6 +30,7 @@ class BenchmarkConfig:
     ground_truth: str
     videos: str | None = None
     top_k: int | None = None
+    exemplars: str | None = None
 
     def __post_init__(self) -> None:
         if self.protocol not in BENCHMARKS:

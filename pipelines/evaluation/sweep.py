@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 
 from openvis_model import __version__
+from openvis_model.exemplars import PictureExemplar
 from openvis_model.vocabulary import Vocabulary
 from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.datasets.annotations import AnyGroundTruth
@@ -25,6 +26,7 @@ from pipelines.evaluation.tracking import benchmark_tracker
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.run import label_videos
+from pipelines.models import load_vocabulary
 from pipelines.storage import s3
 from pipelines.storage.files import Storage
 
@@ -84,6 +86,7 @@ class _Dataset:
         config: options of the data set.
         ground_truth: the annotations.
         ids: ids of the categories, by name.
+        vocabulary: the categories, by name or with exemplars.
         videos: the videos and their files.
         top_k: predictions per video.
     """
@@ -91,6 +94,7 @@ class _Dataset:
     config: BenchmarkConfig
     ground_truth: AnyGroundTruth
     ids: dict[str, int]
+    vocabulary: Vocabulary
     videos: list[BenchmarkVideo]
     top_k: int
 
@@ -101,10 +105,18 @@ class _Dataset:
             truth = benchmark.read_ground_truth(config.ground_truth, strict=False)
             videos = find_benchmark_videos(truth.videos, config.videos or str(Path(config.ground_truth).parent))
             ids = category_ids(truth.categories)
+            vocabulary = Vocabulary.of_dataset(ids)
+            if config.exemplars:
+                vocabulary = vocabulary.illustrated(load_vocabulary(config.exemplars))
         except ValueError as error:
             raise ValueError(f"datasets: {config.name}: {error}") from error
         top_k = config.top_k or benchmark.top_k
-        return cls(config=config, ground_truth=truth, ids=ids, videos=videos, top_k=top_k)
+        return cls(config=config, ground_truth=truth, ids=ids, vocabulary=vocabulary, videos=videos, top_k=top_k)
+
+    def pictures(self) -> tuple[str, ...]:
+        """Returns what the exemplars are, and hashes of their pictures."""
+        shown = self.vocabulary.shown
+        return tuple(f"{each} {each.digest if isinstance(each, PictureExemplar) else ''}" for each in shown)
 
     def write_predictions(self, results: Results, path: Path) -> None:
         """Writes the file for the benchmark's server."""
@@ -150,6 +162,7 @@ class _Cell:
             asdict(self.dataset.config),
             asdict(self.ablation),
             config.precision,
+            self.dataset.pictures(),
         ]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
@@ -198,7 +211,7 @@ class _Cell:
     def _predict(self, config: SweepConfig, folder: Path, report: Callable[[Progress, int], None]) -> dict[str, str]:
         """Labels the videos and writes predictions; returns the fingerprints of the labels."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "vocabulary.json").write_text(Vocabulary.of_dataset(self.dataset.ids).to_json(), encoding="utf-8")
+        (folder / "vocabulary.json").write_text(self.dataset.vocabulary.to_json(), encoding="utf-8")
         with (folder / "videos.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("video_id", "uri"), *((v.id, v.uri) for v in self.dataset.videos)])
         summary = label_videos(self.label_config(config, folder), report)

@@ -22,10 +22,10 @@ class LabelConfig:
     Attributes:
         input: folder, glob, video file, manifest (.csv, .parquet, .jsonl), or folder of frame images; local or s3://.
         output: folder of the tables, local or s3://.
-        vocabulary: what to look for: text file with a category per line, synonyms separated by commas, or .json file
-            with a list of names per category; local or s3://.
-        synonyms: how a category with several names is scored: by the `mean` of their embeddings, or by the `best` name
-            for each track.
+        vocabulary: what to look for: text file with a category per line, synonyms separated by commas or pictures of it
+            (`mug: mug_1.jpg, mug_2.jpg`), or .json file with a list of names per category; local or s3://.
+        synonyms: how a category with several names or pictures is scored: by the `mean` of their embeddings, or by the
+            `best` one for each track.
         checkpoint: checkpoint folder, local or s3://; null is the built-in model, which knows Shapes alone.
         fps: frames to label per second of video; null labels every frame.
         stride: label every n-th frame; cannot be combined with fps.

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.video_tracker import VideoTracker
 from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from openvis_model.weights.light_model import LightModel
 from pipelines.archive.compaction import settle
+from pipelines.archive.exemplars import read_tracks
 from pipelines.archive.parts import PartWriter
 from pipelines.archive.registration import registering
 from pipelines.archive.run_report import run_report
@@ -32,7 +32,7 @@ from pipelines.labelling.reconcile import reconcile
 from pipelines.labelling.rows import LabelledRow
 from pipelines.labelling.video_writer import VideoWriters
 from pipelines.labelling.worklist import Worklist, undone
-from pipelines.models import load_light_model, load_vocabulary, vocabulary_fingerprint
+from pipelines.models import embed, load_light_model, load_vocabulary, vocabulary_fingerprint
 from pipelines.recipes.origin import origin_of
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
@@ -101,7 +101,7 @@ def label_videos(
             except RuntimeError:
                 loading.result()  # a checkpoint that cannot be used is the first thing to mend
                 raise
-        model, embedding = loading.result()
+        model, vocabulary, embedding = loading.result()
     fingerprints = Fingerprints(
         model_fingerprint=model.fingerprint,
         vocabulary_fingerprint=vocabulary_fingerprint(vocabulary),
@@ -156,9 +156,10 @@ def _check_association(config: LabelConfig) -> None:
         )
 
 
-def _load(config: LabelConfig, vocabulary: Vocabulary) -> tuple[LightModel, VocabularyEmbedding]:
+def _load(config: LabelConfig, vocabulary: Vocabulary) -> tuple[LightModel, Vocabulary, VocabularyEmbedding]:
     model = load_light_model(config.checkpoint)
-    return model, embed_vocabulary(vocabulary, model.text_encoder)
+    vocabulary = read_tracks(vocabulary, model.fingerprint)
+    return model, vocabulary, embed(vocabulary, model, config.checkpoint)
 
 
 def _label(
