@@ -14,7 +14,6 @@ import posixpath
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -77,7 +76,7 @@ class PictureExemplar:
             raise ValueError(f"{self.place}: {self}: was not read; call read_pictures")
         return self.content.digest
 
-    def mapped(self, change: Callable[[str], str]) -> Self:
+    def mapped(self, change: Callable[[str], str]) -> "PictureExemplar":
         """Returns the exemplar with other paths."""
         return replace(self, path=change(self.path), mask=self.mask and change(self.mask))
 
@@ -114,7 +113,7 @@ class TrackExemplar:
             raise ValueError(f"{self.place}: {self}: was not read; call read_tracks of pipelines.archive.exemplars")
         return hashlib.sha256(self.embedding.tobytes()).hexdigest()
 
-    def mapped(self, change: Callable[[str], str]) -> Self:
+    def mapped(self, change: Callable[[str], str]) -> "TrackExemplar":
         """Returns the exemplar with another path of its archive."""
         return replace(self, archive=self.archive and change(self.archive))
 

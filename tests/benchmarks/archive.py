@@ -68,7 +68,7 @@ def main() -> None:
 
         text = F.normalize(torch.randn(NAMES, D), dim=1)
         vocabulary = VocabularyEmbedding(tuple(map(str, range(NAMES))), text, 100.0)
-        best = Best(results=results, text=text[0].numpy(), top=10)
+        best = Best(results=results, wanted=text[0].numpy(), top=10)
 
         def relabel(holder: str) -> Relabel:
             return Relabel(

@@ -26,8 +26,8 @@ def test_the_best_of_a_part_are_those_with_the_largest_cosine(tmp_path: Path) ->
     rows.put(results.storage, part_name(1))
     put_part(results, part_name(2), "gone", category="star")  # labelled again: its old rows do not count
     counting = results.counting()[part_name(1)]
-    text = vectors[0].astype(np.float32)
-    found = Best(results=results, text=text, top=5)(part_name(1), counting)
+    wanted = vectors[0].astype(np.float32)
+    found = Best(results=results, wanted=wanted, top=5)(part_name(1), counting)
     expected = 2 * np.argsort(-(vectors[::2] @ vectors[0]))[:5]
     assert [hit["track_id"] for hit in found["hits"]] == expected.tolist()
     assert found["hits"][0]["similarity"] == pytest.approx(1)
