@@ -15,8 +15,8 @@ from openvis_model.picture_encoder import PictureEncoder
 from openvis_model.text_encoder import TextEncoder
 from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding
 
-ANYTHING = "object"
-"""The name that exemplars are compared with if a CLIP with the sigmoid loss is given no other."""
+ANYTHING = "photo"
+"""The name that exemplars of a CLIP with the sigmoid loss are compared with if there is no other; prompts have it."""
 
 
 @torch.no_grad()

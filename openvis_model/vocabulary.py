@@ -252,14 +252,14 @@ _Category = tuple[tuple[str, ...], tuple[Exemplar, ...]]  # its names and its ex
 
 def _category(line: str, place: str) -> _Category:
     """Reads a category of a vocabulary file."""
-    before, colon, after = line.partition(": ")
-    if not colon:
-        names = tuple(line.split(","))
-        for name in names:
-            if names_picture(name):
-                raise ValueError(f"{place}: {name.strip()!r} stands where a name is meant; write NAME: {name.strip()}")
-        return names, ()
-    return tuple(before.split(",")), parse_exemplars(after, place)
+    before, *exemplars = re.split(r":(?:\s+|$)", line, maxsplit=1)
+    names = tuple(before.split(","))
+    for name in names:
+        if names_picture(name):
+            raise ValueError(
+                f"{place}: {name.strip()!r} stands where a name is meant; write NAME: PICTURE, with the space"
+            )
+    return names, parse_exemplars(exemplars[0], place) if exemplars else ()
 
 
 def _listed_category(category: object, index: int) -> _Category:

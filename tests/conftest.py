@@ -40,6 +40,7 @@ ONE_ARCHIVE = (
     "pipelines/labelling/test_front_door.py",
     "pipelines/archive/test_relabel.py",
     "pipelines/archive/test_search.py",
+    "pipelines/archive/test_exemplars.py",
 )
 """Files whose tests read the same labelled archive: the process that runs them makes it."""
 

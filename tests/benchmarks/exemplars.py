@@ -33,8 +33,8 @@ COVERED = 0.5
 PICTURE_SEED, AREA, MARGIN = 77, 250, 8
 """Seed of the videos that pictures are from; least area of an object in one; margin of a cut-out, pixels."""
 
-DRAWS = 10
-"""Random choices of the categories that are shown."""
+DRAWS, SHOWN = 10, 50
+"""Random choices of the categories that are shown: at least so many, and so many that `SHOWN` are shown in all."""
 
 SPLITS: tuple[tuple[Split, Sequence[int]], ...] = (("valid", BASE), ("novel", NOVEL_SHOWN))
 WAYS = ("mask", "box", "cut out")
@@ -129,7 +129,7 @@ def accuracies(
         calibration: the way.
     """
     results = []
-    for draw in range(DRAWS):
+    for draw in range(max(DRAWS, SHOWN // count)):
         chosen = torch.zeros(len(words), dtype=torch.bool)
         among = sorted(set(truth.tolist())) if count < 10 else list(range(len(words)))
         chosen[np.random.default_rng(draw).choice(among, count, replace=False)] = True

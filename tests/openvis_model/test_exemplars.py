@@ -41,7 +41,10 @@ def test_commas_separate_exemplars_but_not_the_numbers_of_a_box() -> None:
         ("cup.gif", r"names.txt: line 3: 'cup.gif' is neither a picture .* nor a track .*; correct it, or put a name"),
         ("a new hope", "'a new hope' is neither"),
         ("", "'' is neither"),
-        ("cup.jpg box 1 2 3", "'cup.jpg box 1 2 3': the box is '1 2 3'; write left, top, width and height in whole pix"),
+        (
+            "cup.jpg box 1 2 3",
+            "'cup.jpg box 1 2 3': the box is '1 2 3'; write left, top, width and height",
+        ),
         ("cup.jpg box -1 2 3 4", "the box is '-1 2 3 4'"),
         ("cup.jpg mask cup.txt", "is neither"),
         ("track: v", "line 3: 'track: v' names no track; write track: VIDEO_ID/TRACK_ID"),

@@ -69,7 +69,10 @@ def test_photographs_are_turned_upright() -> None:
         ({"box": (0, 5, 1, 2)}, "the box is not within"),
         ({"box": (1, 1, 0, 2)}, "the box is not within"),
         ({"mask": file(Image.new("L", (8, 6)))}, "the mask is empty; make the object white"),
-        ({"mask": file(Image.new("L", (6, 8), 255))}, "the mask is 6 x 8 pixels, the picture 8 x 6; give one of the same"),
+        (
+            {"mask": file(Image.new("L", (6, 8), 255))},
+            "the mask is 6 x 8 pixels, the picture 8 x 6; give one of the same",
+        ),
         ({"mask": b"no"}, "the mask is no picture that can be read; give a JPEG, PNG or WebP"),
     ],
     ids=range(6),

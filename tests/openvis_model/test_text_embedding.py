@@ -1,11 +1,16 @@
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from openvis_model.clip import build_clip, build_text_encoder
+from openvis_model.crop_clip import CropClip
+from openvis_model.exemplars import PictureContent, PictureExemplar, TrackExemplar
 from openvis_model.inst_former import InstFormer
+from openvis_model.picture_encoder import PictureEncoder
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import PROMPTS, Vocabulary
 from tests.clips import small_clip
@@ -65,3 +70,62 @@ def test_for_the_best_synonym_every_name_keeps_its_embedding(mini_model: InstFor
     assert (embedded.embeddings - alone.embeddings).abs().max() < 1e-6
     assert embedded.category is not None
     assert embedded.category.tolist() == [0, 0, 1]
+
+
+VECTORS = F.normalize(torch.randn(3, 128, generator=torch.Generator().manual_seed(0)), dim=1).numpy()
+TRACKS = tuple(TrackExemplar("v", number, embedding=vector) for number, vector in enumerate(VECTORS))
+
+
+def never() -> PictureEncoder:
+    raise AssertionError("the vision tower is loaded without need")
+
+
+def test_tracks_alone_are_their_embeddings(mini_model: InstFormer) -> None:
+    vocabulary = Vocabulary((("my star",), ("your star",)), exemplars=(TRACKS[:2], TRACKS[2:]))
+    embedded = embed_vocabulary(vocabulary, mini_model.text_encoder, never)
+    first, second, third = (torch.tensor(each.embedding) for each in TRACKS)
+    expected = torch.stack([F.normalize(first + second, dim=0), third])
+    torch.testing.assert_close(embedded.embeddings, expected)
+    assert embedded.offset is None
+    best = embed_vocabulary(replace(vocabulary, synonyms="best"), mini_model.text_encoder, never)
+    torch.testing.assert_close(best.embeddings, torch.stack([first, second, third]))
+    assert best.category is not None
+    assert best.category.tolist() == [0, 0, 1]
+
+
+def test_words_stay_as_they_are_beside_exemplars(mini_model: InstFormer) -> None:
+    """Their rows and logits; those of exemplars are calibrated."""
+    words = Vocabulary((("red striped star",), ("blue plain disc", "green dotted ring")))
+    mixed = Vocabulary((words.categories[0], ("my star",), words.categories[1]), exemplars=((), TRACKS[:1], ()))
+    pictures = PictureEncoder(mini_model.classifier, short_side=96)
+    alone = embed_vocabulary(words, mini_model.text_encoder, never)
+    embedded = embed_vocabulary(mixed, mini_model.text_encoder, lambda: pictures)
+    assert embedded.names == ("red striped star", "my star", "blue plain disc")
+    assert torch.equal(embedded.embeddings[[0, 2]], alone.embeddings)
+    assert embedded.offset is not None
+    assert embedded.offset[[0, 2]].tolist() == [0, 0]
+    level = torch.logsumexp(embedded.logit_scale * pictures.reference() @ embedded.embeddings.T + embedded.offset, 0)
+    assert float(level[1]) == pytest.approx(float(level[[0, 2]].mean()), abs=1e-3)
+    with pytest.raises(ValueError, match="has exemplars, which need the model's vision tower"):
+        embed_vocabulary(mixed, mini_model.text_encoder)
+
+
+def test_exemplars_that_were_not_read_are_told(mini_model: InstFormer) -> None:
+    for line, message in (("mug: a.jpg", "line 1: a.jpg: was not read"), ("mug: track: v/1", "track: v/1: was not")):
+        with pytest.raises(ValueError, match=message):
+            embed_vocabulary(Vocabulary.from_lines([line]), mini_model.text_encoder, never)
+
+
+def test_a_siglips_pictures_are_as_likely_as_anything(tmp_path: Path) -> None:
+    """Their cosines alone would make all probabilities one."""
+    config = small_clip("siglip", tmp_path)
+    clip = build_clip(config)
+    encoder = build_text_encoder(config, clip)
+    pictures = PictureEncoder(CropClip(clip.visual, short_side=64), short_side=64)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    exemplar = PictureExemplar("a.png", content=PictureContent(pixels, None, ""))
+    vocabulary = Vocabulary((("mug",),), exemplars=((exemplar,),))
+    embedded = embed_vocabulary(vocabulary, encoder, lambda: pictures)
+    assert embedded.offset is not None
+    assert embedded.logit_bias is not None
+    assert embedded.probabilities(pictures.reference()).mean() < 0.5

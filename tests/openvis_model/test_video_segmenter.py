@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from openvis_model.config import InstFormerConfig
 from openvis_model.frame_result import FrameResult
@@ -24,6 +25,7 @@ from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from openvis_model.weights.checkpoint import save_checkpoint
 from openvis_model.weights.folded_model import load
 from tests.networks import with_proposals
+from tests.pipelines.archive.archives import write_star
 from tests.words import NAMES
 
 SETTINGS = VideoTrackerConfig(association=AssociationConfig(min_similarity=0.5), objectness_threshold=0.3, max_gap=1)
@@ -263,3 +265,20 @@ def test_frames_are_checked_at_once(segmenter: VideoSegmenter) -> None:
 def test_the_floor_is_that_of_labelling(mini_model: InstFormer, threshold: float, floor: float) -> None:
     settings = VideoTrackerConfig(objectness_threshold=threshold)
     assert VideoSegmenter(mini_model, NAMES, tracker=settings).objectness_floor == floor
+
+
+def test_pictures_are_names(tmp_path: Path) -> None:
+    """Of a star and a moon, the one that a picture shows is found; a saved state belongs to the picture."""
+    write_star(tmp_path)
+    frames = np.asarray(Image.open(tmp_path / "star.png"))[None, :, ::-1].copy()
+    names = ["orange plain heart", f"mine: {tmp_path}/star.png mask {tmp_path}/star_mask.png", "blue dotted moon"]
+    segmenter = VideoSegmenter(load(), names)
+    list(segmenter.track(frames))
+    segmenter.save(tmp_path / "state")
+    assert sorted(track.category for track in segmenter.finish()) == ["blue dotted moon", "mine"]
+    segmenter.resume(tmp_path / "state")
+    Image.fromarray(frames[0]).save(tmp_path / "star.png")
+    with pytest.raises(ValueError, match="vocabulary"):
+        VideoSegmenter(load(), names).resume(tmp_path / "state")
+    with pytest.raises(ValueError, match="category 1: track: v/1: was not read; call read_tracks"):
+        VideoSegmenter(load(), ["red star", "mine: track: v/1"])

@@ -1,10 +1,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from openvis_model.exemplars import PictureContent, PictureExemplar, TrackExemplar
 from openvis_model.training.losses import classification_loss
 from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding, prompt_words
 
@@ -153,3 +155,102 @@ def test_how_synonyms_are_scored_is_part_of_the_identity() -> None:
     vocabulary = Vocabulary((("cat", "kitten"), ("dog",)))
     assert vocabulary.identity == vocabulary.categories
     assert replace(vocabulary, synonyms="best").identity != vocabulary.identity
+
+
+def test_lines_hold_exemplars_after_a_colon(tmp_path: Path) -> None:
+    file = tmp_path / "names.txt"
+    file.write_text("dog, puppy\nmy mug: a.jpg, ../b.png box 1,2,3,4, track: v/7\nspoon: /c.jpg mask m.png\n")
+    vocabulary = Vocabulary.read(file)
+    assert vocabulary.categories == (("dog", "puppy"), ("my mug",), ("spoon",))
+    assert vocabulary.exemplars == (
+        (),
+        (
+            PictureExemplar(f"{tmp_path}/a.jpg"),
+            PictureExemplar(f"{tmp_path.parent}/b.png", (1, 2, 3, 4)),
+            TrackExemplar("v", 7),
+        ),
+        (PictureExemplar("/c.jpg", mask=f"{tmp_path}/m.png"),),
+    )
+    assert [each.place for each in vocabulary.shown[1:4:2]] == [f"{file}: line 2", f"{file}: line 3"]
+    again = tmp_path / "names.json"
+    again.write_text(vocabulary.to_json())
+    assert Vocabulary.read(again) == vocabulary
+    assert Vocabulary.read(file, original="s3://bucket/a/names.txt").shown[1] == PictureExemplar(
+        "s3://bucket/b.png", (1, 2, 3, 4)
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["dog", "", "cup: cup.gif"], r"^line 3: 'cup.gif' is neither a picture"),
+        (["Star Wars: A New Hope"], r"^line 1: 'A New Hope' is neither .*put a name with a colon into a .json file"),
+        (
+            ["dog", "mug, cup.jpg"],
+            "^line 2: 'cup.jpg' stands where a name is meant; write NAME: PICTURE, with the space",
+        ),
+        (["mug:cup.jpg"], "^line 1: 'mug:cup.jpg' stands where a name is meant"),
+        (["mug, cup: cup.jpg"], "^line 1: a category with pictures has one name, 'mug, cup' are 2; write mug: cup.jpg"),
+        (["mug: "], "^line 1: '' is neither a picture"),
+        ([": cup.jpg"], "category 0 has an empty name"),
+        (["mug", "Mug: cup.jpg"], r"'Mug' stands twice \(categories 0 and 1\)"),
+        (["mug: cup.jpg", "mug: cup_2.jpg"], r"'mug' stands twice \(categories 0 and 1\)"),
+    ],
+)
+def test_bad_lines_with_exemplars_are_named(lines: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Vocabulary.from_lines(lines)
+
+
+def test_names_with_colons_and_dots_of_data_sets_are_taken_as_they_are() -> None:
+    names = ("Star Wars: A New Hope", "cup.jpg", "mug: cup.jpg")
+    for vocabulary in (Vocabulary.of_dataset(names), Vocabulary.from_json(Vocabulary.of_dataset(names).to_json())):
+        assert (vocabulary.names, vocabulary.shown) == (names, ())
+    assert Vocabulary.from_lines(["ratio 1:2", "St. Bernard"]).names == ("ratio 1:2", "St. Bernard")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[["a"], {"name": "b"}]', 'vocabulary: category 1 is {\'name\': \'b\'}; give {"name": "mug", "exemplars"'),
+        ('[{"name": "b", "exemplars": []}]', "category 0 is"),
+        ('[{"name": "b", "exemplars": "b.jpg"}]', "category 0 is"),
+        ('[{"name": "b", "exemplars": ["b"]}]', "category 0: 'b' is neither a picture"),
+    ],
+)
+def test_bad_json_with_exemplars_is_named(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Vocabulary.from_json(text)
+
+
+def test_lists_hold_lines_and_sequences() -> None:
+    vocabulary = Vocabulary.listed(["dog, puppy", ("Star Wars: A New Hope",), "mug: a.jpg"])
+    assert vocabulary.categories == (("dog", "puppy"), ("Star Wars: A New Hope",), ("mug",))
+    assert vocabulary.shown == (PictureExemplar("a.jpg"),)
+
+
+def test_exemplars_take_the_place_of_words_of_the_same_name() -> None:
+    vocabulary = Vocabulary.of_dataset(["dog", "mug", "cup"])
+    shown = vocabulary.illustrated(Vocabulary.from_lines(["mug: a.jpg"]))
+    assert (shown.names, shown.exemplars) == (vocabulary.names, ((), (PictureExemplar("a.jpg"),), ()))
+    with pytest.raises(ValueError, match="category 'cat' is not among the 3 names; correct or remove it"):
+        vocabulary.illustrated(Vocabulary.from_lines(["cat: a.jpg"]))
+    with pytest.raises(ValueError, match="category 'dog' has no exemplars; remove it"):
+        vocabulary.illustrated(Vocabulary.from_lines(["dog", "mug: a.jpg"]))
+
+
+def test_what_exemplars_show_is_part_of_the_identity() -> None:
+    def identity(digest: str) -> tuple[object, ...]:
+        content = PictureContent(np.zeros((1, 1, 3), np.uint8), None, digest)
+        return replace(vocabulary, exemplars=((), (PictureExemplar("a.jpg", content=content),))).identity
+
+    vocabulary = Vocabulary.from_lines(["dog", "mug"])
+    assert len({vocabulary.identity, identity("a"), identity("b")}) == 3
+    with pytest.raises(ValueError, match="line 1: a.jpg: was not read"):
+        _ = Vocabulary.from_lines(["mug: a.jpg"]).identity
+
+
+def test_offsets_are_added_to_logits_by_hand() -> None:
+    """Cosines 1 and 0 at scale ln 3, and the second one's odds tripled, are even."""
+    vocabulary = VocabularyEmbedding(("a", "b"), torch.eye(2), 1.0986123, offset=torch.tensor([0.0, 1.0986123]))
+    assert vocabulary.probabilities(torch.tensor([1.0, 0.0])).tolist() == pytest.approx([0.5, 0.5])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from openvis_model.options import VideoTrackerConfig
 from pipelines.labelling.config import LabelConfig
@@ -12,7 +13,7 @@ from pipelines.labelling.run import LabelSummary, label_videos
 from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.files import encode_video
 from pipelines.shapes.render import draw, render
-from pipelines.shapes.scenes import SceneConfig, invent_scene
+from pipelines.shapes.scenes import Actor, SceneConfig, invent_scene
 from tests.pipelines.video.clips import H264, write_clip
 
 NAMES = [category.name for category in CATEGORIES]
@@ -48,6 +49,20 @@ def write_archive(folder: Path) -> None:
     colour, _, shape = first.split()
     (folder / "all.txt").write_text("\n".join(NAMES))
     (folder / "some.txt").write_text("\n".join((f"{first}, {colour} {shape}", *others)))
+
+
+def write_star(folder: Path) -> None:
+    """`star.png`, a red striped star beside a blue dotted moon, and `star_mask.png`, which is white on the star.
+
+    Size, place and background are others than in `star.mp4`.
+    """
+    actors = [
+        Actor(category=NAMES.index(name), x=np.array([x]), y=np.array([48.0]), size=np.array([19.0]), tilt=np.zeros(1))
+        for name, x in (("red striped star", 36.0), ("blue dotted moon", 92.0))
+    ]
+    clip = draw(np.full((96, 128, 3), 150, np.float32), actors)
+    Image.fromarray(clip.frames[0]).save(folder / "star.png")
+    Image.fromarray(clip.masks[0, 0].astype(np.uint8) * 255).save(folder / "star_mask.png")
 
 
 def label_archive(folder: Path, output: Path, names: str, **options: Any) -> LabelSummary:
