@@ -63,6 +63,9 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
             ["--labels", labels, "--text", "a", "--sheet", f"{__file__}/a.png"],
             f"sheet: cannot write {__file__}/a.png",
         ),
+        (["--labels", labels, "--text", "a", "--image", "b.jpg"], "text, image: both are given; give one of the two"),
+        (["--labels", labels, "--image", "cup.gif"], "image: 'cup.gif' is neither a picture"),
+        (["--labels", labels, "--image", "absent.jpg"], "image: absent.jpg: cannot read absent.jpg (No such file"),
         (["--labels", labels, "--text", " , "], "text: ' , ' has an empty word"),
     ):
         assert main(options) == 2

@@ -187,7 +187,7 @@ def test_lines_hold_exemplars_after_a_colon(tmp_path: Path) -> None:
         (["Star Wars: A New Hope"], r"^line 1: 'A New Hope' is neither .*put a name with a colon into a .json file"),
         (
             ["dog", "mug, cup.jpg"],
-            "^line 2: 'cup.jpg' stands where a name is meant; write NAME: PICTURE, with the space",
+            "^line 2: 'cup.jpg' stands where a name is meant; write NAME: PICTURE",
         ),
         (["mug:cup.jpg"], "^line 1: 'mug:cup.jpg' stands where a name is meant"),
         (["mug, cup: cup.jpg"], "^line 1: a category with pictures has one name, 'mug, cup' are 2; write mug: cup.jpg"),

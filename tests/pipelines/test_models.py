@@ -12,12 +12,20 @@ from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary
 from openvis_model.weights.checkpoint import load_checkpoint, save_checkpoint
 from openvis_model.weights.files import BUILT_IN
-from pipelines.models import load_light_model, load_model, load_vocabulary, vocabulary_fingerprint
+from pipelines.models import (
+    embed,
+    load_light_model,
+    load_model,
+    load_picture_encoder,
+    load_vocabulary,
+    vocabulary_fingerprint,
+)
 from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.render import render
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage import s3
 from tests.clips import small_model
+from tests.pipelines.archive.archives import write_star
 from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import Proxy
 
@@ -96,6 +104,65 @@ def test_a_vocabulary_on_s3_is_read(bucket: str, put: Put) -> None:
         load_vocabulary(put(f"{bucket}/twice.txt", b"cat\ncat\n"))
     with pytest.raises(ValueError, match=f"^vocabulary: {bucket}/absent.txt: "):
         load_vocabulary(f"{bucket}/absent.txt")
+
+
+def test_a_vocabulary_on_s3_has_its_pictures_beside_it(bucket: str, put: Put, tmp_path: Path) -> None:
+    write_star(tmp_path)
+    for name in ("star.png", "star_mask.png"):
+        put(f"{bucket}/my pictures/{name}", (tmp_path / name).read_bytes())
+    uri = put(f"{bucket}/names.txt", b"dog\nmine: my pictures/star.png mask my pictures/star_mask.png\n")
+    vocabulary = load_vocabulary(uri)
+    (tmp_path / "names.txt").write_text("dog\nmine: star.png mask star_mask.png\n")
+    assert vocabulary.identity == load_vocabulary(str(tmp_path / "names.txt")).identity
+    for line, message in (
+        (b"mine: absent.png", f"^{bucket}/names.txt: line 1: {bucket}/absent.png: cannot read {bucket}/absent.png"),
+        (b"mine: names.png", f"^{bucket}/names.txt: line 1: {bucket}/names.png: is no picture that can be read"),
+        (b"mine: my.gif", f"^{bucket}/names.txt: line 1: 'my.gif' is neither a picture"),
+    ):
+        put(f"{bucket}/names.png", b"no")
+        with pytest.raises(ValueError, match=message):
+            load_vocabulary(put(uri, line))
+
+
+def test_what_pictures_show_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    """Their bytes, boxes and masks, not their names."""
+    write_star(tmp_path)
+    (tmp_path / "other.png").write_bytes((tmp_path / "star.png").read_bytes())
+
+    def fingerprint(line: str) -> str:
+        (tmp_path / "names.txt").write_text(line)
+        return vocabulary_fingerprint(load_vocabulary(str(tmp_path / "names.txt")))
+
+    part = " box 1 2 30 40"
+    lines = (
+        "mine",
+        "mine: star.png",
+        f"mine: star.png{part}",
+        "mine: star.png mask star_mask.png",
+        "mine: star_mask.png",
+    )
+    assert len(set(map(fingerprint, lines))) == len(lines)
+    assert fingerprint(f"mine: other.png{part}") == fingerprint(f"mine: star.png{part}")
+    assert fingerprint(f"mine: star.png{part}") != fingerprint(f"yours: star.png{part}")
+
+
+def test_the_vision_tower_is_loaded_for_exemplars_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    load = load_picture_encoder
+    monkeypatch.setattr(
+        "pipelines.models.load_picture_encoder", lambda checkpoint: loaded.append(1) or load(checkpoint)
+    )
+    write_star(tmp_path)
+    model = load_light_model(None)
+    for line, times in (
+        ("red plain star", 0),
+        ("mine: star.png", 1),
+        ("red plain star\nmine: star.png, star_mask.png", 1),
+    ):
+        loaded.clear()
+        (tmp_path / "names.txt").write_text(line)
+        embed(load_vocabulary(str(tmp_path / "names.txt")), model, None)
+        assert len(loaded) == times
 
 
 def test_how_synonyms_are_scored_is_part_of_the_fingerprint(tmp_path: Path) -> None:

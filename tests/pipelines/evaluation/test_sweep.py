@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from openvis_model.options import AssociationConfig
+from openvis_model.vocabulary import Vocabulary
 from pipelines.archive.tables import Results
 from pipelines.datasets import burst_files, ytvis
 from pipelines.datasets.benchmark_videos import category_ids, find_benchmark_videos
@@ -22,6 +23,7 @@ from pipelines.evaluation.sweep import run_sweep
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
+from tests.pipelines.archive.archives import write_star
 from tests.pipelines.evaluation.few_categories import leave_out_categories
 
 pytestmark = pytest.mark.usefixtures("cluster", "disc_model")
@@ -100,6 +102,27 @@ def test_the_exported_file_scores_as_the_tables_do(
     assert errors == result.errors
     assert result.about["ground_truth_sha256"] == objects.sha256
     assert result.about["model_fingerprint"]
+
+
+def test_exemplars_take_the_place_of_names(truth: Path, tmp_path: Path) -> None:
+    """Other pictures make another cell; a name that the data set lacks is refused before anything starts."""
+    write_star(tmp_path)
+    name = json.loads(truth.read_text())["categories"][0]["name"]
+    (tmp_path / "shown.txt").write_text(f"{name}: star.png mask star_mask.png")
+    dataset = BenchmarkConfig(
+        name="shapes", protocol="lvvis", ground_truth=str(truth), top_k=10, exemplars=str(tmp_path / "shown.txt")
+    )
+    options = config(truth, tmp_path / "out", datasets=[dataset], ablations=ASSOCIATIONS[:1])
+    (first,) = run_sweep(options)
+    assert (first.status, first.error) == ("ok", None)
+    vocabulary = Vocabulary.read(tmp_path / "out/cells/built-in,shapes,rollout/vocabulary.json")
+    assert [str(each) for each in vocabulary.shown] == [f"{tmp_path}/star.png mask {tmp_path}/star_mask.png"]
+    (tmp_path / "star.png").write_bytes((tmp_path / "star_mask.png").read_bytes())
+    (second,) = run_sweep(options)
+    assert second.about["vocabulary_fingerprint"] != first.about["vocabulary_fingerprint"]
+    (tmp_path / "shown.txt").write_text("giraffe: star.png")
+    with pytest.raises(ValueError, match="datasets: shapes: category 'giraffe' is not among the .* names"):
+        run_sweep(options)
 
 
 @pytest.mark.slow
