@@ -188,6 +188,19 @@ class Catalogue:
         found = {row["row"]: row for row in self._query(_SHOWN, [list(map(int, rows))])}
         return [found[int(row)] for row in rows if int(row) in found]
 
+    def table(self) -> pa.Table:
+        """Returns all tracks with what was decided about them from their beginning, highest score first."""
+        sql = """select row, video, track_id, category, score, first_frame, last_frame, tracks.frames,
+                     action, given, coalesce(stale, false) as stale
+                 from tracks left join decisions using (video, track_id) order by score desc, row"""
+        with self._cursor() as cursor:
+            found: pa.Table = cursor.sql(sql).to_arrow_table()
+            return found
+
+    def videos(self) -> list[dict[str, Any]]:
+        """Returns the rows of all videos, by their number."""
+        return self._query("select * from videos order by video", [])
+
     def categories(self) -> list[dict[str, Any]]:
         """Returns the categories of the tracks, with the number of tracks and of decided ones; most tracks first."""
         return self._query(
