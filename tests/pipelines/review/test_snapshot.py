@@ -159,6 +159,7 @@ def test_masks_are_those_of_the_frame_on_the_screen(page: Page) -> None:
 def test_a_link_leads_to_a_track_of_a_video_that_no_browser_plays(page: Page, host: StaticHost) -> None:
     page.goto(f"{host.url}#category=green+plain+ring&open=old&track=2")
     expect(page.locator(".transport .what")).to_contain_text("track 2: red striped star")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
     page.keyboard.press(".")
     expect(page.locator(".masks[data-frame='4']")).to_be_visible()
     page.wait_for_function("() => !document.querySelector('.stage video').seeking")
