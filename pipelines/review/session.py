@@ -83,7 +83,8 @@ class Review:
         self._last = self.decided.latest
 
     def warm_up(self) -> None:
-        """Loads the model and the embeddings that searching needs, once; until it is done, the page says so."""
+        """Sorts tracks, and loads what searching needs, the model and the embeddings; until then, the page says so."""
+        self.catalogue.warm_up()
         if not self._model:
             self._load_model()
         if not self.embeddings.ready.is_set():
@@ -95,6 +96,7 @@ class Review:
             self.catalogue.decide(self.decided.refresh())
             if set(self.results.parts()) != set(self.catalogue.listed):
                 self.catalogue = Catalogue(self.results, self.decided)
+                self.catalogue.warm_up()
                 self.embeddings = Embeddings(self.catalogue)
                 self.embeddings.load()
 
