@@ -2,32 +2,37 @@
 
 const SIMILAR = 2000; // tracks that a search returns
 
-// Which columns a filter looks at, and what a track must fulfil.
+// Of a filter the columns that it looks at, each with a function that makes of them a test for places in a row group.
 function conditions(wanted, { names, numbers }) {
   const tests = [];
   const add = (columns, test) => tests.push({ columns, test });
   if (wanted.category !== undefined)
-    add(["category", "given", "stale"], (row) =>
-      (row.given !== null && !row.stale ? row.given : row.category) === wanted.category,
+    add(["category", "given", "stale"], ({ category, given, stale }) => (at) =>
+      ((!stale[at] && given[at]) || category[at]) === wanted.category,
     );
   if (wanted.video !== undefined) {
     const number = numbers.get(wanted.video);
-    add(["video"], (row) => row.video === number);
+    add(["video"], ({ video }) => (at) => video[at] === number);
   }
   if (wanted.name !== undefined) {
     const part = wanted.name.toLowerCase();
     const having = new Set(names.flatMap((name, number) => (name.toLowerCase().includes(part) ? [number] : [])));
-    add(["video"], (row) => having.has(row.video));
+    add(["video"], ({ video }) => (at) => having.has(video[at]));
   }
-  if (wanted.min_frames !== undefined) add(["frames"], (row) => row.frames >= Number(wanted.min_frames));
-  const decided = (row) => row.action !== null && !row.stale;
-  const decisions = {
-    undecided: (row) => !decided(row),
-    decided,
-    stale: (row) => row.action !== null && row.stale,
-  };
+  if (wanted.min_frames !== undefined) {
+    const least = Number(wanted.min_frames);
+    add(["frames"], ({ frames }) => (at) => frames[at] >= least);
+  }
   if (wanted.decision !== undefined)
-    add(["action", "stale"], decisions[wanted.decision] ?? ((row) => decided(row) && row.action === wanted.decision));
+    add(["action", "stale"], ({ action, stale }) => {
+      const counts = (at) => Boolean(action[at]) && !stale[at];
+      const decisions = {
+        undecided: (at) => !counts(at),
+        decided: counts,
+        stale: (at) => Boolean(action[at]) && stale[at],
+      };
+      return decisions[wanted.decision] ?? ((at) => counts(at) && action[at] === wanted.decision);
+    });
   return tests;
 }
 
@@ -48,15 +53,13 @@ export async function find(table, wanted, videos) {
     table.groups.map(async (group, number) => {
       if (group.score.high < low || group.score.low > high) return [];
       const within = group.score.low >= low && group.score.high <= high;
-      const all = within
-        ? tests
-        : [...tests, { columns: ["score"], test: ({ score }) => score >= low && score <= high }];
-      const names = [...new Set(all.flatMap(({ columns }) => columns))];
-      const columns = await table.read(number, names);
+      const scored = { columns: ["score"], test: ({ score }) => (at) => score[at] >= low && score[at] <= high };
+      const all = within ? tests : [...tests, scored];
+      const columns = await table.read(number, [...new Set(all.flatMap((each) => each.columns))]);
+      const passes = all.map(({ test }) => test(columns));
       const rows = [];
       for (let at = 0; at < group.rows; at++) {
-        const row = Object.fromEntries(names.map((name) => [name, columns[name][at] ?? null]));
-        if (all.every(({ test }) => test(row))) rows.push(group.start + at);
+        if (passes.every((pass) => pass(at))) rows.push(group.start + at);
       }
       return rows;
     }),
