@@ -18,9 +18,8 @@ from pipelines.review.catalogue import Filter
 from pipelines.review.session import Review
 from pipelines.review.snapshot import SNAPSHOT, write_snapshot
 from tests.pipelines.review.archives import EVIL_CATEGORY, EVIL_NAME
-from tests.pipelines.review.browser import browser, needs_browser
+from tests.pipelines.review.browser import ON_SCREEN, needs_browser
 from tests.pipelines.review.static_host import StaticHost, hosted
-from tests.pipelines.review.test_page import ON_SCREEN
 
 FILTERS: tuple[dict[str, Any], ...] = (
     {},
@@ -55,12 +54,6 @@ def decide(review: Review) -> None:
         {"video_id": "old", "track_id": 2, "action": "reject", "category": "red striped star"},
     )
     review.decide(about, "ann@home")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as started:
-        yield started
 
 
 @pytest.fixture
