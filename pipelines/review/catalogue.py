@@ -190,7 +190,8 @@ class Catalogue:
         if not ordered:
             return np.flatnonzero(passing).astype(np.int32)
         order = self._in_order(wanted.order)
-        return order[passing[order]]
+        found: Rows = order[passing[order]]
+        return found
 
     def _in_order(self, order: Order) -> Rows:
         """Returns all rows in an order, which takes longer than to filter them, so it is kept."""
@@ -200,7 +201,8 @@ class Catalogue:
 
     def _rows(self, sql: str, values: Sequence[object]) -> Rows:
         with self._cursor() as cursor:
-            return np.ascontiguousarray(cursor.execute(sql, list(values)).fetchnumpy()["row"], np.int32)
+            found: Rows = np.ascontiguousarray(cursor.execute(sql, list(values)).fetchnumpy()["row"], np.int32)
+            return found
 
     def rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Returns some tracks, in the order given, as the page shows them."""
