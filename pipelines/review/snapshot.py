@@ -83,10 +83,13 @@ def write_snapshot(
         report: called with the number of finished videos and that of all.
 
     Raises:
-        ValueError: the folder holds something else or cannot be written to, or the labels were rewritten meanwhile.
+        ValueError: the folder holds something else or cannot be written to, or the labels are damaged or were rewritten
+            meanwhile.
         RuntimeError: another snapshot was written to the folder meanwhile.
         OSError: the storage failed.
     """
+    if review.embeddings.error:
+        raise ValueError(f"labels: {review.embeddings.error}")
     target = _Target.begin(Storage(output))
     videos = review.catalogue.videos()
     tracks = review.catalogue.table()
@@ -102,8 +105,12 @@ def write_snapshot(
             failures[videos[number]["uri"]] = next(iter(found.missing.values()))
 
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
-        for done, _ in enumerate(pool.map(write, sorted(numbers)), start=1):
-            report(done, len(numbers))
+        try:
+            for done, _ in enumerate(pool.map(write, sorted(numbers)), start=1):
+                report(done, len(numbers))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     dimension = _write_embeddings(review, target, tracks)
     sizes = {
         "tracks": target.put_table("tracks.parquet", _track_table(review, tracks, videos, missing), GROUP),

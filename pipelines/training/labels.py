@@ -32,7 +32,10 @@ def read_labels(config: TrainingDataConfig, problems: list[str]) -> GroundTruth:
     """
     with tempfile.TemporaryDirectory(prefix="openvis-train-") as folder:
         export = ExportConfig(labels=config.annotations, output=folder, format="youtube_vis", reviewed=config.reviewed)
-        export_annotations(export)
+        try:
+            export_annotations(export)
+        except ValueError as error:
+            raise ValueError(f"annotations: {str(error).removeprefix('labels: ')}") from error
         path = str(Path(folder, "annotations.json"))
         truth = replace(ytvis.read_ground_truth(path, strict=True, problems=problems), path=config.annotations)
     long = {video.id for video in truth.videos if len(video.frames) >= config.frames}

@@ -2,8 +2,7 @@
 
 How long it takes to open the page, to filter and to search by text and by a track, the slowest of several of each, the
 server's CPU time, and its memory before and after thousands of answers; the model is the paper's, with random weights.
-Then what a browser reads of a snapshot of 100,000 tracks. Videos are not there; of pictures, only what tables are read
-for is measured.
+Videos are not there; of pictures, only what tables are read for is measured.
 """
 
 import json
@@ -47,9 +46,9 @@ FILTERS: tuple[dict[str, Any], ...] = (
 )
 
 
-def write_part(results: Results, number: int, model: str) -> None:
+def write_part(results: Results, number: int, model: str, videos: int = VIDEOS // PARTS) -> None:
     """A part of videos with a hundred tracks each, seen in a frame each; random embeddings."""
-    rng, videos = np.random.default_rng(number), VIDEOS // PARTS
+    rng = np.random.default_rng(number)
     ids = [f"camera-{number:04d}-{i:06d}" for i in range(videos)]
     rows, tracks = Rows(), videos * EACH
     about = {"status": "ok", "fps": 25.0, "width": 1920, "height": 1080, "duration_s": 60.0}

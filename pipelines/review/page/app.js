@@ -231,7 +231,7 @@ function App() {
     l: alike,
     v: only,
     "/": () => box.current.focus(),
-    "?": () => setDialog({ kind: Keys }),
+    "?": () => setDialog({ kind: Keys, target: { isReadOnly: Boolean(now.current.archive.read_only) } }),
     Enter: () => open(now.current.chosen),
     Escape: close,
     " ": () => now.current.opened && control.current.toggle?.(),

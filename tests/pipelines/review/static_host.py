@@ -12,10 +12,10 @@ from aiohttp import web
 
 @dataclass(frozen=True, kw_only=True)
 class StaticHost:
-    """A host; `asked` has path, `Range` and the bytes of each answer."""
+    """A host; `asked` has the path and the bytes of each answer."""
 
     url: str
-    asked: list[tuple[str, str, int]] = field(default_factory=list)
+    asked: list[tuple[str, int]] = field(default_factory=list)
 
 
 @contextmanager
@@ -23,19 +23,14 @@ def hosted(folder: Path) -> Iterator[StaticHost]:
     """Serves a folder below /some/where/, as GitHub Pages does."""
     host: list[StaticHost] = []
 
-    @web.middleware
-    async def noted(request: web.Request, handler: web.RequestHandler) -> web.StreamResponse:  # type: ignore[type-arg]
-        response = await handler(request)  # type: ignore[operator]
-        size = response.content_length
-        if size is None and isinstance(response, web.FileResponse):
-            size = response._path.stat().st_size
-        host[0].asked.append((request.path, request.headers.get("Range", ""), size or 0))
-        return response
+    async def note(request: web.Request, response: web.StreamResponse) -> None:
+        host[0].asked.append((request.path, response.content_length or 0))
 
     async def index(_: web.Request) -> web.FileResponse:
         return web.FileResponse(folder / "index.html")
 
-    app = web.Application(middlewares=[noted])
+    app = web.Application()
+    app.on_response_prepare.append(note)
     app.router.add_get("/some/where/", index)
     app.router.add_static("/some/where/", folder)
     loop, runner = asyncio.new_event_loop(), web.AppRunner(app, shutdown_timeout=0.1)

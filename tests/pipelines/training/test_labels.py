@@ -100,7 +100,9 @@ def test_videos_and_labels_may_be_on_s3(bucket: str, videos: Path) -> None:
 
 
 def test_what_is_wrong_is_told_before_anything_is_trained(labels: str, videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has no accepted, renamed or rejected tracks; review some first"):
+    with pytest.raises(
+        ValueError, match="annotations: .* has no accepted, renamed or rejected tracks; review some first"
+    ):
         opened(write_labels(str(tmp_path / "new"), str(videos)).storage.root, format="labels")
     with pytest.raises(ValueError, match="has no labels"):
         opened(str(tmp_path), format="labels")
