@@ -10,6 +10,9 @@ from torch import Tensor
 from openvis_model.text_encoder import TextEncoder
 from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding
 
+_FEW = 4
+"""Names up to which reading the weights once saves more time than computing beginnings once."""
+
 
 @torch.no_grad()
 def embed_vocabulary(vocabulary: Vocabulary, encoder: TextEncoder, *, batch_size: int = 512) -> VocabularyEmbedding:
@@ -47,7 +50,9 @@ def _embed(vocabulary: Vocabulary, encoder: TextEncoder, batch_size: int) -> Flo
     for name in names:
         if not encoder.tokenizer.encode(name):  # within a prompt it would go unnoticed
             raise ValueError(f"vocabulary: {name!r} has nothing that the model's CLIP can read; use letters")
-    batches = [names[i : i + batch_size] for i in range(0, len(names), batch_size)]
-    # Texts of one prompt begin alike, which the encoder computes once.
-    embedded = [encoder([prompt.format(n) for n in batch]).cpu() for prompt in PROMPTS for batch in batches]
+    if len(names) <= _FEW:
+        embedded = [encoder([prompt.format(name) for prompt in PROMPTS for name in names]).cpu()]
+    else:  # texts of one prompt begin alike, which the encoder computes once
+        batches = [names[i : i + batch_size] for i in range(0, len(names), batch_size)]
+        embedded = [encoder([prompt.format(n) for n in batch]).cpu() for prompt in PROMPTS for batch in batches]
     return F.normalize(torch.cat(embedded).unflatten(0, (len(PROMPTS), -1)).mean(0), dim=-1)

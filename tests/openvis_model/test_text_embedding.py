@@ -65,3 +65,13 @@ def test_for_the_best_synonym_every_name_keeps_its_embedding(mini_model: InstFor
     assert (embedded.embeddings - alone.embeddings).abs().max() < 1e-6
     assert embedded.category is not None
     assert embedded.category.tolist() == [0, 0, 1]
+
+
+def test_a_few_names_are_embedded_as_many_are(mini_model: InstFormer) -> None:
+    """Few go through the text tower with all prompts at once."""
+    names = ("red star", "striped star", "blue disc", "green disc", "dotted star", "red disc")
+    few, many = (
+        embed_vocabulary(Vocabulary(tuple((name,) for name in some)), mini_model.text_encoder).embeddings
+        for some in (names[:3], names)
+    )
+    assert (few - many[:3]).abs().max() < 1e-6
