@@ -102,7 +102,7 @@ def read_config(
     if suited:
         sources.insert(0, suited(_merged(sources)))
     config: T = _build(kind, sources, print_config=print_config)
-    for name in ("output", "sheet"):
+    for name in ("output", "sheet", "snapshot"):
         check_kept(name, getattr(config, name, None))
     return config
 

@@ -3,8 +3,9 @@
 python -m jobs.review --labels labels/
 
 It prints the page's URL, which has a token, and serves it until it is interrupted. What is decided is stored at once in
-the labels' table `reviews`; any number of people may review at a time. The exit code is 0 after an interruption, 1 if
-it failed, 2 for bad input.
+the labels' table `reviews`; any number of people may review at a time. With `--report` or `--snapshot`, it writes that
+and ends. The exit code is 0 after an interruption or when all is written, 1 if it failed or a video has no pictures for
+the snapshot, 2 for bad input.
 """
 
 import errno
@@ -14,6 +15,7 @@ import sys
 
 from jobs.command import check_present, run_job, start
 from jobs.options import read_config
+from jobs.progress import ProgressCount
 from jobs.recipes import ReviewOptions, chosen
 from pipelines.review.config import ReviewConfig
 
@@ -30,6 +32,8 @@ def _review(arguments: list[str] | None) -> int:
     config = chosen(options)
     if config.report is not None:
         return _report(config, config.report)
+    if config.snapshot is not None:
+        return _snapshot(config, config.snapshot)
     listener = _listen(config)  # before the archive is read, which may take seconds
     with listener:
         from aiohttp import web
@@ -67,6 +71,20 @@ def _report(config: ReviewConfig, output: str) -> int:
         print(f"  {each.reason}: {each.category} ({each.score:.2f}), track {each.track_id} of {each.video_id}")
     write_report(found, output)
     return 0
+
+
+def _snapshot(config: ReviewConfig, output: str) -> int:
+    from pipelines.review.session import Review
+    from pipelines.review.snapshot import write_snapshot
+
+    review = Review(config)
+    review.embeddings.load()
+    summary = write_snapshot(review, output, ProgressCount("videos"))
+    size = f"{summary.size / 1e6:.1f} MB"
+    print(f"{summary.tracks} tracks of {summary.videos} videos, {size} → {output}")
+    for video, reason in summary.failures.items():
+        print(f"review: no pictures: {video}: {reason}", file=sys.stderr)
+    return 1 if summary.failures else 0
 
 
 def _listen(config: ReviewConfig) -> socket.socket:

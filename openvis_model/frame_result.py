@@ -26,7 +26,8 @@ class FrameResult:
         objectness: probability that the instance of this frame is an object.
         masks: one mask per track at the size of the video's frames; `masks.to_coco()` gives COCO's run-length encoding,
             `masks.to_dense()` bool [n, H, W].
-        ended: tracks that ended with this frame, out of sight for longer than `max_gap`.
+        ended: tracks that ended with this frame, out of sight for longer than `max_gap` or because of a cut.
+        begins_shot: whether the video was cut before this frame.
     """
 
     index: int
@@ -37,6 +38,7 @@ class FrameResult:
     objectness: Float32[np.ndarray, " n"]
     masks: RleMasks
     ended: tuple[Track, ...] = ()
+    begins_shot: bool = False
 
     def __len__(self) -> int:
         return len(self.track_ids)

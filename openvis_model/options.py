@@ -40,6 +40,7 @@ TokenKind = Literal["query", "instance_query"]
 Classifier = Literal["inst_clip", "crop_clip"]
 GuidedParts = Literal["trunk", "head", "trunk_and_head"]
 Synonyms = Literal["mean", "best"]
+Shots = Literal["cuts", "none"]
 
 
 LORA_TARGETS = ("q_proj", "v_proj")

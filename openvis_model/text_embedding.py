@@ -18,6 +18,9 @@ from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding
 ANYTHING = "photo"
 """The name that exemplars of a CLIP with the sigmoid loss are compared with if there is no other; prompts have it."""
 
+_FEW = 4
+"""Names up to which reading the weights once saves more time than computing beginnings once."""
+
 
 @torch.no_grad()
 def embed_vocabulary(
@@ -92,7 +95,9 @@ def _embed(names: list[str], encoder: TextEncoder, batch_size: int) -> Float[Ten
     for name in names:
         if not encoder.tokenizer.encode(name):  # within a prompt it would go unnoticed
             raise ValueError(f"vocabulary: {name!r} has nothing that the model's CLIP can read; use letters")
-    batches = [names[i : i + batch_size] for i in range(0, len(names), batch_size)]
-    # Texts of one prompt begin alike, which the encoder computes once.
-    embedded = [encoder([prompt.format(n) for n in batch]).cpu() for prompt in PROMPTS for batch in batches]
+    if len(names) <= _FEW:
+        embedded = [encoder([prompt.format(name) for prompt in PROMPTS for name in names]).cpu()]
+    else:  # texts of one prompt begin alike, which the encoder computes once
+        batches = [names[i : i + batch_size] for i in range(0, len(names), batch_size)]
+        embedded = [encoder([prompt.format(n) for n in batch]).cpu() for prompt in PROMPTS for batch in batches]
     return F.normalize(torch.cat(embedded).unflatten(0, (len(PROMPTS), -1)).mean(0), dim=-1)

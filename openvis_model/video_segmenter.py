@@ -5,15 +5,18 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
+from jaxtyping import UInt8
 
 from openvis_model.exemplars import PictureExemplar
 from openvis_model.frame_model import FrameModel
 from openvis_model.frame_result import FrameResult
 from openvis_model.instances import Instances
-from openvis_model.options import SIZE_DIVISOR, VideoTrackerConfig
+from openvis_model.options import SIZE_DIVISOR, Shots, VideoTrackerConfig
 from openvis_model.picture_encoder import PictureEncoder
+from openvis_model.shots import sample, thumbnails
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.track import Track
 from openvis_model.video_frames import Frames, VideoSource, batches
@@ -48,6 +51,7 @@ class VideoSegmenter:
         objectness_floor: proposals below are neither embedded nor tracked. None is 0.5, as for `jobs.label`, or the
             tracker's threshold if that is lower.
         top: how many categories a track lists.
+        shots: whether tracks end where the video is cut (`cuts`, as for `jobs.label`), or go on (`none`).
         batch_size: most frames that go through the model together; 1 for the lowest latency on a live stream.
 
     Raises:
@@ -63,6 +67,7 @@ class VideoSegmenter:
         tracker: VideoTrackerConfig | None = None,
         objectness_floor: float | None = None,
         top: int = 5,
+        shots: Shots = "cuts",
         batch_size: int = 8,
     ) -> None:
         tracker = tracker or VideoTrackerConfig()
@@ -71,6 +76,8 @@ class VideoSegmenter:
                 f"objectness_floor: expected 0 to the tracker's objectness_threshold ({tracker.objectness_threshold}), "
                 f"got {objectness_floor}; lower it or raise the threshold"
             )
+        if shots not in get_args(Shots):
+            raise ValueError(f"shots: unknown value {shots!r}; choose from {get_args(Shots)}")
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         self.model = model
@@ -80,6 +87,7 @@ class VideoSegmenter:
 
             self.vocabulary = read_pictures(self.vocabulary)
         self.objectness_floor = min(0.5, tracker.objectness_threshold) if objectness_floor is None else objectness_floor
+        self.shots = shots
         self.batch_size = batch_size
         pictures = partial(PictureEncoder, model.classifier, short_side=model.short_side)
         embedding = embed_vocabulary(self.vocabulary, model.text_encoder, pictures)
@@ -127,11 +135,12 @@ class VideoSegmenter:
     @property
     def state(self) -> VideoState:
         """State of the video after the last result; set it to resume there, or to `VideoState()` to drop the video."""
-        return VideoState(self._tracking.state, self._size, tuple(self._ended))
+        return VideoState(self._tracking.state, self._size, tuple(self._ended), self._tracking.shots)
 
     @state.setter
     def state(self, state: VideoState) -> None:
-        self._tracking.state, self._size, self._ended = state.tracker, state.size, list(state.ended)
+        self._tracking.state, self._tracking.shots = state.tracker, state.shots
+        self._size, self._ended = state.size, list(state.ended)
 
     def save(self, path: str | Path) -> None:
         """Writes the state to a safetensors file, which is replaced whole or not at all."""
@@ -157,7 +166,7 @@ class VideoSegmenter:
     def _owner(self) -> dict[str, str]:
         """What a saved state belongs to; hashing the weights of the paper's model takes a second."""
         tracker = self._tracking.tracker
-        settings = [tracker.config.identity(), tracker.top, self.objectness_floor]
+        settings = [tracker.config.identity(), tracker.top, self.objectness_floor, self.shots]
         parts = {"model": self.model.identity(), "vocabulary": self.vocabulary.identity, "setting": settings}
         return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}
 
@@ -166,11 +175,17 @@ class VideoSegmenter:
             index = self._indices(batch)
             size = self._check_size(batch, index[0])
             found = self.model(batch.pixels, objectness_floor=self.objectness_floor, frame_size=size)
-            for frame, instances in zip(index, found, strict=True):
+            for frame, instances, thumbnail in zip(index, found, self._thumbnails(batch), strict=True):
                 self._size = size
-                yield self._result(frame, instances)
+                yield self._result(frame, instances, thumbnail)
         if self._size is None:
             raise ValueError("frames: the video has none; check that its file was found and can be decoded")
+
+    def _thumbnails(self, batch: Frames) -> Sequence[UInt8[np.ndarray, "32 32 3"] | None]:
+        if self.shots == "none":
+            return [None] * len(batch)
+        seen = sample(batch.pixels)
+        return list(thumbnails(seen if isinstance(seen, np.ndarray) else seen.cpu().numpy()))
 
     def _indices(self, batch: Frames) -> list[int]:
         last = self._tracking.state.frame
@@ -193,8 +208,8 @@ class VideoSegmenter:
             )
         return size
 
-    def _result(self, frame: int, instances: Instances) -> FrameResult:
-        tracked = self._tracking.add(frame, instances)
+    def _result(self, frame: int, instances: Instances, thumbnail: UInt8[np.ndarray, "32 32 3"] | None) -> FrameResult:
+        tracked = self._tracking.add(frame, instances, thumbnail)
         self._ended += tracked.ended
         order = tracked.track_ids.argsort(kind="stable")
         order = order[tracked.track_ids[order] != NO_TRACK]
@@ -209,6 +224,7 @@ class VideoSegmenter:
             objectness=instances.objectness.numpy()[order],
             masks=instances.masks.take(order),
             ended=tuple(tracked.ended),
+            begins_shot=tracked.begins_shot,
         )
 
 

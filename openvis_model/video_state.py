@@ -4,6 +4,7 @@ The file is a safetensors file, which holds numbers and text but no code:
 
     memory.0, memory.1, …   the association's memory
     slots.gap, …            the running sums of `Slots`
+    shots.reference         the thumbnail that the next frame is compared with, to find cuts
     ended.track_id, …       the tracks that have ended
     metadata                counters, a hash of the tensors, and what the state belongs to
 """
@@ -22,6 +23,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from openvis_model.fingerprint import tensor_fingerprint
+from openvis_model.shots import ShotState
 from openvis_model.track import CategoryScore, Track
 from openvis_model.video_tracker import Slots, TrackerState
 
@@ -36,11 +38,13 @@ class VideoState:
         tracker: the tracker's state.
         size: height and width of the video's frames, pixels; None before the first frame.
         ended: tracks that have ended.
+        shots: state of the detection of cuts.
     """
 
     tracker: TrackerState = field(default_factory=TrackerState)
     size: tuple[int, int] | None = None
     ended: tuple[Track, ...] = ()
+    shots: ShotState = field(default_factory=ShotState)
 
 
 def write_state(state: VideoState, path: str | Path, owner: Mapping[str, str]) -> None:
@@ -58,6 +62,8 @@ def write_state(state: VideoState, path: str | Path, owner: Mapping[str, str]) -
         "size": state.size,
         "next_track_id": state.tracker.next_track_id,
         "frame": state.tracker.frame,
+        "flash": state.shots.flash,
+        "blank": state.shots.blank,
     }
     metadata = {_KEY: json.dumps(content), "sha256": _digest(content, tensors)}
     partial = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
@@ -104,6 +110,8 @@ def _to_tensors(state: VideoState) -> dict[str, Tensor]:
     tracker, ended = state.tracker, state.ended
     columns = {f"memory.{i}": column for i, column in enumerate(tracker.memory or ())}
     columns |= {f"slots.{name}": column for name, column in (tracker.slots._asdict() if tracker.slots else {}).items()}
+    if state.shots.reference is not None:
+        columns["shots.reference"] = torch.from_numpy(state.shots.reference)
     if ended:
         for name in ("track_id", "first_frame", "last_frame", "frames"):
             columns[f"ended.{name}"] = torch.tensor([getattr(track, name) for track in ended])
@@ -122,7 +130,9 @@ def _from_tensors(content: Mapping[str, Any], tensors: Mapping[str, Tensor], nam
     tracker = TrackerState(memory if slots else None, slots, content["next_track_id"], content["frame"])
     rows = range(len(tensors["ended.track_id"]) if "ended.track_id" in tensors else 0)
     ended = tuple(_ended_track(tensors, row, names) for row in rows)
-    return VideoState(tracker, content["size"] and tuple(content["size"]), ended)
+    reference = tensors["shots.reference"].numpy() if "shots.reference" in tensors else None
+    shots = ShotState(reference, content["flash"], content["blank"])
+    return VideoState(tracker, content["size"] and tuple(content["size"]), ended, shots)
 
 
 def _ended_track(tensors: Mapping[str, Tensor], row: int, names: tuple[str, ...]) -> Track:

@@ -62,11 +62,13 @@ class TrackedFrame:
 
     Attributes:
         track_ids: the track of each instance; `NO_TRACK` for an instance without a track.
-        ended: tracks that were out of sight for longer than `max_gap`.
+        ended: tracks that were out of sight for longer than `max_gap`, or that a cut ended.
+        begins_shot: whether the video was cut before this frame.
     """
 
     track_ids: Int[np.ndarray, " n"]
     ended: list[Track]
+    begins_shot: bool = False
 
 
 class VideoTracker:
@@ -158,7 +160,7 @@ class VideoTracker:
         return TrackerState(memory, slots, next_track_id, frame), TrackedFrame(track_ids, ended)
 
     def finish(self, state: TrackerState) -> tuple[TrackerState, list[Track]]:
-        """Ends all tracks, at the end of a video or at a shot cut; the returned state continues their ids.
+        """Ends all tracks, at the end of a video or at a cut; the returned state continues their ids.
 
         Returns:
             The state after it, and the ended tracks in the order of their ids.

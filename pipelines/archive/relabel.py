@@ -22,7 +22,7 @@ from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
 from pipelines.storage.outage import outlast
 
-_COPIED = tuple(name for name in SCHEMAS["videos"].names if name not in RENEWED)
+_COPIED = tuple(name for name in SCHEMAS["videos"].names if name not in (*RENEWED, "shots"))  # they follow the rest
 _KNOWN = pa.schema([("video_id", pa.string()), ("row_hash", pa.int64()), ("ok", pa.bool_())])
 
 

@@ -31,6 +31,11 @@ from jaxtyping import Float32
 from pipelines.storage.files import Storage, bad_input, plan_reads
 from pipelines.storage.ranged_file import Range
 
+SHOT = pa.struct(
+    [("first_frame", pa.int32()), ("last_frame", pa.int32()), ("start_s", pa.float64()), ("end_s", pa.float64())]
+)
+"""A shot: its first and last labelled frame, and their times."""
+
 SCHEMAS: Mapping[str, pa.Schema] = {
     "videos": pa.schema(
         [
@@ -45,6 +50,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("height", pa.int32()),
             ("duration_s", pa.float64()),
             ("tracks", pa.int32()),
+            ("shots", pa.list_(SHOT)),  # null if no cuts were looked for
             ("model_fingerprint", pa.string()),
             ("vocabulary_fingerprint", pa.string()),
             ("config_fingerprint", pa.string()),
@@ -87,6 +93,9 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
 }
 
+
+LATER = frozenset({"shots"})
+"""Columns that files of earlier versions lack; they are read as null."""
 
 ORDER = ("masks", "tracks", "videos")
 """In which the files of a part are put in place and registered: `videos` last, which makes the part count."""
@@ -273,9 +282,10 @@ class Results:
         with self.storage.read(f"{table}/{part}.parquet") as file:
             try:
                 source = pq.ParquetFile(file)
-                if missing := set(schema.names).difference(source.schema_arrow.names):
+                there = source.schema_arrow.names
+                if missing := set(schema.names).difference(there, LATER):
                     raise ValueError(f"{path}: has no column {missing.pop()}, written by another version; label again")
-                wanted = columns and ["video_id", *columns]
+                wanted = columns and ["video_id", *(name for name in columns if name in there)]
                 groups = [
                     group
                     for group in range(source.num_row_groups)
@@ -287,6 +297,8 @@ class Results:
                     rows = source.read_row_group(group, wanted, use_threads=False)
                     if video_ids is not None:
                         rows = rows.filter(pc.is_in(rows["video_id"], video_ids))
+                    for name in set(schema.names).difference(there):
+                        rows = rows.append_column(name, pa.nulls(rows.num_rows, schema.field(name).type))
                     yield rows.select(schema.names).cast(schema)
             except (pa.ArrowException, OSError) as error:
                 if isinstance(error, OSError) and error.filename:  # of the storage

@@ -68,6 +68,8 @@ class AnnotatedVideo:
         length: number of frames; None if the file does not say.
         file_names: image files of the frames.
         video: encoded file with all frames, if any.
+        uri: video that has these frames among others, of labels.
+        frames: index in it of each frame.
         fps: frames per second; None if the file does not say.
         federation: what is known of its categories, if only few were sought; None if all were.
         stated_id: id in the file where that is not `id`: a text, a fraction, or a number among such.
@@ -79,6 +81,8 @@ class AnnotatedVideo:
     length: int | None
     file_names: tuple[str, ...] = ()
     video: str | None = None
+    uri: str | None = None
+    frames: tuple[int, ...] = ()
     fps: float | None = None
     federation: Federation | None = None
     stated_id: Id | None = None

@@ -2,8 +2,8 @@
 
 Ground truths of YouTube-VIS 2019 and 2021, OVIS, LV-VIS (categories have `partition`), UVO, and Shapes:
 
-videos         id, width, height, length, file_names; those of Shapes also `video` and `fps`; those of reviewed labels
-               `neg_category_ids` and `not_exhaustive_category_ids`, as images of LVIS
+videos         id, width, height, length, file_names; those of Shapes also `video` and `fps`; those of labels `uri` and
+               `frames`, and, if reviewed, `neg_category_ids` and `not_exhaustive_category_ids`, as images of LVIS
 categories     id, name
 annotations    one per track: id, video_id, category_id, iscrowd, and per frame, null where absent,
                `segmentations` (compressed or plain run lengths, or polygons), `areas` in pixels, `bboxes`
@@ -212,6 +212,8 @@ def _read_video(
         length=_length(reader, where, entry, names),
         file_names=names,
         video=_optional(reader, where, entry, "video", str),
+        uri=_optional(reader, where, entry, "uri", str),
+        frames=_indices(entry.get("frames")),
         fps=_optional(reader, where, entry, "fps", float),
         federation=read_federation(reader, where, entry, categories),
         stated_id=None if number == stated else stated,
@@ -259,6 +261,11 @@ def _length(reader: EntryReader, where: str, entry: Any, names: Sequence[str]) -
             "videos whose number of file_names is not their length",
         )
     return length
+
+
+def _indices(frames: Any) -> tuple[int, ...]:
+    """Returns the frames of labels; other tools may mean something else by the name."""
+    return tuple(frames) if isinstance(frames, list) and all(type(frame) is int for frame in frames) else ()
 
 
 def _optional(reader: EntryReader, where: str, entry: Any, name: str, kind: type) -> Any:

@@ -145,6 +145,7 @@ class _Cell:
             vocabulary=str(folder / "vocabulary.json"),
             checkpoint=self.checkpoint.path,
             tracker=tracker,
+            shots="none",
             objectness_floor=tracker.objectness_threshold,
             top=min(self.dataset.top_k, len(self.dataset.ids)),
             retry_failed=True,

@@ -4,9 +4,9 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-from openvis_model.options import Synonyms, VideoTrackerConfig
+from openvis_model.options import Shots, Synonyms, VideoTrackerConfig
 from pipelines.archive.config import PART_MB
 from pipelines.storage.outage import STALL_S
 from pipelines.video.isolation import Limits
@@ -30,6 +30,7 @@ class LabelConfig:
         fps: frames to label per second of video; null labels every frame.
         stride: label every n-th frame; cannot be combined with fps.
         tracker: when tracks begin and end.
+        shots: whether tracks end where a video is cut (`cuts`), or go on (`none`); `videos.shots` has the shots.
         objectness_floor: proposals with a lower objectness are not embedded; at most the tracker's threshold.
         top: categories listed for a track, the best one included.
         batch_size: frames that go through the model together.
@@ -69,6 +70,7 @@ class LabelConfig:
     fps: float | None = None
     stride: int = 1
     tracker: VideoTrackerConfig = field(default_factory=VideoTrackerConfig)
+    shots: Shots = "cuts"
     objectness_floor: float = 0.5
     top: int = 5
     batch_size: int = 8
@@ -111,6 +113,8 @@ class LabelConfig:
                 f"objectness_floor: expected 0 to the tracker's objectness_threshold "
                 f"({self.tracker.objectness_threshold}), got {self.objectness_floor}; lower it or raise the threshold"
             )
+        if self.shots not in get_args(Shots):
+            raise ValueError(f"shots: unknown value {self.shots!r}; choose cuts or none")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision: unknown value {self.precision!r}; choose float32 or bfloat16")
         self.sampling()  # checks fps and stride
@@ -135,5 +139,6 @@ class LabelConfig:
             self.tracker.identity(),
             self.objectness_floor,
             self.precision,
+            *([self.shots] if self.shots != "none" else []),
         ]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()

@@ -10,6 +10,8 @@ from itertools import chain
 
 import pyarrow as pa
 
+from openvis_model.options import Shots
+from openvis_model.shots import thumbnails
 from openvis_model.working_size import working_size
 from pipelines.cluster import node_id
 from pipelines.labelling import decoder_process
@@ -78,14 +80,18 @@ class Decode:
         batch_size: frames per batch.
         cache: opens videos on S3.
         limits: what decoding one segment may take.
+        shots: `cuts` adds what cuts are found by.
     """
 
-    def __init__(self, short_side: int, divisor: int, batch_size: int, cache: DownloadCache, limits: Limits) -> None:
+    def __init__(
+        self, short_side: int, divisor: int, batch_size: int, cache: DownloadCache, limits: Limits, shots: Shots
+    ) -> None:
         self.short_side = short_side
         self.divisor = divisor
         self.batch_size = batch_size
         self.cache = cache
         self.limits = limits
+        self.shots = shots
 
     def __call__(self, loads: pa.Table) -> Iterator[pa.Table]:
         """Yields the batches of all segments, each in a table of its own."""
@@ -116,7 +122,8 @@ class Decode:
                     if len(held.frames):
                         yield replace(held, last_batch=False)
                         held = replace(held, batch=held.batch + 1)
-                    held = replace(held, frame=batch.frame, time_s=batch.time_s, frames=batch.frames)
+                    seen = thumbnails(batch.frames).tobytes() if self.shots == "cuts" else b""
+                    held = replace(held, frame=batch.frame, time_s=batch.time_s, frames=batch.frames, thumbnails=seen)
                 yield held
         except (VideoError, MachineError) as error:
             yield row.to(BatchRow, error=str(error), lost=_is_lost(row.uri, error))

@@ -78,7 +78,7 @@ def label(
     # 1 load → 1 block, so that the segments of one video are decoded in parallel.
     dataset = dataset.repartition(target_num_rows_per_block=1)
     # 1 load → its batches, resized to the model's working size: a few MB a row, handed on while others are decoded.
-    decode = Decode(short_side, SIZE_DIVISOR, config.batch_size, cache, limits)
+    decode = Decode(short_side, SIZE_DIVISOR, config.batch_size, cache, limits, config.shots)
     dataset = dataset.map_batches(decode, batch_format="pyarrow", batch_size=1, **reading, num_cpus=1)
     # Batches → their instances, some kB of tokens and RLE. One block is computed, or two by turns on a GPU, which must
     # not wait for this process; as many are fetched meanwhile.

@@ -166,12 +166,14 @@ class _FramesRow(Row):
         last_batch: whether it is the last one of its segment.
         frame: position of each frame in the video.
         time_s: time of each frame, seconds since the video's first frame.
+        thumbnails: of each frame, from `openvis_model.shots`, one after the other; empty if no cuts are looked for.
     """
 
     batch: Annotated[int, pa.int64()] = 0
     last_batch: Annotated[bool, pa.bool_()] = True
     frame: Annotated[Int64[np.ndarray, "B"], pa.list_(pa.int64())] = field(default_factory=_no_ints)
     time_s: Annotated[Float64[np.ndarray, "B"], pa.list_(pa.float64())] = field(default_factory=_no_floats)
+    thumbnails: Annotated[bytes, pa.large_binary()] = b""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

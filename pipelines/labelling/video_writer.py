@@ -10,6 +10,7 @@ import pyarrow as pa
 from jaxtyping import Int
 
 from openvis_model.instances import Instances
+from openvis_model.shots import GRID
 from openvis_model.track import Track
 from openvis_model.video_tracker import NO_TRACK, VideoTracker
 from openvis_model.video_tracking import VideoTracking
@@ -42,6 +43,7 @@ class VideoWriter:
         self.rows = Rows()
         self.next = (0, 0)
         self.waiting: dict[tuple[int, int], Path] = {}
+        self.shots = list[dict[str, Any]]()
         self.frames = self.tracks = 0
         self.model_s = self.tracker_s = 0.0
 
@@ -92,14 +94,24 @@ class VideoWriter:
 
     def _track(self, batch: LabelledRow) -> None:
         tracked: list[Tracked] = []
-        frames = zip(batch.frame.tolist(), batch.time_s.tolist(), decode_instances(batch.instances), strict=True)
-        for frame, time_s, instances in frames:
-            result = self.tracking.add(frame, instances)
+        thumbnails = np.frombuffer(batch.thumbnails, np.uint8).reshape(-1, GRID, GRID, 3)
+        seen: list[Any] = list(thumbnails) or [None] * len(batch.frame)
+        found = decode_instances(batch.instances)
+        frames = zip(batch.frame.tolist(), batch.time_s.tolist(), found, seen, strict=True)
+        for frame, time_s, instances, thumbnail in frames:
+            result = self.tracking.add(frame, instances, thumbnail)
+            if thumbnail is not None:
+                self._add_to_shot(frame, time_s, begins=result.begins_shot)
             tracked.append(Tracked(frame, time_s, instances, result.track_ids))
             self._add_tracks(result.ended)
             self.frames += 1
         self.model_s += batch.model_s
         self.rows.add_table("masks", mask_rows(self.video_id, tracked))
+
+    def _add_to_shot(self, frame: int, time_s: float, *, begins: bool) -> None:
+        if begins or not self.shots:
+            self.shots.append({"first_frame": frame, "start_s": time_s})
+        self.shots[-1] |= {"last_frame": frame, "end_s": time_s}
 
     def _add_tracks(self, tracks: list[Track]) -> None:
         self.rows.add("tracks", [track_row(self.video_id, track) for track in tracks])
@@ -113,6 +125,7 @@ class VideoWriter:
         if status == "failed":
             self.rows.discard()
             self.rows = Rows()
+            self.shots = []
             self.tracks = self.frames = 0
         else:
             self._add_tracks(self.tracking.finish())
@@ -132,6 +145,7 @@ class VideoWriter:
                     "height": info and info.height,
                     "duration_s": info and info.duration_s,
                     "tracks": self.tracks,
+                    "shots": self.shots or None,
                     "model_s": self.model_s,
                     "tracker_s": self.tracker_s,
                     **vars(self.fingerprints),

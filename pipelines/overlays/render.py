@@ -1,21 +1,19 @@
 """Renders overlays: a labelled video in which every object has a mask, contour and name in its track's colour."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pyarrow as pa
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from jaxtyping import UInt8
 
 from openvis_model import rle
 from pipelines.overlays.contact_sheet import Tile
 from pipelines.overlays.drawing import DrawnObject, draw_scaled
+from pipelines.overlays.encoder import encoder
 from pipelines.storage.files import written_whole
 from pipelines.video.decode import decode
 from pipelines.video.index import plan_video
@@ -24,12 +22,6 @@ from pipelines.video.plan import Sampling, VideoError
 _MIN_HEIGHT = 360  # pixels; lower frames are enlarged to keep labels readable
 _TILE = 480  # longer side of a contact sheet's pictures, pixels
 _HOLD = 1.5  # sampling periods for which masks stay if no labelled frame follows; periods may vary by a frame
-_TAGS = {  # make players show the same colours
-    "colorspace": Colorspace.ITU709,
-    "color_range": ColorRange.MPEG,
-    "color_primaries": ColorPrimaries.BT709,
-    "color_trc": ColorTrc.BT709,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +92,7 @@ def render_video(
     sheet = {info.frames * (2 * number + 1) // (2 * tiles) for number in range(tiles)}
     shown = []
     rate = Fraction(info.fps).limit_denominator(1001)
-    with written_whole(str(output), ".mp4") as path, _encoder(path, rate, size) as encode:
+    with written_whole(str(output), ".mp4") as path, encoder(path, rate, size) as encode:
         for batch in decode(str(video), info, plan.segments[0], size=None, batch_size=1):
             frame, index, time_s = batch.frames[0], int(batch.frame[0]), float(batch.time_s[0])
             objects = labels.at(index, time_s)
@@ -192,34 +184,3 @@ class _Labels:
             )
             for track_id, track in [(i, track) for i, track in self._tracks.items() if i in masks][: self._most]
         ]
-
-
-@contextmanager
-def _encoder(
-    path: Path, rate: Fraction, size: tuple[int, int]
-) -> Iterator[Callable[[UInt8[np.ndarray, "H W 3"], float], None]]:
-    """Provides a function that encodes a frame, to be shown at a time in seconds."""
-    ticks, last = rate.numerator * -(-10_000 // rate.numerator), -1  # per second; integers at a constant frame rate
-    padding = ((0, size[0] % 2), (0, size[1] % 2), (0, 0))
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
-        stream.height, stream.width, stream.pix_fmt = size[0] + size[0] % 2, size[1] + size[1] % 2, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, ticks)
-        for tag, value in _TAGS.items():
-            setattr(stream.codec_context, tag, value)
-
-        def encode(image: UInt8[np.ndarray, "H W 3"], time_s: float) -> None:
-            nonlocal last
-            frame = av.VideoFrame.from_ndarray(np.pad(image, padding, mode="edge"), format="rgb24")
-            frame = frame.reformat(
-                format="yuv420p",
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-                interpolation=Interpolation.AREA,  # keeps half-resolution colour closest to the original
-            )
-            last = max(last + 1, round(time_s * ticks))
-            frame.pts, frame.time_base = last, Fraction(1, ticks)
-            container.mux(stream.encode(frame))
-
-        yield encode
-        container.mux(stream.encode())

@@ -108,6 +108,7 @@ class Catalogue:
         self.parts = {part: ids for part, ids in results.counting().items() if len(ids)}
         self._database = duckdb.connect()
         self._deciding = threading.Lock()
+        self._orders: dict[Order, Rows] = {}
         videos, tracks = self._read("videos", _OF_VIDEO), self._read("tracks", _OF_TRACK)
         names = [os.path.basename(uri.rstrip("/")) if uri else "" for uri in videos["uri"].to_pylist()]
         numbered = videos.append_column("name", pa.array(names, pa.string()))
@@ -125,6 +126,11 @@ class Catalogue:
         fingerprints = (videos[name].to_pylist() for name in SAME_TRACKS)
         self._fingerprints = dict(zip(self._video_ids, zip(*fingerprints, strict=True), strict=True))
         self.decide(decided.tracks())
+
+    def warm_up(self) -> None:
+        """Sorts the tracks by all orders, so that nobody waits for it."""
+        for order in get_args(Order):
+            self._in_order(order)
 
     def decide(self, keys: Sequence[Key]) -> None:
         """Takes over what has been decided about some tracks."""
@@ -176,17 +182,45 @@ class Catalogue:
         if wanted.name:
             where.append("video in (select video from videos where contains(lower(name), lower(?)))")
             values.append(wanted.name)
-        joined = "left join decisions using (video, track_id)" if wanted.decision or wanted.category else ""
-        order = f"{_ORDERS[wanted.order]}, row" if ordered else "row"
-        sql = f"select row from tracks {joined} where {' and '.join(where)} order by {order}"  # noqa: S608
+        passing = np.ones(self.size, bool)
+        if where:
+            joined = "left join decisions using (video, track_id)" if wanted.decision or wanted.category else ""
+            passing[:] = False
+            passing[self._rows(f"select row from tracks {joined} where {' and '.join(where)}", values)] = True  # noqa: S608
+        if not ordered:
+            return np.flatnonzero(passing).astype(np.int32)
+        order = self._in_order(wanted.order)
+        found: Rows = order[passing[order]]
+        return found
+
+    def _in_order(self, order: Order) -> Rows:
+        """Returns all rows in an order, which takes longer than to filter them, so it is kept."""
+        if order not in self._orders:
+            self._orders[order] = self._rows(f"select row from tracks order by {_ORDERS[order]}, row", [])  # noqa: S608
+        return self._orders[order]
+
+    def _rows(self, sql: str, values: Sequence[object]) -> Rows:
         with self._cursor() as cursor:
-            found: Rows = cursor.execute(sql, values).fetchnumpy()["row"]
-        return np.ascontiguousarray(found, np.int32)
+            found: Rows = np.ascontiguousarray(cursor.execute(sql, list(values)).fetchnumpy()["row"], np.int32)
+            return found
 
     def rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Returns some tracks, in the order given, as the page shows them."""
         found = {row["row"]: row for row in self._query(_SHOWN, [list(map(int, rows))])}
         return [found[int(row)] for row in rows if int(row) in found]
+
+    def table(self) -> pa.Table:
+        """Returns all tracks with what was decided about them from their beginning, highest score first."""
+        sql = """select row, video, track_id, category, score, first_frame, last_frame, tracks.frames,
+                     action, given, coalesce(stale, false) as stale
+                 from tracks left join decisions using (video, track_id) order by score desc, row"""
+        with self._cursor() as cursor:
+            found: pa.Table = cursor.sql(sql).to_arrow_table()
+            return found
+
+    def videos(self) -> list[dict[str, Any]]:
+        """Returns the rows of all videos, by their number."""
+        return self._query("select * from videos order by video", [])
 
     def categories(self) -> list[dict[str, Any]]:
         """Returns the categories of the tracks, with the number of tracks and of decided ones; most tracks first."""
@@ -245,7 +279,7 @@ class Catalogue:
 
 def _conditions(wanted: Filter) -> tuple[list[str], list[object]]:
     """Returns the conditions on tracks and decisions, and their values."""
-    where, values = ["true"], list[object]()
+    where, values = list[str](), list[object]()
     for condition, value, everything in (
         ("score >= ?", wanted.min_score, 0.0),
         ("score <= ?", wanted.max_score, 1.0),

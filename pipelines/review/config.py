@@ -17,6 +17,8 @@ class ReviewConfig:
         reviewer: name that decisions are stored under, unless the page is given another; null is that of the user.
         report: instead of a page, prints how precise each category is by the decisions so far and which tracks to look
             at next, and writes it to this .json file, local or s3://.
+        snapshot: instead of a page, writes it to this folder, local or s3://, with tracks, decisions and small films of
+            the labelled frames as they are now; any static host can show it. Needs the videos, and no checkpoint.
     """
 
     labels: str
@@ -25,9 +27,12 @@ class ReviewConfig:
     host: str = "127.0.0.1"
     reviewer: str | None = None
     report: str | None = None
+    snapshot: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:
             raise ValueError(f"port: expected 0 to 65535, got {self.port}")
         if self.reviewer is not None and not self.reviewer.strip():
             raise ValueError("reviewer: is empty; give a name")
+        if self.report is not None and self.snapshot is not None:
+            raise ValueError("snapshot: cannot be given together with report; run both, one after the other")

@@ -13,11 +13,11 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from PIL import Image
 from pycocotools import mask as coco
 
-from pipelines.video.decode import decode
+from pipelines.video.decode import FrameBatch, decode
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.index import plan_video
 from pipelines.video.isolation import IsolatedProcess, Limits, isolated
@@ -69,9 +69,14 @@ class Recent(Generic[_K, _V]):
 
 
 class Frames:
-    """Decodes single frames of videos, and remembers where in their files the last videos have them."""
+    """Decodes some frames of videos, and remembers where in their files the last videos have them.
 
-    def __init__(self) -> None:
+    Args:
+        limits: of the process that decodes.
+    """
+
+    def __init__(self, limits: Limits = _LIMITS) -> None:
+        self._limits = limits
         self._cache = DownloadCache()
         self._plans: Recent[tuple[str, str], VideoPlan] = Recent(64)
 
@@ -81,20 +86,33 @@ class Frames:
         Raises:
             VideoError: the video is missing or cannot be read, or has no such frame.
         """
+        found = list(self.each(uri, lambda plan: np.array([frame])))
+        if not found:
+            raise VideoError(f"frame {frame} cannot be decoded")
+        return np.asarray(found[0].frames[0])
+
+    def each(self, uri: str, wanted: Callable[[VideoPlan], Int64[np.ndarray, " n"]]) -> Iterator[FrameBatch]:
+        """Yields some frames of a video, upright, one by one and in order, without those that cannot be decoded.
+
+        Args:
+            uri: the video.
+            wanted: returns the indices of the frames.
+
+        Raises:
+            VideoError: the video is missing or cannot be read.
+        """
         try:
             version = self._cache.version(uri)
-            with self._cache.open(local_path(uri), version) as path, isolated(_LIMITS) as process:
+            with self._cache.open(local_path(uri), version) as path, isolated(self._limits) as process:
                 plan = self._plans.get((uri, version), partial(_planned, process, path))
+                frames = wanted(plan)
                 for segment in plan.segments:
-                    found = segment.frames == frame
+                    found = np.isin(segment.frames, frames)
                     if found.any():
                         cut = {name: getattr(segment, name)[found] for name in ("frames", "times_s", "pts")}
-                        images = list(process.run(_pixels, path, plan.info, replace(segment, **cut)))
-                        if images:
-                            return np.asarray(images[0])
+                        yield from process.run(_batches, path, plan.info, replace(segment, **cut), kinds=(FrameBatch,))
         except MachineError as error:
             raise VideoError(str(error)) from error
-        raise VideoError(f"frame {frame} cannot be decoded")
 
 
 def _planned(process: IsolatedProcess, path: str) -> VideoPlan:
@@ -106,9 +124,8 @@ def _plan(path: str) -> Iterator[VideoPlan]:
     yield plan_video(path, Sampling(), 1)
 
 
-def _pixels(path: str, info: VideoInfo, segment: Segment) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    for batch in decode(path, info, segment, size=None, batch_size=1):
-        yield batch.frames[0]
+def _batches(path: str, info: VideoInfo, segment: Segment) -> Iterator[FrameBatch]:
+    yield from decode(path, info, segment, size=None, batch_size=1)
 
 
 def best_mask(masks: pa.Table) -> dict[str, Any]:

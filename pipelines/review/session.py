@@ -83,7 +83,8 @@ class Review:
         self._last = self.decided.latest
 
     def warm_up(self) -> None:
-        """Loads the model and the embeddings that searching needs, once; until it is done, the page says so."""
+        """Sorts tracks, and loads what searching needs, the model and the embeddings; until then, the page says so."""
+        self.catalogue.warm_up()
         if not self._model:
             self._load_model()
         if not self.embeddings.ready.is_set():
@@ -95,6 +96,7 @@ class Review:
             self.catalogue.decide(self.decided.refresh())
             if set(self.results.parts()) != set(self.catalogue.listed):
                 self.catalogue = Catalogue(self.results, self.decided)
+                self.catalogue.warm_up()
                 self.embeddings = Embeddings(self.catalogue)
                 self.embeddings.load()
 
@@ -158,7 +160,7 @@ class Review:
         rows = result.catalogue.rows(chosen.tolist())
         similar = {} if result.cosines is None else dict(zip(chosen.tolist(), result.cosines[offset:], strict=False))
         for row in rows:
-            row["pieces"] = self._pieces(row["video_id"], row["track_id"])
+            row["pieces"] = self.pieces(row["video_id"], row["track_id"])
             if row["row"] in similar:
                 row["similarity"] = float(similar[row["row"]])
         return rows
@@ -170,7 +172,7 @@ class Review:
             AbsentError: no such video counts.
         """
         video = self._video(video_id)
-        masks = self._masks_of(video)
+        masks = self.masks_of(video)
         frames, first = np.unique(masks["frame"].to_numpy(), return_index=True)
         times = masks["time_s"].to_numpy()[first]
         shown = ("video_id", "name", "status", "error", "fps", "width", "height", "duration_s")
@@ -180,13 +182,13 @@ class Review:
         for track in tracks:
             at = np.searchsorted(frames, seen.get(track["track_id"], frames[:0]))
             track["runs"] = _runs(times[at], ends[at])
-            track["pieces"] = self._pieces(video_id, track["track_id"])
+            track["pieces"] = self.pieces(video_id, track["track_id"])
         about = {name: video[name] for name in shown} | {"playable": is_playable(video["uri"]), "tracks": tracks}
         return about | {"frames": frames.tolist(), "times": times.tolist(), "ends": ends.tolist()}
 
     def masks(self, video_id: str, first: int, last: int) -> dict[int, list[Row]]:
         """Returns the masks of some frames of a video, by frame."""
-        masks = self._masks_of(self._video(video_id))
+        masks = self.masks_of(self._video(video_id))
         some = masks.filter((pc.field("frame") >= first) & (pc.field("frame") <= last))
         frames: dict[int, list[Row]] = {}
         for row in some.select(["frame", "track_id", "x", "y", "width", "height", "rle"]).to_pylist():
@@ -203,7 +205,7 @@ class Review:
         video = self._video(video_id)
 
         def make() -> bytes:
-            masks = self._masks_of(video).filter(pc.field("track_id") == track_id)
+            masks = self.masks_of(video).filter(pc.field("track_id") == track_id)
             if not masks.num_rows:
                 raise AbsentError(f"track: video {video_id} has no masks of track {track_id}")
             mask = best_mask(masks)
@@ -238,7 +240,7 @@ class Review:
         decisions = [self._decision(item, reviewer) for item in items]
         self.catalogue.decide(self.decided.add(decisions))
         keys = dict.fromkeys((decision.video_id, decision.track_id) for decision in decisions)
-        return [{"video_id": video, "track_id": track, "pieces": self._pieces(video, track)} for video, track in keys]
+        return [{"video_id": video, "track_id": track, "pieces": self.pieces(video, track)} for video, track in keys]
 
     def _decision(self, item: Any, reviewer: str) -> Decision:
         if not isinstance(item, Mapping) or (unknown := set(item) - _FROM_PAGE.keys()):
@@ -263,7 +265,8 @@ class Review:
             self._last = max(datetime.now(UTC), self._last + _TICK, self.decided.latest + _TICK)
             return self._last
 
-    def _pieces(self, video_id: str, track_id: int) -> list[Row]:
+    def pieces(self, video_id: str, track_id: int) -> list[Row]:
+        """Returns what was decided about each piece of a track."""
         shown = ("split_at", "action", "category", "merged_with", "note", "reviewer")
         return [
             {name: row[name] for name in shown} | {"stale": self.catalogue.is_stale(row)}
@@ -276,7 +279,9 @@ class Review:
             raise AbsentError(f"video: {video_id} is not in the archive; load the page again")
         return video
 
-    def _masks_of(self, video: Row) -> pa.Table:
+    def masks_of(self, video: Row) -> pa.Table:
+        """Returns the masks of a video, given by its row, by frame; raises `AbsentError` if its part was replaced."""
+
         def read() -> pa.Table:
             ids = pa.array([video["video_id"]], pa.string())
             groups = [rows for rows in self.results.row_groups("masks", video["part"], ids, _MASKS) if rows.num_rows]

@@ -57,6 +57,12 @@ class Embeddings:
         vector: Float32[np.ndarray, " D"] = self._codes[row].astype(np.float32) * self._scales[row]
         return vector
 
+    def codes(
+        self, rows: Int32[np.ndarray, " n"]
+    ) -> tuple[Int8[np.ndarray, "n D"], Float32[np.ndarray, " n"], Int32[np.ndarray, " n"]]:
+        """Returns the embeddings of some tracks in steps, the size of these, and the numbers of their models."""
+        return self._codes[rows], self._scales[rows], self._models[rows]
+
     def model_of(self, row: int) -> str | None:
         """Returns the fingerprint of the model that a track was labelled with."""
         return next((name for name, number in self._numbers.items() if number == self._models[row]), None)

@@ -49,6 +49,17 @@ _CHUNK_BYTES = 2**16  # at most this much is fetched again after a stall
 _DOWNLOADERS = 8  # objects at a time
 _SCHEME = "s3://"
 
+_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html; charset=utf-8",
+    ".jpg": "image/jpeg",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".mp4": "video/mp4",
+    ".svg": "image/svg+xml",
+}
+"""How objects are announced to a browser, by the ends of their keys; others as bytes."""
+
 _ABSENT = (errno.ENOENT, "there is no such object or bucket")
 _REFUSED = (errno.EACCES, "the credentials are refused; renew them, or check the keys, the clock and AWS_ENDPOINT_URL")
 _DENIED = (errno.EPERM, "access is denied; grant the rights that docs/output.md lists")
@@ -288,7 +299,12 @@ def upload(source: Path, uri: str) -> None:
     """
     bucket, key = split(uri)
     with _explained(uri), create_transfer_manager(_client(), _TRANSFER) as manager:
-        manager.upload(str(source), bucket, key).result()
+        manager.upload(str(source), bucket, key, extra_args=_announced(key)).result()
+
+
+def _announced(key: str) -> dict[str, str]:
+    kind = _TYPES.get(os.path.splitext(key)[1].lower())
+    return {"ContentType": kind} if kind else {}
 
 
 def remove(uri: str) -> None:

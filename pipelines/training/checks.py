@@ -15,6 +15,7 @@ from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, Categ
 from pipelines.datasets.benchmark_videos import category_ids, find_benchmark_videos
 from pipelines.datasets.burst import BurstGroundTruth
 from pipelines.training.data import TrackTable, TrainingData, TrainingDataConfig, TrainingVideo
+from pipelines.training.labels import labelled_video, read_labels
 from pipelines.training.still_images import image_size
 from pipelines.video.index import plan_video
 from pipelines.video.plan import Sampling, VideoError, VideoPlan
@@ -53,6 +54,7 @@ def open_training_data(config: TrainingDataConfig) -> TrainingData:
     videos = tuple(_in_rows(video, rows) for video, _ in checked if video is not None)
     return TrainingData(
         config=config,
+        sha256=truth.sha256,
         names=tuple(ids),
         videos=videos,
         tracks=_table(targets, [video.id for video in videos], rows),
@@ -69,6 +71,8 @@ def _read(config: TrainingDataConfig, problems: list[str]) -> GroundTruth:
             return coco.read_ground_truth(config.annotations, problems=problems)
         case "burst":
             return _from_burst(burst_files.read_ground_truth(config.annotations, strict=True, problems=problems))
+        case "labels":
+            return read_labels(config, problems)
 
 
 def _from_burst(burst: BurstGroundTruth) -> GroundTruth:
@@ -161,12 +165,14 @@ def _check(video: AnnotatedVideo, folder: str, config: TrainingDataConfig) -> tu
     if config.format != "coco" and video.length < config.frames:
         return None, [f"{where} has {video.length} frames, fewer than a clip; lower frames ({config.frames})"]
     try:
+        if config.format == "labels":
+            return labelled_video(video), []
         if video.video is None:
             return _check_images(video, folder, config, where)
         (source,) = find_benchmark_videos([video], folder)
         plan = plan_video(source.uri, Sampling(), 1)
     except VideoError as error:
-        return None, [f"{where}, {os.path.join(folder, video.video or '')}: {error}"]
+        return None, [f"{where}, {video.uri or os.path.join(folder, video.video or '')}: {error}"]
     except ValueError as error:
         return None, [f"{where}: {error}"]
     info = plan.info

@@ -4,6 +4,7 @@ Decoders run it, so it imports neither torch nor the model.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
 import numpy as np
@@ -110,9 +111,10 @@ def _read(video: TrainingVideo, frames: Int64[np.ndarray, "T"]) -> Sequence[UInt
         images = {frame: read_image(video.files[frame]) for frame in set(frames.tolist())}
         pixels = [images[frame] for frame in frames.tolist()]
     else:
-        batch = next(
-            decode(video.files[0], video.plan.info, _segment(video, frames), size=None, batch_size=len(frames)), None
-        )
+        frames = frames if video.frames is None else video.frames[frames]
+        with _local(video) as path:
+            segment = _segment(video, frames)
+            batch = next(decode(path, video.plan.info, segment, size=None, batch_size=len(frames)), None)
         decoded = [] if batch is None else batch.frame.tolist()
         if decoded != frames.tolist():
             raise VideoError(f"of the frames {frames.tolist()} only {decoded} can be decoded")
@@ -124,8 +126,16 @@ def _read(video: TrainingVideo, frames: Int64[np.ndarray, "T"]) -> Sequence[UInt
     return pixels
 
 
+def _local(video: TrainingVideo) -> AbstractContextManager[str]:
+    if not video.version:
+        return nullcontext(video.files[0])
+    from pipelines.video.download_cache import DownloadCache  # imports boto3
+
+    return DownloadCache().open(video.files[0], video.version)
+
+
 def _segment(video: TrainingVideo, frames: Int64[np.ndarray, "T"]) -> Segment:
-    """A segment of these frames alone; decoding starts at the last key frame before them."""
+    """A segment of these frames of the file alone; decoding starts at the last key frame before them."""
     assert video.plan is not None, "an encoded file"
     segments = video.plan.segments
     entry = max(segment.index for segment in segments if segment.frames[0] <= frames[0])

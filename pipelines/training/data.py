@@ -6,12 +6,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
 from openvis_model.options import SIZE_DIVISOR
+from pipelines.archive.config import Reviewed
 from pipelines.datasets.annotations import Federation
 from pipelines.training.augmentation import AugmentationConfig
 from pipelines.video.plan import VideoPlan
@@ -22,9 +23,12 @@ class TrainingDataConfig(AugmentationConfig):
     """A data set, and the clips to make of it.
 
     Attributes:
-        annotations: file in the format of YouTube-VIS (also OVIS, LV-VIS, UVO, Shapes), BURST, or COCO (also LVIS).
+        annotations: file in the format of YouTube-VIS (also OVIS, LV-VIS, UVO, Shapes), BURST, or COCO (also LVIS); or,
+            for `labels`, the output of a labelling run, local or s3://, whose videos are where they were.
         videos: folder that the paths in the annotations are relative to; default: the folder of the annotations.
         format: format of the annotations. Still images of COCO become clips in which a window moves over the image.
+        reviewed: which `labels` are trained on: `only` tracks that reviewers accepted or renamed, with rejected ones as
+            background; `respect` all labels but what was decided otherwise; `ignore` the labels as they are.
         frames: frames per clip.
         max_stride: largest distance between frames of a clip, in frames of the video; smaller in short videos.
         height: height of the finished frames, pixels, a multiple of 32.
@@ -40,7 +44,8 @@ class TrainingDataConfig(AugmentationConfig):
 
     annotations: str
     videos: str | None = None
-    format: Literal["ytvis", "burst", "coco"] = "ytvis"
+    format: Literal["ytvis", "burst", "coco", "labels"] = "ytvis"
+    reviewed: Reviewed = "only"
     frames: int = 2
     max_stride: int = 1
     height: int = 384
@@ -61,11 +66,14 @@ class TrainingDataConfig(AugmentationConfig):
             if value < 1 or value % SIZE_DIVISOR:
                 raise ValueError(f"{name}: expected a multiple of {SIZE_DIVISOR} pixels, got {value}")
         for name, value, known in (
-            ("format", self.format, ("ytvis", "burst", "coco")),
+            ("format", self.format, ("ytvis", "burst", "coco", "labels")),
+            ("reviewed", self.reviewed, get_args(Reviewed)),
             ("categories", self.categories, ("base", "all")),
         ):
             if value not in known:
                 raise ValueError(f"{name}: unknown value {value!r}; choose one of {', '.join(known)}")
+        if self.format == "labels" and self.videos is not None:
+            raise ValueError("videos: labels say where their videos are; leave it out")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -82,8 +90,10 @@ class TrainingVideo:
         height: pixels.
         width: pixels.
         length: frames.
-        files: paths of one encoded file, or of an image per frame.
+        files: paths of one encoded file, or of an image per frame; of labels, the path or URI of the labelled video.
+        version: ETag of a video on S3; empty for local files.
         plan: index of the encoded file, cut at every key frame; None for images.
+        frames: index in the encoded file of each frame; None if all of its frames are annotated.
         federation: which rows of the training vocabulary are known to be absent from an image, or are annotated in
             part; None if everything is annotated.
     """
@@ -93,7 +103,9 @@ class TrainingVideo:
     width: int
     length: int
     files: tuple[str, ...]
+    version: str = ""
     plan: VideoPlan | None = None
+    frames: Int64[np.ndarray, "F"] | None = None
     federation: Federation | None = None
 
 
@@ -141,6 +153,7 @@ class TrainingData:
 
     Attributes:
         config: its settings.
+        sha256: hash of the annotations.
         names: the training vocabulary, in the order of the annotations.
         videos: its videos, in the order of the annotations.
         tracks: the objects in them.
@@ -149,6 +162,7 @@ class TrainingData:
     """
 
     config: TrainingDataConfig
+    sha256: str
     names: tuple[str, ...]
     videos: Sequence[TrainingVideo]
     tracks: TrackTable

@@ -100,9 +100,7 @@ class _ClipStage:
     def fingerprint(self) -> str:
         """Returns a hash of the settings, the annotations and the initial weights, without validation and decoders."""
         values = asdict(replace(self.common, decoders=0, validation=None))
-        values["annotations"] = [
-            hashlib.sha256(Path(data.annotations).read_bytes()).hexdigest() for data in self.common.data_sets
-        ]
+        values["annotations"] = [data.sha256 for data in self.mixture.data_sets]
         start = self.common.start
         return _fingerprint(values, start.checkpoint, start.clip, start.mask_proposal)
 

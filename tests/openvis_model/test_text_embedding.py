@@ -129,3 +129,13 @@ def test_a_siglips_pictures_are_as_likely_as_anything(tmp_path: Path) -> None:
     assert embedded.offset is not None
     assert embedded.logit_bias is not None
     assert embedded.probabilities(pictures.reference()).mean() < 0.5
+
+
+def test_a_few_names_are_embedded_as_many_are(mini_model: InstFormer) -> None:
+    """Few go through the text tower with all prompts at once."""
+    names = ("red star", "striped star", "blue disc", "green disc", "dotted star", "red disc")
+    few, many = (
+        embed_vocabulary(Vocabulary(tuple((name,) for name in some)), mini_model.text_encoder).embeddings
+        for some in (names[:3], names)
+    )
+    assert (few - many[:3]).abs().max() < 1e-6

@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from openvis_model.shots import ShotState
 from openvis_model.track import CategoryScore, Track
 from openvis_model.video_state import VideoState, read_state, write_state
 from openvis_model.video_tracker import Slots, TrackerState
@@ -28,7 +30,8 @@ def filled() -> VideoState:
     counts = [torch.arange(2) for _ in range(5)]
     slots = Slots(*counts, torch.rand(2), torch.rand(2, 4))
     tracker = TrackerState((torch.rand(2, 7), torch.rand(2, 0)), slots, next_track_id=5, frame=40)
-    return VideoState(tracker, (96, 128), (track(0), track(3)))
+    shots = ShotState(np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3), flash=2, blank=True)
+    return VideoState(tracker, (96, 128), (track(0), track(3)), shots)
 
 
 def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -51,6 +54,8 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
             other.objectness,
         )
         assert torch.equal(one.embedding, other.embedding)
+    assert np.array_equal(again.shots.reference, state.shots.reference)
+    assert (again.shots.flash, again.shots.blank) == (2, True)
     assert [file.name for file in tmp_path.iterdir()] == ["state"]
 
 

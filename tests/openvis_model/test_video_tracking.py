@@ -37,3 +37,23 @@ def test_tracking_resumes_from_a_state() -> None:
     second = VideoTracking(TRACKER, first.state)
     assert second.add(1, instances(1)).track_ids.tolist() == [1]
     assert [track.track_id for track in second.add(2, instances(1)).ended] == [0]
+
+
+def test_a_cut_ends_all_tracks() -> None:
+    one, other = (np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8) for seed in (0, 1))
+    tracking = VideoTracking(TRACKER)
+    tracking.add(0, instances(0, 1), one)
+    cut = tracking.add(1, instances(0, 1), other // 4)
+    assert cut.begins_shot
+    assert [track.track_id for track in cut.ended] == [0, 1]
+    assert cut.track_ids.tolist() == [2, 3]
+    resumed = VideoTracking(TRACKER, tracking.state, tracking.shots)
+    assert resumed.add(2, instances(0, 1), one).track_ids.tolist() == [4, 5]
+    assert [track.track_id for track in resumed.finish()] == [4, 5]
+    assert not resumed.add(3, instances(0), other // 4).begins_shot
+
+
+def test_without_thumbnails_no_cut_is_looked_for() -> None:
+    tracking = VideoTracking(TRACKER)
+    assert tracking.add(0, instances(0)).track_ids.tolist() == [0]
+    assert not tracking.add(1, instances(0)).begins_shot

@@ -14,20 +14,29 @@ const NARROW = "(max-width: 820px)";
 
 const stored = (name, fallback) => JSON.parse(localStorage.getItem(name) ?? "null") ?? fallback;
 const store = (name, value) => localStorage.setItem(name, JSON.stringify(value));
-const fromHash = () => ({ ...NO_FILTER, ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) });
 
-function toHash(filter) {
+// The address says what is shown: the filter, and the video and the track in the player.
+function fromHash() {
+  const { open, track, ...filter } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  return {
+    filter: { ...NO_FILTER, ...filter },
+    opened: open ? { video_id: open, track_id: Number(track), split_at: null } : null,
+  };
+}
+
+function toHash(filter, opened) {
   const given = Object.entries(filter).filter(([name, value]) => value !== NO_FILTER[name]);
+  if (opened) given.push(["open", opened.video_id], ["track", opened.track_id]);
   history.replaceState(null, "", `${location.pathname}#${new URLSearchParams(given)}`);
 }
 
 function App() {
   const [archive, setArchive] = useState(null);
-  const [filter, setFilter] = useState(fromHash);
+  const [filter, setFilter] = useState(() => fromHash().filter);
   const [search, setSearch] = useState({}); // {text}, {like, name} or {image}
   const [tracks, setTracks] = useState(null);
   const [chosen, setChosen] = useState(0); // index of a card
-  const [opened, setOpened] = useState(null); // {video_id, track_id, split_at} in the player
+  const [opened, setOpened] = useState(() => fromHash().opened); // {video_id, track_id, split_at} in the player
   const [dialog, setDialog] = useState(null);
   const [message, setMessage] = useState("");
   const [version, changed] = useReducer((number) => number + 1, 0);
@@ -50,9 +59,16 @@ function App() {
       (error) => setMessage(error.message),
     );
   useEffect(() => {
-    toHash(filter);
     readArchive();
+    const follow = () => {
+      const wanted = fromHash();
+      setFilter(wanted.filter);
+      setOpened(wanted.opened);
+    };
+    addEventListener("hashchange", follow); // a link that is opened in the same tab
+    return () => removeEventListener("hashchange", follow);
   }, []);
+  useEffect(() => toHash(filter, opened), [filter, opened]);
   const outbox = useMemo(() => {
     if (!archive) return null;
     return new Outbox(
@@ -85,10 +101,6 @@ function App() {
     );
   };
   useEffect(() => find(filter, search), [filter, search]);
-  const onFilter = (wanted) => {
-    toHash(wanted);
-    setFilter(wanted);
-  };
   useEffect(() => {
     if (theme === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
@@ -206,7 +218,7 @@ function App() {
   const askTrack = () => target() && setDialog({ kind: Merge, target: target() });
   const only = () => {
     const about = target();
-    if (about) onFilter({ ...now.current.filter, video: now.current.filter.video ? "" : about.video_id });
+    if (about) setFilter({ ...now.current.filter, video: now.current.filter.video ? "" : about.video_id });
   };
 
   const actions = {
@@ -219,7 +231,7 @@ function App() {
     l: alike,
     v: only,
     "/": () => box.current.focus(),
-    "?": () => setDialog({ kind: Keys }),
+    "?": () => setDialog({ kind: Keys, target: { isReadOnly: Boolean(now.current.archive.read_only) } }),
     Enter: () => open(now.current.chosen),
     Escape: close,
     " ": () => now.current.opened && control.current.toggle?.(),
@@ -280,7 +292,7 @@ function App() {
     />
     <${Status} archive=${archive} tracks=${tracks} search=${search} onSearch=${setSearch} notice=${notice} />
     <main class=${opened ? "with-player" : ""}>
-      <${Filters} filter=${filter} categories=${archive.categories} onFilter=${onFilter} narrow=${narrow} />
+      <${Filters} filter=${filter} categories=${archive.categories} onFilter=${setFilter} narrow=${narrow} />
       <section class="found" aria-label="Tracks found">
         ${tracks && html`<${Grid} ...${{ tracks, chosen, version, onChoose: goTo, onOpen: open }} />`}
       </section>
@@ -296,7 +308,7 @@ function App() {
       />`
       }
     </main>
-    <${Actions} actions=${actions} isOpen=${Boolean(opened)} />
+    <${Actions} actions=${actions} isOpen=${Boolean(opened)} isReadOnly=${Boolean(archive.read_only)} />
     <datalist id="categories">
       ${archive.categories.map(({ category }) => html`<option value=${category}></option>`)}
     </datalist>

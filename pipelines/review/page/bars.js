@@ -7,6 +7,15 @@ import { MOST } from "./grid.js";
 const NEXT_THEME = { auto: "dark", dark: "light", light: "auto" };
 const THEMES = { auto: "◐ auto", dark: "● dark", light: "○ light" };
 
+const DECIDE = [
+  ["a", "✓ Accept", "Accept"],
+  ["r", "✗ Reject", "Reject"],
+  ["n", "✎ Rename", "Rename"],
+  ["m", "⇢ Merge", "Merge"],
+  ["s", "✂ Split", "Split at the playhead"],
+  ["u", "↶ Undo", "Undo"],
+];
+
 const count = (number) => number.toLocaleString("en");
 
 export function Top({ archive, box, reviewer, onReviewer, theme, onTheme, onSearch, onKeys }) {
@@ -36,10 +45,13 @@ export function Top({ archive, box, reviewer, onReviewer, theme, onTheme, onSear
         <input type="file" accept="image/*" disabled=${isOff} onChange=${take} />
       </label>
     </form>
-    <label class="who">
+    ${
+      !archive.read_only &&
+      html`<label class="who">
       <span>Reviewer</span>
       <${Field} value=${reviewer} placeholder=${archive.reviewer} onValue=${(name) => onReviewer(name.trim())} />
-    </label>
+    </label>`
+    }
     <button type="button" title="Theme" onClick=${() => onTheme(NEXT_THEME[theme])}>${THEMES[theme]}</button>
     <button type="button" aria-label="Keys" onClick=${onKeys}>?</button>
   </header>`;
@@ -69,19 +81,14 @@ export function Status({ archive, tracks, search, onSearch, notice }) {
   </div>`;
 }
 
-export function Actions({ actions, isOpen }) {
+export function Actions({ actions, isOpen, isReadOnly }) {
   const buttons = [
-    ["a", "✓ Accept", "Accept"],
-    ["r", "✗ Reject", "Reject"],
-    ["n", "✎ Rename", "Rename"],
-    ["m", "⇢ Merge", "Merge"],
-    ["s", "✂ Split", "Split at the playhead"],
-    ["u", "↶ Undo", "Undo"],
+    ...(isReadOnly ? [] : DECIDE),
     ["l", "≈ Alike", "More like this"],
     isOpen ? ["Escape", "✕ Close", "Close the video"] : ["Enter", "► Open", "Open the video"],
   ];
   return html`<footer>
-    <div class="actions" role="toolbar" aria-label="Decide">
+    <div class="actions" role="toolbar" aria-label=${isReadOnly ? "See" : "Decide"}>
       ${buttons.map(
         ([key, text, about]) =>
           html`<button type="button" onClick=${actions[key]} aria-keyshortcuts=${key} title=${`${about} (${key})`}>

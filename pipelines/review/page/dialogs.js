@@ -64,13 +64,15 @@ export function Merge({ target, onDecide, onClose }) {
   <//>`;
 }
 
-const KEYS = [
+const DECIDE = [
   ["a", "accept"],
   ["r", "reject"],
   ["n", "rename"],
   ["m", "merge with another track"],
   ["s", "split at the playhead"],
   ["u or Ctrl Z", "undo"],
+];
+const SEE = [
   ["Enter", "open the video"],
   ["Esc", "close the video"],
   ["Space", "play or pause"],
@@ -82,6 +84,9 @@ const KEYS = [
   ["?", "these keys"],
 ];
 
-export const Keys = ({ onClose }) => html`<${Dialog} title="Keys" onClose=${onClose}>
-  <dl class="keys">${KEYS.map(([key, text]) => html`<div><dt><kbd>${key}</kbd></dt><dd>${text}</dd></div>`)}</dl>
-<//>`;
+export function Keys({ target, onClose }) {
+  const keys = target.isReadOnly ? SEE : [...DECIDE, ...SEE];
+  return html`<${Dialog} title="Keys" onClose=${onClose}>
+    <dl class="keys">${keys.map(([key, text]) => html`<div><dt><kbd>${key}</kbd></dt><dd>${text}</dd></div>`)}</dl>
+  <//>`;
+}

@@ -1,6 +1,6 @@
 // The picture of a video with its masks over it, always those of the frame that is on the screen.
 
-import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
 import { ask, url } from "./api.js";
 import { labelledAt, projector, watch } from "./clock.js";
 import { paint, trackAt } from "./masks.js";
@@ -64,7 +64,8 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
   useEffect(() => {
     draw(state.current.index);
   }, [chosen?.track_id]);
-  useEffect(() => {
+  // Before the browser can show a frame: of one that is on the screen already, it tells nothing.
+  useLayoutEffect(() => {
     if (byFrames) {
       const player = projector(video, setFrame, show, onPlaying);
       Object.assign(control.current, player);

@@ -19,24 +19,26 @@ from tests.pipelines.video.clips import H264, write_clip
 NAMES = [category.name for category in CATEGORIES]
 FPS = 8
 STRIDE = 2
+CUT = 20
 TRACKER = VideoTrackerConfig(max_gap=2)
 
 
 def write_archive(folder: Path) -> None:
     """Five videos in `videos`; `all.txt` with all names, and `some.txt` with a tenth of them.
 
-    Three videos have 40 frames, with a key frame every 8; `large.mp4` has 24, which the model sees resized; in the 24
-    of `star.mp4` is a red striped star, whose name is not among the tenth.
+    Three videos have 40 frames, with a key frame every 8, and `2.mp4` is cut at frame `CUT`; `large.mp4` has 24, which
+    the model sees resized; in the 24 of `star.mp4` is a red striped star, whose name is not among the tenth.
     """
     (folder / "videos").mkdir()
-    for index in range(3):
-        clip = render(SceneConfig(frames=40), "novel", 0, index)
+    shots = [render(SceneConfig(frames=40), "novel", 0, index).frames for index in (0, 1, 2, 4)]
+    scenes = [*shots[:2], np.concatenate([shots[2][:CUT], shots[3][CUT:]])]
+    for index, pictures in enumerate(scenes):
         write_clip(
             folder / "videos" / f"{index}.mp4",
             frames=40,
             fps=FPS,
             options=H264,
-            draw=lambda number, height, width, frames=clip.frames: frames[number],
+            draw=lambda number, height, width, pictures=pictures: pictures[number],
         )
     large = SceneConfig(frames=24, height=150, width=226)
     encode_video(folder / "videos" / "large.mp4", render(large, "novel", 0, 3).frames, FPS)

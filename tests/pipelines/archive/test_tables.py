@@ -6,6 +6,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco
 
@@ -72,6 +73,21 @@ def test_of_a_video_in_several_parts_the_last_that_is_labelled_counts(tmp_path: 
         part_name(11): [],
         part_name(12): ["d"],
     }
+
+
+def test_a_part_of_an_earlier_version_has_no_shots(tmp_path: Path) -> None:
+    results = Results(Storage(str(tmp_path)))
+    put_part(results, part_name(1), "a")
+    put_part(results, part_name(1, 1), "b")
+    file = tmp_path / "videos" / f"{part_name(1)}.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["shots"]), file)
+    assert results.read("videos").schema == SCHEMAS["videos"]
+    assert results.read("videos", video_id="a")["shots"].to_pylist() == [None]
+    (rows,) = results.scan("videos", ("video_id", "shots"), video_ids=["a"])
+    assert rows.column_names == ["video_id", "shots"]
+    pq.write_table(pq.read_table(file).drop_columns(["uri"]), file)
+    with pytest.raises(ValueError, match="has no column uri"):
+        results.read("videos")
 
 
 def test_runs_follow_one_another(tmp_path: Path) -> None:

@@ -46,5 +46,6 @@ def test_the_fingerprint_has_the_settings_that_change_the_tables() -> None:
         config(fps=2.0),
         config(precision="bfloat16"),
         config(tracker=VideoTrackerConfig(max_gap=3)),
+        config(shots="none"),
     ]
-    assert len({other.fingerprint() for other in (config(), *others)}) == 5
+    assert len({other.fingerprint() for other in (config(), *others)}) == 6

@@ -33,7 +33,7 @@ def plan(uri: str, limit: int | None, cache: DownloadCache | None = None) -> lis
 
 
 def decode(row: SegmentRow, cache: DownloadCache | None = None) -> list[BatchRow]:
-    tables = list(Decode(64, 32, 6, cache or DownloadCache(), Limits())(pack_load([row])))
+    tables = list(Decode(64, 32, 6, cache or DownloadCache(), Limits(), "none")(pack_load([row])))
     assert {table.schema for table in tables} == {BatchRow.schema()}
     return [row for table in tables for row in BatchRow.from_table(table)]
 
@@ -75,7 +75,7 @@ def test_a_load_has_the_batches_of_each_of_its_segments(clip: Path, tmp_path: Pa
     wide = write_clip(tmp_path / "wide.mp4", size=(96, 192), options=H264)
     segments = [row for path in (clip, wide, tmp_path / "gone.mp4", clip) for row in plan(str(path), None)]
     alone = [row for segment in segments for row in decode(segment)]
-    tables = Decode(64, 32, 6, DownloadCache(), Limits())(pack_load(segments))
+    tables = Decode(64, 32, 6, DownloadCache(), Limits(), "none")(pack_load(segments))
     assert pa.concat_tables(tables).equals(pa.concat_tables(row.to_table() for row in alone))
     assert [row.error for row in alone] == [None] * 16 + ["file not found"] + [None] * 8
 

@@ -28,9 +28,9 @@ def mask_rows(frame: openvis.FrameResult) -> list[tuple[Any, ...]]:
     return [(frame.index, track_id, box, rle["size"], rle["counts"].decode()) for track_id, box, rle in masks]
 
 
-@pytest.mark.parametrize("name", ["0", "large"])
+@pytest.mark.parametrize("name", ["0", "2", "large"])
 def test_the_same_tracks_and_masks_as_labelling(name: str, archive: Path) -> None:
-    """Of a video that the model sees as it is, and of one that it sees resized."""
+    """Of a video that the model sees as it is, of one that is cut, and of one that it sees resized."""
     labels = Results(Storage(str(archive / "some")))
     by_uri = {row["uri"]: row["video_id"] for row in labels.read("videos").to_pylist()}
     video_id = next(video_id for uri, video_id in by_uri.items() if uri.endswith(f"{name}.mp4"))
@@ -42,12 +42,15 @@ def test_the_same_tracks_and_masks_as_labelling(name: str, archive: Path) -> Non
     frames = read_frames(
         str(archive / "videos" / f"{name}.mp4"), segmenter.working_size, sampling=Sampling(stride=STRIDE)
     )
-    found = [row for frame in segmenter.track(frames) for row in mask_rows(frame)]
+    results = list(segmenter.track(frames))
+    found = [row for frame in results for row in mask_rows(frame)]
     assert found == [
         (row["frame"], row["track_id"], [row["x"], row["y"], row["width"], row["height"]], *row["rle"].values())
         for row in masks.to_pylist()
     ]
     assert len(found) > 20
+    (shots,) = labels.read("videos", video_id=video_id)["shots"].to_pylist()
+    assert [0, *(frame.index for frame in results if frame.begins_shot)] == [shot["first_frame"] for shot in shots]
     finished = segmenter.finish()
     assert [(t.track_id, t.first_frame, t.last_frame, t.frames, t.category) for t in finished] == [
         (row["track_id"], row["first_frame"], row["last_frame"], row["frames"], row["category"]) for row in tracks

@@ -156,7 +156,7 @@ def label_alone(row: dict[str, Any], config: LabelConfig, output: Path) -> Resul
     parts = PartWriter(storage, "000001-00000000", config.part_mb * 1e6, config.part_s)
     actor, model = TrackerActor(VideoWriters(tracker, parts, fingerprints)), DiscModel(BUILT_IN_MODEL, batch_size=8)
     plan = Plan(config.sampling(), config.segment_frames, cache, config.limits())
-    decode = Decode(light.short_side, SIZE_DIVISOR, config.batch_size, cache, config.limits())
+    decode = Decode(light.short_side, SIZE_DIVISOR, config.batch_size, cache, config.limits(), config.shots)
     for segment in plan(pa.table({"video_id": [row["video_id"]], "uri": [row["uri"]], "version": [""]})):
         for batch in decode(segment):
             actor.add(model(batch))

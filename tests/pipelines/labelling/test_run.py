@@ -27,7 +27,7 @@ from pipelines.storage.lease import hold_lease
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.isolation import Limits
 from pipelines.video.plan import Sampling
-from tests.pipelines.archive.archives import label_archive
+from tests.pipelines.archive.archives import CUT, STRIDE, label_archive
 from tests.pipelines.archive.delta import read_table
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -54,6 +54,14 @@ def test_the_tables_agree_with_each_other(labelled: Path) -> None:
         ("ok", 12, 226, 150),
         *[("ok", 20, 128, 96)] * 3,
     ]
+    shots = {Path(video["uri"]).name: video["shots"] for video in videos}
+    assert [(shot["first_frame"], shot["last_frame"]) for shot in shots["2.mp4"]] == [(0, CUT - STRIDE), (CUT, 38)]
+    assert [(shot["start_s"], shot["end_s"]) for shot in shots["2.mp4"]] == [(0, 2.25), (2.5, 4.75)]
+    assert [len(shot) for name, shot in shots.items() if name != "2.mp4"] == [1] * 4
+    (cut,) = (video["video_id"] for video in videos if video["uri"].endswith("2.mp4"))
+    spans = [(track["first_frame"], track["last_frame"]) for track in tracks if track["video_id"] == cut]
+    assert {first >= CUT for first, _ in spans} == {True, False}
+    assert all(last < CUT or first >= CUT for first, last in spans)
     sizes = {video["video_id"]: (video["height"], video["width"]) for video in videos}
     assert len({video["model_fingerprint"] for video in videos}) == 1
     assert sum(video["tracks"] for video in videos) == len(tracks)

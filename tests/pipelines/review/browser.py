@@ -2,11 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = os.environ.get("OPENVIS_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 NEEDED = "no browser: install Debian's chromium, or set OPENVIS_CHROMIUM to the path of one"
@@ -14,6 +14,22 @@ NEEDED = "no browser: install Debian's chromium, or set OPENVIS_CHROMIUM to the 
 expect.set_options(timeout=60_000)  # other tests run beside these
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason=NEEDED)
+
+Open = Callable[..., Page]
+"""Opens the page in a browser profile of its own."""
+
+ON_SCREEN = """() => {
+    const video = document.querySelector(".stage video");
+    const canvas = Object.assign(document.createElement("canvas"), { width: 128, height: 96 });
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(video, 0, 0, 128, 96);
+    const bright = (x, y) => context.getImageData(x, y, 1, 1).data[0] > 128;
+    let number = 0;
+    for (let bit = 0; bit < 8; bit++) if (bright(16 + 32 * (bit % 4), bit < 4 ? 24 : 72)) number |= 1 << bit;
+    const masks = document.querySelector(".masks");
+    return [number, masks.dataset.frame === "" ? null : Number(masks.dataset.frame)];
+}"""
+"""The number that the frame on the screen shows, and the frame whose masks are drawn over it."""
 
 
 @contextmanager
@@ -25,3 +41,17 @@ def browser() -> Iterator[Browser]:
             yield started
         finally:
             started.close()
+
+
+def names(page: Page) -> list[str]:
+    return page.locator(".card .name").all_inner_texts()
+
+
+def choose(page: Page, index: int) -> None:
+    page.locator(f"#card-{index}").click()
+    expect(page.locator(f"#card-{index}")).to_have_attribute("aria-selected", "true")
+
+
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)

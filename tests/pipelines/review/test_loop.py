@@ -1,4 +1,4 @@
-"""The whole way: labels are reviewed on the page, exported, trained on, and the model then names better."""
+"""The whole way: labels are reviewed on the page and trained on, and the model then names better."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,9 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from pycocotools import mask as coco
 
-import jobs.export
 import jobs.train
-from openvis_model.weights.files import BUILT_IN
 from pipelines.archive.tables import Results
 from pipelines.datasets.annotations import AnnotatedTrack, AnnotatedVideo, Category, GroundTruth, Mask, PredictedTrack
 from pipelines.labelling.config import LabelConfig
@@ -38,17 +36,7 @@ MEANT = {NAMES[0]: NAMES[1], NAMES[1]: NAMES[0], NAMES[2]: NAMES[2], NAMES[3]: N
 IDS = {name: number for number, name in enumerate(NAMES, start=1)}
 SCENE = SceneConfig(frames=16)
 
-TRAINING = """
-steps: 150
-batch_size: 4
-checkpoint_every: 150
-threads: 1
-optimizer: {{learning_rate: 5.0e-4, backbone_factor: 0.1, clip_norm: 1.0, schedule: cosine, warmup_steps: 10}}
-stage_1:
-  start: {{checkpoint: {start}}}
-  data: {{annotations: {annotations}, frames: 2, max_stride: 4, height: 96, width: 128, flip: 0.0}}
-  objective: {{criterion: {{num_points: 512}}, train_proposals: false}}
-"""
+OPTIONS = ["--config", "jobs/configs/mini/reviewed.yaml", "--threads", "1"]
 
 
 def write_videos(folder: Path, count: int, seed: int) -> dict[str, Clip]:
@@ -181,11 +169,7 @@ def test_reviewed_labels_make_a_better_model(tmp_path: Path) -> None:
     with served(Review(ReviewConfig(labels=results.storage.root))) as client, browser() as chromium:
         review_all(chromium.new_page(), client, judgement)
 
-    options = ["--labels", results.storage.root, "--format", "youtube_vis", "--reviewed", "only", "--images", "true"]
-    assert jobs.export.main([*options, "--output", str(tmp_path / "reviewed")]) == 0
-    (tmp_path / "training.yaml").write_text(
-        TRAINING.format(start=BUILT_IN, annotations=tmp_path / "reviewed/annotations.json")
-    )
-    assert jobs.train.main(["--config", str(tmp_path / "training.yaml"), "--output", str(tmp_path / "run")]) == 0
+    data, output = ("--stage_1.data.annotations", results.storage.root), ("--output", str(tmp_path / "run"))
+    assert jobs.train.main([*OPTIONS, *data, *output]) == 0
     after_labels = label(tmp_path / "held_out", tmp_path / "after", str(tmp_path / "run" / "model"))
     assert average_precision(after_labels, held_out) > before + 0.04

@@ -1,86 +1,21 @@
 """The page in a real browser."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from pipelines.archive.reviews import Reviews
 from pipelines.review.config import ReviewConfig
 from pipelines.review.session import Review
 from pipelines.storage.files import Storage
 from tests.pipelines.review.archives import EVIL_CATEGORY, EVIL_NAME, write_labels
-from tests.pipelines.review.browser import browser, needs_browser
+from tests.pipelines.review.browser import ON_SCREEN, Open, choose, names, needs_browser, press
 from tests.pipelines.review.serving import Client, served
 
 pytestmark = needs_browser
-
-Open = Callable[..., Page]
-
-ON_SCREEN = """() => {
-    const video = document.querySelector(".stage video");
-    const canvas = Object.assign(document.createElement("canvas"), { width: 128, height: 96 });
-    const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.drawImage(video, 0, 0, 128, 96);
-    const bright = (x, y) => context.getImageData(x, y, 1, 1).data[0] > 128;
-    let number = 0;
-    for (let bit = 0; bit < 8; bit++) if (bright(16 + 32 * (bit % 4), bit < 4 ? 24 : 72)) number |= 1 << bit;
-    const masks = document.querySelector(".masks");
-    return [number, masks.dataset.frame === "" ? null : Number(masks.dataset.frame)];
-}"""
-"""The number that the frame on the screen shows, and the frame whose masks are drawn over it."""
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as started:
-        yield started
-
-
-@pytest.fixture
-def client(review: Review) -> Iterator[Client]:
-    with served(review) as client:
-        yield client
-
-
-@pytest.fixture
-def visit(chromium: Browser, client: Client) -> Iterator[Open]:
-    """Opens the page in a browser profile of its own; no script may fail in it."""
-    contexts, problems = [], list[str]()
-
-    def open_page(url: str | None = None, **options: Any) -> Page:
-        context = chromium.new_context(viewport={"width": 1280, "height": 800}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(url or client.url)
-        expect(page.locator(".card .name").first).to_be_visible()
-        return page
-
-    yield open_page
-    hacked = [page.evaluate("window.hacked") for context in contexts for page in context.pages]
-    for context in contexts:
-        context.close()
-    assert problems == []
-    assert set(hacked) <= {None}
-
-
-def names(page: Page) -> list[str]:
-    return page.locator(".card .name").all_inner_texts()
-
-
-def choose(page: Page, index: int) -> None:
-    page.locator(f"#card-{index}").click()
-    expect(page.locator(f"#card-{index}")).to_have_attribute("aria-selected", "true")
-
-
-def press(page: Page, *keys: str) -> None:
-    for key in keys:
-        page.keyboard.press(key)
 
 
 def decided(labels: str) -> dict[tuple[str, int, int | None], tuple[str, str | None]]:

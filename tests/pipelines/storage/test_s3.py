@@ -291,3 +291,16 @@ def test_certificates_are_checked(bucket: str, proxy: Proxy, tmp_path: Path, mon
     s3._client.cache_clear()
     with pytest.raises(FileNotFoundError):
         s3.head(f"{bucket}/a")
+
+
+def test_a_browser_is_told_what_an_object_is(bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    kinds = {
+        "index.html": "text/html; charset=utf-8",
+        "a/App.JS": "text/javascript",
+        "a.parquet": "binary/octet-stream",
+    }
+    for key, kind in kinds.items():
+        s3.upload(tmp_path / "file", f"{bucket}/{key}")
+        found = boto3.client("s3").head_object(Bucket=bucket.removeprefix("s3://"), Key=key)
+        assert found["ContentType"] == kind
