@@ -12,6 +12,7 @@ from torch import Tensor
 from openvis_model.calibration import calibrated
 from openvis_model.exemplars import Exemplar, TrackExemplar
 from openvis_model.picture_encoder import PictureEncoder
+from openvis_model.reference_names import reference_names
 from openvis_model.text_encoder import TextEncoder
 from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding
 
@@ -28,6 +29,7 @@ def embed_vocabulary(
     encoder: TextEncoder,
     pictures: Callable[[], PictureEncoder] | None = None,
     *,
+    reference: bool = False,
     batch_size: int = 512,
 ) -> VocabularyEmbedding:
     """Embeds every name with every prompt of `PROMPTS`, and every exemplar.
@@ -41,6 +43,7 @@ def embed_vocabulary(
         encoder: CLIP's text tower.
         pictures: loads what embeds pictures; called at most once, if there are pictures, or exemplars to calibrate.
             None for a vocabulary without exemplars.
+        reference: whether to embed reference names, too, for `VocabularyEmbedding.unknown`.
         batch_size: texts per forward pass.
 
     Raises:
@@ -62,10 +65,11 @@ def embed_vocabulary(
         is_shown = torch.cat([torch.full((len(group),), bool(each)) for group, each in zip(groups, shown, strict=True)])
         words = embeddings[~is_shown] if named else _embed([ANYTHING], encoder, batch_size)
         offset = torch.zeros(len(embeddings))
-        reference = picture_encoder().reference()
-        embeddings[is_shown], offset[is_shown] = calibrated(embeddings[is_shown], words, reference, scale)
+        objects = picture_encoder().reference()
+        embeddings[is_shown], offset[is_shown] = calibrated(embeddings[is_shown], words, objects, scale)
     bias = None if encoder.logit_bias is None else float(encoder.logit_bias)
-    return VocabularyEmbedding(vocabulary.names, embeddings, scale, category, bias, offset)
+    others = _embed_reference(encoder) if reference else None
+    return VocabularyEmbedding(vocabulary.names, embeddings, scale, category, bias, offset, others)
 
 
 def embed_exemplars(exemplars: Sequence[Exemplar], pictures: Callable[[], PictureEncoder]) -> Float[Tensor, "n D"]:
@@ -86,6 +90,11 @@ def embed_exemplars(exemplars: Sequence[Exemplar], pictures: Callable[[], Pictur
 
 def _without_exemplars() -> PictureEncoder:
     raise ValueError("vocabulary: has exemplars, which need the model's vision tower; give what loads it")
+
+
+def _embed_reference(encoder: TextEncoder) -> Float[Tensor, "R D"]:
+    """Returns the unit-norm embeddings of the reference names, each in one prompt."""
+    return F.normalize(encoder([PROMPTS[0].format(name) for name in reference_names(encoder)]).cpu(), dim=-1)
 
 
 def _embed(names: list[str], encoder: TextEncoder, batch_size: int) -> Float[Tensor, "M D"]:

@@ -35,6 +35,8 @@ class Track:
         frames: number of frames that show it.
         objectness: mean over these frames, a probability.
         embedding: mean of its instance tokens weighted by objectness, unit norm.
+        unknown: how likely it is that an unrelated name fits as well as the best category, in [0, 1]; near 1, no
+            category fits (`VocabularyEmbedding.unknown`).
     """
 
     track_id: int
@@ -44,6 +46,7 @@ class Track:
     frames: int
     objectness: float
     embedding: Float[Tensor, " D"] = field(repr=False)
+    unknown: float
 
     @property
     def category(self) -> str:

@@ -90,7 +90,7 @@ class VideoSegmenter:
         self.shots = shots
         self.batch_size = batch_size
         pictures = partial(PictureEncoder, model.classifier, short_side=model.short_side)
-        embedding = embed_vocabulary(self.vocabulary, model.text_encoder, pictures)
+        embedding = embed_vocabulary(self.vocabulary, model.text_encoder, pictures, reference=True)
         self._tracking = VideoTracking(VideoTracker(tracker, embedding, model.rollout_tracker, top=top))
         self._size: tuple[int, int] | None = None
         self._ended: list[Track] = []

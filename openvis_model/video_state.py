@@ -117,6 +117,7 @@ def _to_tensors(state: VideoState) -> dict[str, Tensor]:
             columns[f"ended.{name}"] = torch.tensor([getattr(track, name) for track in ended])
         columns |= {
             "ended.objectness": torch.tensor([track.objectness for track in ended], dtype=torch.float64),
+            "ended.unknown": torch.tensor([track.unknown for track in ended], dtype=torch.float64),
             "ended.embedding": torch.stack([track.embedding for track in ended]),
             "ended.category": torch.tensor([[best.category_id for best in track.top] for track in ended]),
             "ended.score": torch.tensor([[best.score for best in track.top] for track in ended], dtype=torch.float64),
@@ -145,6 +146,7 @@ def _ended_track(tensors: Mapping[str, Tensor], row: int, names: tuple[str, ...]
         frames=int(tensors["ended.frames"][row]),
         objectness=float(tensors["ended.objectness"][row]),
         embedding=tensors["ended.embedding"][row].clone(),
+        unknown=float(tensors["ended.unknown"][row]),
     )
 
 

@@ -223,7 +223,7 @@ class VideoTracker:
         slots = Slots(*_rows(slots, order[slots.track_id[order] != NO_TRACK]))
         objectness = slots.objectness_sum / slots.frames
         embeddings = F.normalize(slots.embedding_sum, dim=-1)
-        probabilities = self.vocabulary.probabilities(embeddings)
+        probabilities, unknown = self.vocabulary.probabilities(embeddings), self.vocabulary.unknown(embeddings)
         scores, categories = (objectness[:, None] * probabilities).topk(min(self.top, probabilities.shape[1]))
         return [
             Track(
@@ -234,6 +234,7 @@ class VideoTracker:
                 frames=int(slots.frames[i]),
                 objectness=float(objectness[i]),
                 embedding=embeddings[i].clone(),  # a view would be pickled with the storage of all tracks
+                unknown=float(unknown[i]),
             )
             for i in range(len(objectness))
         ]

@@ -315,6 +315,7 @@ class VocabularyEmbedding:
         logit_bias: learned bias of a CLIP that was trained with the sigmoid loss (SigLIP, Zhai et al. 2023); None for
             the others, whose names compete in a softmax.
         offset: added to the logits of each row; None for zero.
+        reference: unit-norm embeddings of names of all kinds, with which `unknown` compares; None for none.
     """
 
     names: tuple[str, ...]
@@ -323,6 +324,12 @@ class VocabularyEmbedding:
     category: Int[Tensor, " M"] | None = None
     logit_bias: float | None = None
     offset: Float[Tensor, " M"] | None = None
+    reference: Float[Tensor, "R D"] | None = None
+
+    @property
+    def compared(self) -> int:
+        """Number of rows that an instance token is compared with."""
+        return len(self.embeddings) + (0 if self.reference is None else len(self.reference))
 
     def probabilities(self, instance_tokens: Float[Tensor, "*n D"]) -> Float[Tensor, "*n K"]:
         """Returns the class probabilities softmax(logit_scale · I Eᵀ) of unit-norm instance tokens (OpenVIS, Eq. 4).
@@ -330,10 +337,28 @@ class VocabularyEmbedding:
         With a bias, each category has a probability of its own, sigmoid(logit_scale · I Eᵀ + logit_bias), and they do
         not sum to 1. The logit of a category with several rows is the largest of theirs.
         """
-        logits = self.logit_scale * instance_tokens @ self.embeddings.mT
-        if self.offset is not None:
-            logits = logits + self.offset
+        logits = self._logits(instance_tokens)
         if self.category is not None:
             lowest = logits.new_full((*logits.shape[:-1], len(self.names)), -torch.inf)
             logits = lowest.scatter_reduce(-1, self.category.expand_as(logits), logits, "amax")
         return logits.softmax(-1) if self.logit_bias is None else (logits + self.logit_bias).sigmoid()
+
+    def unknown(self, instance_tokens: Float[Tensor, "*n D"]) -> Float[Tensor, "*n"]:
+        """Returns how likely it is that the best of M unrelated names fits at least as well as the best category does.
+
+        Logits of unrelated names are taken to be normal, with the mean and deviation of this token's logits for the
+        reference and the vocabulary together: 1 − Φ((best − mean) / deviation)ᴹ. Near 0, the best category stands out;
+        near 1, it fits no better than chance, and the object is probably none of the categories. A larger vocabulary
+        has better chance hits, which M accounts for.
+        """
+        logits = self._logits(instance_tokens)
+        best = logits.amax(-1)
+        if self.reference is not None:
+            logits = torch.cat([logits, self.logit_scale * instance_tokens @ self.reference.mT], dim=-1)
+        mean = logits.mean(-1, keepdim=True)
+        deviation = (logits - mean).square().mean(-1).sqrt().clamp_min(1e-6)
+        return -torch.expm1(len(self.embeddings) * torch.special.log_ndtr((best - mean[..., 0]) / deviation))
+
+    def _logits(self, instance_tokens: Float[Tensor, "*n D"]) -> Float[Tensor, "*n M"]:
+        logits = self.logit_scale * instance_tokens @ self.embeddings.mT
+        return logits if self.offset is None else logits + self.offset

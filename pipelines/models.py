@@ -68,7 +68,7 @@ def embed(vocabulary: Vocabulary, model: LightModel, checkpoint: str | None) -> 
     Raises:
         ValueError: as `embed_vocabulary`.
     """
-    return embed_vocabulary(vocabulary, model.text_encoder, partial(load_picture_encoder, checkpoint))
+    return embed_vocabulary(vocabulary, model.text_encoder, partial(load_picture_encoder, checkpoint), reference=True)
 
 
 def load_vocabulary(path: str, synonyms: Synonyms = "mean") -> Vocabulary:

@@ -78,7 +78,7 @@ class Relabel:
             }
             return _with_columns(rows, columns)
         if table == "tracks":
-            size = max(1, _SCORES // len(self.vocabulary.embeddings))
+            size = max(1, _SCORES // self.vocabulary.compared)
             slices = [named(rows.slice(i, size), self.vocabulary, self.top) for i in range(0, rows.num_rows, size)]
             return pa.concat_tables([rows.slice(0, 0), *slices])
         return rows
@@ -93,7 +93,8 @@ def named(tracks: pa.Table, vocabulary: VocabularyEmbedding, top: int) -> pa.Tab
         top: categories listed for a track.
     """
     objectness = torch.tensor(tracks["objectness"].to_numpy())
-    scores = objectness[:, None] * vocabulary.probabilities(torch.from_numpy(track_embeddings(tracks)))
+    embeddings = torch.from_numpy(track_embeddings(tracks))
+    scores = objectness[:, None] * vocabulary.probabilities(embeddings)
     best, categories = scores.topk(min(top, len(vocabulary.names)))
     names = pa.array(vocabulary.names, pa.string()).take(pa.array(categories.flatten().numpy()))
     kind = SCHEMAS["tracks"].field("top").type
@@ -102,6 +103,7 @@ def named(tracks: pa.Table, vocabulary: VocabularyEmbedding, top: int) -> pa.Tab
     listed = pa.ListArray.from_arrays(offsets, pairs, type=kind)
     first = pa.array(np.arange(len(best)) * best.shape[1])
     columns = {"category": names.take(first), "score": pa.array(best[:, 0].numpy()), "top": listed}
+    columns["unknown"] = pa.array(vocabulary.unknown(embeddings).numpy())
     return _with_columns(tracks, columns)
 
 

@@ -71,6 +71,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("frames", pa.int32()),  # frames that show it
             ("objectness", pa.float32()),
             ("embedding", pa.list_(pa.float32())),
+            ("unknown", pa.float32()),  # how likely an unrelated name fits as well as `category`
         ]
     ),
     "masks": pa.schema(
@@ -94,7 +95,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 }
 
 
-LATER = frozenset({"shots"})
+LATER = frozenset({"shots", "unknown"})
 """Columns that files of earlier versions lack; they are read as null."""
 
 ORDER = ("masks", "tracks", "videos")

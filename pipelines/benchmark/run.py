@@ -89,7 +89,7 @@ def run_benchmark(config: BenchmarkConfig, progress: Callable[[str], None]) -> B
         batch_size, batches = best_batch_size(stages, sizes)
         networks = stages.networks(batch_size)
         progress("tracking")
-        track = stages.track(embed_vocabulary(Vocabulary((("star",),)), model.text_encoder))
+        track = stages.track(embed_vocabulary(Vocabulary((("star",),)), model.text_encoder, reference=True))
         progress("the machine again")
         machine = before.at_best(measure_machine(device, dtype, config.seconds))
     frames = sum(len(segment.frames) for segment in plan.segments)

@@ -248,4 +248,5 @@ def track_row(video_id: str, track: Track) -> dict[str, Any]:
         "frames": track.frames,
         "objectness": track.objectness,
         "embedding": track.embedding.tolist(),
+        "unknown": track.unknown,
     }

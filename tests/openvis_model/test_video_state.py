@@ -23,6 +23,7 @@ def track(track_id: int) -> Track:
         frames=5,
         objectness=2 / 3,
         embedding=torch.rand(4),
+        unknown=1 / 7,
     )
 
 
@@ -47,11 +48,12 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert all(map(torch.equal, state.tracker.memory, again.tracker.memory))
     assert all(map(torch.equal, state.tracker.slots, again.tracker.slots))
     for one, other in zip(state.ended, again.ended, strict=True):
-        assert (one.track_id, one.top, one.frames, one.objectness) == (
+        assert (one.track_id, one.top, one.frames, one.objectness, one.unknown) == (
             other.track_id,
             other.top,
             other.frames,
             other.objectness,
+            other.unknown,
         )
         assert torch.equal(one.embedding, other.embedding)
     assert np.array_equal(again.shots.reference, state.shots.reference)

@@ -254,3 +254,28 @@ def test_offsets_are_added_to_logits_by_hand() -> None:
     """Cosines 1 and 0 at scale ln 3, and the second one's odds tripled, are even."""
     vocabulary = VocabularyEmbedding(("a", "b"), torch.eye(2), 1.0986123, offset=torch.tensor([0.0, 1.0986123]))
     assert vocabulary.probabilities(torch.tensor([1.0, 0.0])).tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_unknown_by_hand() -> None:
+    """Logits 1, 0, 0, 0 have mean 1/4 and deviation √3/4, so z = √3, and 1 − Φ(√3)⁴ = 0.1564."""
+    four = VocabularyEmbedding(("a", "b", "c", "d"), torch.eye(4), logit_scale=1.0)
+    assert four.unknown(torch.eye(4)[0]).item() == pytest.approx(0.156413, abs=1e-5)
+    # Three more zeros: mean 1/7, deviation √6/7, z = √6.
+    compared = replace(four, reference=torch.eye(4)[1:])
+    assert compared.unknown(torch.eye(4)[:1]).tolist() == pytest.approx([0.028306], abs=1e-5)
+    assert compared.compared == 7
+
+
+def test_unknown_of_a_name_alone() -> None:
+    """It is compared with the reference; the scale does not matter."""
+    reference = F.normalize(torch.randn(50, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    alone = VocabularyEmbedding(("a",), torch.eye(8)[:1], logit_scale=30.0, reference=reference)
+    near, far = alone.unknown(torch.stack([torch.eye(8)[0], reference[7]])).tolist()
+    assert near < 0.05 < far
+    assert replace(alone, logit_scale=3.0).unknown(torch.eye(8)[0]).item() == pytest.approx(near, abs=1e-4)
+
+
+def test_unknown_of_names_as_good_as_any() -> None:
+    """Without any difference between logits, half of unrelated names would be better."""
+    same = VocabularyEmbedding(("a",), torch.eye(2)[:1], logit_scale=1.0)
+    assert same.unknown(torch.eye(2)).tolist() == [0.5, 0.5]
