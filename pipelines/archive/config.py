@@ -54,6 +54,8 @@ class ExportConfig:
             `yolo` (polygons by frame), `mots` (masks by frame, MOTS text), `label_studio` (boxes by track),
             `huggingface` (masks by track, Parquet) or `rerun` (masks by frame, .rrd; needs rerun-sdk).
         min_score: tracks with a lower score are left out, 0 to 1, unless a reviewer accepted or renamed them.
+        max_unknown: tracks with a larger `unknown` are left out, 0 to 1, unless a reviewer accepted or renamed them: no
+            category fits them. Those that an earlier version labelled count as known.
         reviewed: what decisions of reviewers do: with `respect` tracks are split, merged, renamed and left out as was
             decided; `only` also leaves out what nobody accepted or renamed, and says of videos with undecided tracks
             what is known; `ignore` writes the labels as they are.
@@ -64,6 +66,7 @@ class ExportConfig:
     output: str
     format: Format
     min_score: float = 0.0
+    max_unknown: float = 1.0
     reviewed: Reviewed = "respect"
     images: bool = False
 
@@ -71,8 +74,9 @@ class ExportConfig:
         _check_reviewed(self.reviewed)
         if self.format not in get_args(Format):
             raise ValueError(f"format: unknown value {self.format!r}; choose from {', '.join(get_args(Format))}")
-        if not 0 <= self.min_score <= 1:
-            raise ValueError(f"min_score: expected 0 to 1, got {self.min_score}")
+        for name in ("min_score", "max_unknown"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected 0 to 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)

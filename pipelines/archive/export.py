@@ -104,10 +104,11 @@ def _names(results: Results, decisions: Mapping[str, Sequence[Row]], config: Exp
         if not names:
             raise ValueError(f"labels: {config.labels} has no accepted, renamed or rejected tracks; review some first")
         return names
-    of_parts = results.scan("tracks", ("category", "score"), each=lambda rows: _categories(rows, config.min_score))
+    of_parts = results.scan("tracks", ("category", "score", "unknown"), each=lambda rows: _categories(rows, config))
     names = names.union(*of_parts)
     if not names:
-        raise ValueError(f"labels: {config.labels} has no tracks with a score of {config.min_score} or more")
+        known = "" if config.max_unknown == 1 else f" and unknown of {config.max_unknown} or less"
+        raise ValueError(f"labels: {config.labels} has no tracks with a score of {config.min_score} or more{known}")
     return names
 
 
@@ -118,7 +119,7 @@ def _selected(labels: VideoLabels, decisions: Sequence[Row], config: ExportConfi
     for track, judged in reviewed.judged.items():
         by_verdict[judged.verdict].add(track)
     only, tracks = config.reviewed == "only", reviewed.labels.tracks
-    certain = {track for track in by_verdict["undecided"] if not only and tracks[track]["score"] >= config.min_score}
+    certain = {track for track in by_verdict["undecided"] if not only and _is_certain(tracks[track], config)}
     kept = by_verdict["accepted"] | certain
     seen = kept | (by_verdict["rejected"] if only else set())
     masks = reviewed.labels.masks
@@ -163,8 +164,13 @@ def _remove_earlier(results: Results, output: Storage, files_of_video: Iterable[
                 output.remove(path)
 
 
-def _categories(tracks: pa.Table, min_score: float) -> set[str]:
-    return set(tracks.filter(pc.field("score") >= min_score)["category"].unique().to_pylist())
+def _categories(tracks: pa.Table, config: ExportConfig) -> set[str]:
+    known = pc.coalesce(pc.field("unknown"), pc.scalar(0.0)) <= config.max_unknown
+    return set(tracks.filter((pc.field("score") >= config.min_score) & known)["category"].unique().to_pylist())
+
+
+def _is_certain(track: Row, config: ExportConfig) -> bool:
+    return bool(track["score"] >= config.min_score and (track["unknown"] or 0.0) <= config.max_unknown)
 
 
 def _videos(results: Results) -> Iterator[VideoLabels]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from pipelines.archive.tables import SCHEMAS, Results, track_embeddings
 
-_COLUMNS = tuple(name for name in SCHEMAS["tracks"].names if name not in ("top", "frames"))
+_COLUMNS = tuple(name for name in SCHEMAS["tracks"].names if name not in ("top", "frames", "unknown"))
 
 
 @dataclass(frozen=True, kw_only=True)

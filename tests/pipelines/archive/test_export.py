@@ -8,6 +8,7 @@ from pipelines.archive.compaction import compact, settle
 from pipelines.archive.config import CompactConfig, ExportConfig
 from pipelines.archive.export import ExportSummary, export_annotations
 from pipelines.archive.formats.registry import FORMATS
+from pipelines.archive.parts import Rows
 from pipelines.archive.reviews import Reviews
 from pipelines.archive.tables import Results
 from pipelines.datasets.ytvis import read_ground_truth
@@ -17,7 +18,7 @@ from pipelines.training.checks import open_training_data
 from pipelines.training.data import TrainingDataConfig
 from tests.pipelines.archive.decisions import decide
 from tests.pipelines.archive.exports import HEIGHT, SEEN, WIDTH, export, put
-from tests.pipelines.archive.labels import part_name
+from tests.pipelines.archive.labels import part_name, row
 from tests.pipelines.video.clips import H264, write_clip
 
 
@@ -48,6 +49,26 @@ def test_what_cannot_be_exported_is_named(labels: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="^labels: .*absent has no labels"):
         export(str(tmp_path / "absent"), tmp_path / "none", "coco")
     assert not (tmp_path / "none").exists()
+
+
+def test_tracks_that_are_none_of_the_categories_are_left_out(tmp_path: Path) -> None:
+    results = Results(Storage(str(tmp_path / "labels")))
+    rows = Rows()
+    rle = {"size": [2, 3], "counts": "06"}
+    box = {"x": 0, "y": 0, "width": 3, "height": 2, "area": 6}
+    for track, (category, unknown) in enumerate([("star", 0.1), ("disc", 0.6), ("ring", None)]):  # by an older version
+        top = [{"category": category, "score": 0.5}]
+        named = {"category": category, "score": 0.5, "top": top, "unknown": unknown}
+        rows.add("tracks", [row("tracks", track_id=track, **named)])
+        rows.add("masks", [row("masks", track_id=track, frame=0, rle=rle, **box)])
+    rows.add("videos", [row("videos", status="ok", width=3, height=2, tracks=3)])
+    rows.put(results.storage, part_name(1))
+    assert export(results.storage.root, tmp_path / "all", "coco").tracks == 3
+    assert export(results.storage.root, tmp_path / "known", "coco", max_unknown=0.2).tracks == 2
+    written = json.loads((tmp_path / "known" / "annotations.json").read_text())
+    assert [category["name"] for category in written["categories"]] == ["ring", "star"]
+    with pytest.raises(ValueError, match="max_unknown: expected 0 to 1, got 2"):
+        export(results.storage.root, tmp_path / "out", "coco", max_unknown=2)
 
 
 def test_row_groups_of_which_nothing_counts_are_passed_over(tmp_path: Path) -> None:
