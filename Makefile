@@ -39,6 +39,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.archive
 	$(BIN)/python -m tests.benchmarks.registration
 	$(BIN)/python -m tests.benchmarks.review
+	$(BIN)/python -m tests.benchmarks.exemplars
 	$(BIN)/python -m tests.benchmarks.scale
 
 clean:
