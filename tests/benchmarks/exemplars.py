@@ -4,8 +4,8 @@ python -m tests.benchmarks.exemplars
 
 The built-in model names the objects of Shapes videos: 40 categories that it was trained on, and 200 novel ones. A
 category is shown by one picture from another video: what a mask shows, what a box shows, or all of a cut-out. An object
-counts if a proposal covers it; its embedding is that of a track. Last, a picture of one object on a background looks for
-tracks of its category: by all of it, or by the most prominent object, as on the review page. It takes about three
+counts if a proposal covers it; its embedding is that of a track. Last, pictures of one object on a background look for
+tracks of its category: by all of them, or by their most prominent object, as on the review page. It takes about three
 minutes of CPU time.
 """
 
