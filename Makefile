@@ -40,6 +40,8 @@ bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.registration
 	$(BIN)/python -m tests.benchmarks.review
 	$(BIN)/python -m tests.benchmarks.snapshot
+	$(BIN)/python -m tests.benchmarks.exemplars
+	$(BIN)/python -m tests.benchmarks.unknown
 	$(BIN)/python -m tests.benchmarks.scale
 
 clean:

@@ -197,7 +197,7 @@ def _videos_of_part(results: Results, part: str, ids: pa.Array) -> Iterator[Vide
     of_tracks, of_masks = (
         _by_video(results.row_groups(table, part, ids, columns))
         for table, columns in (
-            ("tracks", ("video_id", "track_id", "category", "score")),
+            ("tracks", ("video_id", "track_id", "category", "score", "unknown")),
             ("masks", ("video_id", "track_id", "frame", "time_s", "x", "y", "width", "height", "area", "rle")),
         )
     )

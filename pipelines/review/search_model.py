@@ -1,24 +1,22 @@
 """What embeds texts and images for the search."""
 
 import threading
-from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float32
 
-from openvis_model.exemplars import PictureExemplar
-from openvis_model.picture_encoder import PictureEncoder
 from openvis_model.pictures import picture_content
 from openvis_model.text_embedding import embed_vocabulary
+from openvis_model.video_segmenter import VideoSegmenter
 from openvis_model.vocabulary import Vocabulary
-from pipelines.models import load_light_model, load_picture_encoder
+from pipelines.models import load_light_model, load_model
 from pipelines.review.images import Recent
 
 _TEXTS = 256  # that are remembered
 
 
 class SearchModel:
-    """Embeds texts and images in the space in which a model embeds tracks.
+    """Embeds texts, and the most prominent objects of images, as a model embeds tracks.
 
     Args:
         checkpoint: folder, local or s3://; None is the built-in model.
@@ -34,6 +32,7 @@ class SearchModel:
         self._checkpoint = checkpoint
         self._light = load_light_model(checkpoint)
         self.fingerprint = self._light.fingerprint
+        self._segmenter: VideoSegmenter | None = None
         self._lock = threading.Lock()
         self._texts: Recent[str, Float32[np.ndarray, " D"]] = Recent(_TEXTS)
 
@@ -53,23 +52,26 @@ class SearchModel:
         vector: Float32[np.ndarray, " D"] = embed_vocabulary(vocabulary, self._light.text_encoder).embeddings[0].numpy()
         return vector
 
-    def embed_image(self, image: bytes) -> Float32[np.ndarray, " D"]:
-        """Returns the embedding of all of an image, as `jobs.search --image` does, unit norm.
+    def embed_image(self, image: bytes, name: str) -> Float32[np.ndarray, " D"]:
+        """Returns the embedding of the object with the highest objectness; the whole model is loaded at the first call.
 
         Args:
             image: content of a file.
+            name: any name that CLIP's text tower can read; the embedding does not depend on it.
 
         Raises:
-            ValueError: it is no image that can be read.
+            ValueError: it is no image, or shows no object.
         """
         try:
-            exemplar = PictureExemplar("image", content=picture_content(image))
+            pixels = picture_content(image).pixels
         except ValueError as error:
             raise ValueError(f"image: {error}") from error
         with self._lock:
-            vector: Float32[np.ndarray, " D"] = self._pictures.embed(exemplar).numpy()
+            if self._segmenter is None:
+                self._segmenter = VideoSegmenter(load_model(self._checkpoint), [name])
+            list(self._segmenter.track(pixels[None]))
+            tracks = self._segmenter.finish()
+        if not tracks:
+            raise ValueError("image: shows no object; crop it more closely, or choose another")
+        vector: Float32[np.ndarray, " D"] = max(tracks, key=lambda track: track.objectness).embedding.numpy()
         return vector
-
-    @cached_property
-    def _pictures(self) -> PictureEncoder:
-        return load_picture_encoder(self._checkpoint)  # takes longer than all that texts need

@@ -140,14 +140,15 @@ class Review:
         return self._keep(Found(catalogue=self.catalogue, rows=self.catalogue.find(wanted)))
 
     def find_like_image(self, wanted: Filter, image: bytes) -> Row:
-        """Finds tracks that are similar to an image; as `find`.
+        """Finds tracks that are similar to the most prominent object of an image; as `find`.
 
         Raises:
-            ValueError: the image cannot be read, or the search is off.
+            ValueError: the image cannot be read or shows no object, or the search is off.
         """
         self._check_similar()
         model = self._searchable()
-        return self._similar(wanted, model.embed_image(image), model.fingerprint)
+        name = self.catalogue.categories()[0]["category"]
+        return self._similar(wanted, model.embed_image(image, name), model.fingerprint)
 
     def rows(self, found: str, offset: int, limit: int) -> list[Row]:
         """Returns some of the tracks that were found, with the decisions about them.

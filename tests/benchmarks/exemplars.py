@@ -4,7 +4,9 @@ python -m tests.benchmarks.exemplars
 
 The built-in model names the objects of Shapes videos: 40 categories that it was trained on, and 200 novel ones. A
 category is shown by one picture from another video: what a mask shows, what a box shows, or all of a cut-out. An object
-counts if a proposal covers it; its embedding is that of a track. It takes about three minutes of CPU time.
+counts if a proposal covers it; its embedding is that of a track. Last, pictures of one object on a background look for
+tracks of its category: by all of them, or by their most prominent object, as on the review page. It takes about three
+minutes of CPU time.
 """
 
 import statistics
@@ -35,6 +37,9 @@ PICTURE_SEED, AREA, MARGIN = 77, 250, 8
 
 DRAWS, SHOWN = 10, 50
 """Random choices of the categories that are shown: at least so many, and so many that `SHOWN` are shown in all."""
+
+QUERIES, QUERY_SEED = 60, 9
+"""Pictures of one object that look for tracks."""
 
 SPLITS: tuple[tuple[Split, Sequence[int]], ...] = (("valid", BASE), ("novel", NOVEL_SHOWN))
 WAYS = ("mask", "box", "cut out")
@@ -142,8 +147,23 @@ def accuracies(
     return every, named, seen
 
 
+def found(model: FrameModel, embeddings: Tensor, truth: Tensor) -> dict[str, float]:
+    """Returns for how many pictures of one object the most similar track has its category, in percent."""
+    encoder = PictureEncoder(model.classifier, short_side=model.short_side)
+    right: dict[str, list[bool]] = {"all of the picture": [], "the most prominent object": []}
+    for index in range(QUERIES):
+        clip = render(SceneConfig(frames=1, objects=(1, 1)), "novel", QUERY_SEED, index)
+        category = NOVEL_SHOWN.index(clip.categories[0])
+        if category in truth:
+            (instances,) = model(torch.from_numpy(clip.frames))
+            prominent = instances.instance_tokens[instances.objectness.argmax()]
+            for way, query in zip(right, (encoder.embed(_exemplar(clip.frames[0], None)), prominent), strict=True):
+                right[way].append(int(truth[(embeddings @ query).argmax()]) == category)
+    return {way: 100 * statistics.mean(hits) for way, hits in right.items()}
+
+
 def main() -> None:
-    """Prints a table for each split."""
+    """Prints a table for each split, and how well pictures find tracks."""
     torch.set_grad_enabled(False)
     model = load()
     encoder = PictureEncoder(model.classifier, short_side=model.short_side)
@@ -164,13 +184,17 @@ def main() -> None:
             "ours, over the tracks": over(embeddings, scale),
             "ours": over(leaves, scale),
         }
+        mean = float((embeddings @ words.T).mean())
         for way, rows in shown.items():
             only = 100 * float(((embeddings @ rows.T).argmax(1) == truth).float().mean())
             print(f"{way}: exemplars only {only:.1f}")
+            print(f"mean cosine with tracks {float((embeddings @ rows.T).mean()):.2f}, that of words {mean:.2f}")
             for count in (1, 5, len(categories) // 2):
                 for name, calibration in ways.items():
                     every, named, seen = accuracies(embeddings, truth, words, rows, scale, count, calibration)
                     print(f"  {count:>3} shown, {name:<33} all {every:5.1f}  named {named:5.1f}  shown {seen:5.1f}")
+    for way, share in found(model, embeddings, truth).items():
+        print(f"found by {way}: {share:.1f}")
 
 
 if __name__ == "__main__":
