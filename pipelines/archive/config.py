@@ -19,7 +19,7 @@ class CompactConfig:
     """A compaction.
 
     Attributes:
-        output: folder of the tables, local or s3://.
+        output: folder of the tables, local or in the cloud.
         part_mb: target size of a part, its three files together, 10⁶ bytes.
         keep_h: hours for which replaced parts are kept, for queries that have begun and for older versions.
         repair: starts new Delta Lake logs; older versions can no longer be read.
@@ -48,8 +48,8 @@ class ExportConfig:
     """An export.
 
     Attributes:
-        labels: output of a labelling run, local or s3://.
-        output: folder of the annotations, local or s3://.
+        labels: output of a labelling run, local or in the cloud.
+        output: folder of the annotations, local or in the cloud.
         format: `youtube_vis` (masks by track), `coco` (masks by frame), `cvat` (boxes by track, CVAT for video 1.1),
             `yolo` (polygons by frame), `mots` (masks by frame, MOTS text), `label_studio` (boxes by track),
             `huggingface` (masks by track, Parquet) or `rerun` (masks by frame, .rrd; needs rerun-sdk).
@@ -80,13 +80,14 @@ class RelabelConfig:
     """A relabelling.
 
     Attributes:
-        labels: output of a labelling run, local or s3://.
-        output: folder of the new tables, local or s3://.
+        labels: output of a labelling run, local or in the cloud.
+        output: folder of the new tables, local or in the cloud.
         vocabulary: the new names: text file with a category per line, synonyms separated by commas, or .json file with
-            a list of names per category; local or s3://.
+            a list of names per category; local or in the cloud.
         synonyms: how a category with several names is scored: by the `mean` of their embeddings, or by the `best` name
             for each track.
-        checkpoint: checkpoint folder of the model that labelled the videos, local or s3://; null is the built-in model.
+        checkpoint: checkpoint folder of the model that labelled the videos, local or in the cloud; null is the
+            built-in model.
         top: categories listed for a track, the best one included.
         reviewed: `respect` also copies the decisions of reviewers, which then hold for the new labels; `only` leaves
             out videos that nobody decided about; `ignore` copies none.
@@ -115,11 +116,12 @@ class SearchConfig:
     """A search.
 
     Attributes:
-        labels: output of a labelling run, local or s3://.
+        labels: output of a labelling run, local or in the cloud.
         text: what to look for, such as "red striped star"; synonyms separated by commas.
-        checkpoint: checkpoint folder of the model that labelled the videos, local or s3://; null is the built-in model.
+        checkpoint: checkpoint folder of the model that labelled the videos, local or in the cloud; null is the
+            built-in model.
         top: tracks listed, the most similar first.
-        sheet: also write a PNG with a picture of each track, local or s3://; reads their videos.
+        sheet: also write a PNG with a picture of each track, local or in the cloud; reads their videos.
     """
 
     labels: str

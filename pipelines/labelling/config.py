@@ -20,13 +20,14 @@ class LabelConfig:
     """A labelling job.
 
     Attributes:
-        input: folder, glob, video file, manifest (.csv, .parquet, .jsonl), or folder of frame images; local or s3://.
-        output: folder of the tables, local or s3://.
+        input: folder, glob, video file, manifest (.csv, .parquet, .jsonl), or folder of frame images; local or in the
+            cloud.
+        output: folder of the tables, local or in the cloud.
         vocabulary: what to look for: text file with a category per line, synonyms separated by commas, or .json file
-            with a list of names per category; local or s3://.
+            with a list of names per category; local or in the cloud.
         synonyms: how a category with several names is scored: by the `mean` of their embeddings, or by the `best` name
             for each track.
-        checkpoint: checkpoint folder, local or s3://; null is the built-in model, which knows Shapes alone.
+        checkpoint: checkpoint folder, local or in the cloud; null is the built-in model, which knows Shapes alone.
         fps: frames to label per second of video; null labels every frame.
         stride: label every n-th frame; cannot be combined with fps.
         tracker: when tracks begin and end.

@@ -26,7 +26,7 @@ from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan
 from pipelines.labelling.model_operator import Model
 from pipelines.labelling.track_sink import TrackerActor, TrackSink
-from pipelines.storage.s3 import is_s3
+from pipelines.storage.objects import is_remote
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.sources import Video
 
@@ -112,10 +112,10 @@ def label(
 def group_size(videos: Sequence[Video], cpus: float) -> int:
     """Returns the number of videos that share a task of `Plan`.
 
-    Videos on S3 share none: a task hands on what it has planned when it ends, so large downloads would hold up the
+    Remote videos share none: a task hands on what it has planned when it ends, so large downloads would hold up the
     decoding of those before them, and might leave the cache before they are decoded.
     """
-    if any(is_s3(video.uri) for video in videos):
+    if any(is_remote(video.uri) for video in videos):
         return 1
     return max(1, min(_GROUP, int(len(videos) / (_TASKS_PER_CPU * cpus))))
 

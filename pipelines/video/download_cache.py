@@ -1,4 +1,4 @@
-"""Videos from S3 on the disk of a node, downloaded once for all its processes.
+"""Videos from clouds on the disk of a node, downloaded once for all its processes.
 
     FOLDER/lock             locked while space is freed
     FOLDER/HASH/use         readers hold a shared lock on it; its modification time is the last use
@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pipelines.storage import s3
+from pipelines.storage import objects as clouds
+from pipelines.storage.cloud import CloudObject
 from pipelines.storage.local import LocalStore, whole_file, whole_folder
-from pipelines.storage.s3 import S3Object
+from pipelines.video.cloud_sources import frame_folder, list_frames
 from pipelines.video.names import VIDEO_SUFFIXES, suffix
 from pipelines.video.plan import MachineError, VideoError
-from pipelines.video.s3_sources import frame_folder, list_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,21 +52,21 @@ class DownloadCache:
             MachineError: the request failed.
         """
         with _video_errors():
-            return _etag(uri, _objects(uri)) if s3.is_s3(uri) else ""
+            return _etag(uri, _objects(uri)) if clouds.is_remote(uri) else ""
 
     @contextmanager
     def open(self, uri: str, version: str) -> Iterator[str]:
         """Yields a local path of a video, which exists while the block runs; a local video keeps its own path.
 
         Args:
-            uri: local path or S3 URI.
+            uri: local path, or URI in the cloud.
             version: ETag that the content must have.
 
         Raises:
             VideoError: the video is missing, or reading it is denied.
             MachineError: it cannot be downloaded here and now, or has changed.
         """
-        if not s3.is_s3(uri):
+        if not clouds.is_remote(uri):
             yield uri
             return
         # FFmpeg recognises some formats by the file name alone.
@@ -93,7 +93,7 @@ class DownloadCache:
                     raise
                 self._download(uri, objects, content, 0)  # the disk is smaller than the limit: all else goes
 
-    def _download(self, uri: str, objects: list[S3Object], content: Path, max_bytes: int) -> None:
+    def _download(self, uri: str, objects: list[CloudObject], content: Path, max_bytes: int) -> None:
         LocalStore(str(content.parent)).remove_partial(content.name)
         with ExitStack() as stack:
             with _locked(self._private_folder() / "lock"):
@@ -103,9 +103,9 @@ class DownloadCache:
                     file.truncate(objects[0].size)  # other processes count this space from now on
             if uri.endswith("/"):
                 folder = stack.enter_context(whole_folder(content))
-                s3.download_all((image, folder / image.uri.rpartition("/")[2]) for image in objects)
+                clouds.download_all((image, folder / image.uri.rpartition("/")[2]) for image in objects)
             else:
-                s3.download(uri, file, etag=objects[0].etag)
+                clouds.cloud_of(uri).download(uri, file, etag=objects[0].etag)
 
     def _make_room(self, size: int, max_bytes: int) -> None:
         """Removes unused entries, the least recently used first, until `size` more bytes fit into `max_bytes`."""
@@ -129,15 +129,15 @@ class DownloadCache:
         return folder
 
 
-def _objects(uri: str) -> list[S3Object]:
+def _objects(uri: str) -> list[CloudObject]:
     """Returns the object, or the images of a folder."""
-    objects = list_frames(uri) if uri.endswith("/") else [s3.head(uri)]
+    objects = list_frames(uri) if uri.endswith("/") else [clouds.head(uri)]
     if not objects:
         raise FileNotFoundError(errno.ENOENT, "the folder has no images", uri)
     return objects
 
 
-def _etag(uri: str, objects: list[S3Object]) -> str:
+def _etag(uri: str, objects: list[CloudObject]) -> str:
     return frame_folder(uri, objects).etag if uri.endswith("/") else objects[0].etag
 
 

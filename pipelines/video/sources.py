@@ -1,4 +1,4 @@
-"""Lists the videos of a source: a folder, glob, file or manifest, local or on S3."""
+"""Lists the videos of a source: a folder, glob, file or manifest, local or in the cloud."""
 
 import glob
 import hashlib
@@ -23,9 +23,10 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from pipelines.storage import s3
+from pipelines.storage import objects
+from pipelines.storage.cloud import CloudObject
+from pipelines.video.cloud_sources import find_in_prefix, frame_folder, list_frames
 from pipelines.video.names import VIDEO_SUFFIXES, is_image, is_video, list_images, suffix
-from pipelines.video.s3_sources import find_in_prefix, frame_folder, list_frames
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet"})
 
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 _RECENT = 2**16  # hashes in a set, which takes ten times the memory of an array
 _ROWS = 2**13  # of a Parquet manifest, read together
-_LOOK_UPS = 32  # concurrent requests to S3
+_LOOK_UPS = 32  # concurrent requests to a cloud
 _COLUMNS = pa.schema([("uri", pa.string()), ("video_id", pa.string())])
 _TEXTS = [pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null]
 _VIDEO_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
@@ -45,10 +46,10 @@ class Video:
 
     Attributes:
         video_id: name in all tables, unique within a source. It is made from the whole URI and the content's size and
-            modification time (on S3, its ETag), so that equal base names never collide and a changed file is another
-            video.
-        uri: absolute path, or S3 URI, which ends with a slash for a folder of frames.
-        version: ETag that the content on S3 must have; empty if unknown or local.
+            modification time (in the cloud, its ETag), so that equal base names never collide and a changed file is
+            another video.
+        uri: absolute path, or URI in the cloud, which ends with a slash for a folder of frames.
+        version: ETag that the content in the cloud must have; empty if unknown or local.
     """
 
     video_id: str
@@ -65,15 +66,16 @@ def find_videos(source: str) -> Iterator[Video]:
 
     Args:
         source: a folder, searched recursively; a glob; one file; or a manifest (.csv, .jsonl, .parquet) with a column
-            `uri`, relative to the manifest, and optionally `video_id`; each local or s3://. A folder that directly
-            contains images and no video files is one video. A manifest may name missing files; they fail when read.
+            `uri`, relative to the manifest, and optionally `video_id`; each local or in the cloud. A folder that
+            directly contains images and no video files is one video. A manifest may name missing files; they fail when
+            read.
 
     Yields:
         Videos with unique ids and unique URIs.
 
     Raises:
-        ValueError: if the source is missing or has no videos, a video occurs twice, or S3 denies access; names the
-            place, the value and the remedy.
+        ValueError: if the source is missing or has no videos, a video occurs twice, or the cloud denies access; names
+            the place, the value and the remedy.
     """
     ids, uris, found = _Seen(), _Seen(), False
     for place, video in _candidates(source):
@@ -110,9 +112,9 @@ class _Seen:
 
 def _candidates(source: str) -> Iterator[tuple[str, Video]]:
     """Yields every video with the place that names it, for error messages."""
-    if s3.is_s3(source):
+    if objects.is_remote(source):
         try:
-            yield from _on_s3(source)
+            yield from _on_cloud(source)
         except OSError as error:
             raise ValueError(f"input: {error.filename}: {error.strerror}") from error
         return
@@ -142,15 +144,15 @@ def _candidates(source: str) -> Iterator[tuple[str, Video]]:
         raise ValueError(f"input: {source or 'the path'} does not exist; name a folder, file, glob or manifest")
 
 
-def _on_s3(source: str) -> Iterator[tuple[str, Video]]:
+def _on_cloud(source: str) -> Iterator[tuple[str, Video]]:
     entry = _head(source)
     if entry is None:
-        yield from (("input", _s3_video(video)) for video in find_in_prefix(source))
+        yield from (("input", _cloud_video(video)) for video in find_in_prefix(source))
     elif suffix(source) in MANIFEST_SUFFIXES:
         yield from _in_manifest(source)
     else:
         _check_suffix(source)
-        yield "input", _s3_video(entry)
+        yield "input", _cloud_video(entry)
 
 
 def _check_suffix(source: str) -> None:
@@ -206,7 +208,7 @@ def _printable(path: str) -> str:
 def _in_manifest(manifest: str) -> Iterator[tuple[str, Video]]:
     """Yields the videos of a manifest, each with its row, counted from 1 without the header."""
     rows = _checked_rows(manifest)
-    with ThreadPoolExecutor(_LOOK_UPS) as pool:  # videos on S3 without an id take a request each
+    with ThreadPoolExecutor(_LOOK_UPS) as pool:  # remote videos without an id take a request each
         while chunk := list(itertools.islice(rows, 8 * _LOOK_UPS)):
             yield from pool.map(_manifest_video, chunk)
 
@@ -227,32 +229,32 @@ def _checked_rows(manifest: str) -> Iterator[tuple[str, str, str | None]]:
 
 def _absolute(uri: str, manifest: str, place: str) -> str:
     """Resolves a URI relative to its manifest."""
-    if not s3.is_s3(uri):
+    if not objects.is_remote(uri):
         uri = _local(uri, place)
-        if os.path.isabs(uri) or not s3.is_s3(manifest):
+        if os.path.isabs(uri) or not objects.is_remote(manifest):
             return os.path.join(os.path.dirname(manifest), uri)
-        bucket, key = s3.split(manifest)
+        key = objects.key_of(manifest)
         path = posixpath.normpath(posixpath.join(posixpath.dirname(key), uri))
-        uri = f"s3://{bucket}/{path}{'/' if uri.endswith('/') else ''}"
-    if not s3.split(uri)[1] or ".." in uri.split("/")[3:4]:
-        raise ValueError(f"{place}: uri {uri} names no object of a bucket; give s3://bucket/key")
+        uri = f"{manifest.removesuffix(key)}{path}{'/' if uri.endswith('/') else ''}"
+    if not objects.key_of(uri) or ".." in uri.split("/")[3:4]:
+        raise ValueError(f"{place}: uri {uri} names no object of a bucket; give one like s3://bucket/key")
     return uri
 
 
 def _manifest_video(row: tuple[str, str, str | None]) -> tuple[str, Video]:
     place, uri, video_id = row
-    if not s3.is_s3(uri):
+    if not objects.is_remote(uri):
         return place, _video(uri, video_id)
     if video_id is not None:
         return place, Video(video_id=video_id, uri=uri)
     images = list_frames(uri) if uri.endswith("/") else []
     entry = frame_folder(uri, images) if images else _head(uri)
-    return place, _s3_video(entry or s3.S3Object(uri=uri, size=0, etag=""))
+    return place, _cloud_video(entry or CloudObject(uri=uri, size=0, etag=""))
 
 
 def _rows(manifest: str) -> Iterator[dict[str, Any]]:
     """Yields `uri` and, if present, `video_id` of a manifest's rows; reads one batch at a time."""
-    with s3.local_copy(manifest) if s3.is_s3(manifest) else nullcontext(Path(manifest)) as file:
+    with objects.local_copy(manifest) if objects.is_remote(manifest) else nullcontext(Path(manifest)) as file:
         try:
             for batch in _batches(file, suffix(manifest)):
                 names = batch.schema.names
@@ -326,8 +328,8 @@ def _video(path: str, video_id: str | None = None) -> Video:
     return Video(video_id=video_id, uri=uri)
 
 
-def _s3_video(source: s3.S3Object) -> Video:
-    """Makes the `Video` of an object or frame folder on S3; a missing one has no ETag."""
+def _cloud_video(source: CloudObject) -> Video:
+    """Makes the `Video` of an object or frame folder in the cloud; a missing one has no ETag."""
     digest = hashlib.sha256(f"{source.uri}\0{source.size}\0{source.etag}".encode())
     return Video(video_id=_made_id(source.uri.rstrip("/"), digest), uri=source.uri, version=source.etag)
 
@@ -337,19 +339,19 @@ def _made_id(uri: str, digest: "hashlib._Hash") -> str:
     return f"{slug or 'video'}-{digest.hexdigest()[:12]}"
 
 
-def _head(uri: str) -> s3.S3Object | None:
+def _head(uri: str) -> CloudObject | None:
     """Returns the object with exactly this URI, or None."""
-    if uri.endswith("/") or not s3.split(uri)[1]:
+    if uri.endswith("/") or not objects.key_of(uri):
         return None
     try:
-        return s3.head(uri)
+        return objects.head(uri)
     except FileNotFoundError:
         return None
 
 
 def _local(path: str, place: str) -> str:
     if "://" in path and not path.startswith("file://"):
-        raise ValueError(f"{place}: {path}: only local files and s3:// are supported; mount or copy them")
+        raise ValueError(f"{place}: {path}: only {objects.SUPPORTED} are supported; mount or copy them")
     if not path.startswith("file://"):
         return path
     host, slash, rest = path.removeprefix("file://").partition("/")
