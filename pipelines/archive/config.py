@@ -135,6 +135,33 @@ class SearchConfig:
             raise ValueError(f"top: expected at least 1, got {self.top}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DuplicatesConfig:
+    """A search for near-duplicates.
+
+    Attributes:
+        labels: output of a labelling run, local or in the cloud.
+        output: the table to write, a .parquet file, local or in the cloud; null is `duplicates.parquet` in the labels,
+            where the review page finds it.
+        threshold: least cosine between the embeddings of two tracks.
+        min_share: least share of the frames of two videos' tracks that have a counterpart in the other video.
+        top: pairs that are kept of each track, the most similar ones.
+    """
+
+    labels: str
+    output: str | None = None
+    threshold: float = 0.95
+    min_share: float = 0.5
+    top: int = 5
+
+    def __post_init__(self) -> None:
+        for name, value in (("threshold", self.threshold), ("min_share", self.min_share)):
+            if not 0 < value <= 1:
+                raise ValueError(f"{name}: expected more than 0 and at most 1, got {value}")
+        if self.top < 1:
+            raise ValueError(f"top: expected at least 1, got {self.top}")
+
+
 def _check_reviewed(value: Reviewed) -> None:
     if value not in get_args(Reviewed):
         raise ValueError(f"reviewed: unknown value {value!r}; choose from {', '.join(get_args(Reviewed))}")
