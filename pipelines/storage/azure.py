@@ -25,10 +25,19 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 from azure.identity import CredentialUnavailableError, DefaultAzureCredential
-from azure.storage.blob import BlobPrefix, BlobServiceClient, LinearRetry
+from azure.storage.blob import BlobPrefix, BlobServiceClient, ContentSettings, LinearRetry
 
 from pipelines.storage import cloud
-from pipelines.storage.cloud import ABSENT, CHANGED, DENIED, NO_SUCH_BYTES, PART_BYTES, CloudObject, RangeCloud
+from pipelines.storage.cloud import (
+    ABSENT,
+    CHANGED,
+    DENIED,
+    NO_SUCH_BYTES,
+    PART_BYTES,
+    CloudObject,
+    RangeCloud,
+    content_type,
+)
 
 ATTEMPTS = 10
 """Attempts per request."""
@@ -85,7 +94,8 @@ class Azure(RangeCloud):
     def upload(self, source: Path, uri: str) -> None:
         """See `Cloud`."""
         with source.open("rb") as file, _explained(uri):
-            _blob(uri).upload_blob(file, overwrite=True, max_concurrency=_UPLOADERS)
+            settings = ContentSettings(content_type=content_type(uri))
+            _blob(uri).upload_blob(file, overwrite=True, max_concurrency=_UPLOADERS, content_settings=settings)
 
     def remove(self, uri: str) -> None:
         """See `Cloud`."""

@@ -7,6 +7,7 @@ that the storage does not answer, which may pass.
 
 import errno
 import io
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,10 +23,25 @@ PART_BYTES = 16 * 2**20
 PIECE_BYTES = 8 * 2**20
 """Size of the ranges in which a `RangeCloud` downloads."""
 
+_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html; charset=utf-8",
+    ".jpg": "image/jpeg",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".mp4": "video/mp4",
+    ".svg": "image/svg+xml",
+}
+
 ABSENT = (errno.ENOENT, "there is no such object or bucket")
 CHANGED = (errno.ESTALE, "it changed while it was read; run again")
 DENIED = (errno.EPERM, "access is denied; grant the rights that docs/output.md lists")
 NO_SUCH_BYTES = (errno.ERANGE, "it has no such bytes")
+
+
+def content_type(key: str) -> str:
+    """Returns how an object is announced to a browser, by the end of its key; bytes if that says nothing."""
+    return _TYPES.get(os.path.splitext(key)[1].lower(), "application/octet-stream")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,16 @@ from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from pipelines.storage import cloud
-from pipelines.storage.cloud import ABSENT, CHANGED, DENIED, NO_SUCH_BYTES, PART_BYTES, CloudObject, RangeCloud
+from pipelines.storage.cloud import (
+    ABSENT,
+    CHANGED,
+    DENIED,
+    NO_SUCH_BYTES,
+    PART_BYTES,
+    CloudObject,
+    RangeCloud,
+    content_type,
+)
 
 PATIENCE_S = 120.0
 """How long a request is repeated, seconds."""
@@ -82,7 +91,7 @@ class Gcs(RangeCloud):
         blob = _blob(uri)
         blob.chunk_size = PART_BYTES
         with _explained(uri):
-            blob.upload_from_filename(str(source), checksum="crc32c", **_patience())
+            blob.upload_from_filename(str(source), content_type=content_type(uri), checksum="crc32c", **_patience())
 
     def remove(self, uri: str) -> None:
         """See `Cloud`."""

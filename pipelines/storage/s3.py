@@ -32,7 +32,16 @@ from botocore.exceptions import (
 )
 from urllib3.exceptions import HTTPError as TransportError
 
-from pipelines.storage.cloud import ABSENT, CHANGED, DENIED, NO_SUCH_BYTES, PART_BYTES, READ_TIMEOUT_S, CloudObject
+from pipelines.storage.cloud import (
+    ABSENT,
+    CHANGED,
+    DENIED,
+    NO_SUCH_BYTES,
+    PART_BYTES,
+    READ_TIMEOUT_S,
+    CloudObject,
+    content_type,
+)
 
 ATTEMPTS = 10
 """Attempts per request, and per download that makes no progress."""
@@ -237,7 +246,7 @@ def upload(source: Path, uri: str) -> None:
     """
     bucket, key = split(uri)
     with _explained(uri), create_transfer_manager(_client(), _TRANSFER) as manager:
-        manager.upload(str(source), bucket, key).result()
+        manager.upload(str(source), bucket, key, extra_args={"ContentType": content_type(key)}).result()
 
 
 def remove(uri: str) -> None:

@@ -108,6 +108,8 @@ def _candidates(source: str, *, allow_http: bool) -> Iterator[tuple[str, Video]]
         except OSError as error:
             raise ValueError(f"input: {error.filename}: {error.strerror}") from error
         return
+    if is_web(source):
+        raise ValueError(f"input: {source}: is on the web; name it in a manifest, and give --allow_http true")
     source = path_of(source, "input")
     if not _is_text(source):
         raise ValueError(f"input: {_printable(source)}: its name is not UTF-8; rename it")

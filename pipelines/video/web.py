@@ -96,9 +96,9 @@ class Web:
         while True:
             with closing(self._open(url, done)) as answer:
                 entry = _described(url, answer)
-                if entry.etag != etag:
-                    raise OSError(*CHANGED, url)
                 start, _ = _extent(answer)
+                if entry.etag != etag or start > done:
+                    raise OSError(*CHANGED, url)
                 file.seek(start)
                 end, trouble = self._copy(answer, file, start, begin)
             if trouble is None and entry.size in (0, end):
@@ -116,18 +116,20 @@ class Web:
     ) -> tuple[int, str | None]:
         """Copies a body; returns where it ended, and what the trouble was."""
         done = start
-        try:
-            while chunk := answer.read1(_CHUNK_BYTES):
-                done += len(chunk)
-                if done > self.max_bytes:
-                    raise self._too_large()
-                file.write(chunk)
-                seconds = time.monotonic() - begin
-                if seconds > _PATIENCE_S and done < SLOWEST * seconds:
-                    raise VideoError(f"cannot be downloaded: slower than {SLOWEST // 1000} kB a second")
-        except (http.client.HTTPException, OSError) as error:
-            return done, type(error).__name__
-        return done, None
+        while True:
+            try:
+                chunk = answer.read1(_CHUNK_BYTES)
+            except (http.client.HTTPException, OSError) as error:
+                return done, type(error).__name__
+            if not chunk:
+                return done, None
+            done += len(chunk)
+            if done > self.max_bytes:
+                raise self._too_large()
+            file.write(chunk)
+            seconds = time.monotonic() - begin
+            if seconds > _PATIENCE_S and done < SLOWEST * seconds:
+                raise VideoError(f"cannot be downloaded: slower than {SLOWEST // 1000} kB a second")
 
     def _open(self, url: str, start: int) -> http.client.HTTPResponse:
         """Asks for a video from a byte on; asks again if the server is away."""
@@ -233,8 +235,8 @@ def is_public(address: Address) -> bool:
 
 def _described(url: str, answer: http.client.HTTPResponse) -> CloudObject:
     _, size = _extent(answer)
-    validator = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-    return CloudObject(uri=url, size=size, etag=hashlib.sha256(f"{validator}\0{size}".encode()).hexdigest()[:32])
+    validator = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or str(size)
+    return CloudObject(uri=url, size=size, etag=hashlib.sha256(validator.encode()).hexdigest()[:32])
 
 
 def _extent(answer: http.client.HTTPResponse) -> tuple[int, int]:

@@ -26,7 +26,7 @@ def test_videos_on_the_web_are_labelled_as_local_ones(tmp_path: Path, monkeypatc
     with web_server() as server:
         server.files = {"/good.mp4": (tmp_path / "good.mp4").read_bytes(), "/large.mp4": bytes(5_000_000)}
         server.moved = {"/elsewhere.mp4": "http://10.0.0.1/good.mp4"}
-        server.statuses, server.cut = [503, 0], True
+        server.statuses, server.cuts = [503, 0], 20
         lines = ["uri,video_id", *(f"{server.url}/{name}.mp4,{name}" for name in names), "good.mp4,local"]
         (tmp_path / "list.csv").write_text("\n".join(lines))
         config = LabelConfig(

@@ -57,3 +57,10 @@ def test_a_wrong_key_is_refused(azure_place: Place, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection_string(azure_place.proxy.url, "d3Jvbmc="))
     with pytest.raises(PermissionError, match="are refused; set AZURE_STORAGE_KEY"):
         head(f"{azure_place.bucket}/a")
+
+
+@needs_azurite
+def test_browsers_are_told_what_an_object_is(azure_place: Place, put: Put) -> None:
+    for key, kind in (("a.html", "text/html; charset=utf-8"), ("a.parquet", "application/octet-stream")):
+        found = azure._blob(put(f"{azure_place.bucket}/{key}")).get_blob_properties()
+        assert found.content_settings.content_type == kind

@@ -6,6 +6,7 @@ from pipelines.storage import gcs
 from pipelines.storage.gcs import Gcs
 from pipelines.storage.objects import head
 from tests.pipelines.storage.clouds import Place
+from tests.pipelines.storage.put import Put
 
 
 def test_a_uri_names_a_bucket() -> None:
@@ -26,3 +27,10 @@ def test_missing_credentials_say_what_to_set(gcs_place: Place, monkeypatch: pyte
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "absent.json"))
     with pytest.raises(PermissionError, match=message):
         head(f"{gcs_place.bucket}/a")
+
+
+def test_browsers_are_told_what_an_object_is(gcs_place: Place, put: Put) -> None:
+    for key, kind in (("a.html", "text/html; charset=utf-8"), ("a.parquet", "application/octet-stream")):
+        blob = gcs._blob(put(f"{gcs_place.bucket}/{key}"))
+        blob.reload()
+        assert blob.content_type == kind

@@ -293,3 +293,10 @@ def test_certificates_are_checked(bucket: str, proxy: Proxy, tmp_path: Path, mon
     s3._client.cache_clear()
     with pytest.raises(FileNotFoundError):
         s3.head(f"{bucket}/a")
+
+
+def test_browsers_are_told_what_an_object_is(bucket: str, put: Put) -> None:
+    for key, kind in (("a.html", "text/html; charset=utf-8"), ("a.parquet", "application/octet-stream")):
+        put(f"{bucket}/{key}")
+        head = boto3.client("s3").head_object(Bucket=bucket.removeprefix("s3://"), Key=key)
+        assert head["ContentType"] == kind

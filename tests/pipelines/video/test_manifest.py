@@ -28,6 +28,11 @@ def test_the_web_has_to_be_allowed(tmp_path: Path) -> None:
         list(find_videos(str(manifest)))
 
 
+def test_the_input_itself_is_not_on_the_web() -> None:
+    with pytest.raises(ValueError, match="input: https://host/a.mp4: is on the web; name it in a manifest, and give"):
+        list(find_videos("https://host/a.mp4", allow_http=True))
+
+
 @pytest.mark.parametrize("uri", ["https://user:secret@host/a.mp4", "https:///a.mp4", "http://host:port/a.mp4"])
 def test_bad_addresses_are_named(tmp_path: Path, uri: str) -> None:
     manifest = tmp_path / "list.csv"

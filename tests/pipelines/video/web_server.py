@@ -20,7 +20,7 @@ class WebServer:
         statuses: statuses of the next answers; 0 hangs up.
         ranges: whether it knows ranges.
         length: whether it says how long a body is.
-        cut: whether each body breaks off half-way.
+        cuts: number of the next bodies that break off half-way.
         requests: paths and ranges that were asked for.
     """
 
@@ -29,7 +29,7 @@ class WebServer:
     statuses: list[int] = field(default_factory=list)
     ranges: bool = True
     length: bool = True
-    cut: bool = False
+    cuts: int = 0
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
 
@@ -74,7 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
         body = data[start:]
-        self.wfile.write(body[: -(-len(body) // 2)] if own.cut and len(body) > 1 else body)
+        self.wfile.write(body[: -(-len(body) // 2)] if own.cuts > 0 else body)
+        own.cuts -= 1
         self.wfile.flush()
         self.close_connection = True
 
