@@ -14,6 +14,7 @@ from openvis_model import rle
 from pipelines.archive.parts import Rows
 from pipelines.archive.tables import Results
 from pipelines.shapes.files import encode_video
+from pipelines.storage import s3
 from pipelines.storage.files import Storage
 from pipelines.storage.objects import local_copy
 from tests.jobs import in_process
