@@ -26,10 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _benchmark(arguments: list[str] | None) -> int:
+    from pipelines.storage.objects import is_remote
+
     config = read_config("benchmark", __doc__, BenchmarkOptions, arguments)
     if config.video is not None:
-        if config.video.startswith("s3://"):
-            raise ValueError(f"video: {config.video} is on S3; download it and give the file")
+        if is_remote(config.video):
+            raise ValueError(f"video: {config.video} is in the cloud; download it and give the file")
         check_present("video", config.video)
     if config.output is not None:
         check_local("output", config.output)

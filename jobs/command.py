@@ -30,7 +30,7 @@ def check_kept(name: str, output: str | None) -> None:
     if output and "://" not in output and "working_dir_files" in Path(output).absolute().parts:
         raise ValueError(
             f"{name}: {output} is in the cluster's copy of the working folder, which is removed after the job; "
-            "give an absolute path that all machines see, or s3://"
+            "give an absolute path that all machines see, or one in the cloud"
         )
 
 

@@ -21,12 +21,13 @@ class MakeCheckpointConfig:
     """A model put together.
 
     Attributes:
-        output: the checkpoint folder, local or s3://; it must not exist.
+        output: the checkpoint folder, local or in the cloud; it must not exist.
         model: name of a recipe; instead of proposals and clip.
         proposals: weights of a proposal network: a repository on the Hugging Face Hub (owner/name), or a path, local or
-            s3://, of a transformers folder or of detectron2's file.
+            in the cloud, of a transformers folder or of detectron2's file.
         revision: commit, branch or tag of the repository; null is its main branch.
-        clip: weights of a CLIP: MODEL/TAG of open_clip, or a path, local or s3://, of a file or a checkpoint folder.
+        clip: weights of a CLIP: MODEL/TAG of open_clip, or a path, local or in the cloud, of a file or a checkpoint
+            folder.
         clip_model: model of open_clip that the file of a CLIP holds; null if open_clip_config.json lies beside it.
         clip_quick_gelu: whether the file was trained with OpenAI's activation, QuickGELU; null if it tells by itself.
         short_side: working size: shorter side of the frames as both networks see them, pixels; null is that of the

@@ -36,10 +36,10 @@ class RenderConfig:
     """An overlay.
 
     Attributes:
-        video: video file or folder of frame images, local or s3://.
-        labels: output of a labelling run, local or s3://.
-        output: MP4 to write, local or s3://; an existing file is replaced.
-        sheet: contact sheet to write as well, a PNG of 12 frames, local or s3://.
+        video: video file or folder of frame images, local or in the cloud.
+        labels: output of a labelling run, local or in the cloud.
+        output: MP4 to write, local or in the cloud; an existing file is replaced.
+        sheet: contact sheet to write as well, a PNG of 12 frames, local or in the cloud.
         video_id: id of the video in the labels; null finds the video by its absolute path.
         min_score: tracks with a lower score are left out, 0 to 1.
         most: maximum number of objects drawn in a frame, best scores first; null draws all.
@@ -134,9 +134,9 @@ def _find(results: "Results", video: str, video_id: str | None, labels: str) -> 
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from pipelines.storage import s3
+    from pipelines.storage.objects import is_remote
 
-    paths = [video] if s3.is_s3(video) else [*_uris(Path(os.path.abspath(video))), *_uris(Path(video).resolve())]
+    paths = [video] if is_remote(video) else [*_uris(Path(os.path.abspath(video))), *_uris(Path(video).resolve())]
     name, values = ("uri", paths) if video_id is None else ("video_id", [video_id])
     wanted = pa.array(values, pa.string())
     columns = ("video_id", "uri", "status", "error")

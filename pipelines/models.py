@@ -14,8 +14,8 @@ from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from openvis_model.weights import light_model
 from openvis_model.weights.light_model import LightModel
-from pipelines.storage import s3
 from pipelines.storage.files import Storage, bad_input, folder_of
+from pipelines.storage.objects import is_remote, local_copy
 
 if TYPE_CHECKING:
     from openvis_model.folded.inst_former import FoldedInstFormer
@@ -28,7 +28,7 @@ CHECKPOINT_FILES = re.compile(r"(adapter/)?\w+\.(json|safetensors)|tokenizer/\w+
 
 
 def load_model(checkpoint: str | None) -> "FoldedInstFormer":
-    """Loads the model of a checkpoint folder, local or on S3, or the built-in model.
+    """Loads the model of a checkpoint folder, local or in the cloud, or the built-in model.
 
     Raises:
         ValueError: the checkpoint is missing or damaged; says what is wrong.
@@ -42,7 +42,7 @@ def load_light_model(checkpoint: str | None) -> LightModel:
     """Loads the parts of a model that never see pixels, in a fraction of the time that the whole model takes.
 
     Args:
-        checkpoint: a folder, local or on S3; None is the built-in model.
+        checkpoint: a folder, local or in the cloud; None is the built-in model.
 
     Raises:
         ValueError: names what is wrong with the checkpoint.
@@ -105,9 +105,9 @@ def _content(path: str, most: int) -> bytes:
 
 
 def _read_vocabulary(path: str) -> Vocabulary:
-    if not s3.is_s3(path):
+    if not is_remote(path):
         return Vocabulary.read(path)
-    with bad_input("vocabulary"), s3.local_copy(path) as content:
+    with bad_input("vocabulary"), local_copy(path) as content:
         copy = content.rename(content.with_name(path.rpartition("/")[2]))  # its ending says how to read it
         try:
             return Vocabulary.read(copy, original=path)
@@ -121,7 +121,7 @@ def vocabulary_fingerprint(vocabulary: Vocabulary) -> str:
 
 
 def _load(checkpoint: str | None, load: Callable[[str | None], _Loaded]) -> _Loaded:
-    if checkpoint is None or not s3.is_s3(checkpoint):
+    if checkpoint is None or not is_remote(checkpoint):
         return load(checkpoint)
     with tempfile.TemporaryDirectory(prefix="openvis-checkpoint-") as folder:
         with bad_input("checkpoint"):

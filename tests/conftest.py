@@ -16,7 +16,7 @@ LONGEST_FIRST = (
     "pipelines/labelling/test_pipeline.py",
     "pipelines/labelling/test_passes.py",
     "pipelines/archive/test_cluster_map.py",
-    "pipelines/labelling/test_run_on_s3.py",  # ends the cluster that those above share, as do the next ones
+    "pipelines/labelling/test_run_in_the_cloud.py",  # ends the cluster that those above share, as do the next ones
     "pipelines/labelling/test_prometheus.py",
     "pipelines/labelling/test_machines.py",
     "pipelines/test_cluster.py",

@@ -19,6 +19,7 @@ from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary, VocabularyEmbedding
 from pipelines.storage import s3
 from tests import hub
+from tests.pipelines.storage import clouds
 from tests.pipelines.storage.s3_server import SECRET, Outage, Proxy, start_server
 from tests.words import NAMES, WORDS
 
@@ -147,6 +148,37 @@ def proxy(bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Itera
     s3._client.cache_clear()
     yield proxy
     proxy.stop()
+
+
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[str]:
+    with clouds.gcs_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[str]:
+    with clouds.azure_server() as url:
+        yield url
+
+
+@pytest.fixture
+def gcs_place(gcs_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[clouds.Place]:
+    with clouds.gcs_place(gcs_server, monkeypatch) as place:
+        yield place
+
+
+@pytest.fixture
+def azure_place(azure_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[clouds.Place]:
+    with clouds.azure_place(azure_server, monkeypatch) as place:
+        yield place
+
+
+@pytest.fixture(params=clouds.OTHERS)
+def place(request: pytest.FixtureRequest) -> clouds.Place:
+    """A new, empty bucket in another cloud than S3."""
+    place: clouds.Place = request.getfixturevalue(f"{request.param}_place")
+    return place
 
 
 @pytest.fixture(scope="session")

@@ -34,9 +34,11 @@ FORBIDDEN = {
 }
 
 ONLY_IN = {
+    "azure": "pipelines/storage/azure.py",
     "boto3": "pipelines/storage/s3.py",
     "deltalake": "pipelines/archive/delta_log.py",
     "duckdb": "pipelines/review/catalogue.py",
+    "google": "pipelines/storage/gcs.py",
     "rerun": "pipelines/archive/formats/rerun.py",
     "supervision": "openvis_model/frame_result.py",
     "triton": "openvis_model/folded/deformable_kernel.py",
@@ -135,7 +137,7 @@ def test_tests_import_no_tests() -> None:
 
 STARTS_RAY = {
     "tests/fixtures.py",
-    "tests/pipelines/labelling/test_run_on_s3.py",
+    "tests/pipelines/labelling/test_run_in_the_cloud.py",
     "tests/pipelines/labelling/test_checkpoint_copy.py",
     "tests/pipelines/labelling/test_machines.py",
     "tests/pipelines/labelling/test_prometheus.py",

@@ -13,12 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines.archive.config import KEEP_H, PART_MB, CompactConfig
 from pipelines.archive.parts import Rows
 from pipelines.archive.registration import Registration, forget
 from pipelines.archive.reviews import REVIEWS, Reviews
+from pipelines.archive.stale import Stale, find_stale
 from pipelines.archive.tables import REMOVAL, SCHEMAS, Results, open_labels
 from pipelines.storage.lease import Lease, hold_lease
 
@@ -51,7 +53,7 @@ def compact(config: CompactConfig) -> CompactSummary:
         small = [part for part in parts if sizes[part] < target / 2]
         if groups := [group for group in _groups(small, sizes, target) if len(group) > 1]:
             merged = [part for group in groups for part in group]
-            _replace(merged, groups, results.counting(), results, lease, data_change=False)
+            _replace(merged, groups, {}, results, lease, data_change=False)
         _merge_reviews(results, lease)
         _delete_replaced(results, lease, config.keep_h)
         after, sizes = results.parts(), results.sizes()
@@ -79,24 +81,26 @@ def settle(results: Results, lease: Lease, keep_h: float = KEEP_H) -> None:
         left = set(results.names(table)).difference(parts, results.replaced())
         _remove([f"{table}/{name}.parquet" for name in left], results, lease)
     if not Registration(results, lease).lists(parts):  # or else all of their rows count
-        _replace_stale(results, lease)
+        _replace_stale(results, parts, lease)
     _delete_replaced(results, lease, keep_h)
 
 
-def _replace_stale(results: Results, lease: Lease) -> None:
+def _replace_stale(results: Results, parts: Sequence[str], lease: Lease) -> None:
     """Replaces parts with rows that do not count by parts without."""
-    counting = results.counting()
-    listed = results.listed(list(counting))
-    stale = [part for part, videos in zip(counting, listed, strict=True) if videos.num_rows > len(counting[part])]
-    kept = [part for part in stale if len(counting[part])]
+    stale = find_stale(results, parts)
+    kept = [part for part, rows in stale.items() if len(rows) < _count(part, results)]
     groups = _groups(kept, results.sizes(), PART_MB * 1e6) if kept else ()
-    _replace(stale, groups, counting, results, lease)
+    _replace(list(stale), groups, stale, results, lease)
+
+
+def _count(part: str, results: Results) -> int:
+    return sum(videos.num_rows for videos in results.row_groups("videos", part, columns=("video_id",)))
 
 
 def _replace(
     old: Sequence[str],
     groups: Iterable[Sequence[str]],
-    counting: Mapping[str, pa.Array],
+    stale: Stale,
     results: Results,
     lease: Lease,
     *,
@@ -106,9 +110,10 @@ def _replace(
 
     All parts are registered, and the old ones no longer.
     """
-    merged = _merge(groups, counting, results, lease)
+    parts = results.parts()
+    merged = _merge(groups, stale, results, lease)
     registration = Registration(results, lease)
-    registration.replace({*counting, *merged}.difference(old), old, data_change=data_change)
+    registration.replace({*parts, *merged}.difference(old), old, data_change=data_change)
     _mark_replaced(old, results, lease)
 
 
@@ -119,9 +124,7 @@ def _merge_reviews(results: Results, lease: Lease) -> None:
     _mark_replaced(old, results, lease)
 
 
-def _merge(
-    groups: Iterable[Sequence[str]], counting: Mapping[str, pa.Array], results: Results, lease: Lease
-) -> list[str]:
+def _merge(groups: Iterable[Sequence[str]], stale: Stale, results: Results, lease: Lease) -> list[str]:
     """Puts a part with the rows of each group that count in place; returns their names."""
     names, run = list[str](), ""
     for group in groups:
@@ -130,14 +133,25 @@ def _merge(
         merged = Rows()
         try:
             for part in group:
+                counting = _counting(part, stale, results)
                 for table in SCHEMAS:
-                    for rows in results.row_groups(table, part, counting[part]):
+                    for rows in results.row_groups(table, part, counting):
                         merged.add_table(table, rows)
             lease.check()
             merged.put(results.storage, names[-1])
         finally:
             merged.discard()
     return names
+
+
+def _counting(part: str, stale: Stale, results: Results) -> pa.Array | None:
+    """Returns the ids that count in a part; None if all do."""
+    if part not in stale:
+        return None
+    (videos,) = results.scan_all("videos", ("video_id",), parts=[part])
+    counts = np.ones(videos.num_rows, bool)
+    counts[stale[part]] = False
+    return videos["video_id"].combine_chunks().filter(pa.array(counts))
 
 
 def _delete_replaced(results: Results, lease: Lease, keep_h: float) -> None:

@@ -19,7 +19,7 @@ class CompactConfig:
     """A compaction.
 
     Attributes:
-        output: folder of the tables, local or s3://.
+        output: folder of the tables, local or in the cloud.
         part_mb: target size of a part, its three files together, 10⁶ bytes.
         keep_h: hours for which replaced parts are kept, for queries that have begun and for older versions.
         repair: starts new Delta Lake logs; older versions can no longer be read.
@@ -48,8 +48,8 @@ class ExportConfig:
     """An export.
 
     Attributes:
-        labels: output of a labelling run, local or s3://.
-        output: folder of the annotations, local or s3://.
+        labels: output of a labelling run, local or in the cloud.
+        output: folder of the annotations, local or in the cloud.
         format: `youtube_vis` (masks by track), `coco` (masks by frame), `cvat` (boxes by track, CVAT for video 1.1),
             `yolo` (polygons by frame), `mots` (masks by frame, MOTS text), `label_studio` (boxes by track),
             `huggingface` (masks by track, Parquet) or `rerun` (masks by frame, .rrd; needs rerun-sdk).
@@ -84,13 +84,14 @@ class RelabelConfig:
     """A relabelling.
 
     Attributes:
-        labels: output of a labelling run, local or s3://.
-        output: folder of the new tables, local or s3://.
+        labels: output of a labelling run, local or in the cloud.
+        output: folder of the new tables, local or in the cloud.
         vocabulary: the new names: text file with a category per line, synonyms separated by commas or pictures of it
-            (`mug: mug_1.jpg, mug_2.jpg`), or .json file with a list of names per category; local or s3://.
+            (`mug: mug_1.jpg, mug_2.jpg`), or .json file with a list of names per category; local or in the cloud.
         synonyms: how a category with several names or pictures is scored: by the `mean` of their embeddings, or by the
             `best` one for each track.
-        checkpoint: checkpoint folder of the model that labelled the videos, local or s3://; null is the built-in model.
+        checkpoint: checkpoint folder of the model that labelled the videos, local or in the cloud; null is the
+            built-in model.
         top: categories listed for a track, the best one included.
         reviewed: `respect` also copies the decisions of reviewers, which then hold for the new labels; `only` leaves
             out videos that nobody decided about; `ignore` copies none.
@@ -119,14 +120,15 @@ class SearchConfig:
     """A search.
 
     Attributes:
-        labels: output of a labelling run, local or s3://.
+        labels: output of a labelling run, local or in the cloud.
         text: what to look for, such as "red striped star"; synonyms separated by commas.
         image: pictures of it instead of a text, as in a vocabulary: `cup.jpg`, `cup.jpg box 10 20 200 180` (left, top,
             width and height in pixels), `cup.jpg mask cup_mask.png`, or `track: VIDEO_ID/TRACK_ID`; several are
             separated by commas.
-        checkpoint: checkpoint folder of the model that labelled the videos, local or s3://; null is the built-in model.
+        checkpoint: checkpoint folder of the model that labelled the videos, local or in the cloud; null is the
+            built-in model.
         top: tracks listed, the most similar first.
-        sheet: also write a PNG with a picture of each track, local or s3://; reads their videos.
+        sheet: also write a PNG with a picture of each track, local or in the cloud; reads their videos.
     """
 
     labels: str
@@ -142,6 +144,33 @@ class SearchConfig:
         if (self.text is None) == (self.image is None):
             given = "neither is" if self.text is None else "both are"
             raise ValueError(f"text, image: {given} given; give one of the two")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplicatesConfig:
+    """A search for near-duplicates.
+
+    Attributes:
+        labels: output of a labelling run, local or in the cloud.
+        output: the table to write, a .parquet file, local or in the cloud; null is `duplicates.parquet` in the labels,
+            where the review page finds it.
+        threshold: least cosine between the embeddings of two tracks.
+        min_share: least share of the frames of two videos' tracks that have a counterpart in the other video.
+        top: pairs that are kept of each track, the most similar ones.
+    """
+
+    labels: str
+    output: str | None = None
+    threshold: float = 0.95
+    min_share: float = 0.5
+    top: int = 5
+
+    def __post_init__(self) -> None:
+        for name, value in (("threshold", self.threshold), ("min_share", self.min_share)):
+            if not 0 < value <= 1:
+                raise ValueError(f"{name}: expected more than 0 and at most 1, got {value}")
+        if self.top < 1:
+            raise ValueError(f"top: expected at least 1, got {self.top}")
 
 
 def _check_reviewed(value: Reviewed) -> None:

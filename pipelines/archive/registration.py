@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from jaxtyping import Bool, Int64
 
 from pipelines.archive.delta_log import FOLDER, OtherWriterError, TableLog
 from pipelines.archive.reviews import REVIEWS
@@ -46,6 +47,7 @@ class Registration:
     def __init__(self, results: Results, lease: Lease, tables: Sequence[str] = ORDER) -> None:
         self._results, self._lease, self._tables = results, lease, tables
         self._logs: list[TableLog] | None = None
+        self._newcomers = _Newcomers(results)
 
     def lists(self, parts: Collection[str]) -> bool:
         """Returns whether all logs list exactly these parts, as openvis committed them: no video is in two of them."""
@@ -71,7 +73,7 @@ class Registration:
 
     def add(self) -> None:
         """Registers new parts, but for those with a video that another part has: `settle` puts these in order."""
-        self._update(lambda registered: registered | _unentangled(self._results, registered), data_change=True)
+        self._update(lambda registered: registered | self._newcomers.find(registered), data_change=True)
 
     def _update(self, choose: Callable[[set[str]], set[str]], *, data_change: bool) -> None:
         while True:
@@ -142,18 +144,45 @@ def read_version(storage: Storage, table: str, version: int) -> pa.Table:
         ) from error
 
 
-def _unentangled(results: Results, registered: set[str]) -> set[str]:
-    """Returns the parts that are not registered and share no video with a registered part or with one another."""
-    parts = results.parts()
-    listed = dict(zip(parts, results.listed(parts), strict=True))
-    new = {part: videos["video_id"].combine_chunks() for part, videos in listed.items() if part not in registered}
-    if not new:
-        return set()
-    ids = pa.concat_arrays(list(new.values()))
-    counts = pc.value_counts(ids)
-    taken = [counts.field("values").filter(pc.greater(counts.field("counts"), 1))]
-    for part in registered & listed.keys():
-        theirs = listed[part]["video_id"].combine_chunks()
-        taken.append(theirs.filter(pc.is_in(theirs, ids)))
-    shared = pa.concat_arrays(taken)
-    return {part for part, its in new.items() if not pc.any(pc.is_in(its, shared)).as_py()}
+class _Newcomers:
+    """Finds parts that no other part shares a video with; keeps a hash of eight bytes for each video.
+
+    Two ids with one hash only delay a part until `settle`, which compares the ids themselves.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self._registered = np.empty(0, np.int64)  # sorted
+        self._merged = set[str]()  # parts whose videos these are
+        self._others: dict[str, np.ndarray] = {}
+
+    def find(self, registered: set[str]) -> set[str]:
+        """Returns the parts that are not registered and share no video with a registered part or with one another."""
+        parts = self._results.parts()
+        if registered.issuperset(parts):
+            return set()
+        unread = [part for part in parts if part not in self._merged and part not in self._others]
+        hashes = self._results.scan_all("videos", ("video_id",), parts=unread, each=_hashes)
+        self._others |= zip(unread, hashes, strict=True)
+        self._merge(registered.intersection(self._others))
+        values, counts = np.unique(np.concatenate([np.empty(0, np.int64), *self._others.values()]), return_counts=True)
+        shared = values[(counts > 1) | _are_in(self._registered, values)]
+        return {part for part, its in self._others.items() if not _are_in(shared, its).any()}
+
+    def _merge(self, parts: set[str]) -> None:
+        if parts:
+            self._registered = np.concatenate([self._registered, *(self._others.pop(part) for part in parts)])
+            self._registered.sort()
+            self._merged |= parts
+
+
+def _hashes(videos: pa.Table) -> Int64[np.ndarray, "V"]:
+    return np.fromiter(map(hash, videos["video_id"].to_pylist()), np.int64, videos.num_rows)
+
+
+def _are_in(ordered: Int64[np.ndarray, "N"], values: Int64[np.ndarray, "V"]) -> Bool[np.ndarray, "V"]:
+    """Returns which values are in a sorted array."""
+    if not len(ordered):
+        return np.zeros(len(values), bool)
+    places = np.minimum(ordered.searchsorted(values), len(ordered) - 1)
+    return np.asarray(ordered[places] == values)

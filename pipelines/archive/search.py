@@ -33,7 +33,7 @@ class Hit:
     Attributes:
         similarity: cosine between the embeddings of the track and of what is looked for.
         video_id: id of the video.
-        uri: local path or S3 URI of the video.
+        uri: local path or URI of the video.
         track_id: id of the track within the video.
         category: category that the track was labelled with.
         score: score of that category.

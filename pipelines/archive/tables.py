@@ -177,13 +177,24 @@ class Results:
         return self._of_parts(scan)
 
     def scan_all(
-        self, table: str, columns: Sequence[str], *, each: Callable[[pa.Table], Any] = lambda rows: rows
+        self,
+        table: str,
+        columns: Sequence[str],
+        *,
+        parts: Sequence[str] | None = None,
+        each: Callable[[pa.Table], Any] = lambda rows: rows,
     ) -> Iterator[Any]:
         """Yields the result of `each` for all rows of every part, whether they count or not; holds a few parts.
 
         After `compaction.settle`, all rows count while the lease is held.
+
+        Args:
+            table: name of the table.
+            columns: what is read of it.
+            parts: only these, in this order.
+            each: a function of the rows of a part.
         """
-        parts, at_a_time = self.parts(), 4 * READERS
+        parts, at_a_time = self.parts() if parts is None else parts, 4 * READERS
 
         def read(part: str) -> Any:
             return each(self._rows(table, columns, part))
@@ -399,7 +410,7 @@ def open_labels(labels: str, option: str = "labels") -> Results:
     """Opens an archive that has at least one part.
 
     Args:
-        labels: output of a labelling run, local or s3://.
+        labels: output of a labelling run, local or in the cloud.
         option: option that it was given as, for errors.
 
     Raises:
@@ -416,7 +427,7 @@ def read_videos(output: str, *, version: int | None = None) -> pa.Table:
     """Reads the `videos` table of an archive.
 
     Args:
-        output: output of a labelling run, local or s3://.
+        output: output of a labelling run, local or in the cloud.
         version: a version of the Delta Lake log, which has the same number in all tables; None for what counts now.
 
     Raises:

@@ -16,7 +16,7 @@ class BenchmarkConfig:
     """A benchmark.
 
     Attributes:
-        checkpoint: checkpoint folder, local or s3://; null is the built-in model.
+        checkpoint: checkpoint folder, local or in the cloud; null is the built-in model.
         video: a local video like those to be labelled; null draws one of Shapes at 640 × 480.
         fps: frames to label per second of video; null labels every frame.
         stride: label every n-th frame; cannot be combined with fps.

@@ -27,8 +27,8 @@ from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.run import label_videos
 from pipelines.models import load_vocabulary
-from pipelines.storage import s3
 from pipelines.storage.files import Storage
+from pipelines.storage.objects import is_remote
 
 
 def run_sweep(
@@ -56,8 +56,8 @@ def run_sweep(
                 f"checkpoints: {checkpoint.name}: {checkpoint.path} is not a checkpoint folder; correct the path"
             )
     datasets = [_Dataset.open(dataset) for dataset in config.datasets]
-    if s3.is_s3(config.output):
-        raise ValueError(f"output: {config.output} is on S3; give a sweep a local folder")
+    if is_remote(config.output):
+        raise ValueError(f"output: {config.output} is in the cloud; give a sweep a local folder")
     Storage(config.output).check_writable()
     output = Path(config.output)
     cells = [

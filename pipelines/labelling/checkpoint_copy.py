@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipelines.cluster import node_id
 from pipelines.models import CHECKPOINT_FILES, load_model
 from pipelines.storage.files import Storage
-from pipelines.storage.s3 import is_s3
+from pipelines.storage.objects import is_remote
 
 if TYPE_CHECKING:
     from openvis_model.folded.inst_former import FoldedInstFormer
@@ -47,7 +47,7 @@ class SharedCheckpoint:
         Raises:
             ValueError: the checkpoint is not what it was when the run began.
         """
-        if self.path is None or is_s3(self.path) or _fingerprint(self.path) == self.fingerprint:
+        if self.path is None or is_remote(self.path) or _fingerprint(self.path) == self.fingerprint:
             return self._checked(self.path)
         sizes, read = self._on_driver(_sizes), self._on_driver(_read)
         with tempfile.TemporaryDirectory(prefix="openvis-checkpoint-") as folder:

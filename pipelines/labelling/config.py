@@ -11,6 +11,7 @@ from pipelines.archive.config import PART_MB
 from pipelines.storage.outage import STALL_S
 from pipelines.video.isolation import Limits
 from pipelines.video.plan import Sampling
+from pipelines.video.web import Web
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -20,13 +21,14 @@ class LabelConfig:
     """A labelling job.
 
     Attributes:
-        input: folder, glob, video file, manifest (.csv, .parquet, .jsonl), or folder of frame images; local or s3://.
-        output: folder of the tables, local or s3://.
+        input: folder, glob, video file, manifest (.csv, .parquet, .jsonl), or folder of frame images; local or in the
+            cloud.
+        output: folder of the tables, local or in the cloud.
         vocabulary: what to look for: text file with a category per line, synonyms separated by commas or pictures of it
-            (`mug: mug_1.jpg, mug_2.jpg`), or .json file with a list of names per category; local or s3://.
+            (`mug: mug_1.jpg, mug_2.jpg`), or .json file with a list of names per category; local or in the cloud.
         synonyms: how a category with several names or pictures is scored: by the `mean` of their embeddings, or by the
             `best` one for each track.
-        checkpoint: checkpoint folder, local or s3://; null is the built-in model, which knows Shapes alone.
+        checkpoint: checkpoint folder, local or in the cloud; null is the built-in model, which knows Shapes alone.
         fps: frames to label per second of video; null labels every frame.
         stride: label every n-th frame; cannot be combined with fps.
         tracker: when tracks begin and end.
@@ -38,7 +40,11 @@ class LabelConfig:
             never cuts.
         precision: `bfloat16` runs the model under autocast.
         compile: whether torch compiles the model first.
-        download_cache_gb: videos from S3 that each node keeps on its disk, 10⁹ bytes; videos in use may take more.
+        allow_http: whether a manifest may name videos on web servers, by http:// or https://; only ones with a public
+            address are asked.
+        http_max_gb: largest video that is downloaded from a web server, 10⁹ bytes; a larger one has failed.
+        download_cache_gb: videos from the cloud and the web that each node keeps on its disk, 10⁹ bytes; videos in use
+            may take more.
         model_actors: processes that run the model.
         model_gpus: GPUs of each model actor; 0 runs it on the CPU.
         trackers: processes that track and write.
@@ -77,6 +83,8 @@ class LabelConfig:
     segment_frames: int | None = 256
     precision: Precision = "float32"
     compile: bool = False
+    allow_http: bool = False
+    http_max_gb: float = 10.0
     download_cache_gb: float = 20.0
     model_actors: int = 1
     model_gpus: float = 0.0
@@ -101,7 +109,7 @@ class LabelConfig:
         for name in ("model_gpus", "download_cache_gb", "grace_s", "part_mb", "part_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
-        for name in ("decoder_silence_s", "decoder_total_s", "stall_s"):
+        for name in ("decoder_silence_s", "decoder_total_s", "http_max_gb", "stall_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
         if not 0 <= self.max_failed <= 1:
@@ -122,6 +130,10 @@ class LabelConfig:
     def sampling(self) -> Sampling:
         """Returns which frames are labelled."""
         return Sampling(fps=self.fps, stride=self.stride)
+
+    def web(self) -> Web | None:
+        """Returns what downloads from web servers; None if none are asked."""
+        return Web(max_bytes=int(self.http_max_gb * 1e9)) if self.allow_http else None
 
     def limits(self) -> Limits:
         """Returns what the decoder of a video may take."""

@@ -16,8 +16,7 @@ from openvis_model.working_size import working_size
 from pipelines.cluster import node_id
 from pipelines.labelling import decoder_process
 from pipelines.labelling.rows import BatchRow, SegmentRow, pack_load, unpack_load
-from pipelines.storage.s3 import is_s3
-from pipelines.video.download_cache import DownloadCache
+from pipelines.video.download_cache import DownloadCache, is_downloaded
 from pipelines.video.isolation import Limits, isolated
 from pipelines.video.plan import MachineError, Sampling, VideoError
 
@@ -131,4 +130,4 @@ class Decode:
 
 def _is_lost(uri: str, error: Exception) -> bool:
     """Returns whether an error is the machine's, such as that it does not see a local video."""
-    return isinstance(error, MachineError) or (not is_s3(uri) and not os.path.exists(uri))
+    return isinstance(error, MachineError) or (not is_downloaded(uri) and not os.path.exists(uri))

@@ -26,8 +26,7 @@ from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan
 from pipelines.labelling.model_operator import Model
 from pipelines.labelling.track_sink import TrackerActor, TrackSink
-from pipelines.storage.s3 import is_s3
-from pipelines.video.download_cache import DownloadCache
+from pipelines.video.download_cache import DownloadCache, is_downloaded
 from pipelines.video.sources import Video
 
 ROW_BYTES = 16 * 2**20
@@ -66,7 +65,7 @@ def label(
     calm_data(context)
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")  # no other way to pass max_restarts
     reading: dict[str, Any] = {"label_selector": {_NODE: f"!in({','.join(avoided)})"} if avoided else None}
-    cache, limits = DownloadCache(max_bytes=int(config.download_cache_gb * 1e9)), config.limits()
+    cache, limits = DownloadCache(max_bytes=int(config.download_cache_gb * 1e9), web=config.web()), config.limits()
 
     # Unlike `from_arrow`, `from_items` makes its blocks here, without a task that waits for a process to start.
     blocks = math.ceil(len(videos) / group_size(videos, ray.cluster_resources().get("CPU", 1.0)))  # type: ignore[no-untyped-call]
@@ -112,10 +111,10 @@ def label(
 def group_size(videos: Sequence[Video], cpus: float) -> int:
     """Returns the number of videos that share a task of `Plan`.
 
-    Videos on S3 share none: a task hands on what it has planned when it ends, so large downloads would hold up the
-    decoding of those before them, and might leave the cache before they are decoded.
+    Videos that are downloaded share none: a task hands on what it has planned when it ends, so large downloads would
+    hold up the decoding of those before them, and might leave the cache before they are decoded.
     """
-    if any(is_s3(video.uri) for video in videos):
+    if any(is_downloaded(video.uri) for video in videos):
         return 1
     return max(1, min(_GROUP, int(len(videos) / (_TASKS_PER_CPU * cpus))))
 

@@ -87,7 +87,7 @@ def label_videos(
     start = time.monotonic()
     _check_association(config)
     vocabulary = load_vocabulary(config.vocabulary, config.synonyms)
-    listed = Worklist(find_videos(config.input))
+    listed = Worklist(find_videos(config.input, allow_http=config.allow_http))
     check_gpus("model_gpus", config.model_gpus, "model_actors", config.model_actors, torch.cuda.device_count())
     results = Results(Storage(config.output))
     results.check_writable()

@@ -19,7 +19,7 @@ from ray.data.block import Block, BlockAccessor
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.prometheus import TrackerMetrics
 from pipelines.labelling.rows import LabelledRow
-from pipelines.storage.s3 import is_s3
+from pipelines.video.download_cache import is_downloaded
 
 
 @runtime_checkable
@@ -116,7 +116,8 @@ class TrackerActor:
         return video_id not in self.done and not self.draining
 
     def _add(self, batch: LabelledRow) -> None:
-        if batch.lost and (is_s3(batch.uri) or os.path.exists(batch.uri)):  # what is absent here as well has failed
+        # A file that is absent here as well has failed.
+        if batch.lost and (is_downloaded(batch.uri) or os.path.exists(batch.uri)):
             self._lose(batch)
             return
         if not batch.error:

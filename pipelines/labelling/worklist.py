@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.archive.buckets import BUCKETS, Buckets
 from pipelines.archive.tables import Fingerprints, Results
-from pipelines.labelling.buckets import BUCKETS, Buckets
 from pipelines.video.sources import Video
 
 BATCH = 2**13

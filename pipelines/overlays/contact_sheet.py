@@ -34,7 +34,7 @@ def contact_sheet(tiles: Sequence[Tile], output: str | Path, *, columns: int = 4
 
     Args:
         tiles: pictures of one or several videos.
-        output: a .png file, local or s3://; its folder is created if missing.
+        output: a .png file, local or in the cloud; its folder is created if missing.
         columns: tiles per row; with the number of tiles per video, every video has its own row.
 
     Raises:

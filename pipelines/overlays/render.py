@@ -65,7 +65,7 @@ def render_video(
         video: the file, or a folder of frame images.
         tracks: rows of the `tracks` table for this video.
         masks: rows of the `masks` table for this video.
-        output: an .mp4 file, local or s3://; its folder is created if missing.
+        output: an .mp4 file, local or in the cloud; its folder is created if missing.
         min_score: omits tracks with a lower score.
         most: largest number of objects per frame, those with the best tracks; None shows all.
         tiles: number of overlays to return for `contact_sheet`.

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from pipelines.recipes.origin import origin_of
 from pipelines.recipes.recipe import Recipe
 from pipelines.storage.files import Storage, bad_input
-from pipelines.storage.s3 import is_s3
+from pipelines.storage.objects import is_remote
 
 if TYPE_CHECKING:
     from pipelines.recipes.sources import Clip, Proposals
@@ -67,12 +67,12 @@ def make_checkpoint(recipe: Recipe, output: str) -> None:
 
     Args:
         recipe: the recipe.
-        output: the folder, local or s3://.
+        output: the folder, local or in the cloud.
 
     Raises:
         ValueError: a part cannot be fetched or used, or the folder exists or cannot be written.
     """
-    if not is_s3(output):
+    if not is_remote(output):
         folder = Path(output)
         if folder.exists():
             raise ValueError(f"output: {output} exists already; choose another folder or remove it")

@@ -10,7 +10,7 @@ def origin_of(checkpoint: str | None) -> dict[str, Any]:
     """Returns what a checkpoint says of its weights; nothing if they were trained, or it is none.
 
     Args:
-        checkpoint: a folder, local or s3://; None is the built-in model.
+        checkpoint: a folder, local or in the cloud; None is the built-in model.
 
     Raises:
         OSError: it cannot be read.

@@ -18,8 +18,8 @@ class ProposalPart:
     """Weights of a proposal network.
 
     Attributes:
-        source: repository on the Hugging Face Hub (owner/name), or a path, local or s3://: a transformers folder, or
-            detectron2's file.
+        source: repository on the Hugging Face Hub (owner/name), or a path, local or in the cloud: a transformers
+            folder, or detectron2's file.
         revision: commit, branch or tag of a repository, null is its main branch; the commit that was fetched is kept in
             the checkpoint.
         licence: licence of the weights, by its SPDX name.
@@ -37,7 +37,7 @@ class ClipPart:
     """Weights of a CLIP.
 
     Attributes:
-        source: MODEL/TAG of open_clip, or a path, local or s3://: a file, or a checkpoint folder.
+        source: MODEL/TAG of open_clip, or a path, local or in the cloud: a file, or a checkpoint folder.
         model: model of open_clip that a file holds; null if open_clip_config.json lies beside it.
         quick_gelu: whether a file was trained with QuickGELU; null if it tells by itself.
         licence: licence of the weights, by its SPDX name.

@@ -15,7 +15,7 @@ from openvis_model.weights.clip_origin import HUB_CONFIG, clip_of_checkpoint, cl
 from openvis_model.weights.hub import CLIP_FILES, commit_of, fetch_clip, fetch_network, has_clip, has_network
 from pipelines.recipes.recipe import ClipPart, ProposalPart
 from pipelines.storage.files import Storage, bad_input, folder_of
-from pipelines.storage.s3 import is_s3
+from pipelines.storage.objects import is_remote
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _OF_A_FOLDER = re.compile(r"((adapter|tokenizer)/)?[\w.-]+\.(json|model|safetensors)|(open_clip_)?pytorch_model\.bin")
@@ -157,13 +157,13 @@ def _config(path: Path, part: ClipPart) -> ClipConfig:
 
 
 def _is_path(source: str) -> bool:
-    return is_s3(source) or Path(source).exists()
+    return is_remote(source) or Path(source).exists()
 
 
 @contextmanager
 def _local_path(option: str, source: str) -> Iterator[Path | None]:
     """Gives a path on this machine; None for what is none."""
-    if not is_s3(source):
+    if not is_remote(source):
         yield path if (path := Path(source)).exists() else None
         return
     with tempfile.TemporaryDirectory(prefix="openvis-weights-") as folder, bad_input(option):

@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int32
 
+from pipelines.archive.duplicates import read_duplicates
 from pipelines.archive.reviews import SAME_TRACKS
 from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.review.clusters import clusters
 from pipelines.review.decided import Decided, Key
 
-Order = Literal["score", "-score", "-uncertain", "-length", "length", "video"]
+Order = Literal["score", "-score", "-uncertain", "-length", "length", "video", "duplicates"]
 
 Rows = Int32[np.ndarray, " n"]
 
@@ -33,6 +35,7 @@ _ORDERS: Mapping[str, str] = {
     "-length": "frames desc",
     "length": "frames asc",
     "video": "video asc, track_id asc",
+    "duplicates": "(select cluster from clusters where clusters.row = tracks.row) asc nulls last",
 }
 
 _TRACKS = """
@@ -44,6 +47,14 @@ _TRACKS = """
 
 _DECISIONS = """
     create table decisions (video integer, track_id integer, action varchar, given varchar, stale boolean)
+"""
+
+_PAIRS = """
+    select a.row as one, b.row as other from pairs
+    join videos as of_a using (video_id) join videos as of_b on of_b.video_id = other_video_id
+    join tracks as a on a.video = of_a.video and a.track_id = pairs.track_id
+    join tracks as b on b.video = of_b.video and b.track_id = other_track_id
+    where kind = 'track'
 """
 
 _SHOWN = """
@@ -66,6 +77,7 @@ class Filter:
         max_score: highest score.
         min_frames: lowest number of frames that show the track.
         decision: `undecided`, `decided`, an action, or `stale`; None takes all.
+        duplicates: only tracks with near-duplicates in other videos.
         order: column to sort by; a minus is descending.
 
     Raises:
@@ -79,6 +91,7 @@ class Filter:
     max_score: float = 1.0
     min_frames: int = 0
     decision: str | None = None
+    duplicates: bool = False
     order: Order = "-score"
 
     def __post_init__(self) -> None:
@@ -120,6 +133,11 @@ class Catalogue:
             cursor.register("loaded", tracks)
             cursor.execute(_TRACKS)
             cursor.execute(_DECISIONS)
+            cursor.register("pairs", read_duplicates(results.storage))
+            pairs = cursor.execute(_PAIRS).fetchnumpy()
+            rows, cluster = clusters(pairs["one"], pairs["other"])
+            cursor.register("paired", pa.table({"row": rows, "cluster": cluster}))
+            cursor.execute("create table clusters as select * from paired")
         self.size = tracks.num_rows
         self._video_ids = videos["video_id"].to_pylist()
         self._numbers = {video_id: number for number, video_id in enumerate(self._video_ids)}
@@ -246,10 +264,11 @@ class Catalogue:
         )
 
     def summary(self) -> dict[str, int]:
-        """Returns the numbers of videos, of those that failed, of tracks, and of decided tracks."""
+        """Returns the numbers of videos, of failed ones, of tracks, of decided ones, and of those with duplicates."""
         sql = """select count(*)::integer as videos, count(*) filter (status <> 'ok')::integer as failed,
                      (select count(*)::integer from decisions where not stale) as decided,
-                     (select count(*)::integer from decisions where stale) as stale from videos"""
+                     (select count(*)::integer from decisions where stale) as stale,
+                     (select count(*)::integer from clusters) as duplicates from videos"""
         return self._query(sql, [])[0] | {"tracks": self.size}
 
     def _read(self, table: str, columns: Sequence[str]) -> pa.Table:
@@ -288,6 +307,8 @@ def _conditions(wanted: Filter) -> tuple[list[str], list[object]]:
         if value != everything:
             where.append(condition)
             values.append(value)
+    if wanted.duplicates:
+        where.append("row in (select row from clusters)")
     if wanted.category is not None:
         where.append("case when stale is false and given is not null then given else category end = ?")
         values.append(wanted.category)

@@ -8,17 +8,18 @@ class ReviewConfig:
     """A review.
 
     Attributes:
-        labels: output of a labelling run, local or s3://; decisions are added to it.
-        checkpoint: checkpoint folder of the model that labelled the videos, local or s3://, for the search by text;
-            null is the built-in model.
+        labels: output of a labelling run, local or in the cloud; decisions are added to it.
+        checkpoint: checkpoint folder of the model that labelled the videos, local or in the cloud, for the search by
+            text; null is the built-in model.
         port: port of the page; 0 takes any that is free.
         host: address to listen on. With another than 127.0.0.1, anyone in the network who has the token can read the
             labelled videos, unencrypted, and decide.
         reviewer: name that decisions are stored under, unless the page is given another; null is that of the user.
         report: instead of a page, prints how precise each category is by the decisions so far and which tracks to look
-            at next, and writes it to this .json file, local or s3://.
-        snapshot: instead of a page, writes it to this folder, local or s3://, with tracks, decisions and small films of
-            the labelled frames as they are now; any static host can show it. Needs the videos, and no checkpoint.
+            at next, and writes it to this .json file, local or in the cloud.
+        snapshot: instead of a page, writes it to this folder, local or in the cloud, with tracks, decisions and small
+            films of the labelled frames as they are now; any static host can show it. Needs the videos, and no
+            checkpoint.
     """
 
     labels: str

@@ -1,12 +1,13 @@
-"""Videos for the browser, in the ranges that it asks for, from a local file or from S3."""
+"""Videos for the browser, in the ranges that it asks for, from a local file or from the cloud."""
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
-from pipelines.storage import s3
+from pipelines.storage import objects
 from pipelines.video.names import local_path, suffix
 
 TYPES = {
@@ -19,7 +20,7 @@ TYPES = {
 }
 """Containers that a browser may be able to play, and how each is announced; no other file is ever sent."""
 
-_CHUNK = 2**20  # bytes of S3 in memory at a time
+_CHUNK = 2**20  # bytes of an object in memory at a time
 
 
 def is_playable(uri: str) -> bool:
@@ -35,7 +36,7 @@ async def send_video(request: web.Request, uri: str) -> web.StreamResponse:
         OSError: it cannot be read.
     """
     headers = {"Content-Type": TYPES[suffix(uri)], "Accept-Ranges": "bytes"}
-    if s3.is_s3(uri):
+    if objects.is_remote(uri):
         return await _send_object(request, uri, headers)
     path = local_path(uri)
     if not os.path.isfile(path):
@@ -44,7 +45,7 @@ async def send_video(request: web.Request, uri: str) -> web.StreamResponse:
 
 
 async def _send_object(request: web.Request, uri: str, headers: dict[str, str]) -> web.StreamResponse:
-    entry = await asyncio.to_thread(s3.head, uri)
+    entry = await asyncio.to_thread(objects.head, uri)
     start, stop, status = _wanted(request, entry.size)
     if start >= stop and entry.size:
         return web.Response(status=416, headers={"Content-Range": f"bytes */{entry.size}"})
@@ -53,9 +54,9 @@ async def _send_object(request: web.Request, uri: str, headers: dict[str, str]) 
         response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{entry.size}"
     await response.prepare(request)
     if request.method != "HEAD":
+        read = partial(objects.cloud_of(uri).read_range, uri, etag=entry.etag)
         for begin in range(start, stop, _CHUNK):
-            end = min(begin + _CHUNK, stop)
-            await response.write(await asyncio.to_thread(s3.read_range, uri, begin, end, etag=entry.etag))
+            await response.write(await asyncio.to_thread(read, begin, min(begin + _CHUNK, stop)))
     await response.write_eof()
     return response
 

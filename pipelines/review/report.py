@@ -75,7 +75,7 @@ def report(review: Review) -> Report:
 
 
 def write_report(found: Report, output: str) -> None:
-    """Writes a report as JSON, local or to s3://.
+    """Writes a report as JSON, local or in the cloud.
 
     Raises:
         OSError: the file cannot be written.

@@ -19,7 +19,7 @@ class SearchModel:
     """Embeds texts, and the most prominent objects of images, as a model embeds tracks.
 
     Args:
-        checkpoint: folder, local or s3://; None is the built-in model.
+        checkpoint: folder, local or in the cloud; None is the built-in model.
 
     Attributes:
         fingerprint: hash of the model.

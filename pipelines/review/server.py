@@ -224,7 +224,9 @@ def _filter(values: Mapping[str, str]) -> Filter:
                 given[name] = kind(given[name])
             except ValueError:
                 raise ValueError(f"{name}: is {given[name]!r}; give a number") from None
-    return Filter(**given)
+    if given.setdefault("duplicates", "false") not in ("true", "false"):
+        raise ValueError(f"duplicates: is {given['duplicates']!r}; give true or false")
+    return Filter(**given | {"duplicates": given["duplicates"] == "true"})
 
 
 def _whole(values: Mapping[str, str], name: str) -> int | None:

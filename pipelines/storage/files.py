@@ -1,4 +1,4 @@
-"""Files below a root, a local folder or a prefix on S3: the only place that knows which of the two it is."""
+"""Files below a root, a local folder or a prefix in the cloud: the only place that knows which of the two it is."""
 
 import os
 import tempfile
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from pipelines.storage.cloud_store import CloudStore
 from pipelines.storage.local import LocalStore
+from pipelines.storage.objects import SUPPORTED, is_remote, key_of
 from pipelines.storage.ranged_file import Range, RangedFile
 from pipelines.storage.store import Store
 
-ELSEWHERE = "is another folder on some machine of the cluster; give one that all machines see, or s3://"
+ELSEWHERE = "is another folder on some machine of the cluster; give one that all machines see, or one in the cloud"
 """What is wrong with a local folder that only the driver sees."""
-
-_S3 = "s3://"
 
 
 class Storage:
@@ -24,24 +24,17 @@ class Storage:
     A file appears under its name whole or not at all. A failure is an `OSError` with the file and a one-line reason.
 
     Args:
-        root: a local folder or s3://bucket/prefix; it need not exist.
+        root: a local folder or the URI of a prefix in the cloud, see `objects`; it need not exist.
 
     Raises:
         ValueError: for a root with another scheme. All methods: for a path that leads out of the root.
     """
 
     def __init__(self, root: str) -> None:
-        if "://" in root and not root.startswith(("file://", _S3)):
-            raise ValueError(f"{root}: only local folders and s3:// are supported; mount or copy it")
-        self._store: Store
-        if root.startswith(_S3):
-            from pipelines.storage.s3_store import (
-                S3Store,  # imports boto3, which takes longer than scoring a small file
-            )
-
-            self._store = S3Store(root)
-        else:
-            self._store = LocalStore(root.removeprefix("file://"))
+        remote = is_remote(root)
+        if "://" in root and not remote and not root.startswith("file://"):
+            raise ValueError(f"{root}: only {SUPPORTED} are supported; mount or copy it")
+        self._store: Store = CloudStore(root) if remote else LocalStore(root.removeprefix("file://"))
 
     @property
     def root(self) -> str:
@@ -88,15 +81,15 @@ class Storage:
         self._store.put(source, _checked(path))
 
     def put_folder(self, source: Path, path: str) -> None:
-        """Replaces a folder by a copy of a local one. A local folder appears whole; on S3 its files do, one by one."""
+        """Replaces a folder by a copy of a local one; it appears whole, but in the cloud file by file."""
         self._store.put_folder(source, _checked(path))
 
     @contextmanager
     def read(self, path: str) -> Iterator[BinaryIO]:
-        """Opens a file for reading and seeking; on S3 only the bytes that are read are fetched.
+        """Opens a file for reading and seeking; in the cloud only the bytes that are read are fetched.
 
         Raises:
-            FileNotFoundError: the file is absent; on S3 also while reading, if it is removed.
+            FileNotFoundError: the file is absent; in the cloud also while reading, if it is removed.
         """
         with self._store.open(_checked(path)) as file:
             yield file
@@ -156,7 +149,7 @@ class Storage:
         return self.size(path) is not None
 
     def root_exists(self) -> bool:
-        """Returns whether the root is a folder, or on S3 whether anything is below it."""
+        """Returns whether the root is a folder, or in the cloud whether anything is below it."""
         return self._store.root_exists()
 
     def remove(self, path: str) -> None:
@@ -196,17 +189,14 @@ def folder_of(file: str) -> tuple[Storage, str]:
     """Returns the storage of a file's folder, and the file's name in it.
 
     Args:
-        file: local or s3://.
+        file: local or in the cloud.
 
     Raises:
         ValueError: the path names no file, or has a scheme that is not supported.
     """
     folder, _, name = file.rpartition("/")
-    if file.startswith(_S3):
-        from pipelines.storage import s3
-
-        if not s3.split(file)[1]:
-            raise ValueError(f"{file}: names no file; give s3://bucket/key")
+    if is_remote(file) and not key_of(file):
+        raise ValueError(f"{file}: names no file; give {file.rstrip('/')}/key")
     return Storage(folder or ("/" if file.startswith("/") else ".")), name
 
 
@@ -223,7 +213,7 @@ def check_output(option: str, output: str, suffix: str) -> None:
 
     Args:
         option: option that the file was given as, for errors.
-        output: local or s3://.
+        output: local or in the cloud.
         suffix: required end of its name.
 
     Raises:

@@ -153,8 +153,9 @@ def _acquire(storage: Storage) -> Lease:
         free = current is None or _is_free(current[0]) or (tag == seen and time.monotonic() - watched > EXPIRE_S)
         asked = time.monotonic()
         if free and (written := storage.replace_tagged(LEASE, _json(content), tag)):
-            _check_conditions(storage, content)
-            return Lease(storage, written, content, asked)
+            content["renewals"] += 1
+            if checked := _check_conditions(storage, content, written):
+                return Lease(storage, checked, content, asked)
         if current and seen not in (None, tag):
             holder = json.loads(current[0])
             raise ValueError(
@@ -165,17 +166,32 @@ def _acquire(storage: Storage) -> Lease:
         time.sleep(_POLL_S)
 
 
-def _check_conditions(storage: Storage, content: dict[str, Any]) -> None:
+def _check_conditions(storage: Storage, content: dict[str, Any], tag: str) -> str | None:
     """Checks that the storage refuses a write whose condition does not hold; one that ignores it gets a released lease.
+
+    Args:
+        storage: the output.
+        content: of a renewal of the lease, which is written between the two checks.
+        tag: tag of the lease as it is.
+
+    Returns:
+        The tag of the renewal; None if another writer was first.
 
     Raises:
         OSError: it does not refuse.
     """
     unwanted = _json({**content, "released": True})
-    for condition, tag in (("If-None-Match", None), ("If-Match", f'"{"0" * 32}"')):
+
+    def check(condition: str, tag: str | None) -> None:
         if storage.replace_tagged(LEASE, unwanted, tag):
             text = f"the server ignores {condition}, so two runs could write at once; use one with conditional writes"
             raise OSError(errno.ENOTSUP, text, storage.root)
+
+    check("If-None-Match", None)
+    renewed = storage.replace_tagged(LEASE, _json(content), tag)
+    if renewed:
+        check("If-Match", tag)
+    return renewed
 
 
 def check_holder(storage: Storage, holder: str) -> None:

@@ -1,20 +1,16 @@
-"""Objects on S3. The only file that imports boto3.
+"""Objects on S3, a `Cloud`. The only file that imports boto3.
 
-A URI is s3://bucket/key with the key as it is, never percent-encoded. Endpoint, region and credentials come from the
-standard AWS configuration: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE, keys, roles. A failure is
-an `OSError` with the URI as its file name and the remedy as its text, without credentials or signed addresses.
+Endpoint, region and credentials come from the standard AWS configuration: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL,
+AWS_REGION, AWS_PROFILE, keys, roles.
 """
 
 import errno
 import functools
 import io
 import os
-import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -36,49 +32,39 @@ from botocore.exceptions import (
 )
 from urllib3.exceptions import HTTPError as TransportError
 
+from pipelines.storage.cloud import (
+    ABSENT,
+    CHANGED,
+    DENIED,
+    NO_SUCH_BYTES,
+    PART_BYTES,
+    READ_TIMEOUT_S,
+    CloudObject,
+    content_type,
+)
+
 ATTEMPTS = 10
 """Attempts per request, and per download that makes no progress."""
 
-READ_TIMEOUT_S = 30.0
-"""Silence after which a connection is closed, seconds."""
-
-PART_BYTES = 16 * 2**20
-"""Size of the parts of a multipart upload; a smaller file is uploaded in one request."""
-
 _CHUNK_BYTES = 2**16  # at most this much is fetched again after a stall
-_DOWNLOADERS = 8  # objects at a time
 _SCHEME = "s3://"
 
-_TYPES = {
-    ".css": "text/css",
-    ".html": "text/html; charset=utf-8",
-    ".jpg": "image/jpeg",
-    ".js": "text/javascript",
-    ".json": "application/json",
-    ".mp4": "video/mp4",
-    ".svg": "image/svg+xml",
-}
-"""How objects are announced to a browser, by the ends of their keys; others as bytes."""
-
-_ABSENT = (errno.ENOENT, "there is no such object or bucket")
 _REFUSED = (errno.EACCES, "the credentials are refused; renew them, or check the keys, the clock and AWS_ENDPOINT_URL")
-_DENIED = (errno.EPERM, "access is denied; grant the rights that docs/output.md lists")
-_CHANGED = (errno.ESTALE, "it changed while it was read; run again")
 _ELSEWHERE = (errno.EREMOTE, "its bucket is in another region; set AWS_REGION")
 _CODES = {
-    "404": _ABSENT,
-    "NoSuchKey": _ABSENT,
+    "404": ABSENT,
+    "NoSuchKey": ABSENT,
     "NoSuchBucket": (errno.ENOENT, "there is no such bucket; check its name and AWS_ENDPOINT_URL"),
-    "403": _DENIED,
-    "AccessDenied": _DENIED,
+    "403": DENIED,
+    "AccessDenied": DENIED,
     "ExpiredToken": _REFUSED,
     "InvalidAccessKeyId": _REFUSED,
     "InvalidToken": _REFUSED,
     "RequestTimeTooSkewed": _REFUSED,
     "SignatureDoesNotMatch": _REFUSED,
-    "InvalidRange": (errno.ERANGE, "it has no such bytes"),
-    "412": _CHANGED,
-    "PreconditionFailed": _CHANGED,
+    "InvalidRange": NO_SUCH_BYTES,
+    "412": CHANGED,
+    "PreconditionFailed": CHANGED,
     "301": _ELSEWHERE,
     "AuthorizationHeaderMalformed": _ELSEWHERE,
     "PermanentRedirect": _ELSEWHERE,
@@ -86,24 +72,9 @@ _CODES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class S3Object:
-    """An object.
-
-    Attributes:
-        uri: s3://bucket/key.
-        size: bytes.
-        etag: changes with the content; in S3's quotes.
-    """
-
-    uri: str
-    size: int
-    etag: str
-
-
-def is_s3(uri: str) -> bool:
-    """Returns whether a path is a URI of S3."""
-    return uri.startswith(_SCHEME)
+def check(uri: str) -> str:
+    """See `Cloud`."""
+    return split(uri)[1]
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -113,12 +84,12 @@ def split(uri: str) -> tuple[str, str]:
         ValueError: the URI names no bucket.
     """
     bucket, _, key = uri.removeprefix(_SCHEME).partition("/")
-    if not is_s3(uri) or not bucket:
+    if not uri.startswith(_SCHEME) or not bucket:
         raise ValueError(f"{uri}: names no bucket; give s3://bucket/key")
     return bucket, key
 
 
-def list_objects(prefix: str, *, delimiter: str = "") -> Iterator[S3Object]:
+def list_objects(prefix: str, *, delimiter: str = "") -> Iterator[CloudObject]:
     """Yields the objects whose URI begins with a prefix, in the order of their UTF-8 bytes; one request per thousand.
 
     Args:
@@ -133,10 +104,10 @@ def list_objects(prefix: str, *, delimiter: str = "") -> Iterator[S3Object]:
         pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key, Delimiter=delimiter)
         for page in pages:
             for entry in page.get("Contents", ()):
-                yield S3Object(uri=f"{_SCHEME}{bucket}/{entry['Key']}", size=entry["Size"], etag=entry["ETag"])
+                yield CloudObject(uri=f"{_SCHEME}{bucket}/{entry['Key']}", size=entry["Size"], etag=entry["ETag"])
 
 
-def head(uri: str) -> S3Object:
+def head(uri: str) -> CloudObject:
     """Returns size and ETag of an object.
 
     Raises:
@@ -146,7 +117,7 @@ def head(uri: str) -> S3Object:
     bucket, key = split(uri)
     with _explained(uri):
         answer = _client().head_object(Bucket=bucket, Key=key)
-    return S3Object(uri=uri, size=answer["ContentLength"], etag=answer["ETag"])
+    return CloudObject(uri=uri, size=answer["ContentLength"], etag=answer["ETag"])
 
 
 def download(uri: str, file: BinaryIO | io.BytesIO, *, etag: str | None = None) -> str:
@@ -174,7 +145,7 @@ def read_range(uri: str, start: int, stop: int, *, etag: str) -> bytes:
     return file.getvalue()
 
 
-def read_tail(uri: str, length: int) -> tuple[bytes, S3Object]:
+def read_tail(uri: str, length: int) -> tuple[bytes, CloudObject]:
     """Reads the last bytes of an object in one request, which also brings its size and ETag; raises as `download`.
 
     Args:
@@ -191,21 +162,7 @@ def read_tail(uri: str, length: int) -> tuple[bytes, S3Object]:
     return file.getvalue(), entry
 
 
-def download_all(objects: Iterable[tuple[S3Object, Path]]) -> None:
-    """Downloads objects, several at a time, to local files; makes their folders; raises as `download`."""
-    with ThreadPoolExecutor(_DOWNLOADERS) as pool:
-        for _ in pool.map(_download_one, objects):
-            pass
-
-
-def _download_one(task: tuple[S3Object, Path]) -> None:
-    entry, target = task
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
-        download(entry.uri, file, etag=entry.etag)
-
-
-def _receive(uri: str, file: BinaryIO | io.BytesIO, start: int, stop: int | None, etag: str | None) -> S3Object:
+def _receive(uri: str, file: BinaryIO | io.BytesIO, start: int, stop: int | None, etag: str | None) -> CloudObject:
     """Writes the bytes from `start` to `stop` of an object to an empty file; a negative start counts from the end."""
     bucket, key = split(uri)
     done, size, fruitless = start, None, 0
@@ -218,7 +175,7 @@ def _receive(uri: str, file: BinaryIO | io.BytesIO, start: int, stop: int | None
         answer = _get(uri, Bucket=bucket, Key=key, **conditions)
         begin, whole = _extent(answer)
         if etag not in (None, answer["ETag"]) or size not in (None, whole):
-            raise OSError(*_CHANGED, uri)
+            raise OSError(*CHANGED, uri)
         if size is None:
             start = max(0, start + whole) if start < 0 else start
             done, stop = start, whole if stop is None else min(stop, whole)
@@ -235,7 +192,7 @@ def _receive(uri: str, file: BinaryIO | io.BytesIO, start: int, stop: int | None
                 raise OSError(errno.EIO, text, uri)
             time.sleep(min(0.1 * 2**fruitless, 10))
     assert etag is not None, "of the last answer"
-    return S3Object(uri=uri, size=size, etag=etag)
+    return CloudObject(uri=uri, size=size, etag=etag)
 
 
 def _get(uri: str, **request: Any) -> Any:
@@ -279,16 +236,6 @@ def _copy(body: Any, file: BinaryIO | io.BytesIO, *, skip: int, length: int) -> 
     return max(0, min(seen, stop) - skip), trouble
 
 
-@contextmanager
-def local_copy(uri: str) -> Iterator[Path]:
-    """Gives a temporary file with an object's content; raises as `download`."""
-    with tempfile.TemporaryDirectory(prefix="openvis-s3-") as folder:
-        path = Path(folder, "content")
-        with path.open("wb") as file:
-            download(uri, file)
-        yield path
-
-
 def upload(source: Path, uri: str) -> None:
     """Uploads a local file, in parts if it is large; the object appears whole or not at all.
 
@@ -299,12 +246,7 @@ def upload(source: Path, uri: str) -> None:
     """
     bucket, key = split(uri)
     with _explained(uri), create_transfer_manager(_client(), _TRANSFER) as manager:
-        manager.upload(str(source), bucket, key, extra_args=_announced(key)).result()
-
-
-def _announced(key: str) -> dict[str, str]:
-    kind = _TYPES.get(os.path.splitext(key)[1].lower())
-    return {"ContentType": kind} if kind else {}
+        manager.upload(str(source), bucket, key, extra_args={"ContentType": content_type(key)}).result()
 
 
 def remove(uri: str) -> None:

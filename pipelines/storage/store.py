@@ -1,4 +1,4 @@
-"""The interface of a kind of storage: a local folder, S3, and whatever else gets a class of its own."""
+"""The interface of a kind of storage: a local folder, or a prefix in the cloud."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager

@@ -69,7 +69,7 @@ class TrainingConfig:
     """A training.
 
     Attributes:
-        output: folder or s3:// URI of checkpoints, metrics and the model.
+        output: folder, local or in the cloud, of checkpoints, metrics and the model.
         steps: optimizer steps.
         batch_size: samples per step, of all workers together.
         accumulate: number of parts that each worker processes one after the other in a step, to save memory.

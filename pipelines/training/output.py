@@ -54,7 +54,7 @@ class TrainingOutput:
 
     @classmethod
     def open(cls, uri: str) -> "TrainingOutput":
-        """Opens the output at a local folder or an s3:// URI; it need not exist.
+        """Opens the output at a folder, local or in the cloud; it need not exist.
 
         Raises:
             ValueError: the output cannot be written to; names it and the system's reason.

@@ -1,4 +1,4 @@
-"""Videos from S3 on the disk of a node, downloaded once for all its processes.
+"""Videos from the cloud and the web on the disk of a node, downloaded once for all its processes.
 
     FOLDER/lock             locked while space is freed
     FOLDER/HASH/use         readers hold a shared lock on it; its modification time is the last use
@@ -22,13 +22,20 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
-from pipelines.storage import s3
+from pipelines.storage import objects as clouds
+from pipelines.storage.cloud import CloudObject
 from pipelines.storage.local import LocalStore, whole_file, whole_folder
-from pipelines.storage.s3 import S3Object
+from pipelines.video.cloud_sources import frame_folder, list_frames
 from pipelines.video.names import VIDEO_SUFFIXES, suffix
 from pipelines.video.plan import MachineError, VideoError
-from pipelines.video.s3_sources import frame_folder, list_frames
+from pipelines.video.web import Web, is_web
+
+
+def is_downloaded(uri: str) -> bool:
+    """Returns whether a video is in the cloud or on the web, and not on this machine's file system."""
+    return clouds.is_remote(uri) or is_web(uri)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +46,12 @@ class DownloadCache:
         max_bytes: size above which the least recently used entries are removed. Entries in use stay, so videos that
             are decoded at the same time may take more.
         folder: the cache's folder; null is a folder of this user among the node's temporary files.
+        web: downloads from web servers; null refuses them.
     """
 
     max_bytes: int = int(20e9)
     folder: str | None = None
+    web: Web | None = None
 
     def version(self, uri: str) -> str:
         """Returns the ETag of the current content of a URI; empty for a local path.
@@ -52,25 +61,26 @@ class DownloadCache:
             MachineError: the request failed.
         """
         with _video_errors():
-            return _etag(uri, _objects(uri)) if s3.is_s3(uri) else ""
+            return _etag(uri, self._objects(uri)) if is_downloaded(uri) else ""
 
     @contextmanager
     def open(self, uri: str, version: str) -> Iterator[str]:
         """Yields a local path of a video, which exists while the block runs; a local video keeps its own path.
 
         Args:
-            uri: local path or S3 URI.
+            uri: local path, or URI in the cloud or on the web.
             version: ETag that the content must have.
 
         Raises:
             VideoError: the video is missing, or reading it is denied.
             MachineError: it cannot be downloaded here and now, or has changed.
         """
-        if not s3.is_s3(uri):
+        if not is_downloaded(uri):
             yield uri
             return
         # FFmpeg recognises some formats by the file name alone.
-        name = f"content{suffix(uri) if suffix(uri) in VIDEO_SUFFIXES else ''}"
+        ending = suffix(urlsplit(uri).path if is_web(uri) else uri)
+        name = f"content{ending if ending in VIDEO_SUFFIXES else ''}"
         with _video_errors():
             entry = self._private_folder() / hashlib.sha256(f"{uri}\0{version}".encode()).hexdigest()
             lock = _lock_for_use(entry)
@@ -83,7 +93,7 @@ class DownloadCache:
         with _locked(content.parent / "download"):
             if content.exists():
                 return
-            objects = _objects(uri)
+            objects = self._objects(uri)
             if _etag(uri, objects) != version:
                 raise OSError(errno.ESTALE, "it has changed since it was listed; run again", uri)
             try:
@@ -93,19 +103,21 @@ class DownloadCache:
                     raise
                 self._download(uri, objects, content, 0)  # the disk is smaller than the limit: all else goes
 
-    def _download(self, uri: str, objects: list[S3Object], content: Path, max_bytes: int) -> None:
+    def _download(self, uri: str, objects: list[CloudObject], content: Path, max_bytes: int) -> None:
         LocalStore(str(content.parent)).remove_partial(content.name)
         with ExitStack() as stack:
             with _locked(self._private_folder() / "lock"):
                 self._make_room(sum(entry.size for entry in objects), max_bytes)
-                if not uri.endswith("/"):
+                if not _is_folder(uri):
                     file = stack.enter_context(whole_file(content))
                     file.truncate(objects[0].size)  # other processes count this space from now on
-            if uri.endswith("/"):
+            if _is_folder(uri):
                 folder = stack.enter_context(whole_folder(content))
-                s3.download_all((image, folder / image.uri.rpartition("/")[2]) for image in objects)
+                clouds.download_all((image, folder / image.uri.rpartition("/")[2]) for image in objects)
+            elif self.web and is_web(uri):
+                self.web.download(uri, file, etag=objects[0].etag)
             else:
-                s3.download(uri, file, etag=objects[0].etag)
+                clouds.cloud_of(uri).download(uri, file, etag=objects[0].etag)
 
     def _make_room(self, size: int, max_bytes: int) -> None:
         """Removes unused entries, the least recently used first, until `size` more bytes fit into `max_bytes`."""
@@ -118,6 +130,17 @@ class DownloadCache:
             if _remove_unused(entry):
                 total -= sizes[entry]
 
+    def _objects(self, uri: str) -> list[CloudObject]:
+        """Returns the object, or the images of a folder."""
+        if is_web(uri):
+            if self.web is None:
+                raise VideoError("is on the web, which only jobs.label reads, with --allow_http true")
+            return [self.web.head(uri)]
+        objects = list_frames(uri) if _is_folder(uri) else [clouds.head(uri)]
+        if not objects:
+            raise FileNotFoundError(errno.ENOENT, "the folder has no images", uri)
+        return objects
+
     def _private_folder(self) -> Path:
         folder = Path(self.folder or f"{tempfile.gettempdir()}/openvis-downloads-{os.getuid()}")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -129,16 +152,12 @@ class DownloadCache:
         return folder
 
 
-def _objects(uri: str) -> list[S3Object]:
-    """Returns the object, or the images of a folder."""
-    objects = list_frames(uri) if uri.endswith("/") else [s3.head(uri)]
-    if not objects:
-        raise FileNotFoundError(errno.ENOENT, "the folder has no images", uri)
-    return objects
+def _etag(uri: str, objects: list[CloudObject]) -> str:
+    return frame_folder(uri, objects).etag if _is_folder(uri) else objects[0].etag
 
 
-def _etag(uri: str, objects: list[S3Object]) -> str:
-    return frame_folder(uri, objects).etag if uri.endswith("/") else objects[0].etag
+def _is_folder(uri: str) -> bool:
+    return uri.endswith("/") and not is_web(uri)
 
 
 def _lock_for_use(entry: Path) -> BinaryIO:

@@ -1,42 +1,31 @@
-"""Lists the videos of a source: a folder, glob, file or manifest, local or on S3."""
+"""Lists the videos of a source: a folder, glob, file or manifest, local or in the cloud."""
 
 import glob
 import hashlib
 import itertools
-import json
 import logging
 import os
-import posixpath
 import re
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
+from urllib.parse import urlsplit
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 
-from pipelines.storage import s3
+from pipelines.storage import objects
+from pipelines.storage.cloud import CloudObject
+from pipelines.video.cloud_sources import find_in_prefix, frame_folder, list_frames
+from pipelines.video.manifest import MANIFEST_SUFFIXES, path_of, read_manifest
 from pipelines.video.names import VIDEO_SUFFIXES, is_image, is_video, list_images, suffix
-from pipelines.video.s3_sources import find_in_prefix, frame_folder, list_frames
-
-MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet"})
+from pipelines.video.web import is_web
 
 _log = logging.getLogger(__name__)
 
 _RECENT = 2**16  # hashes in a set, which takes ten times the memory of an array
-_ROWS = 2**13  # of a Parquet manifest, read together
-_LOOK_UPS = 32  # concurrent requests to S3
-_COLUMNS = pa.schema([("uri", pa.string()), ("video_id", pa.string())])
-_TEXTS = [pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null]
-_VIDEO_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_LOOK_UPS = 32  # concurrent requests to a cloud
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +34,10 @@ class Video:
 
     Attributes:
         video_id: name in all tables, unique within a source. It is made from the whole URI and the content's size and
-            modification time (on S3, its ETag), so that equal base names never collide and a changed file is another
-            video.
-        uri: absolute path, or S3 URI, which ends with a slash for a folder of frames.
-        version: ETag that the content on S3 must have; empty if unknown or local.
+            modification time (in the cloud, its ETag), so that equal base names never collide and a changed file is
+            another video.
+        uri: absolute path, or URI in the cloud, which ends with a slash for a folder of frames.
+        version: ETag that the content in the cloud must have; empty if unknown or local.
     """
 
     video_id: str
@@ -56,7 +45,7 @@ class Video:
     version: str = ""
 
 
-def find_videos(source: str) -> Iterator[Video]:
+def find_videos(source: str, *, allow_http: bool = False) -> Iterator[Video]:
     """Finds the videos of a source, one at a time and always in the same order.
 
     The extension alone makes a file a video: junk named .mp4 counts, and fails visibly when it is read. Hidden files
@@ -65,18 +54,21 @@ def find_videos(source: str) -> Iterator[Video]:
 
     Args:
         source: a folder, searched recursively; a glob; one file; or a manifest (.csv, .jsonl, .parquet) with a column
-            `uri`, relative to the manifest, and optionally `video_id`; each local or s3://. A folder that directly
-            contains images and no video files is one video. A manifest may name missing files; they fail when read.
+            `uri`, relative to the manifest, and optionally `video_id`; each local or in the cloud. A folder that
+            directly contains images and no video files is one video. A manifest may name missing files; they fail when
+            read.
+        allow_http: whether a manifest may name videos on web servers. Nobody asks these for the id, which is made from
+            the address alone.
 
     Yields:
         Videos with unique ids and unique URIs.
 
     Raises:
-        ValueError: if the source is missing or has no videos, a video occurs twice, or S3 denies access; names the
-            place, the value and the remedy.
+        ValueError: if the source is missing or has no videos, a video occurs twice, or the cloud denies access; names
+            the place, the value and the remedy.
     """
     ids, uris, found = _Seen(), _Seen(), False
-    for place, video in _candidates(source):
+    for place, video in _candidates(source, allow_http=allow_http):
         if not uris.add(video.uri):
             raise ValueError(f"{place}: uri {video.uri} is given twice; remove one of the two")
         if not ids.add(video.video_id):
@@ -108,15 +100,17 @@ class _Seen:
         return True
 
 
-def _candidates(source: str) -> Iterator[tuple[str, Video]]:
+def _candidates(source: str, *, allow_http: bool) -> Iterator[tuple[str, Video]]:
     """Yields every video with the place that names it, for error messages."""
-    if s3.is_s3(source):
+    if objects.is_remote(source):
         try:
-            yield from _on_s3(source)
+            yield from _in_cloud(source, allow_http=allow_http)
         except OSError as error:
             raise ValueError(f"input: {error.filename}: {error.strerror}") from error
         return
-    source = _local(source, "input")
+    if is_web(source):
+        raise ValueError(f"input: {source}: is on the web; name it in a manifest, and give --allow_http true")
+    source = path_of(source, "input")
     if not _is_text(source):
         raise ValueError(f"input: {_printable(source)}: its name is not UTF-8; rename it")
     if os.path.isdir(source):
@@ -126,7 +120,7 @@ def _candidates(source: str) -> Iterator[tuple[str, Video]]:
             raise ValueError(f"input: {source}: {error.strerror}; choose a folder that can be read") from error
         yield from (("input", video) for video in _in_folder(source))
     elif os.path.isfile(source) and suffix(source) in MANIFEST_SUFFIXES:
-        yield from _in_manifest(source)
+        yield from _in_manifest(source, allow_http=allow_http)
     elif os.path.isfile(source):
         _check_suffix(source)
         yield "input", _video(source)
@@ -142,15 +136,15 @@ def _candidates(source: str) -> Iterator[tuple[str, Video]]:
         raise ValueError(f"input: {source or 'the path'} does not exist; name a folder, file, glob or manifest")
 
 
-def _on_s3(source: str) -> Iterator[tuple[str, Video]]:
+def _in_cloud(source: str, *, allow_http: bool) -> Iterator[tuple[str, Video]]:
     entry = _head(source)
     if entry is None:
-        yield from (("input", _s3_video(video)) for video in find_in_prefix(source))
+        yield from (("input", _cloud_video(video)) for video in find_in_prefix(source))
     elif suffix(source) in MANIFEST_SUFFIXES:
-        yield from _in_manifest(source)
+        yield from _in_manifest(source, allow_http=allow_http)
     else:
         _check_suffix(source)
-        yield "input", _s3_video(entry)
+        yield "input", _cloud_video(entry)
 
 
 def _check_suffix(source: str) -> None:
@@ -203,111 +197,26 @@ def _printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _in_manifest(manifest: str) -> Iterator[tuple[str, Video]]:
+def _in_manifest(manifest: str, *, allow_http: bool) -> Iterator[tuple[str, Video]]:
     """Yields the videos of a manifest, each with its row, counted from 1 without the header."""
-    rows = _checked_rows(manifest)
-    with ThreadPoolExecutor(_LOOK_UPS) as pool:  # videos on S3 without an id take a request each
+    rows = read_manifest(manifest, allow_http=allow_http)
+    with ThreadPoolExecutor(_LOOK_UPS) as pool:  # remote videos without an id take a request each
         while chunk := list(itertools.islice(rows, 8 * _LOOK_UPS)):
             yield from pool.map(_manifest_video, chunk)
 
 
-def _checked_rows(manifest: str) -> Iterator[tuple[str, str, str | None]]:
-    """Yields the place of each row, its absolute path or URI, and its id, if any."""
-    for number, row in enumerate(_rows(manifest), start=1):
-        place = f"{manifest} row {number}"
-        uri, video_id = row["uri"], row.get("video_id")
-        if not uri:
-            raise ValueError(f"{place}: uri is {uri!r}; give the path of a video")
-        if video_id is not None and not _VIDEO_ID.fullmatch(str(video_id)):
-            raise ValueError(
-                f"{place}: video_id is {video_id!r}; use 1 to 128 of A-Z a-z 0-9 . _ - and no dot at the start"
-            )
-        yield place, _absolute(str(uri), manifest, place), None if video_id is None else str(video_id)
-
-
-def _absolute(uri: str, manifest: str, place: str) -> str:
-    """Resolves a URI relative to its manifest."""
-    if not s3.is_s3(uri):
-        uri = _local(uri, place)
-        if os.path.isabs(uri) or not s3.is_s3(manifest):
-            return os.path.join(os.path.dirname(manifest), uri)
-        bucket, key = s3.split(manifest)
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(key), uri))
-        uri = f"s3://{bucket}/{path}{'/' if uri.endswith('/') else ''}"
-    if not s3.split(uri)[1] or ".." in uri.split("/")[3:4]:
-        raise ValueError(f"{place}: uri {uri} names no object of a bucket; give s3://bucket/key")
-    return uri
-
-
 def _manifest_video(row: tuple[str, str, str | None]) -> tuple[str, Video]:
     place, uri, video_id = row
-    if not s3.is_s3(uri):
+    if is_web(uri):
+        made = _made_id(urlsplit(uri).path.rstrip("/"), hashlib.sha256(uri.encode()))
+        return place, Video(video_id=video_id or made, uri=uri)
+    if not objects.is_remote(uri):
         return place, _video(uri, video_id)
     if video_id is not None:
         return place, Video(video_id=video_id, uri=uri)
     images = list_frames(uri) if uri.endswith("/") else []
     entry = frame_folder(uri, images) if images else _head(uri)
-    return place, _s3_video(entry or s3.S3Object(uri=uri, size=0, etag=""))
-
-
-def _rows(manifest: str) -> Iterator[dict[str, Any]]:
-    """Yields `uri` and, if present, `video_id` of a manifest's rows; reads one batch at a time."""
-    with s3.local_copy(manifest) if s3.is_s3(manifest) else nullcontext(Path(manifest)) as file:
-        try:
-            for batch in _batches(file, suffix(manifest)):
-                names = batch.schema.names
-                if "uri" not in names:
-                    raise ValueError(
-                        f"{manifest}: has no column uri, only {', '.join(names)}; name the paths' column uri"
-                    )
-                if blank := [name for name in names if name.strip() in _COLUMNS.names and name not in _COLUMNS.names]:
-                    raise ValueError(f"{manifest}: has a column {blank[0]!r}; remove the spaces from its name")
-                for field in (field for field in batch.schema if field.name in _COLUMNS.names):
-                    _check_column(manifest, field, names.count(field.name))
-                yield from batch.select([name for name in _COLUMNS.names if name in names]).to_pylist()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{manifest}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-        except pa.ArrowException as error:
-            if file.stat().st_size:  # an empty file is a source without videos
-                raise ValueError(
-                    f"{manifest}: cannot be read ({error}); check that it is what its name says"
-                ) from error
-
-
-def _check_column(manifest: str, field: pa.Field, times: int) -> None:
-    """Refuses a column that is there twice, or of anything but texts; ids may also be whole numbers."""
-    if times > 1:
-        raise ValueError(f"{manifest}: has {times} columns {field.name}; keep one of them")
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    kinds = [*_TEXTS, pa.types.is_integer] if field.name == "video_id" else _TEXTS
-    if not any(is_kind(kind) for is_kind in kinds):
-        raise ValueError(f"{manifest}: column {field.name} holds {field.type}; write texts")
-
-
-def _batches(file: Path, kind: str) -> Iterator[Any]:
-    """Reads a manifest, in the format of its extension, as Arrow record batches; text stays text (id 007 is not 7)."""
-    match kind:
-        case ".csv":
-            types = pa.csv.ConvertOptions(column_types=_COLUMNS, strings_can_be_null=True, null_values=[""])
-            yield from pa.csv.open_csv(file, convert_options=types)
-        case ".jsonl":
-            columns = _COLUMNS.set(1, pa.field("video_id", pa.int64())) if _has_numbers_as_ids(file) else _COLUMNS
-            lines = pa.json.ParseOptions(explicit_schema=columns, unexpected_field_behavior="ignore")
-            yield from pa.json.open_json(file, parse_options=lines)
-        case _:
-            yield from pa.parquet.ParquetFile(file).iter_batches(_ROWS)
-
-
-def _has_numbers_as_ids(file: Path) -> bool:
-    """Checks the first line of a JSONL manifest that has an id; Arrow refuses lines of another kind."""
-    with file.open("rb") as lines:
-        for line in lines:
-            if b"video_id" in line:
-                with suppress(ValueError, RecursionError):  # refused by Arrow, with the row
-                    row = json.loads(line)
-                    if isinstance(row, dict) and row.get("video_id") is not None:
-                        return type(row["video_id"]) is int
-    return False
+    return place, _cloud_video(entry or CloudObject(uri=uri, size=0, etag=""))
 
 
 def _video(path: str, video_id: str | None = None) -> Video:
@@ -326,8 +235,8 @@ def _video(path: str, video_id: str | None = None) -> Video:
     return Video(video_id=video_id, uri=uri)
 
 
-def _s3_video(source: s3.S3Object) -> Video:
-    """Makes the `Video` of an object or frame folder on S3; a missing one has no ETag."""
+def _cloud_video(source: CloudObject) -> Video:
+    """Makes the `Video` of an object or frame folder in the cloud; a missing one has no ETag."""
     digest = hashlib.sha256(f"{source.uri}\0{source.size}\0{source.etag}".encode())
     return Video(video_id=_made_id(source.uri.rstrip("/"), digest), uri=source.uri, version=source.etag)
 
@@ -337,25 +246,14 @@ def _made_id(uri: str, digest: "hashlib._Hash") -> str:
     return f"{slug or 'video'}-{digest.hexdigest()[:12]}"
 
 
-def _head(uri: str) -> s3.S3Object | None:
+def _head(uri: str) -> CloudObject | None:
     """Returns the object with exactly this URI, or None."""
-    if uri.endswith("/") or not s3.split(uri)[1]:
+    if uri.endswith("/") or not objects.key_of(uri):
         return None
     try:
-        return s3.head(uri)
+        return objects.head(uri)
     except FileNotFoundError:
         return None
-
-
-def _local(path: str, place: str) -> str:
-    if "://" in path and not path.startswith("file://"):
-        raise ValueError(f"{place}: {path}: only local files and s3:// are supported; mount or copy them")
-    if not path.startswith("file://"):
-        return path
-    host, slash, rest = path.removeprefix("file://").partition("/")
-    if host not in ("", "localhost"):
-        raise ValueError(f"{place}: {path}: is on another machine, {host}; mount it and give the path on this one")
-    return unquote(slash + rest)
 
 
 def _is_frame_folder(path: str) -> bool:

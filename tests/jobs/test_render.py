@@ -16,6 +16,7 @@ from pipelines.archive.tables import Results
 from pipelines.shapes.files import encode_video
 from pipelines.storage import s3
 from pipelines.storage.files import Storage
+from pipelines.storage.objects import local_copy
 from tests.jobs import in_process
 from tests.pipelines.archive.labels import part_name
 
@@ -112,7 +113,7 @@ def test_on_s3_as_in_folders(folder: Path, bucket: str, capsys: pytest.CaptureFi
     options = ["--labels", f"{bucket}/labels", "--output", f"{bucket}/new/x.mp4", "--sheet", f"{bucket}/new/x.png"]
     assert main(["--video", f"{bucket}/videos/v.mp4", *options]) == 0
     assert capsys.readouterr().out.startswith(f"{bucket}/new/x.mp4: 12 frames of 480 × 400 pixels, 2 tracks in ")
-    with s3.local_copy(f"{bucket}/new/x.mp4") as copy, s3.local_copy(f"{bucket}/new/x.png") as sheet:
+    with local_copy(f"{bucket}/new/x.mp4") as copy, local_copy(f"{bucket}/new/x.png") as sheet:
         assert drawn(copy) == [0, 1]
         assert sheet.read_bytes().startswith(b"\x89PNG")
     refused(
@@ -163,7 +164,7 @@ def test_a_video_that_was_labelled_twice_needs_its_id(folder: Path, tmp_path: Pa
         (("--output", "{}/v.mp4/x.mp4"), "v.mp4/x.mp4 ("),
         (("--output", "{}/v.mp4"), "is the video itself"),
         (("--output", "file://{}/v.mp4"), "is the video itself"),
-        (("--output", "gs://bucket/x.mp4"), "output: gs://bucket: only local folders and s3:// are supported"),
+        (("--output", "ftp://bucket/x.mp4"), "output: ftp://bucket: only local folders, s3://"),
         (("--output", "x.mp4", "--sheet", "x.gif"), "sheet: x.gif must end with .png"),
         (("--output", "x.mp4", "--min_score", "2"), "min_score: expected 0 to 1, got 2.0"),
         (("--output", "x.mp4", "--most", "0"), "most: expected at least 1, got 0"),

@@ -292,7 +292,8 @@ function App() {
     />
     <${Status} archive=${archive} tracks=${tracks} search=${search} onSearch=${setSearch} notice=${notice} />
     <main class=${opened ? "with-player" : ""}>
-      <${Filters} filter=${filter} categories=${archive.categories} onFilter=${setFilter} narrow=${narrow} />
+      <${Filters} filter=${filter} categories=${archive.categories} duplicates=${archive.duplicates}
+        onFilter=${setFilter} narrow=${narrow} />
       <section class="found" aria-label="Tracks found">
         ${tracks && html`<${Grid} ...${{ tracks, chosen, version, onChoose: goTo, onOpen: open }} />`}
       </section>

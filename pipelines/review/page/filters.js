@@ -10,6 +10,7 @@ export const NO_FILTER = {
   max_score: "",
   min_frames: "",
   decision: "",
+  duplicates: "",
   order: "-score",
   video: "",
 };
@@ -31,17 +32,22 @@ const ORDERS = [
   ["-length", "longest"],
   ["length", "shortest"],
   ["video", "by video"],
+  ["duplicates", "duplicates together"],
 ];
 
 const options = (pairs) => pairs.map(([value, text]) => html`<option value=${value}>${text}</option>`);
 
-export function Filters({ filter, categories, onFilter, narrow }) {
+export function Filters({ filter, categories, duplicates, onFilter, narrow }) {
   const set = (name) => (value) => onFilter({ ...filter, [name]: value });
   const choose = (name) => (event) => set(name)(event.currentTarget.value);
   const number = (name, text, step, max) => html`<label>
     ${text}
     <${Field} type="number" min="0" max=${max} step=${step} value=${filter[name]} onValue=${set(name)} />
   </label>`;
+  const onlyDuplicates = (event) => {
+    const chosen = event.currentTarget.checked;
+    onFilter({ ...filter, duplicates: chosen ? "true" : "", order: chosen ? "duplicates" : NO_FILTER.order });
+  };
   const active = Object.keys(NO_FILTER).filter((name) => filter[name] !== NO_FILTER[name]).length;
   return html`<details class="filters" open=${!narrow}>
     <summary>Filters${active ? ` (${active})` : ""}</summary>
@@ -58,6 +64,11 @@ export function Filters({ filter, categories, onFilter, narrow }) {
       <div class="pair">${number("min_score", "Score from", 0.05, 1)}${number("max_score", "to", 0.05, 1)}</div>
       ${number("min_frames", "Frames, at least", 1)}
       <label>Order<select value=${filter.order} onChange=${choose("order")}>${options(ORDERS)}</select></label>
+      ${(duplicates > 0 || filter.duplicates) &&
+      html`<label class="check">
+        <input type="checkbox" checked=${filter.duplicates === "true"} onChange=${onlyDuplicates} /> only duplicates
+        (${duplicates})
+      </label>`}
       ${filter.video && html`<p class="only">only video ${filter.video}</p>`}
       <button type="button" disabled=${!active} onClick=${() => onFilter(NO_FILTER)}>Clear filters</button>
     </form>

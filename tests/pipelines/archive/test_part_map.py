@@ -93,7 +93,7 @@ def test_a_folder_that_only_the_driver_sees_is_named(results: Results, place: st
 
     (row,) = map_parts(seen, work, pa.array(["b"]))
     assert row["error"].endswith(
-        "is another folder on some machine of the cluster; give one that all machines see, or s3://"
+        "is another folder on some machine of the cluster; give one that all machines see, or one in the cloud"
     )
 
 

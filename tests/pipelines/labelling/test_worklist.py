@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 
+from pipelines.archive import buckets
 from pipelines.archive.compaction import settle
 from pipelines.archive.tables import Fingerprints, Results
-from pipelines.labelling import buckets, worklist
+from pipelines.labelling import worklist
 from pipelines.labelling.worklist import Worklist, undone
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease

@@ -31,7 +31,7 @@ def found(catalogue: Catalogue, **wanted: Any) -> list[tuple[str, int]]:
 def test_only_what_counts_is_found(catalogue: Catalogue) -> None:
     assert catalogue.size == 4
     assert found(catalogue) == [("a", 0), ("b-2", 0), ("a", 1), ("b-2", 2)]
-    assert catalogue.summary() == {"videos": 3, "failed": 0, "decided": 0, "stale": 0, "tracks": 4}
+    assert catalogue.summary() == {"videos": 3, "failed": 0, "decided": 0, "stale": 0, "duplicates": 0, "tracks": 4}
     assert [row["track_id"] for row in catalogue.tracks_of("a")] == [0, 1]
     assert catalogue.tracks_of("nobody") == []
     video = catalogue.video("a")

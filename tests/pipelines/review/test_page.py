@@ -7,7 +7,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
+from pipelines.archive.config import DuplicatesConfig
+from pipelines.archive.duplicates import find_duplicates
 from pipelines.archive.reviews import Reviews
+from pipelines.review.catalogue import Catalogue
 from pipelines.review.config import ReviewConfig
 from pipelines.review.session import Review
 from pipelines.storage.files import Storage
@@ -21,6 +24,19 @@ pytestmark = needs_browser
 def decided(labels: str) -> dict[tuple[str, int, int | None], tuple[str, str | None]]:
     rows = Reviews(Storage(labels)).read().to_pylist()
     return {(row["video_id"], row["track_id"], row["split_at"]): (row["action"], row["category"]) for row in rows}
+
+
+def test_duplicates_are_shown_together(visit: Open, labels: str, review: Review) -> None:
+    page = visit()
+    expect(page.get_by_label("only duplicates")).to_have_count(0)
+    find_duplicates(DuplicatesConfig(labels=labels))
+    review.catalogue = Catalogue(review.results, review.decided)  # as after a restart
+    page.reload()
+    page.get_by_label("only duplicates").check()
+    expect(page.locator(".card")).to_have_count(5)
+    assert names(page) == ["red striped star"] * 3 + ["green plain ring"] * 2
+    page.get_by_role("button", name="Clear filters").click()
+    expect(page.locator(".card")).to_have_count(7)
 
 
 def test_tracks_are_shown_filtered_and_searched(visit: Open) -> None:

@@ -3,6 +3,7 @@
 import http.client
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -96,7 +97,7 @@ class Proxy:
         requests: Method and path of all that came.
         ranges: That they asked for, if they did.
         sent: Bytes of all bodies that were answered to GET.
-        hidden: Headers that it hides from the endpoint, as some servers ignore them.
+        hidden: Headers and parts of queries that it hides from the endpoint, as some servers ignore them.
         spoiled: The faults so far.
         before: Called with a request's method and path before it is passed on.
     """
@@ -167,7 +168,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.owner.before(self.command, self.path)
             connection = http.client.HTTPConnection(self.owner.target)
             headers = {name: value for name, value in self.headers.items() if name not in self.owner.hidden}
-            connection.request(self.command, self.path, body, headers)
+            path = self.path
+            for part in self.owner.hidden:
+                path = re.sub(rf"&{part}\b", "", path)
+            connection.request(self.command, path, body, headers)
             response = connection.getresponse()
             data = response.read()
             connection.close()

@@ -14,6 +14,7 @@ import pytest
 from pipelines.storage import lease as module
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import LEASE, hold_lease
+from tests.pipelines.storage.clouds import OTHERS, Place, bucket_in
 from tests.pipelines.storage.s3_server import Proxy
 
 HOLDER = """
@@ -26,12 +27,12 @@ with hold_lease(Storage(sys.argv[1])):
 """
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", *OTHERS])
 def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     monkeypatch.setattr(module, "RENEW_S", 0.1)
     monkeypatch.setattr(module, "EXPIRE_S", 1.0)
     monkeypatch.setattr(module, "_POLL_S", 0.05)
-    return Storage(request.getfixturevalue("bucket") if request.param == "s3" else str(tmp_path))
+    return Storage(str(tmp_path) if request.param == "folder" else bucket_in(request.param, request))
 
 
 def content(storage: Storage) -> dict[str, Any]:
@@ -222,6 +223,18 @@ def test_a_server_that_ignores_conditions_is_refused(header: str, bucket: str, p
     proxy.hidden = set()
     with hold_lease(storage) as lease:
         lease.check()
+
+
+@pytest.mark.parametrize(
+    ("ignored", "header"), [("ifGenerationMatch=0", "If-None-Match"), (r"ifGenerationMatch=[1-9]\d*", "If-Match")]
+)
+def test_a_google_that_ignores_conditions_is_refused(ignored: str, header: str, gcs_place: Place) -> None:
+    gcs_place.proxy.hidden = {ignored}
+    storage = Storage(f"{gcs_place.bucket}/labels")
+    message = f"^output: {storage.root}: the server ignores {header}, so two runs could write at once"
+    with pytest.raises(ValueError, match=message), hold_lease(storage):
+        pass
+    assert content(storage)["released"]
 
 
 def test_a_server_without_conditional_writes_is_refused(bucket: str, proxy: Proxy) -> None:

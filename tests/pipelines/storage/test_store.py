@@ -5,18 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.storage.cloud_store import CloudStore
 from pipelines.storage.local import LocalStore
-from pipelines.storage.s3_store import S3Store
 from pipelines.storage.store import Entry, Store
+from tests.pipelines.storage.clouds import OTHERS, bucket_in
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", *OTHERS])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     store: Store
     if request.param == "folder":
         store = LocalStore(str(tmp_path / "root"))
     else:
-        store = S3Store(f"{request.getfixturevalue('bucket')}/a root")
+        store = CloudStore(f"{bucket_in(request.param, request)}/a root")
     return pickle.loads(pickle.dumps(store))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipelines.storage import s3
-from pipelines.storage.s3 import S3Object
+from pipelines.storage.cloud import CloudObject
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.names import list_images
 from pipelines.video.plan import MachineError, VideoError
@@ -232,7 +232,7 @@ def test_a_disk_that_is_smaller_than_the_limit_makes_room(
 def test_a_denied_object_is_its_own_fault_expired_credentials_are_not(
     code: str, kind: type[Exception], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(uri: str) -> S3Object:
+    def refuse(uri: str) -> CloudObject:
         raise OSError(*s3._CODES[code], uri)
 
     monkeypatch.setattr(s3, "head", refuse)

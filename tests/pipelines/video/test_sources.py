@@ -287,7 +287,7 @@ BAD_MANIFESTS = {
     "hidden id": ("csv", "uri,video_id\na.mp4,.x\n", "row 1: video_id is '.x'; use"),
     "path as id": ("csv", "uri,video_id\na.mp4,../x\n", "row 1: video_id is '../x'; use"),
     "long id": ("csv", f"uri,video_id\na.mp4,{'x' * 129}\n", "use 1 to 128"),
-    "elsewhere": ("csv", "uri\ngs://bucket/a.mp4\n", "row 1: gs://bucket/a.mp4: only local"),
+    "elsewhere": ("csv", "uri\nftp://bucket/a.mp4\n", "row 1: ftp://bucket/a.mp4: only local"),
     "no bucket": ("csv", "uri,video_id\ns3:///a.mp4,a\n", "s3:///a.mp4: names no bucket"),
     "no key": ("csv", "uri,video_id\ns3://bucket,a\n", "row 1: uri s3://bucket names no object of a bucket"),
     "ragged": ("csv", "uri\na,b\n", "cannot be read"),
@@ -315,7 +315,7 @@ def test_bad_sources(tmp_path: Path) -> None:
         f"{tmp_path}": "input: no videos in .*known extensions are .3g2",
         f"{tmp_path}/*.mp4": "input: no videos in",
         f"{tmp_path}/notes.txt": "input: .*neither a video nor a manifest",
-        "gs://bucket/videos": "input: gs://bucket/videos: only local",
+        "ftp://bucket/videos": "input: ftp://bucket/videos: only local",
     }.items():
         with pytest.raises(ValueError, match=message):
             list(find_videos(source))
@@ -413,7 +413,9 @@ def test_manifests_on_s3_and_of_s3(bucket: str, proxy: Proxy, put: Put, tmp_path
 
 def test_manifests_do_not_lead_out_of_a_bucket(bucket: str, put: Put) -> None:
     put(f"{bucket}/in/list.csv", b"uri\n../../other-bucket/a.mp4\n")
-    with pytest.raises(ValueError, match="list.csv row 1: uri s3://.* names no object of a bucket; give s3://"):
+    with pytest.raises(
+        ValueError, match="list.csv row 1: uri s3://.* names no object of a bucket; give one like s3://"
+    ):
         list(find_videos(f"{bucket}/in/list.csv"))
 
 

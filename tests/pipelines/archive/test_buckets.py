@@ -1,8 +1,8 @@
 import pyarrow as pa
 import pytest
 
-from pipelines.labelling import buckets
-from pipelines.labelling.buckets import BUCKETS, Buckets
+from pipelines.archive import buckets
+from pipelines.archive.buckets import BUCKETS, Buckets
 
 SCHEMA = pa.schema([("video_id", pa.string()), ("row", pa.int64())])
 

@@ -3,12 +3,12 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pipelines.storage.s3_store import S3Store
+from pipelines.storage.cloud_store import CloudStore
 from tests.pipelines.storage.s3_server import Proxy
 
 
 def test_nothing_travels_but_what_is_read(bucket: str, proxy: Proxy) -> None:
-    store = S3Store(bucket)
+    store = CloudStore(bucket)
     data = bytes(3 * 2**20)
     with store.write("a") as file:
         file.write(data)
@@ -23,7 +23,7 @@ def test_nothing_travels_but_what_is_read(bucket: str, proxy: Proxy) -> None:
 
 
 def test_an_object_that_changes_is_no_mix(bucket: str) -> None:
-    store = S3Store(bucket)
+    store = CloudStore(bucket)
     for content in (b"1", b"2"):
         with store.write("a") as file:
             file.write(content * 2**20)
@@ -36,4 +36,4 @@ def test_an_object_that_changes_is_no_mix(bucket: str) -> None:
 def test_folders_made_in_a_console_are_not_files(bucket: str, tmp_path: Path) -> None:
     for key in ("a/", "a/b/", "a/b/c"):
         boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key=key)
-    assert [entry.path for entry in S3Store(bucket).list("a", deep=True)] == ["a/b/c"]
+    assert [entry.path for entry in CloudStore(bucket).list("a", deep=True)] == ["a/b/c"]

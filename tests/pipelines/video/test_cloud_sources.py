@@ -1,6 +1,6 @@
 import pytest
 
-from pipelines.video.s3_sources import find_in_prefix, list_frames
+from pipelines.video.cloud_sources import find_in_prefix, list_frames
 from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import fill
 

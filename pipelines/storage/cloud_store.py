@@ -1,4 +1,4 @@
-"""Files below a prefix on S3."""
+"""Files below a prefix in the cloud."""
 
 import tempfile
 from collections.abc import Iterator
@@ -7,21 +7,26 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from pipelines.storage import s3
+from pipelines.storage.cloud import Cloud, CloudObject
+from pipelines.storage.objects import cloud_of, download_all
 from pipelines.storage.ranged_file import TAIL_BYTES, RangedFile
 from pipelines.storage.store import Entry
 
 
-class S3Store:
-    """Files below a prefix. S3 shows an object whole or not at all, so nothing is renamed.
+class CloudStore:
+    """Files below a prefix. A cloud shows an object whole or not at all, so nothing is renamed.
 
     Args:
-        root: s3://bucket/prefix; nothing need exist below it.
+        root: URI of the prefix; nothing need exist below it.
     """
 
     def __init__(self, root: str) -> None:
-        s3.split(root)
+        cloud_of(root).check(root)
         self.root = root.rstrip("/")
+
+    @property
+    def _cloud(self) -> Cloud:
+        return cloud_of(self.root)  # not kept: a store can be pickled
 
     @contextmanager
     def write(self, path: str) -> Iterator[BinaryIO]:
@@ -34,7 +39,7 @@ class S3Store:
 
     def put(self, source: Path, path: str) -> None:
         """See `Store`."""
-        s3.upload(source, self._uri(path))
+        self._cloud.upload(source, self._uri(path))
 
     def put_folder(self, source: Path, path: str) -> None:
         """See `Store`; files appear one by one, in the order of their names."""
@@ -46,50 +51,50 @@ class S3Store:
     def open(self, path: str) -> BinaryIO:
         """See `Store`; all that is read comes from the object as it is now."""
         uri = self._uri(path)
-        tail, entry = s3.read_tail(uri, TAIL_BYTES)
-        return cast(BinaryIO, RangedFile(uri, partial(s3.read_range, uri, etag=entry.etag), entry.size, tail))
+        tail, entry = self._cloud.read_tail(uri, TAIL_BYTES)
+        return cast(BinaryIO, RangedFile(uri, partial(self._cloud.read_range, uri, etag=entry.etag), entry.size, tail))
 
     def download(self, entries: list[tuple[Entry, Path]]) -> None:
         """See `Store`."""
-        s3.download_all([(s3.S3Object(uri=self._uri(e.path), size=e.size, etag=e.etag), file) for e, file in entries])
+        download_all([(CloudObject(uri=self._uri(e.path), size=e.size, etag=e.etag), file) for e, file in entries])
 
     def stat(self, path: str) -> Entry | None:
         """See `Store`."""
         try:
-            head = s3.head(self._uri(path))
+            head = self._cloud.head(self._uri(path))
         except FileNotFoundError:
             return None
         return Entry(path=path, size=head.size, etag=head.etag)
 
     def list(self, folder: str, *, deep: bool = False) -> Iterator[Entry]:
         """See `Store`."""
-        for entry in s3.list_objects(f"{self._uri(folder)}/", delimiter="" if deep else "/"):
+        for entry in self._cloud.list_objects(f"{self._uri(folder)}/", delimiter="" if deep else "/"):
             if not entry.uri.endswith("/"):  # the object that consoles make for a folder
                 yield Entry(path=entry.uri.removeprefix(f"{self.root}/"), size=entry.size, etag=entry.etag)
 
     def root_exists(self) -> bool:
         """See `Store`."""
-        return any(True for _ in s3.list_objects(f"{self.root}/"))
+        return any(True for _ in self._cloud.list_objects(f"{self.root}/"))
 
     def remove(self, path: str) -> None:
         """See `Store`."""
-        s3.remove(self._uri(path))
+        self._cloud.remove(self._uri(path))
 
     def remove_folder(self, path: str) -> None:
         """See `Store`."""
-        for entry in list(s3.list_objects(f"{self._uri(path)}/")):
-            s3.remove(entry.uri)
+        for entry in list(self._cloud.list_objects(f"{self._uri(path)}/")):
+            self._cloud.remove(entry.uri)
 
     def remove_partial(self, path: str) -> None:
         """See `Store`; unfinished uploads are invisible, and a bucket's lifecycle rule ends them."""
 
     def read_tagged(self, path: str) -> tuple[bytes, str] | None:
         """See `Store`."""
-        return s3.read_tagged(self._uri(path))
+        return self._cloud.read_tagged(self._uri(path))
 
     def replace_tagged(self, path: str, data: bytes, tag: str | None) -> str | None:
         """See `Store`."""
-        return s3.replace_tagged(self._uri(path), data, tag)
+        return self._cloud.replace_tagged(self._uri(path), data, tag)
 
     def _uri(self, path: str) -> str:
         return self.root if path == "." else f"{self.root}/{path}"
