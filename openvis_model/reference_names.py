@@ -1,7 +1,6 @@
 """Names of all kinds of things, which say how well a name that has nothing to do with an object fits it."""
 
-from openvis_model.text_encoder import TextEncoder
-from openvis_model.tokenizer import WordTokenizer
+from openvis_model.tokenizer import Tokenizer, WordTokenizer
 from openvis_model.vocabulary import PROMPTS, split_words
 
 _NAMES = """
@@ -24,9 +23,9 @@ _NAMES = """
 """
 
 
-def reference_names(encoder: TextEncoder) -> list[str]:
+def reference_names(tokenizer: Tokenizer) -> list[str]:
     """Returns names that a text tower can read: common nouns; of one with few words, each word that no prompt has."""
-    if isinstance(encoder.tokenizer, WordTokenizer):
+    if isinstance(tokenizer, WordTokenizer):
         prompts = {word for prompt in PROMPTS for word in split_words(prompt)}
-        return [word for word in encoder.tokenizer.ids if word not in prompts]
+        return [word for word in tokenizer.ids if word not in prompts]
     return [" ".join(name.split()) for name in _NAMES.split(",")]

@@ -94,7 +94,7 @@ def _without_exemplars() -> PictureEncoder:
 
 def _embed_reference(encoder: TextEncoder) -> Float[Tensor, "R D"]:
     """Returns the unit-norm embeddings of the reference names, each in one prompt."""
-    return F.normalize(encoder([PROMPTS[0].format(name) for name in reference_names(encoder)]).cpu(), dim=-1)
+    return F.normalize(encoder([PROMPTS[0].format(name) for name in reference_names(encoder.tokenizer)]).cpu(), dim=-1)
 
 
 def _embed(names: list[str], encoder: TextEncoder, batch_size: int) -> Float[Tensor, "M D"]:
