@@ -15,7 +15,7 @@ PACKAGES = ("openvis_model", "pipelines", "jobs")
 SOURCES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 
 FLOORS = (
-    ("openvis_model", "pipelines.cluster", "pipelines.storage"),
+    ("openvis_model", "pipelines.cluster", "pipelines.processes", "pipelines.storage"),
     ("openvis_model.folded",),
     ("openvis_model.weights", "pipelines.video", "pipelines.archive.formats"),
     ("openvis_model.training", "pipelines.models", "pipelines.recipes", "pipelines.datasets"),

@@ -83,6 +83,7 @@ def label(
     # Batches → their instances, some kB of tokens and RLE. One block is computed, or two by turns on a GPU, which must
     # not wait for this process; as many are fetched meanwhile.
     at_once = 2 if config.model_gpus else 1
+    least, most = config.model_processes()
     return dataset.map_batches_internal(  # `map_batches` takes no whole blocks if there are GPUs
         Model,
         batch_format="pyarrow",
@@ -90,14 +91,15 @@ def label(
         fn_constructor_args=(checkpoint,),
         fn_constructor_kwargs={
             "device": "cuda" if config.model_gpus else "cpu",
-            "actors": config.model_actors,
+            "actors": most,
             "batch_size": config.batch_size,
             "precision": config.precision,
             "compile": config.compile,
             "objectness_floor": config.objectness_floor,
         },
         compute=ActorPoolStrategy(
-            size=config.model_actors,
+            min_size=least,
+            max_size=most,
             max_tasks_in_flight_per_actor=2 * at_once,
             max_concurrent_calls_per_actor=at_once,
             enable_true_multi_threading=True,
