@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants, services, worker
+from ray._private.state import actors
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import (
@@ -194,12 +195,47 @@ def check_gpus(gpus_name: str, gpus: float, workers_name: str, workers: int, her
         )
 
 
+RESTARTS = 4
+"""How often an actor of a pipeline is restarted, and how many in a row may die before they have started."""
+
+
+def check_restarts(most: int = RESTARTS) -> None:
+    """Ends an actor whose constructor calls this, once it was restarted too often; Ray Data sets no such limit.
+
+    An actor that has never started is not restarted at all: Ray Data replaces it by another one, maybe elsewhere.
+
+    Args:
+        most: how often an actor may be restarted.
+
+    Raises:
+        RuntimeError: it was restarted more often.
+    """
+    if not ray.is_initialized() or (actor := ray.get_runtime_context().get_actor_id()) is None:
+        return
+    state = actors(actor)
+    if not state["StartTime"] and state["NumRestarts"]:
+        raise RuntimeError("the process of a model actor died before the model was loaded")
+    if state["NumRestarts"] > most:
+        raise RuntimeError(f"the process of a model actor died {state['NumRestarts']} times")
+
+
+def started_actors() -> dict[str, bool]:
+    """Returns whether the actors of this process's Ray Data pipelines have ever started, by their ids."""
+    job = ray.JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
+    return {
+        actor: state["StartTime"] > 0
+        for actor, state in actors(job_id=job).items()
+        if state["ActorClassName"].startswith("MapWorker")
+    }
+
+
 def calm_data(context: DataContext) -> None:
-    """Silences Ray Data in pipelines with this context, keeps its loop from spinning, and sets no time limit."""
+    """Silences Ray Data in pipelines with this context, keeps its loop from spinning, and sets its limits."""
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
     context.custom_execution_callback_classes = [_Pause]
     context.execution_no_progress_timeout_s = -1  # after 30 minutes it would end a run whose `stall_s` is longer
+    context.max_consecutive_actor_init_deaths = RESTARTS
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, so they need no log
 
 

@@ -20,7 +20,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from openvis_model.options import SIZE_DIVISOR
-from pipelines.cluster import calm_data
+from pipelines.cluster import RESTARTS, calm_data
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan
@@ -32,9 +32,6 @@ from pipelines.video.sources import Video
 
 ROW_BYTES = 16 * 2**20
 """Size at which decoded batches are handed on: the model begins before a segment is decoded to its end."""
-
-RESTARTS = 4
-"""How often Ray restarts each actor within a pass."""
 
 _NODE = "ray.io/node-id"  # a label that Ray gives every machine
 
@@ -64,7 +61,6 @@ def label(
     context = DataContext.get_current()
     context.target_max_block_size = ROW_BYTES
     calm_data(context)
-    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")  # no other way to pass max_restarts
     reading: dict[str, Any] = {"label_selector": {_NODE: f"!in({','.join(avoided)})"} if avoided else None}
     cache, limits = DownloadCache(max_bytes=int(config.download_cache_gb * 1e9)), config.limits()
 
@@ -106,8 +102,6 @@ def label(
         ),
         num_gpus=config.model_gpus or None,
         num_cpus=None if config.model_gpus else 1,
-        max_restarts=RESTARTS,  # Ray Data's own default is unlimited
-        max_task_retries=RESTARTS,
     )
 
 

@@ -1,16 +1,12 @@
 """Model actors whose number is a range, in real processes: how many there are while a run goes on."""
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from ray._private.state import actors
-from ray.data import DataContext
 
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode
@@ -19,6 +15,7 @@ from pipelines.labelling.run import label_videos
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from tests.pipelines.labelling.discs import DiscModel
+from tests.pipelines.labelling.pool_sizes import model_actors
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -32,27 +29,6 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(archive: Path, output: Path, **options: Any) -> LabelConfig:
     vocabulary = str(archive / "vocabulary.txt")
     return LabelConfig(input=str(archive / "videos"), output=str(output), vocabulary=vocabulary, **options)
-
-
-@contextmanager
-def model_actors() -> Iterator[list[int]]:
-    """Lists the numbers of living model actors, one after the other, while the block runs."""
-    sizes, over = [0], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.1):
-            alive = [each for each in actors().values() if each["State"] == "ALIVE"]
-            size = sum("MapWorker" in each["ActorClassName"] for each in alive)
-            if size != sizes[-1]:
-                sizes.append(size)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield sizes
-    finally:
-        over.set()
-        thread.join()
 
 
 class Busy(DiscModel):
