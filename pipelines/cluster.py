@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any
@@ -196,7 +196,11 @@ def check_gpus(gpus_name: str, gpus: float, workers_name: str, workers: int, her
 
 
 RESTARTS = 4
-"""How often an actor of a pipeline is restarted, and how many in a row may die before they have started."""
+"""How often an actor of a pipeline is restarted, and how many in a row may die while they start."""
+
+
+class RestartsError(RuntimeError):
+    """The process of an actor died too often."""
 
 
 def check_restarts(most: int = RESTARTS) -> None:
@@ -208,25 +212,34 @@ def check_restarts(most: int = RESTARTS) -> None:
         most: how often an actor may be restarted.
 
     Raises:
-        RuntimeError: it was restarted more often.
+        RestartsError: it was restarted more often.
+        RuntimeError: its process died while it started.
     """
     if not ray.is_initialized() or (actor := ray.get_runtime_context().get_actor_id()) is None:
         return
     state = actors(actor)
-    if not state["StartTime"] and state["NumRestarts"]:
-        raise RuntimeError("the process of a model actor died before the model was loaded")
+    if state["NumRestarts"] and not state["StartTime"]:
+        raise RuntimeError("the process died while it loaded the model")
     if state["NumRestarts"] > most:
-        raise RuntimeError(f"the process of a model actor died {state['NumRestarts']} times")
+        raise RestartsError(f"the process that runs the model died {state['NumRestarts']} times")
 
 
-def started_actors() -> dict[str, bool]:
-    """Returns whether the actors of this process's Ray Data pipelines have ever started, by their ids."""
+def dead_actors() -> set[str]:
+    """Returns the ids of the actors of this process's Ray Data pipelines that have died."""
     job = ray.JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
-    return {
-        actor: state["StartTime"] > 0
-        for actor, state in actors(job_id=job).items()
-        if state["ActorClassName"].startswith("MapWorker")
-    }
+    dead = actors(job_id=job, actor_state_name="DEAD")
+    return {actor for actor, state in dead.items() if state["ActorClassName"].startswith("MapWorker")}
+
+
+def has_never_started(error: BaseException, dead: Collection[str]) -> bool:
+    """Returns whether an error ended a pipeline because none of its actors could start.
+
+    Args:
+        error: that of the pipeline.
+        dead: ids of the actors that died in it.
+    """
+    failed = isinstance(error, RayActorError) and error.actor_init_failed
+    return failed and RestartsError.__name__ not in str(error) and len(dead) > RESTARTS
 
 
 def calm_data(context: DataContext) -> None:

@@ -2,16 +2,25 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from pipelines.cluster import RayDiedError, answers, check_ray, data_stopped, is_loss, reason, started_actors
+from pipelines.cluster import (
+    RayDiedError,
+    answers,
+    check_ray,
+    data_stopped,
+    dead_actors,
+    has_never_started,
+    is_loss,
+    reason,
+)
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.pipeline import label, start_trackers, write
@@ -82,7 +91,7 @@ class Passes:
             ValueError: the output is a folder that some machine does not see.
             KeyboardInterrupt: after unfinished videos had `grace_s` to be finished.
         """
-        earlier = started_actors()
+        earlier = dead_actors()
         trackers = start_trackers(self._writers, self.config.trackers)
         self.outcomes.append(None)
         written: Future[None] | None = None
@@ -127,7 +136,7 @@ class Passes:
                 _log.warning("machine %s reads no more videos: %s", alive[node], self.avoided[alive[node]])
         return avoided
 
-    def _watch(self, written: Future[None], trackers: list[Any], earlier: Collection[str]) -> None:
+    def _watch(self, written: Future[None], trackers: list[Any], earlier: set[str]) -> None:
         try:
             self._check_output(trackers)
             progress, since = self.progress, time.monotonic()
@@ -148,8 +157,7 @@ class Passes:
         if error := written.exception() or self._commit_all(trackers):
             # Ray wraps an error so that it is also an instance of the original class, such as ValueError.
             if is_loss(error):
-                models = [started for actor, started in started_actors().items() if actor not in earlier]
-                if isinstance(error, RayActorError) and not any(models):
+                if has_never_started(error, dead_actors() - earlier):
                     raise RuntimeError(
                         f"the model cannot be loaded: {reason(error)}; committed videos are kept, run it again"
                     ) from error

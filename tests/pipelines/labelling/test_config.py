@@ -39,7 +39,14 @@ def test_limits_of_decoders() -> None:
 
 def test_the_fingerprint_has_the_settings_that_change_the_tables() -> None:
     same = config(
-        batch_size=1, segment_frames=None, model_actors="1-8", trackers=3, stall_s=1.0, decoder_memory_gb=1.0, max_failed=0.9, top=3
+        batch_size=1,
+        segment_frames=None,
+        model_actors="1-8",
+        trackers=3,
+        stall_s=1.0,
+        decoder_memory_gb=1.0,
+        max_failed=0.9,
+        top=3,
     )
     assert same.fingerprint() == config().fingerprint()
     others = [

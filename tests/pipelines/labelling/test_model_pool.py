@@ -63,9 +63,7 @@ class Pausing(Decode):
 
 
 @pytest.mark.slow
-def test_a_pool_shrinks_while_it_waits_for_work(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pool_shrinks_while_it_waits_for_work(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.labelling.pipeline.ROW_BYTES", 1)
     monkeypatch.setattr("pipelines.labelling.pipeline.Model", Busy)
     monkeypatch.setattr("pipelines.labelling.pipeline.Decode", Pausing)
