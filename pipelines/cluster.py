@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants, services, worker
-from ray._private.state import actors
+from ray._private.state import actors, state
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import (
@@ -174,6 +174,12 @@ def node_id() -> str:
     return ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
 
 
+def machines_to_go() -> dict[str, str]:
+    """Returns the addresses of the cluster's machines that are about to be taken away, by Ray's ids."""
+    going = state.get_draining_nodes()
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] in going}  # type: ignore[no-untyped-call]
+
+
 def check_gpus(gpus_name: str, gpus: float, workers_name: str, workers: int, here: int) -> None:
     """Checks that this machine has the GPUs asked for; a cluster may grow, a machine will not.
 
@@ -217,18 +223,18 @@ def check_restarts(most: int = RESTARTS) -> None:
     """
     if not ray.is_initialized() or (actor := ray.get_runtime_context().get_actor_id()) is None:
         return
-    state = actors(actor)
-    if state["NumRestarts"] and not state["StartTime"]:
+    life = actors(actor)
+    if life["NumRestarts"] and not life["StartTime"]:
         raise RuntimeError("the process died while it loaded the model")
-    if state["NumRestarts"] > most:
-        raise RestartsError(f"the process that runs the model died {state['NumRestarts']} times")
+    if life["NumRestarts"] > most:
+        raise RestartsError(f"the process that runs the model died {life['NumRestarts']} times")
 
 
 def dead_actors() -> set[str]:
     """Returns the ids of the actors of this process's Ray Data pipelines that have died."""
     job = ray.JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
     dead = actors(job_id=job, actor_state_name="DEAD")
-    return {actor for actor, state in dead.items() if state["ActorClassName"].startswith("MapWorker")}
+    return {actor for actor, life in dead.items() if life["ActorClassName"].startswith("MapWorker")}
 
 
 def has_never_started(error: BaseException, dead: Collection[str]) -> bool:

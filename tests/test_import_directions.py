@@ -139,6 +139,7 @@ STARTS_RAY = {
     "tests/pipelines/labelling/test_checkpoint_copy.py",
     "tests/pipelines/labelling/test_machines.py",
     "tests/pipelines/labelling/test_prometheus.py",
+    "tests/pipelines/training/test_preemption.py",
     "tests/pipelines/training/test_run_on_s3.py",
 }
 

@@ -39,8 +39,8 @@ class LabelConfig:
         precision: `bfloat16` runs the model under autocast.
         compile: whether torch compiles the model first.
         download_cache_gb: videos from S3 that each node keeps on its disk, 10⁹ bytes; videos in use may take more.
-        model_actors: processes that run the model: a number, or a range such as `1-8`, within which there are as many as
-            there is work and room for.
+        model_actors: processes that run the model: a number, or a range such as `1-8`, within which there are as many
+            as have work and room.
         model_gpus: GPUs of each model actor; 0 runs it on the CPU.
         trackers: processes that track and write.
         part_mb: size at which finished videos are committed together, 10⁶ bytes on disk; a larger one makes fewer
