@@ -140,8 +140,7 @@ def _run(
         )
         fitting, told = _Fitting(trainer), set[str]()
         try:
-            while fitting.is_alive():
-                fitting.join(timeout=1)
+            while not fitting.over.wait(timeout=1):
                 lease.check_holder(config.stall_s)
                 _report(monitor, report)
                 _warn_workers(monitor, told)
@@ -167,6 +166,7 @@ class _Fitting(threading.Thread):
         super().__init__(daemon=True)
         self.trainer = trainer
         self.error: Exception | None = None
+        self.over = threading.Event()  # after an interrupted `join`, Python 3.11 takes a thread for dead
         self.start()
 
     def run(self) -> None:
@@ -175,6 +175,8 @@ class _Fitting(threading.Thread):
             self.trainer.fit()
         except Exception as error:
             self.error = error
+        finally:
+            self.over.set()
 
 
 def _report(monitor: Any, report: Callable[[TrainingProgress], None]) -> None:
@@ -206,7 +208,7 @@ def _store_last(monitor: Any, fitting: _Fitting, grace_s: float) -> None:
     deadline = time.monotonic() + grace_s
     with suppress(RayError, RayDiedError, KeyboardInterrupt):
         monitor.notify.remote()
-        while fitting.is_alive() and time.monotonic() < deadline:
+        while not fitting.over.is_set() and time.monotonic() < deadline:
             (step,) = answers([monitor.stored_at.remote()], max(0.1, deadline - time.monotonic()))
             if step is not None:
                 _log.warning("interrupted: the checkpoint of step %d is stored", step)
