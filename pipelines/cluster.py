@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray._private import ray_constants, services, worker
+from ray._private.state import actors, state
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import (
@@ -173,6 +174,12 @@ def node_id() -> str:
     return ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
 
 
+def machines_to_go() -> dict[str, str]:
+    """Returns the addresses of the cluster's machines that are about to be taken away, by Ray's ids."""
+    going = state.get_draining_nodes()
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] in going}  # type: ignore[no-untyped-call]
+
+
 def check_gpus(gpus_name: str, gpus: float, workers_name: str, workers: int, here: int) -> None:
     """Checks that this machine has the GPUs asked for; a cluster may grow, a machine will not.
 
@@ -194,12 +201,60 @@ def check_gpus(gpus_name: str, gpus: float, workers_name: str, workers: int, her
         )
 
 
+RESTARTS = 4
+"""How often an actor of a pipeline is restarted, and how many in a row may die while they start."""
+
+
+class RestartsError(RuntimeError):
+    """The process of an actor died too often."""
+
+
+def check_restarts(most: int = RESTARTS) -> None:
+    """Ends an actor whose constructor calls this, once it was restarted too often; Ray Data sets no such limit.
+
+    An actor that has never started is not restarted at all: Ray Data replaces it by another one, maybe elsewhere.
+
+    Args:
+        most: how often an actor may be restarted.
+
+    Raises:
+        RestartsError: it was restarted more often.
+        RuntimeError: its process died while it started.
+    """
+    if not ray.is_initialized() or (actor := ray.get_runtime_context().get_actor_id()) is None:
+        return
+    life = actors(actor)
+    if life["NumRestarts"] and not life["StartTime"]:
+        raise RuntimeError("the process died while it loaded the model")
+    if life["NumRestarts"] > most:
+        raise RestartsError(f"the process that runs the model died {life['NumRestarts']} times")
+
+
+def dead_actors() -> set[str]:
+    """Returns the ids of the actors of this process's Ray Data pipelines that have died."""
+    job = ray.JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
+    dead = actors(job_id=job, actor_state_name="DEAD")
+    return {actor for actor, life in dead.items() if life["ActorClassName"].startswith("MapWorker")}
+
+
+def has_never_started(error: BaseException, dead: Collection[str]) -> bool:
+    """Returns whether an error ended a pipeline because none of its actors could start.
+
+    Args:
+        error: that of the pipeline.
+        dead: ids of the actors that died in it.
+    """
+    failed = isinstance(error, RayActorError) and error.actor_init_failed
+    return failed and RestartsError.__name__ not in str(error) and len(dead) > RESTARTS
+
+
 def calm_data(context: DataContext) -> None:
-    """Silences Ray Data in pipelines with this context, keeps its loop from spinning, and sets no time limit."""
+    """Silences Ray Data in pipelines with this context, keeps its loop from spinning, and sets its limits."""
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
     context.custom_execution_callback_classes = [_Pause]
     context.execution_no_progress_timeout_s = -1  # after 30 minutes it would end a run whose `stall_s` is longer
+    context.max_consecutive_actor_init_deaths = RESTARTS
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, so they need no log
 
 

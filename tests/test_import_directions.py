@@ -15,7 +15,7 @@ PACKAGES = ("openvis_model", "pipelines", "jobs")
 SOURCES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 
 FLOORS = (
-    ("openvis_model", "pipelines.cluster", "pipelines.storage"),
+    ("openvis_model", "pipelines.cluster", "pipelines.processes", "pipelines.storage"),
     ("openvis_model.folded",),
     ("openvis_model.weights", "pipelines.video", "pipelines.archive.formats"),
     ("openvis_model.training", "pipelines.models", "pipelines.recipes", "pipelines.datasets"),
@@ -141,6 +141,7 @@ STARTS_RAY = {
     "tests/pipelines/labelling/test_checkpoint_copy.py",
     "tests/pipelines/labelling/test_machines.py",
     "tests/pipelines/labelling/test_prometheus.py",
+    "tests/pipelines/training/test_preemption.py",
     "tests/pipelines/training/test_run_on_s3.py",
 }
 

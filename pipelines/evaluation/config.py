@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from openvis_model.options import AssociationConfig
 from pipelines.evaluation.benchmarks import BENCHMARKS, Protocol
 from pipelines.labelling.config import Precision
+from pipelines.processes import Processes
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
@@ -81,7 +82,7 @@ class SweepConfig:
             never cuts.
         precision: `bfloat16` runs the model under autocast.
         compile: whether torch compiles the networks first.
-        model_actors: processes that run the model.
+        model_actors: processes that run the model: a number, or a range such as `1-8`.
         model_gpus: GPUs of each model actor; 0 runs on the CPU.
         trackers: processes that track and write.
     """
@@ -94,7 +95,7 @@ class SweepConfig:
     segment_frames: int | None = 256
     precision: Precision = "float32"
     compile: bool = False
-    model_actors: int = 1
+    model_actors: int | str = 1
     model_gpus: float = 0.0
     trackers: int = 1
 
@@ -106,6 +107,7 @@ class SweepConfig:
             for given in names:
                 if names.count(given) > 1 or not _NAME.fullmatch(given):
                     raise ValueError(f"{name}: name {given!r} must be unique, of letters, digits, - _ and .")
+        Processes.parse("model_actors", self.model_actors)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from openvis_model.options import Shots, Synonyms, VideoTrackerConfig
 from pipelines.archive.config import PART_MB
+from pipelines.processes import Processes
 from pipelines.storage.outage import STALL_S
 from pipelines.video.isolation import Limits
 from pipelines.video.plan import Sampling
@@ -45,7 +46,8 @@ class LabelConfig:
         http_max_gb: largest video that is downloaded from a web server, 10⁹ bytes; a larger one has failed.
         download_cache_gb: videos from the cloud and the web that each node keeps on its disk, 10⁹ bytes; videos in use
             may take more.
-        model_actors: processes that run the model.
+        model_actors: processes that run the model: a number, or a range such as `1-8`, within which there are as many
+            as have work and room.
         model_gpus: GPUs of each model actor; 0 runs it on the CPU.
         trackers: processes that track and write.
         part_mb: size at which finished videos are committed together, 10⁶ bytes on disk; a larger one makes fewer
@@ -86,7 +88,7 @@ class LabelConfig:
     allow_http: bool = False
     http_max_gb: float = 10.0
     download_cache_gb: float = 20.0
-    model_actors: int = 1
+    model_actors: int | str = 1
     model_gpus: float = 0.0
     trackers: int = 1
     part_mb: float = PART_MB
@@ -102,7 +104,7 @@ class LabelConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("top", "batch_size", "segment_frames", "model_actors", "trackers", "max_attempts"):
+        for name in ("top", "batch_size", "segment_frames", "trackers", "max_attempts"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
@@ -126,6 +128,7 @@ class LabelConfig:
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision: unknown value {self.precision!r}; choose float32 or bfloat16")
         self.sampling()  # checks fps and stride
+        self.model_processes()
 
     def sampling(self) -> Sampling:
         """Returns which frames are labelled."""
@@ -134,6 +137,10 @@ class LabelConfig:
     def web(self) -> Web | None:
         """Returns what downloads from web servers; None if none are asked."""
         return Web(max_bytes=int(self.http_max_gb * 1e9)) if self.allow_http else None
+
+    def model_processes(self) -> Processes:
+        """Returns how many processes run the model."""
+        return Processes.parse("model_actors", self.model_actors)
 
     def limits(self) -> Limits:
         """Returns what the decoder of a video may take."""

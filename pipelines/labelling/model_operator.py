@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from jaxtyping import UInt8
 
-from pipelines.cluster import node_id
+from pipelines.cluster import check_restarts, node_id
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import Precision
 from pipelines.labelling.instance_bytes import encode_instances
@@ -45,6 +45,7 @@ class Model:
         compile: bool,  # noqa: A002 - as everywhere else
         objectness_floor: float,
     ) -> None:
+        check_restarts()
         if device == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // actors))
         self.device = device

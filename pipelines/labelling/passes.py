@@ -11,7 +11,16 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from pipelines.cluster import RayDiedError, answers, check_ray, data_stopped, is_loss, reason
+from pipelines.cluster import (
+    RayDiedError,
+    answers,
+    check_ray,
+    data_stopped,
+    dead_actors,
+    has_never_started,
+    is_loss,
+    reason,
+)
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.pipeline import label, start_trackers, write
@@ -82,12 +91,13 @@ class Passes:
             ValueError: the output is a folder that some machine does not see.
             KeyboardInterrupt: after unfinished videos had `grace_s` to be finished.
         """
+        earlier = dead_actors()
         trackers = start_trackers(self._writers, self.config.trackers)
         self.outcomes.append(None)
         written: Future[None] | None = None
         try:
             written = write(label(videos, self.config, self.checkpoint, self.short_side, self._avoid()), trackers)
-            self._watch(written, trackers)
+            self._watch(written, trackers, earlier)
             losses = self._take_losses(trackers)
         except BaseException as error:
             self.outcomes[-1] = str(error) or type(error).__name__
@@ -126,7 +136,7 @@ class Passes:
                 _log.warning("machine %s reads no more videos: %s", alive[node], self.avoided[alive[node]])
         return avoided
 
-    def _watch(self, written: Future[None], trackers: list[Any]) -> None:
+    def _watch(self, written: Future[None], trackers: list[Any], earlier: set[str]) -> None:
         try:
             self._check_output(trackers)
             progress, since = self.progress, time.monotonic()
@@ -147,6 +157,10 @@ class Passes:
         if error := written.exception() or self._commit_all(trackers):
             # Ray wraps an error so that it is also an instance of the original class, such as ValueError.
             if is_loss(error):
+                if has_never_started(error, dead_actors() - earlier):
+                    raise RuntimeError(
+                        f"the model cannot be loaded: {reason(error)}; committed videos are kept, run it again"
+                    ) from error
                 raise PassBrokenError(reason(error)) from error
             raise RuntimeError(
                 f"the run broke off, {reason(error)}; committed videos are kept, run it again"

@@ -20,7 +20,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from openvis_model.options import SIZE_DIVISOR
-from pipelines.cluster import calm_data
+from pipelines.cluster import RESTARTS, calm_data
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan
@@ -31,9 +31,6 @@ from pipelines.video.sources import Video
 
 ROW_BYTES = 16 * 2**20
 """Size at which decoded batches are handed on: the model begins before a segment is decoded to its end."""
-
-RESTARTS = 4
-"""How often Ray restarts each actor within a pass."""
 
 _NODE = "ray.io/node-id"  # a label that Ray gives every machine
 
@@ -63,7 +60,6 @@ def label(
     context = DataContext.get_current()
     context.target_max_block_size = ROW_BYTES
     calm_data(context)
-    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")  # no other way to pass max_restarts
     reading: dict[str, Any] = {"label_selector": {_NODE: f"!in({','.join(avoided)})"} if avoided else None}
     cache, limits = DownloadCache(max_bytes=int(config.download_cache_gb * 1e9), web=config.web()), config.limits()
 
@@ -82,6 +78,7 @@ def label(
     # Batches → their instances, some kB of tokens and RLE. One block is computed, or two by turns on a GPU, which must
     # not wait for this process; as many are fetched meanwhile.
     at_once = 2 if config.model_gpus else 1
+    least, most = config.model_processes()
     return dataset.map_batches_internal(  # `map_batches` takes no whole blocks if there are GPUs
         Model,
         batch_format="pyarrow",
@@ -89,22 +86,21 @@ def label(
         fn_constructor_args=(checkpoint,),
         fn_constructor_kwargs={
             "device": "cuda" if config.model_gpus else "cpu",
-            "actors": config.model_actors,
+            "actors": most,
             "batch_size": config.batch_size,
             "precision": config.precision,
             "compile": config.compile,
             "objectness_floor": config.objectness_floor,
         },
         compute=ActorPoolStrategy(
-            size=config.model_actors,
+            min_size=least,
+            max_size=most,
             max_tasks_in_flight_per_actor=2 * at_once,
             max_concurrent_calls_per_actor=at_once,
             enable_true_multi_threading=True,
         ),
         num_gpus=config.model_gpus or None,
         num_cpus=None if config.model_gpus else 1,
-        max_restarts=RESTARTS,  # Ray Data's own default is unlimited
-        max_task_retries=RESTARTS,
     )
 
 

@@ -88,11 +88,12 @@ def label_videos(
     _check_association(config)
     vocabulary = load_vocabulary(config.vocabulary, config.synonyms)
     listed = Worklist(find_videos(config.input, allow_http=config.allow_http))
-    check_gpus("model_gpus", config.model_gpus, "model_actors", config.model_actors, torch.cuda.device_count())
+    least, most = config.model_processes()
+    check_gpus("model_gpus", config.model_gpus, "model_actors", least, torch.cuda.device_count())
     results = Results(Storage(config.output))
     results.check_writable()
     # A model actor must never keep decoding from finding a CPU: these are slots for work, not cores.
-    slots = (os.cpu_count() or 1) + config.model_actors
+    slots = (os.cpu_count() or 1) + most
     with ThreadPoolExecutor(1) as thread:
         loading = thread.submit(_load, config, vocabulary)
         if not results.parts():  # there is work for sure: Ray starts meanwhile

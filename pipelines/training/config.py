@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from pipelines.processes import Processes
 from pipelines.storage.outage import STALL_S
 
 TrainingPrecision = Literal["float32", "bfloat16", "float16"]
@@ -74,7 +75,8 @@ class TrainingConfig:
         batch_size: samples per step, of all workers together.
         accumulate: number of parts that each worker processes one after the other in a step, to save memory.
         precision: precision of activations; weights are always float32.
-        workers: training processes, which split each batch.
+        workers: training processes, which split each batch: a number, or a range such as `2-4`, within which there are
+            as many as the cluster has room for; when that changes, training resumes at its last checkpoint.
         gpus_per_worker: GPUs per worker; 0 trains on the CPU.
         cpus_per_worker: CPUs that Ray reserves for each worker and its decoders.
         threads: torch threads per worker; default: as many as `cpus_per_worker`.
@@ -83,8 +85,9 @@ class TrainingConfig:
         keep_checkpoints: number of recent checkpoints to keep.
         validate_every: steps between validations; 0 validates only at the end.
         max_failures: how often training restarts by itself after a worker has died.
-        stall_s: time for which the output may be away before the run ends with an error, seconds; training waits with
-            the checkpoint that is due.
+        stall_s: time for which the output may be away before the run ends with an error, seconds; training goes on
+            meanwhile, up to the next checkpoint.
+        grace_s: time for storing a checkpoint when the run is interrupted, seconds.
         optimizer: learning rate, schedule and clipping.
 
     Raises:
@@ -96,7 +99,7 @@ class TrainingConfig:
     batch_size: int
     accumulate: int = 1
     precision: TrainingPrecision = "float32"
-    workers: int = 1
+    workers: int | str = 1
     gpus_per_worker: float = 0.0
     cpus_per_worker: float = 1.0
     threads: int | None = None
@@ -106,14 +109,15 @@ class TrainingConfig:
     validate_every: int = 0
     max_failures: int = 3
     stall_s: float = STALL_S
+    grace_s: float = 20.0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "workers", "threads", "checkpoint_every", "keep_checkpoints"):
+        for name in ("steps", "batch_size", "accumulate", "threads", "checkpoint_every", "keep_checkpoints"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        for name in ("gpus_per_worker", "seed", "validate_every", "max_failures"):
+        for name in ("gpus_per_worker", "seed", "validate_every", "max_failures", "grace_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         for name in ("cpus_per_worker", "stall_s"):
@@ -124,11 +128,17 @@ class TrainingConfig:
             raise ValueError(f"precision: unknown value {self.precision!r}; choose one of {choices}")
         if self.precision == "float16" and not self.gpus_per_worker:
             raise ValueError("precision: float16 needs a GPU; choose bfloat16 or float32, or set gpus_per_worker")
-        if self.batch_size % (self.workers * self.accumulate):
+        least, most = self.worker_processes()
+        sizes = range(least, min(most, self.batch_size) + 1)
+        if most > self.batch_size or all(self.batch_size % (size * self.accumulate) for size in sizes):
             raise ValueError(
                 f"batch_size: expected a multiple of workers x accumulate ({self.workers} x {self.accumulate}), "
                 f"got {self.batch_size}; change one of them"
             )
+
+    def worker_processes(self) -> Processes:
+        """Returns how many processes train."""
+        return Processes.parse("workers", self.workers)
 
     def identity(self) -> dict[str, Any]:
         """Returns what weights depend on, besides the stage; a training resumes only with the same."""

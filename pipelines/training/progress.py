@@ -37,6 +37,9 @@ class Monitor:
 
     def __init__(self) -> None:
         self.starts = 0
+        self.nodes: set[str] = set()
+        self.wanted = False
+        self.served: int | None = None
         self.last: TrainingProgress | None = None
         self.reason: str | None = None
 
@@ -44,9 +47,30 @@ class Monitor:
         """Counts a start of the workers."""
         self.starts += 1
 
-    def update(self, progress: TrainingProgress) -> None:
-        """Records the progress after a step."""
+    def join(self, node: str) -> None:
+        """Records a machine that a worker is on, by Ray's id."""
+        self.nodes.add(node)
+
+    def machines(self) -> set[str]:
+        """Returns the machines that workers are or were on."""
+        return self.nodes
+
+    def update(self, progress: TrainingProgress) -> bool:
+        """Records the progress after a step; returns whether a checkpoint is wanted at once."""
         self.last = replace(progress, restarts=self.starts - 1)
+        return self.wanted
+
+    def notify(self) -> None:
+        """Asks for a checkpoint at once; `stored_at` returns its step when it is stored."""
+        self.wanted, self.served = True, None
+
+    def store(self, step: int) -> None:
+        """Records that the checkpoint that was asked for is stored."""
+        self.wanted, self.served = False, step
+
+    def stored_at(self) -> int | None:
+        """Returns the step of the checkpoint that was asked for last; None until it is stored."""
+        return self.served
 
     def fail(self, reason: str) -> None:
         """Records why training cannot continue, even after a restart; keeps the first reason."""

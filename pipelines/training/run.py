@@ -7,22 +7,26 @@ meanwhile could not start again.
 """
 
 import json
+import logging
 import math
 import os
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines.cluster import RayDiedError, answers, check_gpus, connect, reason
+from pipelines.cluster import RayDiedError, answers, check_gpus, connect, machines_to_go, reason
 from pipelines.storage.lease import Lease, hold_lease
 from pipelines.storage.outage import outlast
 from pipelines.training.config import TrainingConfig
@@ -33,6 +37,8 @@ from pipelines.training.worker import VALIDATION, Job, work
 
 _ANSWER_S = 600.0  # for the monitor, which has to start first
 _COLLECTIVE_S = 1800  # for what workers do together, as by Ray's default
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +81,15 @@ def train(
         OSError: the output was away for longer than `stall_s`.
     """
     start = time.monotonic()
-    check_gpus("gpus_per_worker", config.gpus_per_worker, "workers", config.workers, torch.cuda.device_count())
+    least, most = config.worker_processes()
+    check_gpus("gpus_per_worker", config.gpus_per_worker, "workers", least, torch.cuda.device_count())
     output = TrainingOutput.open(config.output)
     with hold_lease(output.files) as lease:
         finished = output.begin({**config.identity(), "stage": stage.fingerprint()})
         first_step = config.steps if finished else max(output.intact(), default=0)
         restarts = 0
         if not finished:
-            connect(max(os.cpu_count() or 1, math.ceil(config.workers * config.cpus_per_worker)))
+            connect(max(os.cpu_count() or 1, math.ceil(most * config.cpus_per_worker)))
             held = replace(output, holder=lease.id, stall_s=config.stall_s)
             restarts = _run(config, stage, held, lease, report)
             held.outlast(partial(held.finish, config.steps))
@@ -106,9 +113,11 @@ def _run(
     report: Callable[[TrainingProgress], None],
 ) -> int:
     """Trains; returns the number of restarts."""
+    least, most = config.worker_processes()
     # Workers keep the driver's working folder, so that relative paths of the stage stay valid.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)  # others may go away
+    monitor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Monitor).remote()
     # Ray Train's marker file. It lies with the controller, on this machine: checkpoints go to the output through our
     # own storage, and are never given to `ray.train.report`.
     with tempfile.TemporaryDirectory(prefix="openvis-train-", ignore_cleanup_errors=True) as own_files:
@@ -118,7 +127,7 @@ def _run(
             # Workers wait for the first one, which may outlast the storage twice before it has restored a checkpoint.
             torch_config=TorchConfig(timeout_s=int(2 * config.stall_s) + _COLLECTIVE_S),
             scaling_config=ScalingConfig(
-                num_workers=config.workers,
+                num_workers=least if least == most else (least, most),  # type: ignore[arg-type] # stub of Tune's
                 use_gpu=config.gpus_per_worker > 0,
                 resources_per_worker={"CPU": config.cpus_per_worker}
                 | ({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {}),
@@ -129,14 +138,16 @@ def _run(
                 failure_config=FailureConfig(max_failures=config.max_failures),
             ),
         )
-        fitting = _Fitting(trainer)
+        fitting, told = _Fitting(trainer), set[str]()
         try:
-            while fitting.is_alive():
-                fitting.join(timeout=1)
+            while not fitting.over.wait(timeout=1):
                 lease.check_holder(config.stall_s)
                 _report(monitor, report)
+                _warn_workers(monitor, told)
             failure, progress = answers([monitor.failure.remote(), monitor.progress.remote()], _ANSWER_S)
         except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                _store_last(monitor, fitting, config.grace_s)
             if not isinstance(error, RayDiedError):  # then nothing can be asked of Ray
                 ray.kill(monitor)
             raise
@@ -155,6 +166,7 @@ class _Fitting(threading.Thread):
         super().__init__(daemon=True)
         self.trainer = trainer
         self.error: Exception | None = None
+        self.over = threading.Event()  # after an interrupted `join`, Python 3.11 takes a thread for dead
         self.start()
 
     def run(self) -> None:
@@ -163,12 +175,45 @@ class _Fitting(threading.Thread):
             self.trainer.fit()
         except Exception as error:
             self.error = error
+        finally:
+            self.over.set()
 
 
 def _report(monitor: Any, report: Callable[[TrainingProgress], None]) -> None:
     (progress,) = answers([monitor.progress.remote()], _ANSWER_S)
     if progress:
         report(progress)
+
+
+def _warn_workers(monitor: Any, told: set[str]) -> None:
+    """Asks for a checkpoint as soon as a worker's machine is about to be taken away, once for each machine.
+
+    Args:
+        monitor: handle of the `Monitor`.
+        told: Ray's ids of such machines, to which new ones are added.
+    """
+    going = machines_to_go()
+    if not going.keys() - told:
+        return
+    (machines,) = answers([monitor.machines.remote()], _ANSWER_S)
+    if ours := sorted(going.keys() & machines - told):
+        told |= set(ours)
+        names = ", ".join(going[node] for node in ours)
+        _log.warning("machine %s is about to be taken away; a checkpoint is stored at once", names)
+        monitor.notify.remote()
+
+
+def _store_last(monitor: Any, fitting: _Fitting, grace_s: float) -> None:
+    """Has the workers store a checkpoint before the run ends, within `grace_s`."""
+    deadline = time.monotonic() + grace_s
+    with suppress(RayError, RayDiedError, KeyboardInterrupt):
+        monitor.notify.remote()
+        while not fitting.over.is_set() and time.monotonic() < deadline:
+            (step,) = answers([monitor.stored_at.remote()], max(0.1, deadline - time.monotonic()))
+            if step is not None:
+                _log.warning("interrupted: the checkpoint of step %d is stored", step)
+                return
+            time.sleep(0.1)
 
 
 def _last_metrics(output: TrainingOutput) -> dict[str, Any]:

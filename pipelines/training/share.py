@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """The samples of one worker: step s has the numbers s · B to s · B + B - 1, split evenly among the workers.
+    """The samples of one worker: step s has the numbers s · B to s · B + B - 1.
+
+    Workers split them as evenly as possible: their numbers of samples differ by one at most.
 
     Attributes:
         first_step: step at which training begins or resumes, from 0.
@@ -15,7 +17,7 @@ class Share:
         world_size: number of workers.
 
     Raises:
-        ValueError: a field is out of range, or the workers cannot split a batch evenly.
+        ValueError: a field is out of range, or there are more workers than samples.
     """
 
     first_step: int
@@ -31,13 +33,12 @@ class Share:
             )
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank: expected 0 to {self.world_size - 1} (world_size - 1), got {self.rank}")
-        if self.batch_size < 1 or self.batch_size % self.world_size:
+        if self.batch_size < self.world_size:
             raise ValueError(
-                f"batch_size: expected a multiple of world_size ({self.world_size}), got {self.batch_size}; change one"
+                f"batch_size: expected at least world_size ({self.world_size}), got {self.batch_size}; change one"
             )
 
     def numbers(self, step: int) -> range:
         """Returns the numbers of the worker's samples in a step."""
-        local = self.batch_size // self.world_size
-        start = step * self.batch_size + self.rank * local
-        return range(start, start + local)
+        first, last = (self.batch_size * rank // self.world_size for rank in (self.rank, self.rank + 1))
+        return range(step * self.batch_size + first, step * self.batch_size + last)

@@ -47,7 +47,7 @@ class TrainingStep:
 
         Args:
             step: from 0.
-            samples: the share, which is split into `accumulate` parts.
+            samples: the share, which is split into at most `accumulate` parts.
 
         Returns:
             The losses of the whole batch, the gradient norm before clipping, the learning rate, and seconds.
@@ -106,7 +106,7 @@ class TrainingStep:
 
     def _gradients(self, samples: Sequence[Any]) -> dict[str, float]:
         """Computes the gradient of the whole batch; returns its losses."""
-        size = len(samples) // self.config.accumulate
+        size = -(-len(samples) // self.config.accumulate)
         parts = [samples[start : start + size] for start in range(0, len(samples), size)]
         counts = torch.stack([self.objective.counts(part).float() for part in parts]).sum(0).to(self.device)
         # Gradients are summed over parts, but averaged over workers.

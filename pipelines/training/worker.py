@@ -15,6 +15,7 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
+from pipelines.cluster import node_id
 from pipelines.storage.outage import left_while_away
 from pipelines.training.config import TrainingConfig
 from pipelines.training.log import TrainingLog
@@ -23,6 +24,7 @@ from pipelines.training.progress import TrainingProgress
 from pipelines.training.share import Share
 from pipelines.training.stage import Stage
 from pipelines.training.step import TrainingStep
+from pipelines.training.upload import CheckpointUpload
 
 OPTIMIZER = "optimizer.pt"
 
@@ -83,6 +85,9 @@ class _Worker:
         if self.rank == 0:
             self.output.outlast(self.output.remove_incomplete)
             ray.get(job.monitor.begin.remote())
+        self.upload = CheckpointUpload(self.output, self.config.keep_checkpoints)
+        self.told: Any = None  # the monitor's answer to the last report
+        job.monitor.join.remote(node_id())
         self.first_step = self._agree(0 if self.rank else max(self.output.outlast(self.output.intact), default=0))
         self.step, text = self._restore()
         self.log = TrainingLog(self.output, text, self.first_step) if self.rank == 0 else None
@@ -103,21 +108,23 @@ class _Worker:
         try:
             with closing(_closable(self.job.stage.batches(share))) as batches:
                 for step in range(self.first_step, config.steps):
-                    self._advance(step, batches)
+                    self._advance(step, batches, len(share.numbers(step)))
+            self.upload.finish()
             if self.log:
                 self.output.outlast(self.log.publish)
         finally:
+            self.upload.close()
             if self.log:
                 self.log.close()
 
-    def _advance(self, step: int, batches: Iterator[list[Any]]) -> None:
-        """Does one step, and the validation and checkpoint due after it."""
+    def _advance(self, step: int, batches: Iterator[list[Any]], size: int) -> None:
+        """Does one step of `size` samples, and the validation and checkpoint due after it."""
         config = self.config
         start = time.monotonic()
         samples = next(batches, None)
-        if samples is None or len(samples) != config.batch_size // self.world_size:
+        if samples is None or len(samples) != size:
             count = "none" if samples is None else len(samples)
-            raise ValueError(f"step {step + 1}: expected {config.batch_size // self.world_size} samples, got {count}")
+            raise ValueError(f"step {step + 1}: expected {size} samples, got {count}")
         waited = self._longest(time.monotonic() - start)
         metrics = self.step(step, samples) | {"data_seconds": waited}
         metrics["seconds"] += waited
@@ -127,10 +134,15 @@ class _Worker:
                 scores = self.job.stage.validate(self.step.objective, self.rank, self.world_size)
             metrics |= {f"{VALIDATION}{name}": float(value) for name, value in scores.items()}
         if self.log:
+            self.upload.check()
             self.log.add(done, metrics)
-            self._report(done, metrics)
-        if done == config.steps or done % config.checkpoint_every == 0:
-            self._save(done)
+            wanted = self._report(done, metrics)
+            if wanted or done == config.steps or done % config.checkpoint_every == 0:
+                self._save(done, self.log)
+            if wanted:
+                self.upload.finish()
+                ray.get(self.job.monitor.store.remote(done))
+                self.told = None
 
     def _restore(self) -> tuple[TrainingStep, str]:
         """Restores the state after `first_step`, and the metrics up to it."""
@@ -147,25 +159,21 @@ class _Worker:
             assert json.loads((folder / STATE).read_bytes())["step"] == self.first_step
             return step, (folder / METRICS).read_text(encoding="utf-8")
 
-    def _save(self, done: int) -> None:
-        """Stores a checkpoint; the other workers wait for it in `report`."""
-        if self.log is None:
-            ray.train.report({})
-            return
-        with tempfile.TemporaryDirectory(prefix="openvis-") as folder:
-            self.step.objective.save(Path(folder, "model"))
-            torch.save(self.step.state(), Path(folder, OPTIMIZER))
-            Path(folder, METRICS).write_text(self.log.text(), encoding="utf-8")
-            write_state(Path(folder), {"step": done, "stage": self.job.stage.fingerprint(), **self.config.identity()})
-            self.output.outlast(lambda: self.output.files.put_folder(Path(folder), checkpoint_path(done)))
-        ray.train.report({"step": done})
-        with left_while_away():
-            self.output.check_holder()
-            self.output.keep_last(self.config.keep_checkpoints)
-            self.log.publish()
+    def _save(self, done: int, log: TrainingLog) -> None:
+        """Begins to store a checkpoint, which holds the metrics of `log`; all workers have the same weights."""
 
-    def _report(self, done: int, metrics: dict[str, float]) -> None:
-        """Reports the progress to the driver, without waiting."""
+        def write(folder: Path) -> None:
+            self.step.objective.save(folder / "model")
+            torch.save(self.step.state(), folder / OPTIMIZER)
+            (folder / METRICS).write_text(log.text(), encoding="utf-8")
+            write_state(folder, {"step": done, "stage": self.job.stage.fingerprint(), **self.config.identity()})
+
+        self.upload.begin(done, write)
+        with left_while_away():
+            log.publish()
+
+    def _report(self, done: int, metrics: dict[str, float]) -> bool:
+        """Reports the progress to the driver, without waiting; returns whether it has asked for a checkpoint."""
         scores = {name.removeprefix(VALIDATION): value for name, value in metrics.items() if VALIDATION in name}
         self.progress = replace(
             self.progress,
@@ -175,7 +183,12 @@ class _Worker:
             seconds=self.progress.seconds + metrics["seconds"],
             data_seconds=self.progress.data_seconds + metrics["data_seconds"],
         )
-        self.job.monitor.update.remote(self.progress)
+        if self.told is not None and not ray.wait([self.told], timeout=0)[0]:
+            self.job.monitor.update.remote(self.progress)
+            return False
+        wanted = self.told is not None and ray.get(self.told)
+        self.told = self.job.monitor.update.remote(self.progress)
+        return wanted
 
     def _agree(self, step: int) -> int:
         """Returns the value of the first worker."""

@@ -152,6 +152,35 @@ def test_logs_are_kept_beside_ray(tmp_path: Path) -> None:
         assert len(pods(rendered["spec"]["rayClusterSpec"])[0]["containers"]) == 2
 
 
+def test_what_the_dashboard_shows_can_be_kept(tmp_path: Path) -> None:
+    """By the collector that KubeRay puts beside Ray, and its server, which read the same settings."""
+    (job,) = composed("label")
+    (collector,) = load(KUBERNETES / "collector/kustomization.yaml")
+    ((change,), server) = yaml.safe_load(collector["patches"][0]["patch"]), load(KUBERNETES / "history/server.yaml")
+    assert (change["op"], change["path"]) == ("add", "/spec/historyServerOptions")
+    job["spec"]["rayClusterSpec"]["historyServerOptions"] = change["value"]
+    assert [problem for resource in (job, *server) for problem in problems(resource)] == []
+    (deployment,) = [each for each in server if each["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    options = change["value"]["collectorOptions"]
+    assert container["env"] == options["env"]
+    assert container["image"].split(":")[1] == options["image"].split(":")[1]
+    assert container["securityContext"] == CONFINED
+    literals = load(KUBERNETES / "settings/kustomization.yaml")[0]["configMapGenerator"][0]["literals"]
+    keys = {variable["valueFrom"]["configMapKeyRef"]["key"] for variable in options["env"] if "valueFrom" in variable}
+    assert keys <= {literal.split("=")[0] for literal in literals}
+    if KUSTOMIZE:
+        copy = shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+        settings = copy / "settings/kustomization.yaml"
+        settings.write_text(settings.read_text().replace("# components: [../collector]", "components: [../collector]"))
+        for overlay in (*JOBS, "cluster", "history"):
+            done = subprocess.run([*KUSTOMIZE[0], str(copy / overlay)], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            rendered = list(yaml.safe_load_all(done.stdout))
+            assert [problem for resource in rendered for problem in problems(resource)] == []
+            assert ("collectorOptions" in done.stdout) == (overlay != "history")
+
+
 def test_a_mistake_is_found() -> None:
     (job,) = composed("label")
     for name, value in (("backOffLimit", 2), ("backoffLimit", "two"), ("entrypoint", ["python"])):

@@ -112,7 +112,7 @@ def test_no_row_is_lost_or_doubled(seed: int, bucket: str, machines: Machines, t
 
     def command(output: str) -> list[str]:
         options = {"input": f"{bucket}/in", "output": f"{bucket}/{output}", "vocabulary": split / "vocabulary.txt"}
-        options |= {"trackers": 2, "model_actors": 2, "part_s": 2, "batch_size": 4, "max_attempts": 10}
+        options |= {"trackers": 2, "model_actors": "1-2", "part_s": 2, "batch_size": 4, "max_attempts": 10}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return [sys.executable, "-m", "jobs.label", *words]
 

@@ -16,6 +16,7 @@ def config(**options: Any) -> LabelConfig:
         ({"fps": 5.0, "stride": 2}, "stride"),
         ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
         ({"max_attempts": 0}, "max_attempts: expected at least 1, got 0"),
+        ({"model_actors": "8-1"}, "model_actors: expected a number from 1 on, or a range such as 1-8, got 8-1"),
         ({"model_gpus": -1.0}, "model_gpus: expected 0 or more, got -1.0"),
         ({"max_failed": 100.0}, "max_failed: expected a share from 0 to 1, got 100.0"),
         ({"grace_s": float("inf")}, "grace_s: expected 0 or more, got inf"),
@@ -38,7 +39,14 @@ def test_limits_of_decoders() -> None:
 
 def test_the_fingerprint_has_the_settings_that_change_the_tables() -> None:
     same = config(
-        batch_size=1, segment_frames=None, trackers=3, stall_s=1.0, decoder_memory_gb=1.0, max_failed=0.9, top=3
+        batch_size=1,
+        segment_frames=None,
+        model_actors="1-8",
+        trackers=3,
+        stall_s=1.0,
+        decoder_memory_gb=1.0,
+        max_failed=0.9,
+        top=3,
     )
     assert same.fingerprint() == config().fingerprint()
     others = [

@@ -1,27 +1,34 @@
-"""Faults of machines: a real cluster of two, of which one sees no video."""
+"""A real cluster of two machines: one sees no video, or comes only when it is asked for."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import ray
+from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 from ray.cluster_utils import Cluster
+from ray.experimental.internal_kv import _internal_kv_get
 
 from pipelines.archive.tables import Results
 from pipelines.cluster import node_id
 from pipelines.labelling import decoder_process
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan
+from pipelines.labelling.progress import Progress
 from pipelines.labelling.rows import BatchRow, SegmentRow
 from pipelines.labelling.run import label_videos
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
 from tests.pipelines.labelling.bad_decoders import killed
+from tests.pipelines.labelling.discs import DiscModel
+from tests.pipelines.labelling.pool_sizes import model_actors
 
 
 class TroubledPlan(Plan):
@@ -83,6 +90,51 @@ def test_what_machines_do_wrong_is_no_fault_of_the_videos(
         assert Results(Storage(config.output)).read("masks").num_rows == 6 * 12 * 2
         (report,) = (tmp_path / "labels/runs").iterdir()
         assert list(json.loads(report.read_text())["avoided"].values()) == ["file not found"]
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+class SlowModel(DiscModel):
+    """Takes its time."""
+
+    def __call__(self, batches: pa.Table) -> pa.Table:
+        time.sleep(1)
+        return super().__call__(batches)
+
+
+@pytest.mark.slow
+def test_a_pool_grows_with_its_cluster(no_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one GPU is busy, another machine is asked for; when it comes, here from this test, it gets an actor.
+
+    In earlier versions of Ray, a pool whose only GPU was in use neither grew nor asked (ray-project/ray#59144).
+    """
+    archive = write_split(tmp_path, "novel", 12, 0, SceneConfig(frames=12)).path
+    monkeypatch.setattr("pipelines.labelling.pipeline.Model", SlowModel)
+    monkeypatch.setattr("pipelines.labelling.pipeline.ROW_BYTES", 1)  # each batch is a task
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
+    machines = [partial(cluster.add_node, num_cpus=1, num_gpus=1, wait=False)]
+
+    def start_wanted(done: Progress, total: int) -> None:
+        wanted = json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL) or "[]")
+        if machines and sum(node.get("GPU", 0) for node in wanted) > 1:
+            machines.pop()()
+
+    try:
+        cluster.add_node(num_cpus=1, num_gpus=1)
+        ray.init(address=cluster.address, log_to_driver=False)
+        config = LabelConfig(
+            input=str(archive / "videos"),
+            output=str(tmp_path / "labels"),
+            vocabulary=str(archive / "vocabulary.txt"),
+            batch_size=2,
+            model_gpus=1,
+            model_actors="1-2",
+        )
+        with model_actors() as sizes:
+            summary = label_videos(config, start_wanted)
+        assert (summary.ok, summary.failures, machines) == (12, {}, [])
+        assert sizes[:3] == [0, 1, 2]
     finally:
         ray.shutdown()
         cluster.shutdown()

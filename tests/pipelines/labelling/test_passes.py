@@ -1,18 +1,22 @@
 """Passes of the labelling pipeline in which processes die; `test_run.py` tests the tables of undisturbed ones."""
 
 import errno
+import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from ray.exceptions import RayTaskError
 
 from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from pipelines.archive.tables import Results
+from pipelines.cluster import check_restarts
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode
 from pipelines.labelling.passes import Passes
@@ -26,6 +30,7 @@ from pipelines.storage.files import Storage
 from pipelines.video.isolation import isolated
 from pipelines.video.plan import VideoError
 from tests.pipelines.labelling.bad_decoders import hang
+from tests.pipelines.labelling.discs import DiscModel
 
 pytestmark = pytest.mark.usefixtures("cluster", "disc_model")
 
@@ -147,3 +152,67 @@ def test_the_last_commit_waits_while_the_output_is_away(monkeypatch: pytest.Monk
     assert held == [60.0, 60.0, 60.0]
     assert isinstance(passes._commit_all([]), OSError)
     assert not answers
+
+
+class Unloadable(DiscModel):
+    """Cannot be loaded, in one way or the other."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        check_restarts()
+        raise ValueError("a weight is missing")
+
+
+class Crashing(DiscModel):
+    """Takes its process down while it is loaded."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        check_restarts()
+        os._exit(1)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (Unloadable, "ValueError: a weight is missing"),
+        (Crashing, "RuntimeError: the process died while it loaded the model"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_ends_the_run(
+    model: type, why: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one pass: no video is to blame, so none is sought by halving."""
+    monkeypatch.setattr("pipelines.labelling.pipeline.Model", model)
+    monkeypatch.setattr("pipelines.cluster.RESTARTS", 1)
+    with pytest.raises(RuntimeError, match=f"^the model cannot be loaded: {why}; committed videos are kept, run it ag"):
+        label(archive, tmp_path)
+    (report,) = (tmp_path / "runs").iterdir()
+    assert len(json.loads(report.read_text())["passes"]) == 1
+
+
+class Mortal(DiscModel):
+    """Dies of the archive's third video."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        check_restarts(1)
+        super().__init__(*arguments, **options)
+
+    def __call__(self, batches: pa.Table) -> pa.Table:
+        if any(uri.endswith("2.mp4") for uri in batches["uri"].to_pylist()):
+            os._exit(1)
+        return super().__call__(batches)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("actors", [1, "1-2"])
+def test_a_video_that_kills_the_model_is_given_up(
+    actors: int | str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although Ray Data itself would restart the model for ever."""
+    monkeypatch.setattr("pipelines.labelling.pipeline.Model", Mortal)
+    for number in (1, 2):
+        shutil.copy(next((archive / "videos").glob(f"*{number}.mp4")), tmp_path)
+    summary = label(archive, tmp_path / "labels", input=str(tmp_path), max_attempts=1, model_actors=actors)
+    assert summary.ok == 1
+    assert list(summary.failures.values()) == [
+        "given up, lost once: pipelines.cluster.RestartsError: the process that runs the model died 2 times"
+    ]

@@ -34,8 +34,8 @@ def no_ray() -> Iterator[None]:
     context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray.train, "get_context", lambda: context)
-        patch.setattr(ray.train, "report", lambda metrics: None)
         patch.setattr(ray, "get", lambda value: value)
+        patch.setattr(ray, "wait", lambda values, timeout: (values, []))
         yield
 
 

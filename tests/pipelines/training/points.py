@@ -70,6 +70,7 @@ class PointsStage:
         hold: step at which batches wait until the marker is there.
         broken: step whose samples are NaN.
         bad: (rank, step) at which a worker's data cannot be read.
+        pause_s: time that each batch takes, seconds.
     """
 
     name: str = "points"
@@ -78,6 +79,7 @@ class PointsStage:
     hold: int | None = None
     broken: int | None = None
     bad: tuple[int, int] | None = None
+    pause_s: float = 0.0
     built: list[str] = field(default_factory=list)
 
     def build(self, checkpoint: Path | None) -> Points:
@@ -95,6 +97,7 @@ class PointsStage:
                 time.sleep(0.05)
             if self.bad == (share.rank, step):
                 raise ValueError("a.json: video 3, b.mp4: cannot be read")
+            time.sleep(self.pause_s)
             samples = [sample(number) for number in share.numbers(step)]
             yield [(points * math.nan, wanted) for points, wanted in samples] if step == self.broken else samples
 

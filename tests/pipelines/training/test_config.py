@@ -20,6 +20,10 @@ from tests.pipelines.training.points import settings
         ({"stall_s": 0.0}, "stall_s: expected more than 0"),
         ({"precision": "half"}, "precision: unknown value 'half'; choose one of float32, bfloat16, float16"),
         ({"precision": "float16"}, "precision: float16 needs a GPU"),
+        ({"workers": "3-2"}, "workers: expected a number from 1 on, or a range such as 1-8, got 3-2"),
+        ({"workers": "5-7"}, "batch_size: expected a multiple of workers x accumulate .5-7 x 1., got 8"),
+        ({"workers": "2-9"}, "batch_size: expected a multiple of workers x accumulate .2-9 x 1., got 8"),
+        ({"grace_s": -1.0}, "grace_s: expected 0 or more"),
         ({"workers": 2, "accumulate": 3}, "batch_size: expected a multiple of workers x accumulate .2 x 3., got 8"),
     ],
 )
@@ -34,6 +38,7 @@ def test_identity_is_what_weights_depend_on(tmp_path: Path) -> None:
         {"output": "elsewhere"},
         {"accumulate": 4},
         {"workers": 2},
+        {"workers": "1-3"},
         {"threads": 2},
         {"checkpoint_every": 7},
         {"keep_checkpoints": 7},

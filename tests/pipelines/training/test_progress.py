@@ -14,6 +14,16 @@ def test_the_monitor_outlives_workers() -> None:
     assert monitor.progress() == TrainingProgress(step=4, steps=9, first_step=3, loss=2.0, restarts=1)
 
 
+def test_a_checkpoint_is_asked_for_until_it_is_stored() -> None:
+    monitor, progress = Monitor(), TrainingProgress(step=4, steps=9, first_step=3)
+    assert not monitor.update(progress)
+    monitor.notify()
+    assert monitor.update(progress)
+    assert monitor.stored_at() is None
+    monitor.store(4)
+    assert (monitor.update(progress), monitor.stored_at()) == (False, 4)
+
+
 def test_the_first_reason_counts() -> None:
     monitor = Monitor()
     assert monitor.failure() is None

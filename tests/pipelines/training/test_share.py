@@ -11,6 +11,11 @@ def test_workers_split_every_step() -> None:
     assert list(Share(first_step=0, last_step=9, batch_size=6).numbers(2)) == [12, 13, 14, 15, 16, 17]
 
 
+def test_a_batch_that_cannot_be_split_evenly_is_split_whole() -> None:
+    workers = [Share(first_step=0, last_step=9, batch_size=8, rank=rank, world_size=3) for rank in range(3)]
+    assert [list(worker.numbers(1)) for worker in workers] == [[8, 9], [10, 11, 12], [13, 14, 15]]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -18,7 +23,7 @@ def test_workers_split_every_step() -> None:
         ({"first_step": -1}, "first_step, last_step: .* got -1 and 4"),
         ({"rank": 2, "world_size": 2}, r"rank: expected 0 to 1 \(world_size - 1\), got 2"),
         ({"rank": -1}, "rank: expected 0 to 0"),
-        ({"batch_size": 3, "world_size": 2}, r"batch_size: expected a multiple of world_size \(2\), got 3"),
+        ({"batch_size": 2, "world_size": 3}, r"batch_size: expected at least world_size \(3\), got 2"),
         ({"batch_size": 0}, "batch_size: .* got 0"),
     ],
 )

@@ -99,7 +99,13 @@ def test_scores_of_before_are_shown(tmp_path: Path) -> None:
     config = settings(tmp_path / "output")
     output = TrainingOutput.open(config.output)
     handle = Handle(
-        SimpleNamespace(begin=monitor.begin, failure=monitor.failure, update=seen.append, fail=monitor.fail)
+        SimpleNamespace(
+            begin=monitor.begin,
+            join=monitor.join,
+            failure=monitor.failure,
+            update=seen.append,
+            fail=monitor.fail,
+        )
     )
     work({"job": Job(config=config, stage=PointsStage(), output=output, monitor=handle)})
     assert [progress.step for progress in seen] == [4, 5, 6, 7, 8]
@@ -221,7 +227,8 @@ def test_a_run_that_another_one_followed_changes_nothing(tmp_path: Path, monkeyp
     opened, monitor = TrainingOutput.open(str(tmp_path / "output")), Monitor()
     with hold_lease(opened.files) as lease:
         output = replace(opened, holder=lease.id)
-        monkeypatch.setattr(ray.train, "report", lambda metrics: (tmp_path / "output/lease.json").write_text(TAKEN))
+        lease_file = tmp_path / "output/lease.json"
+        monkeypatch.setattr(TrainingOutput, "keep_last", lambda output, count: lease_file.write_text(TAKEN))
         with pytest.raises(RuntimeError, match="another run took over"):
             work({"job": Job(config=settings(Path("unused")), stage=Ending(6), output=output, monitor=Handle(monitor))})
         with pytest.raises(RuntimeError, match="another run took over"):
@@ -234,6 +241,17 @@ def test_a_run_that_another_one_followed_changes_nothing(tmp_path: Path, monkeyp
             )
     assert opened.checkpoints() == [3]
     assert len((tmp_path / "output/metrics.jsonl").read_text().splitlines()) < 4
+
+
+def test_a_checkpoint_is_stored_as_soon_as_it_is_asked_for(tmp_path: Path) -> None:
+    monitor, seen = Monitor(), list[int]()
+    monitor.notify()
+    monitor.store = seen.append  # type: ignore[method-assign]
+    config = settings(tmp_path / "output", checkpoint_every=8)
+    output = TrainingOutput.open(config.output)
+    with pytest.raises(StopError):
+        work({"job": Job(config=config, stage=Ending(3), output=output, monitor=Handle(monitor))})
+    assert seen == output.checkpoints() == [2]
 
 
 def test_no_advice_to_run_code_of_a_damaged_file(tmp_path: Path) -> None:
