@@ -117,7 +117,8 @@ def _run(
     # Workers keep the driver's working folder, so that relative paths of the stage stay valid.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)  # others may go away
-    monitor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Monitor).remote()
+    actor: Any = ray.remote(Monitor)
+    monitor = actor.options(num_cpus=0, scheduling_strategy=here).remote()
     # Ray Train's marker file. It lies with the controller, on this machine: checkpoints go to the output through our
     # own storage, and are never given to `ray.train.report`.
     with tempfile.TemporaryDirectory(prefix="openvis-train-", ignore_cleanup_errors=True) as own_files:

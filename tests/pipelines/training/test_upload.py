@@ -73,9 +73,11 @@ def test_a_checkpoint_that_cannot_be_stored_is_told_and_the_last_whole_one_count
 
     output = TrainingOutput.open(config.output)
     output.begin({**config.identity(), "stage": "points"})
-    with monkeypatch.context() as patch, no_ray(), pytest.raises(OSError, match="the disk is full"):
+    job = Job(config=config, stage=PointsStage(), output=output, monitor=Handle(Monitor()))
+    with monkeypatch.context() as patch:
         patch.setattr(Storage, "put_folder", put)
-        work({"job": Job(config=config, stage=PointsStage(), output=output, monitor=Handle(Monitor()))})
+        with no_ray(), pytest.raises(OSError, match="the disk is full"):
+            work({"job": job})
     assert output.intact() == [2]
     train_alone(config, PointsStage())
     assert curve(tmp_path / "output") == curve(tmp_path / "undisturbed")

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray.train
 import torch
 
 from pipelines.storage.lease import hold_lease
