@@ -34,6 +34,9 @@ from pipelines.video.sources import Video
 ROW_BYTES = 16 * 2**20
 """Size at which decoded batches are handed on: the model begins before a segment is decoded to its end."""
 
+_CORE = 0.999
+"""CPUs of a model actor on the CPU: if it asked for 1 as `Decode` does, Ray Data would fuse the two into one process."""
+
 _GROUP = 16
 """Videos that one task plans at most: it then costs little beside them, and none of them waits long for the others."""
 
@@ -101,7 +104,7 @@ def label(
         ),
         **placed(parse_machines("model_on", config.model_on)),
         num_gpus=config.model_gpus or None,
-        num_cpus=None if config.model_gpus else 1,
+        num_cpus=None if config.model_gpus else _CORE,
     )
 
 
