@@ -35,7 +35,7 @@ ROW_BYTES = 16 * 2**20
 """Size at which decoded batches are handed on: the model begins before a segment is decoded to its end."""
 
 _CORE = 0.999
-"""CPUs of a model actor on the CPU: if it asked for 1 as `Decode` does, Ray Data would fuse the two into one process."""
+"""CPUs of a model actor without a GPU: if it took 1 as `Decode` does, Ray Data would fuse both into one process."""
 
 _GROUP = 16
 """Videos that one task plans at most: it then costs little beside them, and none of them waits long for the others."""
