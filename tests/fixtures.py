@@ -41,7 +41,7 @@ def cluster() -> Iterator[None]:
     """
     if not ray.is_initialized() or ray.cluster_resources()["CPU"] != CPUS:
         ray.shutdown()
-        ray.init(num_cpus=CPUS, num_gpus=1, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=CPUS, num_gpus=1, include_dashboard=False, log_to_driver=False)
     yield
     deadline = time.monotonic() + 60
     while (free := ray.available_resources().get("CPU", 0)) < CPUS:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from openvis_model.options import Shots, Synonyms, VideoTrackerConfig
 from pipelines.archive.config import PART_MB
+from pipelines.labelling.placement import parse_machines
 from pipelines.processes import Processes
 from pipelines.storage.outage import STALL_S
 from pipelines.video.isolation import Limits
@@ -49,7 +50,10 @@ class LabelConfig:
         model_actors: processes that run the model: a number, or a range such as `1-8`, within which there are as many
             as have work and room.
         model_gpus: GPUs of each model actor; 0 runs it on the CPU.
-        trackers: processes that track and write.
+        model_on: machines of a cluster that may run the model, by their labels in Ray, best first, such as
+            `[ray.io/accelerator-type=H100, any]`; the next ones count while those of a kind are busy or absent.
+        decode_on: machines of a cluster that may read videos, such as `[ray.io/market-type=spot]`.
+        trackers: processes that track and write, on the driver's machine.
         part_mb: size at which finished videos are committed together, 10⁶ bytes on disk; a larger one makes fewer
             files.
         part_s: longest time that a finished video waits for others before it is committed, seconds; until then it is
@@ -90,6 +94,8 @@ class LabelConfig:
     download_cache_gb: float = 20.0
     model_actors: int | str = 1
     model_gpus: float = 0.0
+    model_on: list[str] | None = None
+    decode_on: list[str] | None = None
     trackers: int = 1
     part_mb: float = PART_MB
     part_s: float = 60.0
@@ -129,6 +135,8 @@ class LabelConfig:
             raise ValueError(f"precision: unknown value {self.precision!r}; choose float32 or bfloat16")
         self.sampling()  # checks fps and stride
         self.model_processes()
+        for name in ("model_on", "decode_on"):
+            parse_machines(name, getattr(self, name))
 
     def sampling(self) -> Sampling:
         """Returns which frames are labelled."""

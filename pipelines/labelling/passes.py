@@ -87,7 +87,8 @@ class Passes:
 
         Raises:
             PassBrokenError: Ray lost a process, a machine or an object too often.
-            RuntimeError: the code raised an error, there was no progress for `stall_s`, or Ray died.
+            RuntimeError: the code raised an error, the model cannot be loaded, there was no progress for `stall_s`, or
+                Ray died.
             ValueError: the output is a folder that some machine does not see.
             KeyboardInterrupt: after unfinished videos had `grace_s` to be finished.
         """

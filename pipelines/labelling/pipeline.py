@@ -25,6 +25,7 @@ from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan
 from pipelines.labelling.model_operator import Model
+from pipelines.labelling.placement import parse_machines, placed
 from pipelines.labelling.track_sink import TrackerActor, TrackSink
 from pipelines.video.download_cache import DownloadCache, is_downloaded
 from pipelines.video.sources import Video
@@ -32,7 +33,8 @@ from pipelines.video.sources import Video
 ROW_BYTES = 16 * 2**20
 """Size at which decoded batches are handed on: the model begins before a segment is decoded to its end."""
 
-_NODE = "ray.io/node-id"  # a label that Ray gives every machine
+_CORE = 0.999
+"""CPUs of a model actor without a GPU: if it took 1 as `Decode` does, Ray Data would fuse both into one process."""
 
 _GROUP = 16
 """Videos that one task plans at most: it then costs little beside them, and none of them waits long for the others."""
@@ -60,7 +62,7 @@ def label(
     context = DataContext.get_current()
     context.target_max_block_size = ROW_BYTES
     calm_data(context)
-    reading: dict[str, Any] = {"label_selector": {_NODE: f"!in({','.join(avoided)})"} if avoided else None}
+    reading = placed(parse_machines("decode_on", config.decode_on), avoided)
     cache, limits = DownloadCache(max_bytes=int(config.download_cache_gb * 1e9), web=config.web()), config.limits()
 
     # Unlike `from_arrow`, `from_items` makes its blocks here, without a task that waits for a process to start.
@@ -99,8 +101,9 @@ def label(
             max_concurrent_calls_per_actor=at_once,
             enable_true_multi_threading=True,
         ),
+        **placed(parse_machines("model_on", config.model_on)),
         num_gpus=config.model_gpus or None,
-        num_cpus=None if config.model_gpus else 1,
+        num_cpus=None if config.model_gpus else _CORE,
     )
 
 

@@ -40,7 +40,7 @@ def test_it_prints_what_limits_and_writes_json(tmp_path: Path, capsys: pytest.Ca
     ("options", "message"),
     [
         (["--video", "absent.mp4"], "video: absent.mp4"),
-        (["--video", "s3://bucket/a.mp4"], "video: s3://bucket/a.mp4 is on S3; download it"),
+        (["--video", "s3://bucket/a.mp4"], "video: s3://bucket/a.mp4 is in the cloud; download it"),
         (["--output", "s3://bucket/a.json"], "output: "),
         (["--output", "absent/a.json"], "output: absent/a.json is a folder, or in none"),
         (["--device", "tpu"], "device: "),

@@ -209,7 +209,7 @@ def write_frames(video: Path, folder: Path, names: list[str]) -> None:
         ({"checkpoints": [CheckpointConfig(name="a", path="/absent")]}, "a: /absent is not a checkpoint folder"),
         ({"datasets": [BenchmarkConfig(name="s", protocol="uvo", ground_truth="/absent.json")]}, "s: /absent.json"),
         ({"output": "/proc/no"}, "output: cannot write"),
-        ({"output": "s3://bucket/sweep"}, "output: s3://bucket/sweep is on S3; give a sweep a local folder"),
+        ({"output": "s3://bucket/sweep"}, "output: s3://bucket/sweep is in the cloud; give a sweep a local folder"),
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""A real cluster of two machines: one sees no video, or comes only when it is asked for."""
+"""Real clusters of a few machines: one sees no video, comes only when it is asked for, or has labels."""
 
 import json
 import time
@@ -109,7 +109,7 @@ def test_a_pool_grows_with_its_cluster(no_cluster: None, tmp_path: Path, monkeyp
 
     In earlier versions of Ray, a pool whose only GPU was in use neither grew nor asked (ray-project/ray#59144).
     """
-    archive = write_split(tmp_path, "novel", 12, 0, SceneConfig(frames=12)).path
+    archive = write_split(tmp_path, "novel", 9, 0, SceneConfig(frames=12)).path
     monkeypatch.setattr("pipelines.labelling.pipeline.Model", SlowModel)
     monkeypatch.setattr("pipelines.labelling.pipeline.ROW_BYTES", 1)  # each batch is a task
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
@@ -133,8 +133,56 @@ def test_a_pool_grows_with_its_cluster(no_cluster: None, tmp_path: Path, monkeyp
         )
         with model_actors() as sizes:
             summary = label_videos(config, start_wanted)
-        assert (summary.ok, summary.failures, machines) == (12, {}, [])
+        assert (summary.ok, summary.failures, machines) == (9, {}, [])
         assert sizes[:3] == [0, 1, 2]
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+class Noting(Decode):
+    """Notes the machine that it runs on."""
+
+    def __init__(self, folder: Path, *options: Any) -> None:
+        super().__init__(*options)
+        self.folder = folder
+
+    def batches(self, row: SegmentRow) -> Iterator[BatchRow]:
+        (self.folder / f"decode-{node_id()}").touch()
+        return super().batches(row)
+
+
+@pytest.mark.slow
+def test_operators_run_on_the_machines_that_were_named(
+    no_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Videos are read on spot machines; of the kinds for the model, there is only the second."""
+    archive = write_split(tmp_path, "novel", 6, 0, SceneConfig(frames=12)).path
+    notes = tmp_path / "notes"
+    notes.mkdir()
+
+    class NotingModel(DiscModel):
+        def __call__(self, batches: pa.Table) -> pa.Table:
+            (notes / f"model-{node_id()}").touch()
+            return super().__call__(batches)
+
+    monkeypatch.setattr("pipelines.labelling.pipeline.Decode", partial(Noting, notes))
+    monkeypatch.setattr("pipelines.labelling.pipeline.Model", NotingModel)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        ray.init(address=cluster.address, log_to_driver=False)
+        spot = cluster.add_node(num_cpus=2, labels={"ray.io/market-type": "spot"})
+        gpu = cluster.add_node(num_cpus=2, labels={"kind": "small"})
+        config = LabelConfig(
+            input=str(archive / "videos"),
+            output=str(tmp_path / "labels"),
+            vocabulary=str(archive / "vocabulary.txt"),
+            decode_on=["ray.io/market-type=spot"],
+            model_on=["kind=large", "kind=small"],
+        )
+        summary = label_videos(config)
+        assert (summary.ok, summary.failures) == (6, {})
+        assert {note.name for note in notes.iterdir()} == {f"decode-{spot.node_id}", f"model-{gpu.node_id}"}
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -174,7 +174,9 @@ class Crashing(DiscModel):
     ("model", "why"),
     [
         (Unloadable, "ValueError: a weight is missing"),
-        (Crashing, "RuntimeError: the process died while it loaded the model"),
+        pytest.param(
+            Crashing, "RuntimeError: the process died while it loaded the model", marks=pytest.mark.slow, id="crash"
+        ),
     ],
 )
 def test_a_model_that_cannot_be_loaded_ends_the_run(

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def test_the_schema_of_every_operator_is_the_declared_one(
     map_batches = Dataset.map_batches_internal
 
     def keep(self: Dataset, *arguments: Any, **options: Any) -> Dataset:
+        assert options.keys() <= signature(map_batches).parameters.keys()  # Ray 2.64 takes no others
         datasets.append(map_batches(self, *arguments, **options))
         return datasets[-1]
 

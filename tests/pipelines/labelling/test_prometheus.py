@@ -15,7 +15,7 @@ DASHBOARD = Path(__file__).parents[3] / "infra/monitoring/labelling.json"
 @pytest.fixture
 def one_machine(no_cluster: None) -> None:
     often = {"metrics_report_interval_ms": 500}
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _system_config=often)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, _system_config=often)
 
 
 def exported() -> dict[str, float]:

@@ -48,7 +48,7 @@ def cluster(home: Place, no_cluster: None, monkeypatch: pytest.MonkeyPatch) -> I
     """Starts Ray, whose workers inherit the proxy's environment; returns their folder for temporary files."""
     folder = Path(tempfile.mkdtemp(prefix="ov-"))  # Ray's sockets need a short path
     monkeypatch.setenv("TMPDIR", str(folder))
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield folder
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)

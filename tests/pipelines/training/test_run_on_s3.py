@@ -18,7 +18,7 @@ from tests.pipelines.training.points import PointsStage, settings
 @pytest.fixture
 def cluster(outage: Outage, no_cluster: None) -> None:
     """Ray whose workers find that S3."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 
 
 @pytest.mark.slow
