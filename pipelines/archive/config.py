@@ -173,6 +173,27 @@ class DuplicatesConfig:
             raise ValueError(f"top: expected at least 1, got {self.top}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class IdentitiesConfig:
+    """A linking of tracks into identities.
+
+    Attributes:
+        labels: output of a labelling run, local or in the cloud.
+        output: the table to write, a .parquet file, local or in the cloud; null is `identities.parquet` in the labels.
+        threshold: least cosine between the embeddings of two tracks, and between the means of two identities.
+        across_videos: whether tracks of different videos are linked, too.
+    """
+
+    labels: str
+    output: str | None = None
+    threshold: float = 0.9
+    across_videos: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"threshold: expected more than 0 and at most 1, got {self.threshold}")
+
+
 def _check_reviewed(value: Reviewed) -> None:
     if value not in get_args(Reviewed):
         raise ValueError(f"reviewed: unknown value {value!r}; choose from {', '.join(get_args(Reviewed))}")

@@ -30,3 +30,13 @@ def put_part(results: Results, name: str, *video_ids: str, category: str = "star
             rows.add("tracks", [row("tracks", video_id=video_id, track_id=1, category=category, score=1.0, top=top)])
         rows.add("videos", [row("videos", video_id=video_id, **({"status": "ok", "tracks": 1} | video))])
     rows.put(results.storage, name)
+
+
+def put_tracks(results: Results, part: str, model: str, *tracks: dict[str, Any]) -> None:
+    """Puts a part with tracks in place, and with the videos that they are of; a model labelled them."""
+    rows = Rows()
+    for track in tracks:
+        rows.add("tracks", [row("tracks", **track)])
+    for video_id in dict.fromkeys(track["video_id"] for track in tracks):
+        rows.add("videos", [row("videos", video_id=video_id, status="ok", model_fingerprint=model)])
+    rows.put(results.storage, part)

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.archive.config import IdentitiesConfig
+from pipelines.archive.identities import SCHEMA, find_identities, link
+from pipelines.archive.tables import Results
+from pipelines.storage.files import Storage
+from tests.pipelines.archive.labels import part_name, put_tracks
+
+A, B, C = np.eye(4, dtype=np.float32)[:3]
+
+
+def near(vector: np.ndarray, other: np.ndarray, cosine: float) -> np.ndarray:
+    """A unit vector whose cosine with `vector` is given, in the plane of two orthogonal ones."""
+    return (cosine * vector + (1 - cosine**2) ** 0.5 * other).astype(np.float32)
+
+
+def identities(
+    vectors: list[np.ndarray],
+    spans: list[tuple[int, int]],
+    videos: list[int] | None = None,
+    frames: list[int] | None = None,
+    *,
+    threshold: float = 0.9,
+    across: bool = False,
+) -> list[int]:
+    count = len(vectors)
+    numbers = (np.array(each or [default] * count, np.int32) for each, default in ((frames, 1), (videos, 0)))
+    found, _ = link(
+        np.stack(vectors), *numbers, np.array(spans, np.int32).reshape(-1, 2), threshold=threshold, across=across
+    )
+    return found.tolist()
+
+
+def test_an_object_that_returns_is_one() -> None:
+    assert identities([A, B, near(A, C, 0.95)], [(0, 4), (0, 9), (6, 9)]) == [0, 1, 0]
+    assert identities([A, B, near(A, C, 0.85)], [(0, 4), (0, 9), (6, 9)]) == [0, 1, 2]
+
+
+def test_what_is_seen_together_is_two() -> None:
+    """Also by way of a third, which is linked to the more similar one."""
+    assert identities([A, A], [(0, 4), (4, 9)]) == [0, 1]
+    assert identities([near(A, B, 0.97), A, near(A, C, 0.99)], [(0, 4), (2, 6), (8, 9)]) == [0, 1, 1]
+
+
+def test_the_mean_must_be_similar_too() -> None:
+    """A chain of neighbours ends where it has drifted: 20° from one to the next, each 10 frames, 0.9 is 25.8°."""
+    turned = [np.array([np.cos(angle), np.sin(angle), 0, 0], np.float32) for angle in np.radians([0, 20, 41])]
+    assert identities(turned, [(0, 1), (2, 3), (4, 5)]) == [0, 0, 1]
+    # The second one weighs more, so that the mean is at 18° instead of 10°.
+    assert identities(turned, [(0, 1), (2, 3), (4, 5)], frames=[1, 10, 1]) == [0, 0, 0]
+
+
+def test_videos_are_linked_if_asked_for() -> None:
+    vectors, spans, videos = [A, B, A, near(A, C, 0.99)], [(0, 9)] * 4, [0, 0, 1, 2]
+    assert identities(vectors, spans, videos) == [0, 1, 2, 3]
+    assert identities(vectors, spans, videos, across=True) == [0, 1, 0, 0]
+    # Two look-alikes in one video are two objects; the third video's belongs to the more similar one.
+    vectors = [A, near(A, B, 0.96), near(A, C, 0.98)]
+    assert identities(vectors, [(0, 9)] * 3, [0, 0, 1], across=True) == [0, 1, 0]
+
+
+def test_none_and_one() -> None:
+    assert identities([A], [(0, 1)]) == [0]
+
+
+def test_the_table_has_a_row_for_each_track(tmp_path: Path) -> None:
+    results = Results(Storage(str(tmp_path)))
+    rows = [
+        {"video_id": video, "track_id": track, "frames": 5, "first_frame": start, "last_frame": start + 4}
+        for video, track, start in (("b", 1, 0), ("b", 3, 10), ("a", 2, 0))
+    ]
+    vectors = [A, near(A, B, 0.95), A]
+    tracks = [{**row, "embedding": vector.tolist()} for row, vector in zip(rows, vectors, strict=True)]
+    put_tracks(results, part_name(1), "m", *tracks[:2])
+    put_tracks(results, part_name(2), "m", tracks[2])
+    put_tracks(results, part_name(3), "other", {"video_id": "c", "track_id": 0, "embedding": [1.0]})
+    summary = find_identities(IdentitiesConfig(labels=str(tmp_path)))
+    assert (summary.tracks, summary.identities, summary.linked) == (4, 3, 1)
+    table = pq.read_table(tmp_path / "identities.parquet")
+    assert table.schema.equals(SCHEMA)
+    found = {(row["video_id"], row["track_id"]): (row["identity"], row["similarity"]) for row in table.to_pylist()}
+    assert found == {
+        ("a", 2): (1, pytest.approx(1)),
+        ("b", 1): (0, pytest.approx((1 + 0.95) / np.sqrt(2 + 2 * 0.95))),
+        ("b", 3): (0, pytest.approx((1 + 0.95) / np.sqrt(2 + 2 * 0.95))),
+        ("c", 0): (2, pytest.approx(1)),
+    }
+    across = find_identities(IdentitiesConfig(labels=str(tmp_path), across_videos=True, output=f"{tmp_path}/x.parquet"))
+    assert (across.tracks, across.identities, across.linked) == (4, 2, 1)
