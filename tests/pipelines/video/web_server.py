@@ -74,8 +74,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
         body = data[start:]
-        self.wfile.write(body[: -(-len(body) // 2)] if own.cuts > 0 else body)
-        own.cuts -= 1
+        if own.cuts > 0:
+            own.cuts -= 1
+            body = body[: -(-len(body) // 2)]
+        self.wfile.write(body)
         self.wfile.flush()
         self.close_connection = True
 
