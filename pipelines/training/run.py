@@ -116,7 +116,7 @@ def _run(
     least, most = config.worker_processes()
     # Workers keep the driver's working folder, so that relative paths of the stage stay valid.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)  # others may go away
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may go away
     actor: Any = ray.remote(Monitor)
     monitor = actor.options(num_cpus=0, scheduling_strategy=here).remote()
     # Ray Train's marker file. It lies with the controller, on this machine: checkpoints go to the output through our

@@ -150,7 +150,7 @@ def test_whole_videos_have_the_rows_that_they_have_alone(
 def label_alone(row: dict[str, Any], config: LabelConfig, output: Path) -> Results:
     """Labels one video with the operators of the pipeline, one after the other in this process."""
     light, storage, cache = load_light_model(None), Storage(str(output)), DownloadCache()
-    embedding = embed_vocabulary(load_vocabulary(config.vocabulary), light.text_encoder)
+    embedding = embed_vocabulary(load_vocabulary(config.vocabulary), light.text_encoder, reference=True)
     tracker = VideoTracker(config.tracker, embedding, light.rollout_tracker, top=config.top)
     fingerprints = Fingerprints(**{field.name: row[field.name] for field in fields(Fingerprints)})
     parts = PartWriter(storage, "000001-00000000", config.part_mb * 1e6, config.part_s)
