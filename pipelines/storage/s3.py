@@ -189,7 +189,7 @@ def _receive(uri: str, file: BinaryIO | io.BytesIO, start: int, stop: int | None
         if done != stop:
             if fruitless == ATTEMPTS:
                 text = f"its body broke off at byte {done} of {size}, {ATTEMPTS} times ({trouble}); check the network"
-                raise OSError(errno.EIO, text, uri)
+                raise OSError(errno.EHOSTUNREACH, text, uri)
             time.sleep(min(0.1 * 2**fruitless, 10))
     assert etag is not None, "of the last answer"
     return CloudObject(uri=uri, size=size, etag=etag)

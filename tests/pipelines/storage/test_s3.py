@@ -180,8 +180,9 @@ def test_a_body_that_never_comes_is_given_up(
     s3._client.cache_clear()
     uri = put(f"{bucket}/a", b"x")
     proxy.share = {"cut": 1.0}
-    with pytest.raises(OSError, match="its body broke off at byte 0 of 1, 3 times .*; check the network.*/a"):
+    with pytest.raises(OSError, match="its body broke off at byte 0 of 1, 3 times .*; check the network.*/a") as raised:
         content(uri)
+    assert is_away(raised.value)  # a run waits for it
 
 
 @pytest.mark.parametrize("size", [5000, 2500])

@@ -72,11 +72,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("ETag", f'"{hash(data)}"')
         if own.length:
             self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
         body = data[start:]
-        if own.cuts > 0:
+        if own.cuts > 0:  # decided before whoever asks goes on
             own.cuts -= 1
             body = body[: -(-len(body) // 2)]
+        self.end_headers()
         self.wfile.write(body)
         self.wfile.flush()
         self.close_connection = True
