@@ -48,7 +48,7 @@ class PictureExemplar:
     """A picture of a category.
 
     Attributes:
-        path: of the file, local or s3://.
+        path: of the file, local or in the cloud.
         box: where the object is; None for everywhere.
         mask: path of a mask; not together with a box.
         place: where the exemplar is given, for errors.
@@ -88,7 +88,7 @@ class TrackExemplar:
     Attributes:
         video_id: id of its video.
         track_id: its id in the video.
-        archive: the archive, local or s3://; None for the one that is relabelled or searched.
+        archive: the archive, local or in the cloud; None for the one that is relabelled or searched.
         place: where the exemplar is given, for errors.
         embedding: unit norm; None until `pipelines.archive.exemplars.read_tracks` has read it.
     """

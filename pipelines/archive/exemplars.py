@@ -21,7 +21,7 @@ def read_tracks(vocabulary: Vocabulary, model_fingerprint: str, labels: str | No
     Args:
         vocabulary: any.
         model_fingerprint: of the model that the vocabulary is embedded with.
-        labels: the archive of tracks that name none, local or s3://; None if there is none.
+        labels: the archive of tracks that name none, local or in the cloud; None if there is none.
 
     Raises:
         ValueError: an archive, a video or a track does not exist, or the video was labelled with another model; names

@@ -79,7 +79,7 @@ def write_snapshot(
 
     Args:
         review: a review whose embeddings are loaded.
-        output: a folder, local or s3://, that is empty or has an earlier snapshot, which is replaced.
+        output: a folder, local or in the cloud, that is empty or has an earlier snapshot, which is replaced.
         report: called with the number of finished videos and that of all.
 
     Raises:

@@ -24,7 +24,7 @@ class TrainingDataConfig(AugmentationConfig):
 
     Attributes:
         annotations: file in the format of YouTube-VIS (also OVIS, LV-VIS, UVO, Shapes), BURST, or COCO (also LVIS); or,
-            for `labels`, the output of a labelling run, local or s3://, whose videos are where they were.
+            for `labels`, the output of a labelling run, local or in the cloud, whose videos are where they were.
         videos: folder that the paths in the annotations are relative to; default: the folder of the annotations.
         format: format of the annotations. Still images of COCO become clips in which a window moves over the image.
         reviewed: which `labels` are trained on: `only` tracks that reviewers accepted or renamed, with rejected ones as
