@@ -63,9 +63,7 @@ class BenchmarkOptions(BenchmarkConfig, ModelOptions):
     """Options of `jobs.benchmark`."""
 
 
-Options = TypeVar(
-    "Options", LabelOptions, TrackOptions, RelabelOptions, SearchOptions, ReviewOptions, BenchmarkOptions
-)
+Options = TypeVar("Options", LabelOptions, TrackOptions, RelabelOptions, SearchOptions, ReviewOptions, BenchmarkOptions)
 
 
 def recipe_names() -> list[str]:

@@ -3,8 +3,8 @@
 python -m jobs.track --video v.mp4 --prompt "0.5s: box 10 20 200 180 = my cup" --output followed/
 
 The proposal that fits a prompt best is followed forwards and backwards, to the cuts of the video. The output is an
-archive like that of jobs.label, for jobs.render, export, review, relabel and search. The exit code is 0, 1 if it failed,
-2 for bad input, such as a prompt that no proposal fits, 75 if it was interrupted.
+archive like that of jobs.label, for jobs.render, export, review, relabel and search. The exit code is 0, 1 if it
+failed, 2 for bad input, such as a prompt that no proposal fits, 75 if it was interrupted.
 """
 
 import sys

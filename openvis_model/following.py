@@ -26,7 +26,7 @@ _AS_GOOD = 0.1
 """Boxes whose IoU is at most this much below the best one count as equally good: proposals overlap."""
 
 _AS_CERTAIN = 0.5
-"""Of masks at a point, those with at least this share of the largest objectness are taken for objects or their parts."""
+"""Of masks at a point, those with at least this share of the largest objectness are objects or their parts."""
 
 ABSENT = -1
 """Instead of an instance, where an object is not in sight."""

@@ -41,7 +41,7 @@ class Prompt:
         place: where the prompt is given, for errors.
 
     Raises:
-        ValueError: time and frame, or none of them, are given; there is neither a box nor a point; or the name is empty.
+        ValueError: not just one of time and frame is given, there is neither a box nor a point, or the name is empty.
     """
 
     name: str
@@ -85,11 +85,11 @@ class Prompt:
             left, top, box_width, box_height = self.box
             if not (box_width and box_height and left + box_width <= width and top + box_height <= height):
                 raise ValueError(
-                    f"{self.place}: {self}: the box is not within the frame, {size}; write left, top, width and height"
+                    f"{self.place}: {self}: the box is not within the frame: {size}; write left, top, width and height"
                 )
         for x, y in (*self.points, *self.excluded):
             if x >= width or y >= height:
-                raise ValueError(f"{self.place}: {self}: the point {x} {y} is not within the frame, {size}")
+                raise ValueError(f"{self.place}: {self}: the point {x} {y} is not within the frame: {size}")
 
 
 def parse_prompt(text: str, name: str, place: str = "prompt") -> Prompt:

@@ -71,7 +71,9 @@ class TrackConfig:
 
     def __post_init__(self) -> None:
         if not self.prompt and self.prompts is None:
-            raise ValueError("prompt: missing; give one as --prompt '0.5s: box 10 20 200 180 = my cup', or --prompts FILE")
+            raise ValueError(
+                "prompt: missing; give one as --prompt '0.5s: box 10 20 200 180 = my cup', or --prompts FILE"
+            )
         for name in ("batch_size", "segment_frames"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -1,4 +1,4 @@
-"""Follows prompted objects through a video: every frame goes through the model once, in order; tracking goes both ways."""
+"""Follows prompted objects through a video: frames go through the model once, in order, and tracking goes both ways."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -158,9 +158,12 @@ def _frame_of(prompt: Prompt, segments: Sequence[SegmentRow]) -> int:
             f"{prompt.place}: {prompt}: is beyond the end of the video, which has {info.frames} frames, 0 to "
             f"{info.frames - 1}, and lasts {info.duration_s:.2f} s; give an earlier time"
         )
-    if prompt.frame is not None:
+    if prompt.seconds is None:
+        assert prompt.frame is not None, "a prompt has one of the two"
         return prompt.frame
-    frames, times_s = (np.concatenate([getattr(each, name) for each in segments]) for name in ("kept_frame", "kept_time_s"))
+    frames, times_s = (
+        np.concatenate([getattr(each, name) for each in segments]) for name in ("kept_frame", "kept_time_s")
+    )
     return int(frames[times_s.searchsorted(prompt.seconds + _ROUNDING, side="right") - 1])
 
 
@@ -193,8 +196,8 @@ def _check_fits(prompts: Sequence[Prompt], shown: Sequence[int], segment: Segmen
     for batch in _batches(replace(segment, **cut), replace(following, shots="none")):
         store.add(batch)
     frames = set(cut["kept_frame"].tolist())
-    mine = [(prompt, frame) for prompt, frame in zip(prompts, shown, strict=True) if frame in frames]
-    _chosen(store, *map(list, zip(*mine, strict=True)), following)
+    mine = [number for number, frame in enumerate(shown) if frame in frames]
+    _chosen(store, [prompts[number] for number in mine], [shown[number] for number in mine], following)
 
 
 def _chosen(

@@ -25,7 +25,7 @@ class InstanceStore:
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="openvis-instances-")
+        self._file = tempfile.TemporaryFile(prefix="openvis-instances-")  # noqa: SIM115 - lives as long as this
         self._ends = [0]  # bytes of the file after each batch
         self._starts = [0]  # position of the first frame of each batch, and of the next one
         self._frames = list[Int64[np.ndarray, " B"]]()

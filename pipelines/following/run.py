@@ -111,9 +111,9 @@ def track_video(config: TrackConfig, report: Callable[[int, int], None] = lambda
                 followed = follow_prompts(video, prompts, following, report)
             except VideoError as error:
                 raise ValueError(f"video: cannot read {config.video} ({error})") from error
-            error = incomplete(followed.last, len(followed.store))
+            missing = incomplete(followed.last, len(followed.store))
             parts = PartWriter(results.storage, name, 0, 0, lease.id)
-            parts.add(_rows(video, followed, fingerprints, error), "ok")
+            parts.add(_rows(video, followed, fingerprints, missing), "ok")
             outlast(parts.commit, config.stall_s)
             entries |= {"frames": len(followed.store), "tracks": len(followed.tracks)}
         outlast(partial(settle, results, lease), config.stall_s)
@@ -121,7 +121,7 @@ def track_video(config: TrackConfig, report: Callable[[int, int], None] = lambda
         video_id=video.video_id,
         tracks=list(zip(followed.tracks, followed.prompts, strict=True)),
         frames=len(followed.store),
-        error=error,
+        error=missing,
         seconds=time.monotonic() - start,
     )
 
