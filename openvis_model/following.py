@@ -75,7 +75,7 @@ def best_fit(prompt: Prompt, instances: Instances, threshold: float) -> int:
 
 
 _REMEDY = (
-    "draw it more closely, choose a frame that shows the object better, or lower tracker.objectness_threshold, the "
+    "show it more closely, choose a frame that shows the object better, or lower tracker.objectness_threshold, the "
     "objectness that proposals need"
 )
 

@@ -10,7 +10,7 @@ from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.labels import part_name
 from tests.pipelines.following.videos import FPS, FRAMES, Scene, crossing
-from tests.pipelines.review.archives import Tracks, put_video
+from tests.pipelines.review.archives import put_video
 
 STRIDE = 4
 SETTINGS: dict[str, Any] = {
