@@ -117,9 +117,9 @@ def follow_prompts(
     plan = Plan(sampling, following.segment_frames, following.cache, following.limits)
     segments = list(plan.segments(asdict(video)))
     shown = [_frame_of(prompt, segments) for prompt in prompts]
-    for number, segment in enumerate(segments):
+    for segment in segments:
         if np.isin(segment.kept_frame, shown).any():
-            _check_fits(prompts, shown, replace(segment, segment=number), following)
+            _check_fits(prompts, shown, segment, following)
     store = InstanceStore()
     expected = segments[0].expected_frames
     for segment in segments:

@@ -167,7 +167,7 @@ def _is_done(results: Results, video: Video, fingerprints: Fingerprints, *, over
     output = f"output: {results.storage.root}"
     rows: list[dict[str, Any]] = [row for videos in results.scan("videos", columns) for row in videos.to_pylist()]
     for row in rows:
-        if not row["config_fingerprint"].startswith(PROMPTED):
+        if not (row["config_fingerprint"] or "").startswith(PROMPTED):
             raise ValueError(f"{output} has videos that jobs.label has labelled; choose another output")
         if row["model_fingerprint"] != fingerprints.model_fingerprint:
             raise ValueError(f"{output} has tracks of another model; choose another output")

@@ -133,7 +133,8 @@ class Catalogue:
         fingerprints = (videos[name].to_pylist() for name in SAME_TRACKS)
         self._fingerprints = dict(zip(self._video_ids, zip(*fingerprints, strict=True), strict=True))
         added = self.additions.tracks()
-        self.added = added.filter(pa.array([not self.is_stale(row) for row in added.to_pylist()], pa.bool_()))
+        about = added.select(["video_id", *SAME_TRACKS])
+        self.added = added.filter(pa.array([not self.is_stale(row) for row in about.to_pylist()], pa.bool_()))
         tracks = pa.concat_tables([labelled, self.added.select(_OF_TRACK)])
         is_added = np.arange(tracks.num_rows) >= labelled.num_rows
         tracks = tracks.append_column("added", pa.array(is_added))
