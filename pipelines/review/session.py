@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Float32, Float64, Int32
+from jaxtyping import Float32, Int32
 
 from openvis_model.prompts import parse_prompt
 from pipelines.archive.reviews import REVIEWS, SAME_TRACKS, Decision, Reviews
@@ -24,6 +24,7 @@ from pipelines.review.follower import Follower, Job
 from pipelines.review.images import FRAME, Frames, Recent, best_mask, crop, jpeg
 from pipelines.review.media import is_playable
 from pipelines.review.similarity import Embeddings
+from pipelines.review.timing import ends_of, frames_by_track, runs_of
 from pipelines.storage.files import bad_input
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ _CROP_BYTES = 64 * 2**20
 _FOUND = 16  # results that can still be scrolled through
 _SIMILAR = 2000  # tracks that a search returns
 _SOON_S = 5.0  # until embeddings have been read again; of a million tracks it takes longer
-_GAP = 1.5  # periods without a mask after which a track counts as out of sight; periods may vary by a frame
 
 Row = dict[str, Any]
 
@@ -190,14 +190,14 @@ class Review:
         frames, first = np.unique(masks["frame"].to_numpy(), return_index=True)
         times = masks["time_s"].to_numpy()[first]
         shown = ("video_id", "name", "status", "error", "fps", "width", "height", "duration_s")
-        ends = _ends(frames, times, 1 / (video["fps"] or 1))
+        ends = ends_of(frames, times, 1 / (video["fps"] or 1))
         tracks = self.catalogue.tracks_of(video_id)
         if followed and (track := self._job(followed).track):
             tracks.append({"row": None, "followed": True} | {name: track[name] for name in _OF_FOLLOWED})
-        seen = _frames_of(masks)
+        seen = frames_by_track(masks)
         for track in tracks:
             at = np.searchsorted(frames, seen.get(track["track_id"], frames[:0]))
-            track["runs"] = _runs(times[at], ends[at])
+            track["runs"] = runs_of(times[at], ends[at])
             track["pieces"] = self.pieces(video_id, track["track_id"])
         about = {name: video[name] for name in shown} | {"playable": is_playable(video["uri"]), "tracks": tracks}
         return about | {"frames": frames.tolist(), "times": times.tolist(), "ends": ends.tolist()}
@@ -428,43 +428,3 @@ def _gone(found: str) -> Found:
 
 def _in_order(masks: pa.Table) -> pa.Table:
     return masks.sort_by([("frame", "ascending"), ("track_id", "ascending")])
-
-
-def _frames_of(masks: pa.Table) -> dict[int, Int32[np.ndarray, " f"]]:
-    """Returns the frames in which each track is seen."""
-    if not masks.num_rows:
-        return {}
-    tracks, frames = masks["track_id"].to_numpy(), masks["frame"].to_numpy()
-    order = np.argsort(tracks, kind="stable")
-    ids, starts = np.unique(tracks[order], return_index=True)
-    return dict(zip(ids.tolist(), np.split(frames[order], starts[1:]), strict=True))
-
-
-def _ends(
-    frames: Int32[np.ndarray, " F"], times: Float64[np.ndarray, " F"], period: float
-) -> Float64[np.ndarray, " F"]:
-    """Returns how long the masks of each labelled frame are shown: to the next one, or for a period before a gap.
-
-    Sampled frames without objects have no rows. Neither need frames be evenly spaced in time, nor those that were
-    sampled in number, so a gap is one in both.
-
-    Args:
-        frames: indices of the labelled frames with masks.
-        times: their times, seconds.
-        period: of the video's frames, seconds.
-    """
-    if len(times) > 1:
-        period = float(np.median(np.diff(times)))
-    following = np.append(times[1:], times[-1:] + period)
-    is_gap = np.diff(times) > _GAP * period
-    is_gap &= np.diff(frames) > _GAP * np.median(np.diff(frames)) if len(frames) > 1 else False
-    return np.where(np.append(is_gap, False)[: len(times)], times + period, following)
-
-
-def _runs(times: Float64[np.ndarray, " f"], ends: Float64[np.ndarray, " f"]) -> list[tuple[float, float]]:
-    """Returns the times between which a track is seen without a gap."""
-    if not len(times):
-        return []
-    breaks = np.flatnonzero(times[1:] > ends[:-1]) + 1
-    starts, stops = np.split(times, breaks), np.split(ends, breaks)
-    return [(float(start[0]), float(stop[-1])) for start, stop in zip(starts, stops, strict=True)]
