@@ -2,11 +2,14 @@
 
 python -m jobs.make_shapes --output shapes --split train --videos 100
 
-train     the 40 base categories, for training
-valid     the base categories in other scenes
-novel     200 categories that training never shows
-hard      base and novel categories: fast look-alikes that cross, hide, leave and return
-pretrain  all 1,000 categories, for the image-text pre-training of the miniature CLIP
+train           the 40 base categories, for training
+valid           the base categories in other scenes
+novel           200 categories that training never shows
+hard            base and novel categories: fast look-alikes that cross, hide, leave and return
+crossing        base and novel categories, for tests of tracking: every object has a double and meets it; objects stop,
+                leave and return; the camera moves and blurs
+crossing_train  the same of the base categories
+pretrain        all 1,000 categories, for the image-text pre-training of the miniature CLIP
 """
 
 import time
@@ -32,6 +35,7 @@ class ShapesConfig:
         height: height of the frames, pixels, even.
         width: width of the frames, pixels, even.
         fps: frames per second of playback.
+        every: keeps one of so many frames of the scene, so that all motion is as many times as fast.
         processes: number of processes; the files do not depend on it.
     """
 
@@ -43,6 +47,7 @@ class ShapesConfig:
     height: int = SceneConfig.height
     width: int = SceneConfig.width
     fps: int = SceneConfig.fps
+    every: int = SceneConfig.every
     processes: int = 1
 
     def __post_init__(self) -> None:
@@ -66,7 +71,9 @@ def _make(arguments: list[str] | None) -> int:
         text = f"{config.split}: {done}/{config.videos} videos, {rate:.0f} frames/s"
         line.show(text, finished=done == config.videos)
 
-    scene = SceneConfig(frames=config.frames, height=config.height, width=config.width, fps=config.fps)
+    scene = SceneConfig(
+        frames=config.frames, height=config.height, width=config.width, fps=config.fps, every=config.every
+    )
     summary = write_split(
         Path(config.output),
         config.split,

@@ -47,6 +47,9 @@ class SetCriterionConfig:
                 raise ValueError(f"{name} = {value} is out of range: choose a number from {low} to {high:g}")
 
 
+Matching = Literal["frame", "clip"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class InstanceObjectiveConfig:
     """Losses of stage 1.
@@ -60,9 +63,12 @@ class InstanceObjectiveConfig:
         classification_weight: weight of the classification loss; 0 trains the proposals alone and skips InstCLIP.
         train_proposals: whether the proposal network is trained too; if not, InstCLIP learns to name what the network
             finds as it is.
+        matching: whether queries and objects are matched in each `frame` on its own, as Mask2Former does, or once for
+            the whole `clip`: then an object must have one query in all frames, and queries come to stand for looks
+            rather than places, which makes them better tracking tokens.
 
     Raises:
-        ValueError: for a margin that is not a cosine, a negative weight, or nothing to train.
+        ValueError: for an unknown matching, a margin that is not a cosine, a negative weight, or nothing to train.
     """
 
     criterion: SetCriterionConfig = field(default_factory=SetCriterionConfig)
@@ -70,8 +76,11 @@ class InstanceObjectiveConfig:
     margin_weight: float = 2.0
     classification_weight: float = 2.0
     train_proposals: bool = True
+    matching: Matching = "frame"
 
     def __post_init__(self) -> None:
+        if self.matching not in get_args(Matching):
+            raise ValueError(f"matching: unknown value {self.matching!r}; choose from {get_args(Matching)}")
         if not (self.train_proposals or self.classification_weight):
             raise ValueError(
                 "train_proposals: with a classification_weight of 0, it must be true; nothing is trained else"

@@ -105,6 +105,7 @@ class SetCriterion:
         num_masks: float | None = None,
         presence_weight: float | None = None,
         exhaustive: bool = True,
+        objects: Sequence[Int[Tensor, "_"]] | None = None,
     ) -> SetLosses:
         """Matches queries to objects on each layer, then computes the losses of the pairs.
 
@@ -121,6 +122,8 @@ class SetCriterion:
             presence_weight: normaliser of "objectness": the sum of the method `presence_weight` over the frames that
                 the loss is averaged over. None sums over the frames in `targets`.
             exhaustive: whether `targets` are all objects of these frames; unmatched queries weigh less if not.
+            objects: per frame, which object of the clip each target is: then the frames are matched together, and an
+                object has one query in all of them. None matches every frame on its own.
 
         Raises:
             ValueError: if numbers of layers or frames differ, or training has diverged (NaN or infinite logits or
@@ -136,7 +139,8 @@ class SetCriterion:
         with torch.autocast(device.type, enabled=False):
             for number, (layer_masks, layer_objectness) in enumerate(zip(mask_logits, objectness_logits, strict=True)):
                 logits, objectness = layer_masks.float(), layer_objectness.float()
-                matches = [self.match(*frame, generator) for frame in zip(logits, objectness, masks, strict=True)]
+                costs = [self._costs(*frame, generator) for frame in zip(logits, objectness, masks, strict=True)]
+                matches = [_cheapest(cost) for cost in costs] if objects is None else _cheapest_of_clip(costs, objects)
                 bce, dice = self._mask_losses(logits, masks, matches, generator) / normaliser
                 presence = self._objectness_loss(objectness, matches, presence_weight, exhaustive)
                 layers.append(torch.stack([cfg.class_weight * presence, cfg.mask_weight * bce, cfg.dice_weight * dice]))
@@ -167,17 +171,30 @@ class SetCriterion:
         Raises:
             ValueError: if training has diverged (NaN or infinite logits or costs).
         """
+        return _cheapest(self._costs(mask_logits, objectness_logits, targets, generator))
+
+    @torch.no_grad()
+    def _costs(
+        self,
+        mask_logits: Float[Tensor, "N h w"],
+        objectness_logits: Float[Tensor, "N"],
+        targets: Float[Tensor, "M H W"],
+        generator: Generator | None,
+    ) -> Float[Tensor, "N M"]:
+        """Computes the cost of each query for each object of one frame, on points that all pairs share."""
         cfg, device = self.config, mask_logits.device
         if not objectness_logits.isfinite().all():
             raise ValueError("objectness logits are NaN or infinite: training diverged, lower the learning rate")
         if len(targets) == 0:
-            return Match(*torch.zeros(2, 0, dtype=torch.long, device=device))
+            return objectness_logits.new_zeros(len(objectness_logits), 0)
         points = _random_points(1, cfg.num_points, device, generator)
         bce, dice = _pairwise_costs(_sample(mask_logits[None], points)[0], _sample(targets[None], points)[0])
-        cost = cfg.mask_weight * bce + cfg.dice_weight * dice - cfg.class_weight * objectness_logits.sigmoid()[:, None]
+        cost: Tensor = (
+            cfg.mask_weight * bce + cfg.dice_weight * dice - cfg.class_weight * objectness_logits.sigmoid()[:, None]
+        )
         if not cost.isfinite().all():  # objectness is finite here, so a mask logit is to blame
             raise ValueError("mask cost is NaN or infinite: training diverged, lower the learning rate")
-        return Match(*(torch.as_tensor(index, device=device) for index in linear_sum_assignment(cost.cpu())))
+        return cost
 
     def _objectness_loss(
         self, logits: Float[Tensor, "B N"], matches: Sequence[Match], total_weight: float | None, exhaustive: bool
@@ -219,6 +236,27 @@ class SetCriterion:
         uncertain = candidates.take_along_dim(chosen[..., None], dim=1)
         anywhere = _random_points(R, cfg.num_points - num_uncertain, logits.device, generator)
         return torch.cat([uncertain, anywhere], dim=1)
+
+
+def _cheapest(cost: Float[Tensor, "N M"]) -> Match:
+    return Match(*(torch.as_tensor(index, device=cost.device) for index in linear_sum_assignment(cost.cpu())))
+
+
+def _cheapest_of_clip(costs: Sequence[Float[Tensor, "N _"]], objects: Sequence[Int[Tensor, "_"]]) -> list[Match]:
+    """Assigns one query to each object for all frames that show it; a frame's match is its part of the assignment."""
+    count = 1 + max((int(frame.max()) for frame in objects if len(frame)), default=-1)
+    total = costs[0].new_zeros(len(costs[0]), count)
+    for cost, frame in zip(costs, objects, strict=True):
+        total.index_add_(1, frame, cost)
+    clip = _cheapest(total)
+    query_of = torch.full((count,), -1, device=total.device).index_copy(0, clip.object_index, clip.query_index)
+    matches = []
+    for frame in objects:
+        queries = query_of[frame]
+        matched = (queries >= 0).nonzero()[:, 0]
+        order = matched[queries[matched].argsort()]
+        matches.append(Match(queries[order], order))
+    return matches
 
 
 def _pairwise_costs(logits: Float[Tensor, "N P"], targets: Float[Tensor, "M P"]) -> Float[Tensor, "2 N M"]:

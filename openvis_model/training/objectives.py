@@ -93,6 +93,7 @@ class InstanceObjective(nn.Module):
                 num_masks=num_masks,
                 presence_weight=presence_weight,
                 exhaustive=clip.exhaustive,
+                objects=shown_objects(clip) if self.config.matching == "clip" else None,
             )
             matches += result.matches
             for name, value in result.losses.items() if trained else ():
@@ -280,6 +281,11 @@ def presence(clip: TrainingClip) -> Bool[np.ndarray, "O T"]:
 def targets(clip: TrainingClip) -> list[Bool[Tensor, "M H W"]]:
     """Returns, per frame, the masks of the objects that are in it."""
     return [torch.from_numpy(clip.masks[shown, t]) for t, shown in enumerate(presence(clip).T)]
+
+
+def shown_objects(clip: TrainingClip) -> list[Int[Tensor, "M"]]:
+    """Returns, per frame, which objects of the clip are in it."""
+    return [torch.from_numpy(np.flatnonzero(shown)) for shown in presence(clip).T]
 
 
 def predictions(shown: Bool[np.ndarray, "O T"]) -> int:

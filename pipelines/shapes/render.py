@@ -4,21 +4,32 @@ Masks, tracks and categories are exact, since the scene is known. Split, seed an
 bit, on every machine.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8, UInt16
 
 from pipelines.shapes.categories import CATEGORIES, PAINTS
 from pipelines.shapes.outlines import EXTENT, MAP_SIDE, REACH, distance_map
-from pipelines.shapes.scenes import SPLITS, Actor, SceneConfig, Split, invent_scene, sine
+from pipelines.shapes.scenes import SPLITS, Actor, Camera, SceneConfig, Split, invent_camera, invent_scene, sine
 
 MIN_VISIBLE = 12
 """Objects with a smaller visible area, pixels, count as absent: nobody could recognise them."""
 
 _PERIOD = 0.55  # of stripes, dots and checks, in object coordinates
 _DOT = 0.3  # radius of a dot, in periods
+_EXPOSURES = -0.5, -0.25, 0.25, 0.5  # before and after a blurred frame's own moment, in shutter times
 _BORDER = 0.14  # width of a border, in object coordinates
+
+
+class _Pose(NamedTuple):
+    """Where an object is in the frame at one moment; units as in `Actor`."""
+
+    x: float
+    y: float
+    size: float
+    tilt: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,24 +60,34 @@ def render(config: SceneConfig, split: Split, seed: int, index: int) -> Clip:
         raise ValueError(f"seed and index: must not be negative, got {seed} and {index}; count from 0")
     key = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
     rng = np.random.Generator(np.random.PCG64(key))
-    actors = invent_scene(config, split, rng)
-    return draw(_background(config.height, config.width, rng), actors)
+    whole = replace(config, frames=config.every * (config.frames - 1) + 1)
+    actors = invent_scene(whole, split, rng)
+    camera = invent_camera(whole, split, rng)
+    border = 2 * camera.reach
+    return draw(_background(config.height + border, config.width + border, rng), actors, camera, every=config.every)
 
 
-def draw(background: Float32[np.ndarray, "H W 3"], actors: list[Actor]) -> Clip:
+def draw(
+    background: Float32[np.ndarray, "h w 3"], actors: list[Actor], camera: Camera | None = None, *, every: int = 1
+) -> Clip:
     """Renders a scene with anti-aliasing.
 
     Args:
-        background: RGB, 0 to 255, the same in all frames.
+        background: RGB, 0 to 255, the same in all frames; larger than the frame by the camera's reach on all sides.
         actors: from the hindmost to the foremost; at least one.
+        camera: moves over background and actors; None stands still and takes sharp frames.
+        every: one of so many frames is drawn.
     """
-    frames = np.empty((len(actors[0].x), *background.shape), dtype=np.uint8)
+    camera = camera or Camera.still(len(actors[0].x))
+    height, width = (side - 2 * camera.reach for side in background.shape[:2])
+    times = range(0, len(camera.x), every)
+    frames = np.empty((len(times), height, width, 3), dtype=np.uint8)
     owner = np.zeros(frames.shape[:3], dtype=np.uint16)  # of each pixel: number of the foremost object, from 1
-    for t in range(len(frames)):
-        canvas = background.copy()
-        for number, actor in enumerate(actors, start=1):
-            _paint(canvas, owner[t], actor, t, number)
-        frames[t] = np.rint(canvas)
+    for frame, time in enumerate(times):
+        sharp = _expose(background, actors, camera, float(time), owner[frame])
+        others = _blur(time, len(camera.x), camera.shutter)
+        light = sum((_expose(background, actors, camera, moment, owner[frame].copy()) for moment in others), sharp)
+        frames[frame] = np.rint(light / np.float32(1 + len(others)))
 
     masks = owner == np.arange(1, len(actors) + 1, dtype=np.uint16)[:, None, None, None]
     masks &= masks.sum((2, 3), keepdims=True) >= MIN_VISIBLE
@@ -75,18 +96,63 @@ def draw(background: Float32[np.ndarray, "H W 3"], actors: list[Actor]) -> Clip:
     return Clip(frames=frames, masks=masks[seen], categories=categories)
 
 
+def _blur(time: int, frames: int, shutter: float) -> list[float]:
+    """Returns the other moments at which a frame is exposed, evenly around its own, in frames."""
+    if not shutter:
+        return []
+    return [min(max(time + shutter * offset, 0.0), frames - 1.0) for offset in _EXPOSURES]
+
+
+def _expose(
+    background: Float32[np.ndarray, "h w 3"],
+    actors: list[Actor],
+    camera: Camera,
+    moment: float,
+    owner: UInt16[np.ndarray, "H W"],
+) -> Float32[np.ndarray, "H W 3"]:
+    """Paints the scene at one moment, and writes to `owner` whose each pixel is."""
+    x, y = _at(camera.x, moment), _at(camera.y, moment)
+    canvas = _crop(background, camera.reach + y, camera.reach + x, owner.shape)
+    for number, actor in enumerate(actors, start=1):
+        size, tilt = _at(actor.size, moment), _at(actor.tilt, moment)
+        _paint(canvas, owner, actor, _Pose(_at(actor.x, moment) - x, _at(actor.y, moment) - y, size, tilt), number)
+    return canvas
+
+
+def _at(values: Float64[np.ndarray, "T"], moment: float) -> float:
+    """Interpolates between frames."""
+    before = int(moment)
+    share = moment - before
+    return float(values[before] if not share else values[before] + share * (values[before + 1] - values[before]))
+
+
+def _crop(
+    background: Float32[np.ndarray, "h w 3"], top: float, left: float, shape: tuple[int, int]
+) -> Float32[np.ndarray, "H W 3"]:
+    """Returns a copy of a part of the background, interpolated between its pixels."""
+    for axis, (start, length) in enumerate(zip((top, left), shape, strict=True)):
+        first = int(start)
+        share = np.float32(start - first)
+        low = background.take(range(first, first + length), axis)
+        if share:
+            low += share * (background.take(range(first + 1, first + 1 + length), axis) - low)
+        background = low
+    return background
+
+
 def _paint(
-    canvas: Float32[np.ndarray, "H W 3"], owner: UInt16[np.ndarray, "H W"], actor: Actor, t: int, number: int
+    canvas: Float32[np.ndarray, "H W 3"], owner: UInt16[np.ndarray, "H W"], actor: Actor, pose: _Pose, number: int
 ) -> None:
-    """Paints one object into one frame."""
-    size = float(actor.size[t])
-    rows = _span(float(actor.y[t]), size * REACH + 1, canvas.shape[0])
-    columns = _span(float(actor.x[t]), size * REACH + 1, canvas.shape[1])
-    dy = (np.arange(rows.start, rows.stop) + (0.5 - actor.y[t]))[:, None] / size
-    dx = (np.arange(columns.start, columns.stop) + (0.5 - actor.x[t])) / size
+    """Paints one object in a pose."""
+    size = pose.size
+    rows = _span(pose.y, size * REACH + 1, canvas.shape[0])
+    columns = _span(pose.x, size * REACH + 1, canvas.shape[1])
+    dy = (np.arange(rows.start, rows.stop) + (0.5 - pose.y))[:, None] / size
+    dx = (np.arange(columns.start, columns.stop) + (0.5 - pose.x)) / size
     if not (dx.size and dy.size):
         return
-    sin, cos = sine(actor.tilt[t : t + 1]), sine(actor.tilt[t : t + 1] + 0.25)
+    tilt = np.array([pose.tilt])
+    sin, cos = sine(tilt), sine(tilt + 0.25)
     x, y = (dx * cos + dy * sin).astype(np.float32), (dy * cos - dx * sin).astype(np.float32)
 
     category = CATEGORIES[actor.category]

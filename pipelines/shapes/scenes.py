@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from pipelines.shapes.categories import BASE, CATEGORIES, NOVEL_SHOWN
 from pipelines.shapes.outlines import REACH
 
-Split = Literal["train", "valid", "novel", "hard", "pretrain"]
+Split = Literal["train", "valid", "novel", "hard", "pretrain", "crossing", "crossing_train"]
 
 MAX_TILT = 0.095
 """Greatest tilt of an object to either side, turns (0.6 rad); beyond it squares become diamonds."""
@@ -31,17 +31,20 @@ class SceneConfig:
         height: of the frames, pixels. Sizes and speeds of objects grow with the frame's shorter side.
         width: of the frames, pixels.
         fps: frames per second of the files; motion per frame does not depend on it.
-        objects: fewest and most objects in a scene. The hard split has at least 4, if `objects` allows that.
+        every: a clip has one of so many frames of its scene, as if the others had been dropped: 4 makes all motion four
+            times as fast.
+        objects: fewest and most objects in a scene. Hard and crossing scenes have at least 4, if this allows it.
     """
 
     frames: int = 24
     height: int = 96
     width: int = 128
     fps: int = 8
+    every: int = 1
     objects: tuple[int, int] = (2, 6)
 
     def __post_init__(self) -> None:
-        for name, least in (("frames", 1), ("height", 32), ("width", 32), ("fps", 1)):
+        for name, least in (("frames", 1), ("height", 32), ("width", 32), ("fps", 1), ("every", 1)):
             value = getattr(self, name)
             if value < least:
                 raise ValueError(f"{name}: must be at least {least}, got {value}; choose a larger value")
@@ -74,6 +77,28 @@ class Actor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Camera:
+    """The camera through T frames.
+
+    Attributes:
+        x: its displacement to the right, pixels.
+        y: its displacement downwards, pixels.
+        reach: the largest displacement, pixels; the background is larger than the frame by it on all sides.
+        shutter: how long it exposes, as a share of the time between frames; 0 gives sharp frames.
+    """
+
+    x: Float64[np.ndarray, "T"]
+    y: Float64[np.ndarray, "T"]
+    reach: int = 0
+    shutter: float = 0.0
+
+    @classmethod
+    def still(cls, frames: int) -> "Camera":
+        """Returns a camera that stands still and takes sharp frames."""
+        return cls(x=np.zeros(frames), y=np.zeros(frames))
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Plot:
     """Content of the scenes of a split. Shares are probabilities."""
 
@@ -84,10 +109,32 @@ class _Plot:
     meet: float  # share of pairs whose paths cross
     roam: float  # share of objects that may leave the frame
     alike: float  # share of pairs that look alike
+    same: float = 0.5  # share of these whose category is the same, too
+    pulse: float = _PULSE
+    stop: float = 0.0  # share of objects that stand still for a while
+    pan: float = 0.0  # reach of the camera, as a share of the frame's shorter side
+    shutter: float = 0.0
 
 
 def _easy(categories: tuple[int, ...]) -> _Plot:
     return _Plot(categories=categories, fewest=2, speeds=(0.5, 10.0), slow=3, meet=0.3, roam=0.4, alike=0.25)
+
+
+def _crossing(categories: tuple[int, ...]) -> _Plot:
+    return _Plot(
+        categories=categories,
+        fewest=4,
+        speeds=(2.0, 8.0),
+        slow=1,
+        meet=1.0,
+        roam=0.5,
+        alike=1.0,
+        same=1.0,
+        pulse=0.3,
+        stop=0.5,
+        pan=0.15,
+        shutter=0.5,
+    )
 
 
 _PLOTS: dict[Split, _Plot] = {
@@ -98,6 +145,8 @@ _PLOTS: dict[Split, _Plot] = {
         categories=(*BASE, *NOVEL_SHOWN), fewest=4, speeds=(4.0, 10.0), slow=1, meet=0.75, roam=0.8, alike=0.75
     ),
     "pretrain": _easy(tuple(range(len(CATEGORIES)))),
+    "crossing": _crossing((*BASE, *NOVEL_SHOWN)),
+    "crossing_train": _crossing(BASE),
 }
 
 SPLITS = tuple(_PLOTS)
@@ -146,6 +195,17 @@ def invent_scene(config: SceneConfig, split: Split, rng: np.random.Generator) ->
     return actors
 
 
+def invent_camera(config: SceneConfig, split: Split, rng: np.random.Generator) -> Camera:
+    """Invents how the camera moves: not at all, but in crossing scenes."""
+    plot = _PLOTS[split]
+    if not plot.pan:
+        return Camera.still(config.frames)
+    reach = plot.pan * min(config.height, config.width)
+    frame = np.arange(config.frames, dtype=np.float64)
+    x, y = (reach * sine(frame / _between(rng, 16.0, 40.0) + rng.random()) for _ in range(2))
+    return Camera(x=x, y=y, reach=int(np.ceil(reach)), shutter=plot.shutter)
+
+
 def _cast(plot: _Plot, count: int, rng: np.random.Generator) -> list[int]:
     categories: list[int] = []
     for number in range(count):
@@ -153,7 +213,7 @@ def _cast(plot: _Plot, count: int, rng: np.random.Generator) -> list[int]:
         if number % 2 and rng.random() < plot.alike:
             like = categories[-1]
             same_look = tuple(c for c in options if CATEGORIES[c][:2] == CATEGORIES[like][:2] and c != like)
-            options = same_look if same_look and rng.random() < 0.5 else (like,)
+            options = same_look if same_look and rng.random() < 1 - plot.same else (like,)
         categories.append(options[_pick(rng, len(options))])
     return categories
 
@@ -167,14 +227,14 @@ def _actor(config: SceneConfig, plot: _Plot, category: int, meeting: _Anchor | N
     roams = rng.random() < plot.roam and speed * config.frames > 6 * size
     margin = size * REACH + speed * _between(rng, 1.0, 3.0) if roams else -size / 2
     anchor = meeting or (_beyond(config, margin, rng) if roams else _somewhere(config, rng))
-    x, y = _path(config, anchor, speed, margin, rng)
+    x, y = _path(config, plot, anchor, speed, margin, rng)
 
     frame = np.arange(config.frames, dtype=np.float64)
     pulse = sine(frame / _between(rng, 20.0, 60.0) + rng.random())
     swing = sine(frame / _between(rng, 20.0, 60.0) + rng.random())
     sway = _between(rng, 0.0, MAX_TILT / 2)
     tilt = _between(rng, -1.0, 1.0) * (MAX_TILT - sway) + sway * swing
-    size_over_time = size * (1 + _between(rng, 0.0, _PULSE) * pulse)
+    size_over_time = size * (1 + _between(rng, 0.0, plot.pulse) * pulse)
     return Actor(category=category, x=x, y=y, size=size_over_time, tilt=tilt, light=_between(rng, 0.88, 1.0))
 
 
@@ -195,12 +255,15 @@ def _beyond(config: SceneConfig, margin: float, rng: np.random.Generator) -> _An
 
 
 def _path(
-    config: SceneConfig, anchor: _Anchor, speed: float, margin: float, rng: np.random.Generator
+    config: SceneConfig, plot: _Plot, anchor: _Anchor, speed: float, margin: float, rng: np.random.Generator
 ) -> tuple[Float64[np.ndarray, "T"], Float64[np.ndarray, "T"]]:
     """Draws a winding path through the anchor, reflected by walls `margin` pixels beyond the frame's edges."""
     time = np.arange(config.frames, dtype=np.float64) - anchor.frame
     heading = anchor.heading + _between(rng, -0.2, 0.2) * sine(time / _between(rng, 24.0, 72.0))
     pace = speed * (1 + 0.2 * sine(time / _between(rng, 16.0, 48.0) + rng.random()))
+    if plot.stop and rng.random() < plot.stop:
+        start = int(config.frames * rng.random())
+        pace[start : start + 1 + int(config.frames * _between(rng, 0.1, 0.25))] = 0.0
     x, y = np.cumsum(pace * sine(heading + 0.25)), np.cumsum(pace * sine(heading))
     x, y = x - x[anchor.frame] + anchor.x, y - y[anchor.frame] + anchor.y
     return _reflect(x, -margin, config.width + margin), _reflect(y, -margin, config.height + margin)

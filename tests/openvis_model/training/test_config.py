@@ -11,6 +11,12 @@ def test_bad_weights_are_named(field: str, value: float) -> None:
         InstanceObjectiveConfig(**{field: value})
 
 
+@pytest.mark.usefixtures("as_user")
+def test_an_unknown_matching_is_named() -> None:
+    with pytest.raises(ValueError, match="matching: unknown value 'video'; choose from .*'frame', 'clip'"):
+        InstanceObjectiveConfig(matching="video")
+
+
 def test_a_temperature_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="temperature: expected more than 0, got 0"):
         TrackingObjectiveConfig(temperature=0)

@@ -355,6 +355,46 @@ class TestMatching:
         assert result.matches[0].query_index.tolist() == [1]
 
 
+class TestMatchingOfClips:
+    """An object moves from the upper left to the upper right; query 0 stays on the left, query 1 follows it."""
+
+    MASKS = torch.stack([confident(quadrants(0, 0)), confident(quadrants(0, 1))])
+    MASKS[:, 1] /= 8  # less sure, so that query 0 is the better one in the first frame
+    OBJECTNESS = torch.zeros(2, 2)
+    TARGETS = (quadrants(0), quadrants(1))
+
+    def matches(self, objects: list[Tensor] | None, targets: tuple[Tensor, ...] = TARGETS) -> list[list[list[int]]]:
+        result = SetCriterion(CONFIG)(
+            self.MASKS[None], self.OBJECTNESS[None], targets, generator=seeded(), objects=objects
+        )
+        return [[index.tolist() for index in match] for match in result.matches]
+
+    def test_frames_on_their_own_take_the_best_query_of_each(self):
+        assert self.matches(None) == [[[0], [0]], [[1], [0]]]
+
+    def test_clips_keep_the_query_that_follows(self):
+        assert self.matches([torch.tensor([0]), torch.tensor([0])]) == [[[1], [0]], [[1], [0]]]
+
+    def test_other_objects_may_have_other_queries(self):
+        assert self.matches([torch.tensor([0]), torch.tensor([1])]) == [[[0], [0]], [[1], [0]]]
+
+    def test_objects_that_are_in_one_frame_alone(self):
+        targets = quadrants(2, 0), quadrants(1)  # object 0 is in the first frame only, object 1 follows
+        assert self.matches([torch.tensor([0, 1]), torch.tensor([1])], targets) == [[[0, 1], [0, 1]], [[1], [0]]]
+        nothing = torch.zeros(0, 16, 16, dtype=torch.bool)
+        assert self.matches([torch.tensor([3]), torch.tensor([], dtype=torch.long)], (quadrants(0), nothing)) == [
+            [[0], [0]],
+            [[], []],
+        ]
+
+    def test_more_objects_than_queries(self):
+        objects = [torch.tensor([0, 1, 2]), torch.tensor([1])]
+        matches = self.matches(objects, (quadrants(2, 0, 3), quadrants(1)))
+        assert matches[1] == [[1], [0]]
+        assert len(matches[0][0]) == 2
+        assert 1 in matches[0][1]
+
+
 class TestEmptyFrames:
     @pytest.mark.parametrize("objects", [(0, 3), (2, 0), (0, 0)])
     def test_finite_with_gradients(self, objects):

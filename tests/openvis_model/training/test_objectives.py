@@ -16,6 +16,7 @@ from openvis_model.training.config import (
     SetCriterionConfig,
     TrackingObjectiveConfig,
 )
+from openvis_model.training.losses import SetCriterion, SetLosses
 from openvis_model.training.objectives import InstanceObjective, TrackingObjective, predictions, presence, targets
 from openvis_model.training.training_clip import TrainingClip
 from openvis_model.vocabulary import prompt_words
@@ -181,6 +182,29 @@ def test_no_loss_of_stage_1_reaches_the_rollout_tracker(model: InstFormer) -> No
     model.requires_grad_(True)
     sum(objective(CLIPS[:1], objective.counts(CLIPS[:1])).values()).backward()
     assert all(parameter.grad is None for parameter in model.rollout_tracker.parameters())
+
+
+def test_clips_may_be_matched_as_a_whole(model: InstFormer) -> None:
+    config = InstanceObjectiveConfig(criterion=POINTS, classification_weight=0, matching="clip")
+    objective = InstanceObjective(model, NAMES, config)
+    matched: list[list[dict[int, int]]] = []  # per clip and frame, the query of each object
+
+    class Criterion(SetCriterion):
+        def __call__(self, *layers: Any, objects: Any, **options: Any) -> SetLosses:
+            result = super().__call__(*layers, objects=objects, **options)
+            frames = zip(result.matches, objects, strict=True)
+            matched.append(
+                [dict(zip(shown[match[1]].tolist(), match[0].tolist(), strict=True)) for match, shown in frames]
+            )
+            return result
+
+    objective.criterion = Criterion(POINTS)
+    losses = objective(CLIPS, objective.counts(CLIPS))
+    assert all(loss.isfinite() for loss in losses.values())
+    assert [[sorted(frame) for frame in clip] for clip in matched] == [[[0, 1], [0], [0, 1]], [[], [0], []], [[]] * 3]
+    first, middle, last = matched[0]
+    assert first == last
+    assert middle == {0: first[0]}
 
 
 def test_weights_of_zero_leave_losses_out(model: InstFormer) -> None:

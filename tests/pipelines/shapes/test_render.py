@@ -5,7 +5,7 @@ import pytest
 
 from pipelines.shapes.categories import BASE, CATEGORIES, COLOURS, PAINTS, TEXTURES, Category
 from pipelines.shapes.render import MIN_VISIBLE, Clip, draw, render
-from pipelines.shapes.scenes import SPLITS, Actor, SceneConfig, Split
+from pipelines.shapes.scenes import SPLITS, Actor, Camera, SceneConfig, Split
 
 CONFIG = SceneConfig()
 GREY = np.full((96, 128, 3), 120, dtype=np.float32)
@@ -17,6 +17,8 @@ DIGESTS: dict[Split, str] = {
     "novel": "57ba6ce1871e9536",
     "hard": "41ec32a7fae65cc2",
     "pretrain": "f6f846caf456c1c8",
+    "crossing": "d5b299feccc84903",
+    "crossing_train": "19e0bfaa19a73575",
 }
 
 
@@ -59,7 +61,7 @@ def test_clips_are_whole(split: Split) -> None:
         areas = clip.masks.sum((2, 3))
         assert ((areas == 0) | (areas >= MIN_VISIBLE)).all()
         assert areas.any(1).all()
-        if split in ("train", "valid"):
+        if split in ("train", "valid", "crossing_train"):
             assert set(clip.categories) <= set(BASE)
 
 
@@ -102,6 +104,37 @@ def test_the_last_object_hides_the_others() -> None:
     assert (both.masks[1] == alone.masks[0]).all()
     assert (both.masks[0, 1] == draw(GREY, [back]).masks[0, 1] & ~alone.masks[0, 1]).all()
     assert not (both.masks[0] & both.masks[1]).any()
+
+
+def test_the_camera_moves_over_objects_and_background() -> None:
+    ramp = np.broadcast_to(np.arange(128 + 6, dtype=np.float32)[:, None] + 40, (96 + 6, 134, 3))
+    camera = Camera(x=np.array([0, 3.0, -3.0]), y=np.zeros(3), reach=3)
+    clip = draw(ramp, [thing("red plain square", [64, 64, 64], 48, 20)], camera)  # edges at 64 +- 16.4
+    assert clip.frames.shape == (3, 96, 128, 3)
+    assert clip.frames[:, 0, 0, 0].tolist() == [43, 46, 40]
+    left = [np.flatnonzero(mask.any(0))[0] for mask in clip.masks[0]]
+    assert left == [48, 45, 51]
+
+
+def test_a_slow_shutter_smears_what_moves_and_keeps_its_mask() -> None:
+    across = [thing("red plain square", [44, 64, 84])]  # 20 pixels a frame
+    sharp = draw(GREY, across)
+    blurred = draw(GREY, across, Camera(x=np.zeros(3), y=np.zeros(3), shutter=0.5))
+    assert (blurred.masks == sharp.masks).all()
+    row = blurred.frames[1, 48, :, 2].astype(int)  # blue: 120 of the grey, 30 of the red
+    # The left edge is at 42.6, 45.1, 47.6, 50.1 and 52.6: before pixel 48 three times out of five.
+    assert row[[41, 48, 54]].tolist() == pytest.approx([120, 66, 30], abs=2)
+    still = [thing("red plain square", [64, 64, 64])]
+    camera = Camera(x=np.zeros(3), y=np.zeros(3), shutter=0.5)
+    assert (draw(GREY, still, camera).frames == draw(GREY, still).frames).all()
+
+
+def test_dropped_frames_are_those_of_the_whole_scene() -> None:
+    whole = render(SceneConfig(frames=9), "crossing", 5, 2)
+    part = render(SceneConfig(frames=3, every=4), "crossing", 5, 2)
+    assert (part.frames == whole.frames[::4]).all()
+    kept = whole.masks[:, ::4]
+    assert (part.masks == kept[kept.any((1, 2, 3))]).all()
 
 
 def test_holes_show_what_is_behind() -> None:

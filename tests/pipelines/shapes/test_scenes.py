@@ -5,9 +5,11 @@ import pytest
 
 from pipelines.shapes.categories import BASE, CATEGORIES, NOVEL_SHOWN
 from pipelines.shapes.render import render
-from pipelines.shapes.scenes import MAX_TILT, SPLITS, Actor, SceneConfig, Split, invent_scene, sine
+from pipelines.shapes.scenes import MAX_TILT, SPLITS, Actor, SceneConfig, Split, invent_camera, invent_scene, sine
 
 CONFIG = SceneConfig()
+EASY = ("train", "valid", "novel", "pretrain")
+CROSSING = ("crossing", "crossing_train")
 
 
 def scenes(split: Split, count: int = 40, config: SceneConfig = CONFIG) -> list[list[Actor]]:
@@ -37,19 +39,20 @@ def test_sine_is_accurate_on_all_of_the_circle() -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_scenes_keep_their_limits(split: Split) -> None:
     for scene in scenes(split):
-        assert (4 if split == "hard" else 2) <= len(scene) <= 6
+        assert (2 if split in EASY else 4) <= len(scene) <= 6
         for actor in scene:
             assert actor.x.shape == actor.y.shape == actor.size.shape == actor.tilt.shape == (24,)
             assert np.abs(actor.tilt).max() <= MAX_TILT
-            assert 24 * 0.95 < 2 * actor.size.min() < 2 * actor.size.max() < 48
+            largest = 56 if split in CROSSING else 48
+            assert largest / 3 < 2 * actor.size.min() < 2 * actor.size.max() < largest
             assert steps(actor).max() <= 12 * np.sqrt(2)  # a bounce at a corner can only shorten a step
             assert np.abs(np.diff(actor.tilt)).max() < 0.02
-            assert np.abs(np.diff(np.log(actor.size))).max() < 0.05
+            assert np.abs(np.diff(np.log(actor.size))).max() < (0.15 if split in CROSSING else 0.05)
 
 
 def test_splits_show_the_categories_they_may() -> None:
     shown = {split: {actor.category for scene in scenes(split, 200) for actor in scene} for split in SPLITS}
-    assert shown["train"] == shown["valid"] == set(BASE)
+    assert shown["train"] == shown["valid"] == shown["crossing_train"] == set(BASE)
     assert shown["novel"] <= set(NOVEL_SHOWN)
     assert len(shown["novel"]) > 180
     assert shown["hard"] & set(BASE)
@@ -72,6 +75,27 @@ def test_hard_scenes_are_fast_and_full_of_crossings_and_look_alikes() -> None:
     assert alike(hard) > 1.5 > alike(easy) > 0.2
     fastest = max(steps(actor).max() for scene in easy for actor in scene)
     assert 9 < fastest < 12.5
+
+
+def test_crossing_scenes_show_doubles_that_meet_and_stop() -> None:
+    pairs = [scene[number : number + 2] for scene in scenes("crossing") for number in range(0, len(scene) - 1, 2)]
+    assert all(a.category == b.category for a, b in pairs)
+    assert np.mean([crossings(pair) for pair in pairs]) > 0.9
+    stops = [bool((steps(actor) == 0).any()) for scene in scenes("crossing") for actor in scene]
+    assert 0.3 < np.mean(stops) < 0.7
+    assert not any((steps(actor) == 0).any() for scene in scenes("hard") for actor in scene)
+
+
+def test_only_the_camera_of_crossing_scenes_moves() -> None:
+    for split in SPLITS:
+        camera = invent_camera(CONFIG, split, np.random.Generator(np.random.PCG64(0)))
+        moves = max(np.ptp(camera.x), np.ptp(camera.y))
+        assert max(np.abs(camera.x).max(), np.abs(camera.y).max()) <= camera.reach
+        if split in CROSSING:
+            assert moves > 4
+            assert camera.shutter == 0.5
+        else:
+            assert moves == camera.shutter == camera.reach == 0
 
 
 def test_objects_of_hard_scenes_come_back_after_real_absences() -> None:
@@ -107,6 +131,7 @@ def test_extreme_formats(config: SceneConfig, split: Split) -> None:
         ({"frames": 0}, "frames: must be at least 1, got 0"),
         ({"height": 31}, "height: must be at least 32, got 31"),
         ({"width": -5}, "width: must be at least 32, got -5"),
+        ({"every": 0}, "every: must be at least 1, got 0"),
         ({"fps": 0}, "fps: must be at least 1, got 0"),
         ({"objects": (3, 2)}, r"objects: .* got \(3, 2\)"),
         ({"objects": (0, 2)}, r"objects: .* got \(0, 2\)"),
