@@ -110,7 +110,7 @@ def parse_prompt(text: str, name: str, place: str = "prompt") -> Prompt:
     seconds, frame = _SECONDS.fullmatch(time), _FRAME.fullmatch(time)
     if not seconds and not frame:
         raise ValueError(f"{shown}: the time is {time!r}; write seconds as 0.5s, or frame 12")
-    boxes, points, excluded = _marks(found["where"].strip(), shown)
+    boxes, points, excluded = _marks(found["where"].strip(" ,\t"), shown)
     if len(boxes) > 1:
         raise ValueError(f"{shown}: has {len(boxes)} boxes; give each object a prompt of its own")
     try:

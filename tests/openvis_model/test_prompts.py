@@ -8,6 +8,7 @@ from openvis_model.prompts import Prompt, parse_prompt, parse_prompts
     [
         ("0.5s: box 10 20 200 180 = my cup", Prompt(seconds=0.5, box=(10, 20, 200, 180), name="my cup")),
         ("0.5s: box 10,20,200,180 = my cup", Prompt(seconds=0.5, box=(10, 20, 200, 180), name="my cup")),
+        ("1s: point 3 4, = x", Prompt(seconds=1.0, points=((3, 4),), name="x")),
         (" frame 12 : point 3 4", Prompt(frame=12, points=((3, 4),), name="object 1")),
         (
             "2s: point 3,4, point 5 6, not 7, 8=a: b = c",
