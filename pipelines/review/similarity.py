@@ -37,9 +37,15 @@ class Embeddings:
         self._codes: Int8[np.ndarray, "n D"] = np.zeros((catalogue.size, 0), np.int8)
         self._scales = np.zeros(catalogue.size, np.float32)
         self.ready = threading.Event()
+        self._loading = threading.Lock()
 
     def load(self) -> None:
-        """Reads all embeddings; takes a second for a hundred thousand or so."""
+        """Reads all embeddings, unless they are read already; takes a second for a hundred thousand or so."""
+        with self._loading:
+            if not self.ready.is_set():
+                self._load()
+
+    def _load(self) -> None:
         results = self.catalogue.results
         try:
             for part, ids in self.catalogue.parts.items():

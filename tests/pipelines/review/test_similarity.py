@@ -44,6 +44,13 @@ def test_the_nearest_are_found(tmp_path: Path) -> None:
     assert loaded.loaded == TRACKS
 
 
+def test_embeddings_that_two_threads_load_are_read_once(tmp_path: Path) -> None:
+    loaded, exact = embeddings(tmp_path, "m")
+    loaded.load()
+    assert (loaded.error, loaded.loaded) == (None, TRACKS)
+    np.testing.assert_allclose(loaded.of(7), exact[7], atol=0.005)
+
+
 def test_only_tracks_that_pass_the_filter_are_compared(tmp_path: Path) -> None:
     loaded, exact = embeddings(tmp_path, "m")
     some = np.array([30, 3, 9], np.int32)
