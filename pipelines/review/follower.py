@@ -52,8 +52,10 @@ class Job:
         done: frames looked at.
         total: frames to look at; 0 until that is known.
         error: why it cannot be followed; None if it can.
+        unwanted: whether nobody waits for it any more.
         track: the row of `tracks`, with the id `FOLLOWED_ID`; None until the end.
         masks: its rows of `masks`.
+        kept: id of the track under which it was stored; None if it was not.
     """
 
     video: Row
@@ -61,13 +63,19 @@ class Job:
     done: int = 0
     total: int = 0
     error: str | None = None
+    unwanted: bool = False
     track: Row | None = None
     masks: pa.Table | None = None
+    kept: int | None = None
 
     def state(self) -> Row:
         """Returns what the page shows of it."""
         track = self.track and {"track_id": FOLLOWED_ID, "frames": self.track["frames"]}
         return {"done": self.done, "total": self.total, "error": self.error, "track": track}
+
+
+class _UnwantedError(Exception):
+    """Nobody waits for what is being followed."""
 
 
 class Follower:
@@ -99,6 +107,8 @@ class Follower:
     def _run(self, job: Job) -> None:
         try:
             self._follow(job)
+        except _UnwantedError:
+            job.error = "it was cancelled"
         except (ValueError, OSError, RuntimeError) as error:
             job.error = str(error)
         except Exception as error:  # the page would wait for ever
@@ -109,6 +119,8 @@ class Follower:
         from pipelines.labelling.video_writer import track_row
         from pipelines.models import load_light_model
 
+        if job.unwanted:
+            raise _UnwantedError
         settings = read_settings(self._storage, job.video["config_fingerprint"])
         self._light = self._light or load_light_model(self._checkpoint)
         if self._light.fingerprint != job.video["model_fingerprint"]:
@@ -127,6 +139,8 @@ class Follower:
 
         def report(done: int, total: int) -> None:
             job.done, job.total = done, total
+            if job.unwanted:
+                raise _UnwantedError
 
         video = Video(video_id=job.video["video_id"], uri=job.video["uri"])
         followed = follow_prompts(video, [job.prompt], following, report)

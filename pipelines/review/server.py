@@ -79,6 +79,7 @@ class Server:
                 web.post("/api/decide", self._json(self._decide)),
                 web.post("/api/follow", self._json(self._follow)),
                 web.get("/api/followed", self._json(self._followed)),
+                web.post("/api/unfollow", self._json(self._unfollow)),
                 web.post("/api/keep", self._json(self._keep)),
                 web.get("/api/crop", self._crop),
                 web.get("/api/frame", self._frame),
@@ -172,6 +173,9 @@ class Server:
 
     async def _followed(self, request: web.Request) -> object:
         return self.review.followed(request.query.get("followed", ""))
+
+    async def _unfollow(self, request: web.Request) -> object:
+        return self.review.unfollow(str((await _body(request)).get("followed")))
 
     async def _keep(self, request: web.Request) -> object:
         body = await _body(request)

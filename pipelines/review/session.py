@@ -84,7 +84,7 @@ class Review:
         self._found: Recent[str, Found] = Recent(_FOUND)
         self._masks: Recent[tuple[str, str, int], pa.Table] = Recent(_MASK_BYTES, lambda rows: int(rows.nbytes))
         self._crops: Recent[tuple[str, str, int], bytes] = Recent(_CROP_BYTES, len)
-        self._lock, self._keeping = threading.Lock(), threading.Lock()
+        self._lock, self._keeping, self._listing = threading.Lock(), threading.Lock(), threading.Lock()
         self._last = self.decided.latest
 
     def warm_up(self) -> None:
@@ -92,8 +92,7 @@ class Review:
         self.catalogue.warm_up()
         if not self._model:
             self._load_model()
-        if not self.embeddings.ready.is_set():
-            self.embeddings.load()
+        self.embeddings.load()
 
     def refresh(self) -> None:
         """Takes over what others decided, and labels that were added or replaced since."""
@@ -101,13 +100,16 @@ class Review:
             self.catalogue.decide(self.decided.refresh())
             has_new = set(self.results.parts()) != set(self.catalogue.listed)
             if has_new or self.catalogue.additions.names() != self.catalogue.known:
-                self._list_again()
-                self.catalogue.warm_up()
-                self.embeddings.load()
+                embeddings = self._list_again()
+                embeddings.catalogue.warm_up()
+                embeddings.load()
 
-    def _list_again(self) -> None:
-        self.catalogue = Catalogue(self.results, self.decided)
-        self.embeddings = Embeddings(self.catalogue)
+    def _list_again(self) -> Embeddings:
+        """Takes over the tracks that there are now; returns their embeddings, which are not loaded yet."""
+        with self._listing:  # otherwise an older list could replace a newer one
+            self.catalogue = Catalogue(self.results, self.decided)
+            self.embeddings = Embeddings(self.catalogue)
+            return self.embeddings
 
     def state(self) -> Row:
         """Returns what may change while the page is open."""
@@ -186,13 +188,14 @@ class Review:
             AbsentError: no such video counts, or nothing was followed under this id.
         """
         video = self._video(video_id)
-        masks = self._with_followed(self.masks_of(video), followed)
+        job = self._job_of(video_id, followed)
+        masks = _with_followed(self.masks_of(video), job)
         frames, first = np.unique(masks["frame"].to_numpy(), return_index=True)
         times = masks["time_s"].to_numpy()[first]
         shown = ("video_id", "name", "status", "error", "fps", "width", "height", "duration_s")
         ends = ends_of(frames, times, 1 / (video["fps"] or 1))
         tracks = self.catalogue.tracks_of(video_id)
-        if followed and (track := self._job(followed).track):
+        if job and (track := job.track):
             tracks.append({"row": None, "followed": True} | {name: track[name] for name in _OF_FOLLOWED})
         seen = frames_by_track(masks)
         for track in tracks:
@@ -204,7 +207,7 @@ class Review:
 
     def masks(self, video_id: str, first: int, last: int, followed: str | None = None) -> dict[int, list[Row]]:
         """Returns the masks of some frames of a video, by frame; with those of what was followed, if an id is given."""
-        masks = self._with_followed(self.masks_of(self._video(video_id)), followed)
+        masks = _with_followed(self.masks_of(self._video(video_id)), self._job_of(video_id, followed))
         some = masks.filter((pc.field("frame") >= first) & (pc.field("frame") <= last))
         frames: dict[int, list[Row]] = {}
         for row in some.select(["frame", "track_id", "x", "y", "width", "height", "rle"]).to_pylist():
@@ -274,14 +277,22 @@ class Review:
         """Returns how far an object has been followed, and why it cannot be, if so."""
         return self._job(followed).state()
 
+    def unfollow(self, followed: str) -> Row:
+        """Gives up what is being followed, so that others need not wait for it."""
+        job = self._job(followed)
+        job.unwanted = True
+        return job.state()
+
     def keep(self, followed: str, reviewer: str) -> Row:
         """Stores what was followed as a track of its video, and that the reviewer accepts it.
 
+        After an error it may be called again; it stores one track, however often it is called.
+
         Returns:
-            Id of the video and of the track, and the track's row in the catalogue.
+            Id of the video and of the track, and the track's row in the catalogue; None if the labels were replaced.
 
         Raises:
-            ValueError: the archive cannot be written to, nothing has been found yet, or it was stored already.
+            ValueError: the archive cannot be written to, or nothing has been found yet.
             OSError: the storage is away.
         """
         if self.read_only:
@@ -289,20 +300,27 @@ class Review:
         job = self._job(followed)
         video = self._video(job.video["video_id"])
         with self._keeping:
-            if job.track is None or job.masks is None:
-                raise ValueError("the track is not there: it was kept already, or is still being followed")
-            if any(video[name] != job.video[name] for name in SAME_TRACKS):
-                raise ValueError("the video was labelled again meanwhile; follow the object again")
-            track_id = self.catalogue.additions.add(job.track, job.masks, video, str(job.prompt), reviewer)
-            job.track = job.masks = None
-        about = {"video_id": video["video_id"], "track_id": track_id, "category": job.prompt.name}
-        prints = {name: video[name] for name in Decision.__dataclass_fields__ if name.endswith("_fingerprint")}
-        self.decided.add([Decision(action="accept", reviewer=reviewer, time=self._now(), **about, **prints)])
-        self._list_again()
-        threading.Thread(target=self.embeddings.load, daemon=True).start()
-        self.embeddings.ready.wait(_SOON_S)
-        rows = {track["track_id"]: track["row"] for track in self.catalogue.tracks_of(video["video_id"])}
-        return {"video_id": video["video_id"], "track_id": track_id, "row": rows[track_id]}
+            if job.kept is None:
+                job.kept = self._add(job, video, reviewer)
+            kept = {"video_id": video["video_id"], "track_id": job.kept}
+            if job.track is not None:
+                prints = {name: video[name] for name in Decision.__dataclass_fields__ if name.endswith("_fingerprint")}
+                about = {"action": "accept", "category": job.prompt.name, "reviewer": reviewer, "time": self._now()}
+                self.decided.add([Decision(**kept, **about, **prints)])
+                job.track = job.masks = None
+        embeddings = self._list_again()
+        threading.Thread(target=embeddings.load, daemon=True).start()
+        embeddings.ready.wait(_SOON_S)
+        rows = {track["track_id"]: track["row"] for track in embeddings.catalogue.tracks_of(video["video_id"])}
+        return kept | {"row": rows.get(job.kept)}
+
+    def _add(self, job: Job, video: Row, reviewer: str) -> int:
+        """Stores what was followed in a video; returns the track's id; raises as `keep`."""
+        if job.track is None or job.masks is None:
+            raise ValueError("followed: nothing was found yet; wait until it is")
+        if any(video[name] != job.video[name] for name in SAME_TRACKS):
+            raise ValueError("the video was labelled again meanwhile; follow the object again")
+        return self.catalogue.additions.add(job.track, job.masks, video, str(job.prompt), reviewer)
 
     def _job(self, followed: str) -> Job:
         def absent() -> Job:
@@ -310,10 +328,12 @@ class Review:
 
         return self._follower.job(followed, absent)
 
-    def _with_followed(self, masks: pa.Table, followed: str | None) -> pa.Table:
-        """Adds the masks of what was followed."""
-        found = self._job(followed).masks if followed else None
-        return masks if found is None else _in_order(pa.concat_tables([masks, found.select(masks.schema.names)]))
+    def _job_of(self, video_id: str, followed: str | None) -> Job | None:
+        """Returns what was followed in a video; None if no id is given."""
+        job = self._job(followed) if followed else None
+        if job and job.video["video_id"] != video_id:
+            raise AbsentError(f"followed: {followed} is not in video {video_id}; follow the object again")
+        return job
 
     def _decision(self, item: Any, reviewer: str) -> Decision:
         if not isinstance(item, Mapping) or (unknown := set(item) - _FROM_PAGE.keys()):
@@ -424,6 +444,13 @@ _TICK = timedelta(microseconds=1)
 
 def _gone(found: str) -> Found:
     raise AbsentError(f"found: {found} was found too long ago; search again")
+
+
+def _with_followed(masks: pa.Table, job: Job | None) -> pa.Table:
+    """Adds the masks of what was followed."""
+    if job is None or job.masks is None:
+        return masks
+    return _in_order(pa.concat_tables([masks, job.masks.select(masks.schema.names)]))
 
 
 def _in_order(masks: pa.Table) -> pa.Table:

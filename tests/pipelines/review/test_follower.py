@@ -13,7 +13,9 @@ from pipelines.review.config import ReviewConfig
 from pipelines.review.follower import FOLLOWED_ID, Settings, read_settings
 from pipelines.review.session import AbsentError, Review
 from pipelines.storage.files import Storage
+from tests.pipelines.archive.labels import part_name
 from tests.pipelines.following.videos import Scene
+from tests.pipelines.review.archives import put_video
 from tests.pipelines.review.following import write_labelled, write_report
 
 
@@ -69,8 +71,9 @@ def test_a_followed_object_is_shown_kept_and_found(review: Review, labelled: tup
     first = review.rows(found["found"], 0, 1)[0]
     assert (first["track_id"], first["pieces"][0]["action"]) == (FIRST_ID, "accept")
     assert {row["category"] for row in review.catalogue.verdicts()} == {"blue dotted moon"}
-    with pytest.raises(ValueError, match="it was kept already"):
-        review.keep(followed, "ben")
+    assert review.keep(followed, "ben") == kept
+    assert Additions(review.results.storage).tracks().num_rows == 1
+    assert Reviews(review.results.storage).read().num_rows == 1
 
     other = Review(ReviewConfig(labels=review.config.labels))
     assert other.catalogue.size == 2
@@ -78,6 +81,44 @@ def test_a_followed_object_is_shown_kept_and_found(review: Review, labelled: tup
         [{"video_id": "crossing", "track_id": FIRST_ID, "action": "rename", "category": "star"}], "ann"
     )
     assert renamed["pieces"][0]["category"] == "star"
+
+
+def test_keeping_that_broke_off_is_completed_by_the_next_attempt(
+    review: Review, labelled: tuple[Results, Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed = review.follow("crossing", labelled[1].prompt(12))["followed"]
+    wait(review, followed)
+
+    def away(*_: Any) -> None:
+        raise OSError("the storage is away")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="away"):
+        patch.setattr(review.decided, "add", away)
+        review.keep(followed, "ben")
+    assert review.followed(followed)["track"]
+    assert review.keep(followed, "ben")["track_id"] == FIRST_ID
+    assert Additions(review.results.storage).tracks().num_rows == 1
+    assert Reviews(review.results.storage).read()["action"].to_pylist() == ["accept"]
+
+
+def test_what_nobody_waits_for_is_given_up(review: Review, labelled: tuple[Results, Scene]) -> None:
+    first, second = (review.follow("crossing", labelled[1].prompt(12))["followed"] for _ in range(2))
+    review.unfollow(second)
+    assert wait(review, second)["error"] == "it was cancelled"
+    assert wait(review, first)["track"]
+    review.unfollow(first)
+    assert wait(review, first)["error"] is None
+    with pytest.raises(ValueError, match="nothing was found yet"):
+        review.keep(second, "ben")
+
+
+def test_what_was_followed_is_shown_in_its_video_alone(review: Review, labelled: tuple[Results, Scene]) -> None:
+    followed = review.follow("crossing", labelled[1].prompt(12))["followed"]
+    put_video(labelled[0], part_name(2, 1), "other", str(labelled[1].path), {1: ("moon", 0.8, range(4))}, [0, 1, 2, 3])
+    review.refresh()
+    for ask in (review.video, lambda video_id, id_: review.masks(video_id, 0, 9, id_)):
+        with pytest.raises(AbsentError, match="is not in video other"):
+            ask("other", followed)
 
 
 def test_what_others_add_is_seen(review: Review, labelled: tuple[Results, Scene]) -> None:
