@@ -11,6 +11,9 @@ const ROUNDING = 0.001; // seconds by which a browser's time of a frame may be o
 const post = (path, body) =>
   ask(path, {}, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
+// Others need not wait for what nobody wants any more; of what was found, this changes nothing.
+const unfollow = (followed) => post("unfollow", { followed }).catch(() => {});
+
 // Lies over the picture while an object is shown; `onMarked` receives `box …` or `point …` in pixels of the video.
 export function Marker({ video, onMarked }) {
   const area = useRef();
@@ -55,6 +58,7 @@ export function Marker({ video, onMarked }) {
     }}
     onPointerMove=${(event) => drawn && setDrawn([drawn[0], place(event)])}
     onPointerUp=${end}
+    onPointerCancel=${() => setDrawn(null)}
   >
     ${sides && html`<div class="drawn" style=${sides}></div>`}
   </div>`;
@@ -63,52 +67,84 @@ export function Marker({ video, onMarked }) {
 // What is asked and told while an object is followed. `following` is {step, …}: mark, name, run or found.
 export function Follow({ video, following, onFollowing, reviewer, onFound, onKept }) {
   const [error, setError] = useState(null);
+  const [keeping, setKeeping] = useState(false);
+  const latest = useRef(); // an answer counts only for what was asked last
+  latest.current = following;
+  const marking = following?.step === "mark";
+  const running = following?.step === "run" ? following.followed : null;
   const fail = (problem) => {
     setError(problem.message);
     onFollowing(null);
   };
+  useEffect(() => setError(null), [video.video_id, marking]);
   useEffect(() => {
-    if (following?.step !== "run") return undefined;
+    if (!running) return undefined;
+    let over = false;
+    const unless = (act) => (value) => over || act(value);
     const timer = setInterval(
       () =>
-        ask("followed", { followed: following.followed }).then((state) => {
-          if (state.error) fail(new Error(state.error));
-          else if (state.track) onFound(following.followed, state.track);
-          else onFollowing({ ...following, ...state });
-        }, fail),
+        ask("followed", { followed: running }).then(
+          unless((state) => {
+            if (state.error) fail(new Error(state.error));
+            else if (state.track) onFound(running, state.track);
+            else onFollowing({ ...latest.current, ...state, away: null });
+          }),
+          unless((problem) => {
+            if (problem.status < 500) fail(problem);
+            else onFollowing({ ...latest.current, away: problem.message });
+          }),
+        ),
       POLL_MS,
     );
-    return () => clearInterval(timer);
-  }, [following]);
+    return () => {
+      over = true;
+      clearInterval(timer);
+      unfollow(running);
+    };
+  }, [running]);
   const start = (event) => {
     event.preventDefault();
     const name = new FormData(event.currentTarget).get("name").trim();
     const prompt = `${(following.time + ROUNDING).toFixed(6)}s: ${following.where} = ${name}`;
     setError(null);
     post("follow", { video_id: video.video_id, prompt }).then(
-      ({ followed }) => onFollowing({ step: "run", followed, done: 0, total: 0 }),
-      fail,
+      ({ followed }) => {
+        if (latest.current === following) onFollowing({ step: "run", followed, done: 0, total: 0 });
+        else unfollow(followed); // it was cancelled meanwhile
+      },
+      (problem) => latest.current === following && setError(problem.message),
     );
   };
-  const keep = (isSearched) =>
-    post("keep", { followed: following.followed, reviewer }).then((kept) => onKept(kept, isSearched), fail);
+  const keep = (isSearched) => {
+    setError(null);
+    setKeeping(true);
+    post("keep", { followed: following.followed, reviewer })
+      .then((kept) => onKept(kept, isSearched), (problem) => setError(problem.message))
+      .finally(() => setKeeping(false));
+  };
   const give = (text) => html`<button type="button" onClick=${() => onFollowing(null)}>${text}</button>`;
-  if (!following) return error && html`<p class="follow missing" role="alert">${error}</p>`;
+  const problem = error && html`<p class="follow missing" role="alert">${error}</p>`;
+  if (!following) return problem;
   if (following.step === "mark")
     return html`<p class="follow" role="status">Draw a box around the object, or click on it. ${give("Cancel")}</p>`;
   if (following.step === "name")
-    return html`<form class="follow" onSubmit=${start}>
+    return html`<form
+      class="follow"
+      onSubmit=${start}
+      onKeyDown=${(event) => event.key === "Escape" && onFollowing(null)}
+    >
       <label>Name of the object <input name="name" list="categories" required autofocus /></label>
       <button>Follow</button>${give("Cancel")}
-    </form>`;
+    </form>${problem}`;
   if (following.step === "run") {
     const share = following.total ? `${following.done} of ${following.total} frames` : "starting";
-    return html`<p class="follow" role="status">Following the object: ${share} ${give("Cancel")}</p>`;
+    const away = following.away && `; trying again: ${following.away}`;
+    return html`<p class="follow" role="status">Following the object: ${share}${away} ${give("Cancel")}</p>`;
   }
   return html`<p class="follow" role="status">
     Found in ${following.track.frames} frames.
-    <button type="button" onClick=${() => keep(false)}>Keep</button>
-    <button type="button" onClick=${() => keep(true)}>Keep, and find more like this</button>
+    <button type="button" disabled=${keeping} onClick=${() => keep(false)}>Keep</button>
+    <button type="button" disabled=${keeping} onClick=${() => keep(true)}>Keep, and find more like this</button>
     ${give("Discard")}
-  </p>`;
+  </p>${problem}`;
 }

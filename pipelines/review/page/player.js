@@ -58,14 +58,22 @@ export function Player({ videoId, chosen, onChosen, control, version, reviewer, 
     control.current.toggle();
   };
   const follow = () => {
+    if (following) return; // what was found is kept or discarded first
     control.current.pause();
     const at = index.current < 0 ? time : video.times[index.current]; // others see what is labelled in the same frames
     control.current.seek(at);
     setFollowing({ step: "mark", time: at });
   };
+  // Returns whether there was something to cancel.
+  const cancel = () => {
+    if (following?.step !== "mark") return false;
+    setFollowing(null);
+    return true;
+  };
   Object.assign(control.current, {
     step,
     follow,
+    cancel,
     pieces,
     piece,
     frame: () => (index.current < 0 ? null : video.frames[index.current]),
@@ -120,11 +128,17 @@ export function Player({ videoId, chosen, onChosen, control, version, reviewer, 
     <${Follow}
       video=${video}
       following=${following}
-      onFollowing=${setFollowing}
+      onFollowing=${(next) => {
+        if (followed && !next) {
+          back.current = time;
+          if (chosen.track_id === FOLLOWED) onChosen(following.before);
+        }
+        setFollowing(next);
+      }}
       reviewer=${reviewer}
       onFound=${(name, track) => {
         back.current = time;
-        setFollowing({ step: "found", followed: name, track });
+        setFollowing({ step: "found", followed: name, track, before: chosen });
         onChosen({ track_id: FOLLOWED, split_at: null });
       }}
       onKept=${(kept, isSearched) => {

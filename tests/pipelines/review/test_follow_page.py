@@ -1,10 +1,11 @@
 """An object is shown, followed and kept in a real browser."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from pipelines.archive.additions import FIRST_ID, Additions
 from pipelines.archive.reviews import Reviews
@@ -32,7 +33,7 @@ def shown(chromium: Browser, tmp_path: Path) -> Iterator[Shown]:
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(client.url)
-        expect(page.locator(".card")).to_have_count(1)
+        expect(page.locator(".card .name")).to_have_count(1)
         choose(page, 0)
         press(page, "Enter")
         expect(page.locator(".masks")).to_have_attribute("data-frame", "0")
@@ -87,15 +88,24 @@ def test_an_object_is_drawn_followed_kept_and_searched(shown: Shown) -> None:
     expect(page.locator(".card").first).to_contain_text("rejected")
 
 
-def test_a_click_shows_an_object_and_the_track_is_discarded(shown: Shown) -> None:
-    page, results, scene = shown
+def click(page: Page, scene: Scene) -> None:
+    """Shows the star by a click."""
     press(page, "f")
     left, top, width, height = scene.box(12)
     page.mouse.click(*on_screen(page)(left + width / 2, top + height / 2))
+
+
+def test_a_click_shows_an_object_and_the_track_is_discarded(shown: Shown) -> None:
+    page, results, scene = shown
+    click(page, scene)
     page.get_by_label("Name of the object").fill("my star")
     page.get_by_role("button", name="Follow", exact=True).click()
+    expect(page.locator(".follow")).to_contain_text("Found in 6 frames")
+    press(page, "f")  # what was found is kept or discarded first
     page.get_by_role("button", name="Discard").click()
     expect(page.locator(".follow")).to_have_count(0)
+    expect(page.locator(".what")).to_contain_text("track 1: blue dotted moon")
+    expect(page.locator(".masks")).to_have_attribute("data-frame", "12")
     expect(page.locator(".card")).to_have_count(1)
     assert Additions(results.storage).tracks().num_rows == 0
     press(page, "f")
@@ -103,3 +113,51 @@ def test_a_click_shows_an_object_and_the_track_is_discarded(shown: Shown) -> Non
     page.get_by_label("Name of the object").fill("nothing")
     press(page, "Enter")
     expect(page.get_by_role("alert")).to_contain_text("no proposal fits: of 2 in the frame, none covers its points")
+    press(page, "f")
+    press(page, "Escape")
+    expect(page.locator(".follow")).to_have_count(0)
+    expect(page.locator(".player header")).to_be_visible()
+
+
+def test_an_answer_after_cancelling_changes_nothing(shown: Shown) -> None:
+    """Whether it says that following has begun, or how far it is."""
+    page, _, scene = shown
+    held = list[Route]()
+    for path in (re.compile(r"/api/follow\?"), re.compile(r"/api/followed\?")):
+        click(page, scene)
+        page.get_by_label("Name of the object").fill("my star")
+        page.route(path, lambda route: held.append(route))  # noqa: PLW0108 - a built-in has no signature
+        press(page, "Enter")
+        while not held:
+            page.wait_for_timeout(50)
+        with page.expect_response("**/api/unfollow*") as unfollowed:
+            page.get_by_role("button", name="Cancel").click()
+            while held:
+                held.pop().continue_()
+        assert unfollowed.value.ok
+        page.unroute(path)
+        page.wait_for_timeout(100)
+        expect(page.locator(".follow")).to_have_count(0)
+
+
+def test_a_server_that_is_away_loses_nothing(shown: Shown) -> None:
+    page, results, scene = shown
+    away = re.compile(r"/api/(follow|followed|keep)\?")
+    page.route(away, lambda route: route.abort())
+    click(page, scene)
+    page.get_by_label("Name of the object").fill("my star")
+    press(page, "Enter")
+    expect(page.get_by_role("alert")).to_contain_text("Failed to fetch")
+    page.unroute(away)
+    page.route("**/api/followed*", lambda route: route.abort())
+    press(page, "Enter")
+    expect(page.get_by_role("status").filter(has_text="Following")).to_contain_text("trying again: Failed to fetch")
+    page.unroute("**/api/followed*")
+    expect(page.locator(".follow")).to_contain_text("Found in 6 frames")
+    page.route("**/api/keep*", lambda route: (route.fetch(), route.abort()))
+    page.get_by_role("button", name="Keep", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("Failed to fetch")
+    page.unroute("**/api/keep*")
+    page.get_by_role("button", name="Keep", exact=True).click()
+    expect(page.locator(".what")).to_contain_text(f"track {FIRST_ID}: my star")
+    assert Additions(results.storage).tracks().num_rows == 1
