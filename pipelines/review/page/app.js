@@ -84,19 +84,23 @@ function App() {
   }, [archive?.labels]);
 
   // What handlers see that were made in an earlier render.
-  now.current = { archive, tracks, chosen, opened, dialog, filter, undoName, reviewer };
+  now.current = { archive, tracks, chosen, opened, dialog, filter, search, undoName, reviewer };
 
-  const find = (wanted, asked) => {
+  // Afterwards the first track is chosen or, if `isAgain`, the one that was, where it is still near.
+  const find = (wanted, asked, isAgain = false) => {
     const query = Object.fromEntries(Object.entries(wanted).filter(([, value]) => value !== ""));
     const request = asked.image
       ? ask("find", query, { method: "POST", body: asked.image })
       : ask("find", { ...query, text: asked.text, like: asked.like });
     setMessage("Searching …");
     request.then(
-      (found) => {
+      async (answer) => {
+        const found = new Tracks(answer, changed);
+        if (isAgain) await found.around(now.current.chosen);
+        const was = isAgain && now.current.tracks?.at(now.current.chosen);
         setMessage("");
-        setChosen(0);
-        setTracks(new Tracks(found, changed));
+        setChosen(was ? Math.max(0, found.indexOf(was)) : 0);
+        setTracks(found);
       },
       (error) => setMessage(error.message),
     );
@@ -120,8 +124,9 @@ function App() {
         changed();
       } else if (state.catalogue !== known.catalogue) {
         await readArchive();
+        if (now.current.search.like === undefined) find(now.current.filter, now.current.search, true);
+        else setSearch({}); // rows have other numbers now
         setMessage("The labels have changed since; what is shown is found again.");
-        find(now.current.filter, {});
       }
     }, POLL_MS);
     return () => clearInterval(timer);
@@ -243,7 +248,7 @@ function App() {
     "/": () => box.current.focus(),
     "?": () => setDialog({ kind: Keys, target: { isReadOnly: Boolean(now.current.archive.read_only) } }),
     Enter: () => open(now.current.chosen),
-    Escape: close,
+    Escape: () => (now.current.opened && control.current.cancel?.()) || close(),
     " ": () => now.current.opened && control.current.toggle?.(),
     ",": () => now.current.opened && control.current.step?.(-1),
     ".": () => now.current.opened && control.current.step?.(1),

@@ -28,6 +28,22 @@ export class Tracks {
     }
   }
 
+  // Reads the tracks around an index.
+  async around(index) {
+    const block = Math.floor(index / BLOCK);
+    const blocks = [block - 1, block, block + 1].filter((each) => each >= 0 && each * BLOCK < this.total);
+    await Promise.all(blocks.map((each) => this.read(each)));
+  }
+
+  // Returns the index of a track; -1 if it is not among those read.
+  indexOf({ video_id, track_id }) {
+    for (const [block, rows] of this.blocks) {
+      const at = rows.findIndex((row) => row.video_id === video_id && row.track_id === track_id);
+      if (at >= 0) return block * BLOCK + at;
+    }
+    return -1;
+  }
+
   async read(block) {
     const before = this.blocks.get(block);
     this.blocks.set(block, before ?? []); // what is shown stays until what is new is there

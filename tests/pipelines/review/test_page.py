@@ -10,11 +10,13 @@ from playwright.sync_api import Browser, expect
 from pipelines.archive.config import DuplicatesConfig
 from pipelines.archive.duplicates import find_duplicates
 from pipelines.archive.reviews import Reviews
+from pipelines.archive.tables import Results
 from pipelines.review.catalogue import Catalogue
 from pipelines.review.config import ReviewConfig
 from pipelines.review.session import Review
 from pipelines.storage.files import Storage
-from tests.pipelines.review.archives import EVIL_CATEGORY, EVIL_NAME, write_labels
+from tests.pipelines.archive.labels import part_name
+from tests.pipelines.review.archives import EVIL_CATEGORY, EVIL_NAME, put_video, write_labels
 from tests.pipelines.review.browser import ON_SCREEN, Open, choose, names, needs_browser, press
 from tests.pipelines.review.serving import Client, served
 
@@ -220,6 +222,24 @@ def test_two_people_see_each_other(visit: Open, labels: str) -> None:
     expect(bob.locator("#card-0 .badge")).to_have_text("✓ accepted")
     expect(ann.locator("#card-2 .badge")).to_have_text("✗ rejected")
     assert set(Reviews(Storage(labels)).read()["reviewer"].to_pylist()) == {"ann", "bob"}
+
+
+def test_what_others_add_leaves_the_search_and_the_chosen_track(visit: Open, labels: str) -> None:
+    page = visit()
+    press(page, "/")
+    page.keyboard.type("red striped star")
+    press(page, "Enter")
+    expect(page.locator("#card-0 .about")).to_contain_text("≈")
+    index = names(page).index("blue dotted moon")
+    choose(page, index)
+    chosen = page.locator(".card[aria-selected=true] .name")
+    put_video(
+        Results(Storage(labels)), part_name(2, 1), "new", "new.mp4", {1: ("red striped star", 0.99, (0, 1))}, [0, 1]
+    )
+    expect(page.locator(".card")).to_have_count(8)
+    expect(page.locator("#card-0 .about")).to_contain_text("≈")
+    expect(page.locator(f"#card-{index + 1}")).to_have_attribute("aria-selected", "true")
+    expect(chosen).to_have_text("blue dotted moon")
 
 
 def test_decisions_wait_for_a_server_that_is_away(chromium: Browser, review: Review, labels: str) -> None:
