@@ -1,5 +1,7 @@
 """The videos and tracks of an archive that count, in memory for DuckDB: what filters and orders look at."""
 
+import hashlib
+import json
 import os
 import threading
 import uuid
@@ -109,6 +111,7 @@ class Catalogue:
 
     Attributes:
         id: tells it from other catalogues of the archive.
+        numbering: equal for catalogues in which rows have the same numbers, but for rows that were added.
         listed: the parts that there were.
         parts: those with videos that count, and the ids of these.
         size: number of tracks; their rows are counted from 0, part by part, then those of added tracks.
@@ -122,6 +125,7 @@ class Catalogue:
         self.decided = decided
         self.id = uuid.uuid4().hex
         self.listed = results.parts()
+        self.numbering = hashlib.sha256(json.dumps(self.listed).encode()).hexdigest()
         self.parts = {part: ids for part, ids in results.counting().items() if len(ids)}
         self._database = duckdb.connect()
         self._deciding = threading.Lock()
@@ -132,7 +136,7 @@ class Catalogue:
         self._video_ids = videos["video_id"].to_pylist()
         fingerprints = (videos[name].to_pylist() for name in SAME_TRACKS)
         self._fingerprints = dict(zip(self._video_ids, zip(*fingerprints, strict=True), strict=True))
-        added = self.additions.tracks()
+        added = self.additions.tracks().sort_by("time")  # so that rows keep their numbers
         about = added.select(["video_id", *SAME_TRACKS])
         self.added = added.filter(pa.array([not self.is_stale(row) for row in about.to_pylist()], pa.bool_()))
         tracks = pa.concat_tables([labelled, self.added.select(_OF_TRACK)])

@@ -78,7 +78,7 @@ class Review:
         with bad_input("labels"):
             self.decided = Decided(Reviews(self.results.storage))
             self.catalogue = Catalogue(self.results, self.decided)
-        self.embeddings = Embeddings(self.catalogue)
+        self.embeddings, self._first = Embeddings(self.catalogue), self.catalogue
         self._follower = Follower(self.results.storage, config.checkpoint)
         self._frames = Frames()
         self._found: Recent[str, Found] = Recent(_FOUND)
@@ -118,6 +118,7 @@ class Review:
         return {
             "revision": self.decided.revision,
             "catalogue": self.catalogue.id,
+            "numbering": self.catalogue.numbering,
             "read_only": self.read_only,
             "search_off": self.search_off or self.embeddings.error or waiting,
             "similar_off": self.embeddings.error or waiting,
@@ -400,6 +401,8 @@ class Review:
         return {"found": name, "total": len(found.rows), "catalogue": found.catalogue.id}
 
     def _check_similar(self) -> None:
+        if self.embeddings.catalogue is not self._first:  # tracks were added: they are being read
+            self.embeddings.ready.wait(_SOON_S)
         if reason := self.state()["similar_off"]:
             raise ValueError(f"search: {reason}")
 

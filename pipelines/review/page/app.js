@@ -124,8 +124,9 @@ function App() {
         changed();
       } else if (state.catalogue !== known.catalogue) {
         await readArchive();
-        if (now.current.search.like === undefined) find(now.current.filter, now.current.search, true);
-        else setSearch({}); // rows have other numbers now
+        const { filter: wanted, search: asked } = now.current;
+        if (asked.like === undefined || state.numbering === known.numbering) find(wanted, asked, true);
+        else setSearch({}); // its row has another number now
         setMessage("The labels have changed since; what is shown is found again.");
       }
     }, POLL_MS);

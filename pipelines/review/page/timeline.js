@@ -2,6 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { badgeOf } from "./decisions.js";
+import { FOLLOWED } from "./follow.js";
 import { css } from "./masks.js";
 
 export const clock = (time) => `${Math.floor(time / 60)}:${(time % 60).toFixed(2).padStart(5, "0")}`;
@@ -88,7 +89,7 @@ export function Timeline({ video, pieces, chosen, time, onPick, onSeek }) {
         >
           <span class="swatch" style=${{ background: css(piece.track_id) }}></span>
           <span class="label">
-            ${piece.track_id}${piece.split_at === null ? "" : ` from ${piece.split_at}`} ${badge?.category ?? piece.category}
+            ${piece.track_id === FOLLOWED ? "followed" : piece.track_id}${piece.split_at === null ? "" : ` from ${piece.split_at}`} ${badge?.category ?? piece.category}
             ${badge && html`<span class="mark"> ${badge.text}</span>`}
           </span>
           <span class="bars" onClick=${seek}>

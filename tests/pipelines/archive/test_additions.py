@@ -11,9 +11,11 @@ from pipelines.archive.export import export_annotations
 from pipelines.archive.formats.video_labels import Row
 from pipelines.archive.reviews import Decision, Reviews
 from pipelines.archive.tables import Results
+from pipelines.review.catalogue import Catalogue
+from pipelines.review.decided import Decided
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.labels import part_name
-from tests.pipelines.review.archives import embedding, put_video
+from tests.pipelines.review.archives import embedding, model, put_video
 
 VIDEO = {"video_id": "a/b", "model_fingerprint": "m", "vocabulary_fingerprint": "v", "config_fingerprint": "c"}
 TRACK = {"category": "cup", "score": 0.9, "top": [{"category": "cup", "score": 0.9}], "first_frame": 2}
@@ -130,3 +132,21 @@ def test_with_other_labels_it_is_stale(tmp_path: Path) -> None:
     add(other, VIDEO | {"video_id": "v", "model_fingerprint": "another"})
     assert len(Additions(other).names()) == 2
     assert set(exported(tmp_path / "other", tmp_path / "stale", "respect")) == {"red striped star", "cup"}
+
+
+def test_rows_of_a_catalogue_keep_their_numbers_while_tracks_are_added(tmp_path: Path) -> None:
+    """Of whatever videos: the names of their files are in another order."""
+    results = Results(Storage(str(tmp_path)))
+    videos = list[Row]()
+    for number, name in enumerate("dcba", start=1):
+        tracks = {1: ("red striped star", 0.9, (0, 2))}
+        put_video(results, part_name(1, number), name, f"/{name}.mp4", tracks, [0.0, 0.1, 0.2])
+        videos.append(VIDEO | {"video_id": name, "model_fingerprint": model().fingerprint})
+    numbers = list[int]()
+    for number, video in enumerate(videos):
+        track_id = add(results.storage, video)
+        catalogue = Catalogue(results, Decided(Reviews(results.storage)))
+        numbers += [row["row"] for row in catalogue.tracks_of(video["video_id"]) if row["track_id"] == track_id]
+        assert catalogue.size == 5 + number
+    assert numbers == [4, 5, 6, 7]
+    assert catalogue.numbering == Catalogue(results, Decided(Reviews(results.storage))).numbering

@@ -73,6 +73,7 @@ def test_an_object_is_drawn_followed_kept_and_searched(shown: Shown) -> None:
     show(page, scene, "my star")
     expect(page.locator(".follow")).to_contain_text("Found in 6 frames")
     expect(page.locator(".what")).to_contain_text("followed: my star")
+    expect(page.locator(".piece[aria-selected=true] .label")).to_have_text("followed my star")
     expect(page.locator(".masks")).to_have_attribute("data-frame", "12")
     press(page, "a")
     expect(page.locator(".notice")).to_contain_text("Keep the track, or discard it, first")

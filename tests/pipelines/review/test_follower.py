@@ -1,3 +1,4 @@
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pipelines.review.catalogue import Filter
 from pipelines.review.config import ReviewConfig
 from pipelines.review.follower import FOLLOWED_ID, Settings, read_settings
 from pipelines.review.session import AbsentError, Review
+from pipelines.review.similarity import Embeddings
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.labels import part_name
 from tests.pipelines.following.videos import Scene
@@ -121,15 +123,24 @@ def test_what_was_followed_is_shown_in_its_video_alone(review: Review, labelled:
             ask("other", followed)
 
 
-def test_what_others_add_is_seen(review: Review, labelled: tuple[Results, Scene]) -> None:
+def test_what_others_add_is_seen(
+    review: Review, labelled: tuple[Results, Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search waits until it is read."""
     other = Review(ReviewConfig(labels=review.config.labels))
     followed = other.follow("crossing", labelled[1].prompt(12))["followed"]
     wait(other, followed)
     other.keep(followed, "ben")
     assert review.catalogue.size == 1
-    review.refresh()
-    assert review.catalogue.size == 2
-    assert review.embeddings.ready.is_set()
+    load = Embeddings.load
+    monkeypatch.setattr(Embeddings, "load", lambda embeddings: (time.sleep(0.5), load(embeddings)))
+    thread = threading.Thread(target=review.refresh)
+    thread.start()
+    while review.embeddings.catalogue.size < 2:
+        time.sleep(0.01)
+    assert not review.embeddings.ready.is_set()
+    assert review.find(Filter(), like=1)["total"] == 2
+    thread.join()
 
 
 def test_why_an_object_is_not_followed_is_said(review: Review, tmp_path: Path) -> None:
