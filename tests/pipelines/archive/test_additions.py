@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -138,7 +139,8 @@ def test_rows_of_a_catalogue_keep_their_numbers_while_tracks_are_added(tmp_path:
     """Of whatever videos: the names of their files are in another order."""
     results = Results(Storage(str(tmp_path)))
     videos = list[Row]()
-    for number, name in enumerate("dcba", start=1):
+    last_first = sorted("abcd", key=lambda name: hashlib.sha256(name.encode()).hexdigest(), reverse=True)
+    for number, name in enumerate(last_first, start=1):
         tracks = {1: ("red striped star", 0.9, (0, 2))}
         put_video(results, part_name(1, number), name, f"/{name}.mp4", tracks, [0.0, 0.1, 0.2])
         videos.append(VIDEO | {"video_id": name, "model_fingerprint": model().fingerprint})
