@@ -303,11 +303,11 @@ class Review:
         with self._keeping:
             if job.kept is None:
                 job.kept = self._add(job, video, reviewer)
-            kept = {"video_id": video["video_id"], "track_id": job.kept}
+            kept: Row = {"video_id": video["video_id"], "track_id": job.kept}
             if job.track is not None:
                 prints = {name: video[name] for name in Decision.__dataclass_fields__ if name.endswith("_fingerprint")}
-                about = {"action": "accept", "category": job.prompt.name, "reviewer": reviewer, "time": self._now()}
-                self.decided.add([Decision(**kept, **about, **prints)])
+                about: Row = kept | {"category": job.prompt.name, "reviewer": reviewer, "time": self._now()}
+                self.decided.add([Decision(action="accept", **about, **prints)])
                 job.track = job.masks = None
         embeddings = self._list_again()
         threading.Thread(target=embeddings.load, daemon=True).start()

@@ -127,7 +127,7 @@ def test_an_answer_after_cancelling_changes_nothing(shown: Shown) -> None:
     for path in (re.compile(r"/api/follow\?"), re.compile(r"/api/followed\?")):
         click(page, scene)
         page.get_by_label("Name of the object").fill("my star")
-        page.route(path, lambda route: held.append(route))  # noqa: PLW0108 - a built-in has no signature
+        page.route(path, lambda route: held.append(route))
         press(page, "Enter")
         while not held:
             page.wait_for_timeout(50)
