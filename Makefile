@@ -43,6 +43,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks.exemplars
 	$(BIN)/python -m tests.benchmarks.unknown
 	$(BIN)/python -m tests.benchmarks.identities
+	$(BIN)/python -m tests.benchmarks.prompts
 	$(BIN)/python -m tests.benchmarks.scale
 
 clean:

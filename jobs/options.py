@@ -179,6 +179,8 @@ def _parser(job: str, description: str, options: Iterable[_Option]) -> ArgumentP
         text = f"{option.help} (type: {kind}{default and ', '}{default})".strip()
         metavar = option.name.rpartition(".")[2].upper()
         alone: dict[str, Any] = {"nargs": "?", "const": "true"} if option.kind is bool else {}
+        if _may_be_repeated(option.kind):
+            alone = {"action": "append"}
         groups[parent].add_argument(f"--{option.name}", metavar=metavar, help=text.replace("%", "%%"), **alone)
     return parser
 
@@ -223,8 +225,16 @@ def _read_file(file: str) -> _Values:
     return values
 
 
-def _value(text: str, kind: Any) -> Any:
+def _may_be_repeated(kind: Any) -> bool:
+    """Returns whether an option is a text or several, each given on its own."""
+    parts = _alternatives(kind)
+    return str in parts and list[str] in parts
+
+
+def _value(text: str | list[str], kind: Any) -> Any:
     """Returns a value of the command line: text unchanged, all else parsed as YAML."""
+    if not isinstance(text, str):
+        return text
     parts = _alternatives(kind)
     if all(part in (str, NoneType) or get_origin(part) is Literal for part in parts):
         return None if text == "null" and NoneType in parts else text

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from jobs.options import read_config
 from pipelines.archive.config import RelabelConfig, SearchConfig
 from pipelines.benchmark.config import BenchmarkConfig
+from pipelines.following.config import TrackConfig
 from pipelines.labelling.config import LabelConfig
 from pipelines.recipes.origin import origin_of
 from pipelines.recipes.recipe import Licences, Recipe, check_licences
@@ -38,6 +39,11 @@ class LabelOptions(LabelConfig, ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackOptions(TrackConfig, ModelOptions):
+    """Options of `jobs.track`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RelabelOptions(RelabelConfig, ModelOptions):
     """Options of `jobs.relabel`."""
 
@@ -57,7 +63,7 @@ class BenchmarkOptions(BenchmarkConfig, ModelOptions):
     """Options of `jobs.benchmark`."""
 
 
-Options = TypeVar("Options", LabelOptions, RelabelOptions, SearchOptions, ReviewOptions, BenchmarkOptions)
+Options = TypeVar("Options", LabelOptions, TrackOptions, RelabelOptions, SearchOptions, ReviewOptions, BenchmarkOptions)
 
 
 def recipe_names() -> list[str]:

@@ -21,8 +21,8 @@ FLOORS = (
     ("openvis_model.training", "pipelines.models", "pipelines.recipes", "pipelines.datasets"),
     ("pipelines.archive", "pipelines.metrics", "pipelines.shapes"),
     ("pipelines.labelling", "pipelines.overlays"),
-    ("pipelines.evaluation", "pipelines.benchmark", "pipelines.review"),
-    ("pipelines.training",),
+    ("pipelines.evaluation", "pipelines.benchmark", "pipelines.following"),
+    ("pipelines.training", "pipelines.review"),
     ("jobs",),
 )
 """Rooms from the ground floor up."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from pipelines.archive.additions import Additions
 from pipelines.archive.config import ExportConfig
 from pipelines.archive.formats.format import Target
 from pipelines.archive.formats.registry import FORMATS
@@ -56,8 +57,11 @@ def export_annotations(
         OSError: the output cannot be written to.
     """
     results, output = open_labels(config.labels), Storage(config.output)
-    decisions = _decisions(results, config)
-    categories = {name: number for number, name in enumerate(sorted(_names(results, decisions, config)), start=1)}
+    decisions, additions = _decisions(results, config), Additions(results.storage)
+    tracks_added = additions.tracks() if config.reviewed != "ignore" else additions.none()
+    added = _by_id(tracks_added.to_pylist())
+    names = sorted(_names(results, decisions, tracks_added, config))
+    categories = {name: number for number, name in enumerate(names, start=1)}
     output.check_writable()
     total = sum(map(len, results.counting().values()))
     looked_at = tracks = 0
@@ -67,8 +71,9 @@ def export_annotations(
 
     def counted() -> Iterator[VideoLabels]:
         nonlocal looked_at, tracks
-        for labels in _videos(results):
+        for labelled in _videos(results):
             looked_at += 1
+            labels = additions.added_to(labelled, added.get(labelled.row["video_id"], []))
             video = _selected(labels, decisions.get(labels.row["video_id"], []), config)
             wanted = video.tracks or (video.frames and form.federated)
             if wanted and (not config.images or _has_images(video, output, form.images, failures)):
@@ -85,14 +90,18 @@ def export_annotations(
 
 def _decisions(results: Results, config: ExportConfig) -> dict[str, list[Row]]:
     """Returns the decisions that count, by video."""
+    return {} if config.reviewed == "ignore" else _by_id(Reviews(results.storage).read().to_pylist())
+
+
+def _by_id(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Returns rows by video."""
     found: dict[str, list[Row]] = {}
-    if config.reviewed != "ignore":
-        for row in Reviews(results.storage).read().to_pylist():
-            found.setdefault(row["video_id"], []).append(row)
+    for row in rows:
+        found.setdefault(row["video_id"], []).append(row)
     return found
 
 
-def _names(results: Results, decisions: Mapping[str, Sequence[Row]], config: ExportConfig) -> set[str]:
+def _names(results: Results, decisions: Mapping[str, Sequence[Row]], added: pa.Table, config: ExportConfig) -> set[str]:
     """Returns the categories to list.
 
     Raises:
@@ -105,7 +114,7 @@ def _names(results: Results, decisions: Mapping[str, Sequence[Row]], config: Exp
             raise ValueError(f"labels: {config.labels} has no accepted, renamed or rejected tracks; review some first")
         return names
     of_parts = results.scan("tracks", ("category", "score", "unknown"), each=lambda rows: _categories(rows, config))
-    names = names.union(*of_parts)
+    names = names.union(_categories(added, config), *of_parts)
     if not names:
         known = "" if config.max_unknown == 1 else f" and unknown of {config.max_unknown} or less"
         raise ValueError(f"labels: {config.labels} has no tracks with a score of {config.min_score} or more{known}")

@@ -8,6 +8,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.archive.additions import Additions
 from pipelines.archive.compaction import settle
 from pipelines.archive.config import RelabelConfig
 from pipelines.archive.exemplars import read_tracks
@@ -90,6 +91,7 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
             todo = todo.filter(pc.is_in(todo, Reviews(source.storage).read()["video_id"].combine_chunks()))
         if config.reviewed != "ignore":
             Reviews(source.storage).copy_to(Reviews(target.storage))
+            Additions(source.storage).copy_to(Additions(target.storage))
         videos, tracks, failures = 0, 0, dict[str, str]()
         if todo:
             facts = {"config": asdict(config), "vocabulary_fingerprint": work.fingerprint, "wanted": len(todo)}

@@ -33,7 +33,7 @@ from pipelines.labelling.rows import LabelledRow
 from pipelines.labelling.video_writer import VideoWriters
 from pipelines.labelling.worklist import Worklist, undone
 from pipelines.models import embed, load_light_model, load_vocabulary, vocabulary_fingerprint
-from pipelines.recipes.origin import origin_of
+from pipelines.recipes.origin import check_association
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
 from pipelines.storage.outage import outlast
@@ -85,7 +85,7 @@ def label_videos(
         OSError: the output was away for longer than `stall_s`; committed videos are kept.
     """
     start = time.monotonic()
-    _check_association(config)
+    check_association(config.tracker.association.kind, config.checkpoint)
     vocabulary = load_vocabulary(config.vocabulary, config.synonyms)
     listed = Worklist(find_videos(config.input, allow_http=config.allow_http))
     least, most = config.model_processes()
@@ -147,14 +147,6 @@ def label_videos(
         tracks=done.tracks,
         seconds=time.monotonic() - start,
     )
-
-
-def _check_association(config: LabelConfig) -> None:
-    if config.tracker.association.kind == "rollout" and origin_of(config.checkpoint).get("fine_tuned") is False:
-        raise ValueError(
-            f"tracker.association.kind: rollout needs a trained rollout tracker, and that of {config.checkpoint} is "
-            "not; give hungarian, with the token query"
-        )
 
 
 def _load(config: LabelConfig, vocabulary: Vocabulary) -> tuple[LightModel, Vocabulary, VocabularyEmbedding]:

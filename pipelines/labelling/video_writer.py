@@ -61,7 +61,7 @@ class VideoWriter:
             self.tracker_s += time.perf_counter() - start
             self.next = (ready.segment + 1, 0) if ready.last_batch else (ready.segment, ready.batch + 1)
             if self.next[0] == ready.segments:
-                return self._finish(ready, "ok" if self.frames else "failed", self._incomplete(ready))
+                return self._finish(ready, "ok" if self.frames else "failed", incomplete(ready, self.frames))
             ready = self._load_next()
         return None
 
@@ -81,17 +81,6 @@ class VideoWriter:
         path.unlink()
         return batch
 
-    def _incomplete(self, batch: LabelledRow) -> str | None:
-        """Returns what is missing from a video that was read to its end."""
-        reasons = []
-        if batch.info and batch.info.missing_frames:
-            reasons.append(f"cut off: about {batch.info.missing_frames} frames that its header promises are missing")
-        elif batch.info and batch.info.cut_off:
-            reasons.append("cut off: its end is missing")
-        if lost := batch.expected_frames - self.frames:
-            reasons.append(f"{lost} of {batch.expected_frames} frames could not be decoded")
-        return "; ".join(reasons) or None
-
     def _track(self, batch: LabelledRow) -> None:
         tracked: list[Tracked] = []
         thumbnails = np.frombuffer(batch.thumbnails, np.uint8).reshape(-1, GRID, GRID, 3)
@@ -101,17 +90,12 @@ class VideoWriter:
         for frame, time_s, instances, thumbnail in frames:
             result = self.tracking.add(frame, instances, thumbnail)
             if thumbnail is not None:
-                self._add_to_shot(frame, time_s, begins=result.begins_shot)
+                extend_shots(self.shots, frame, time_s, begins=result.begins_shot)
             tracked.append(Tracked(frame, time_s, instances, result.track_ids))
             self._add_tracks(result.ended)
             self.frames += 1
         self.model_s += batch.model_s
         self.rows.add_table("masks", mask_rows(self.video_id, tracked))
-
-    def _add_to_shot(self, frame: int, time_s: float, *, begins: bool) -> None:
-        if begins or not self.shots:
-            self.shots.append({"first_frame": frame, "start_s": time_s})
-        self.shots[-1] |= {"last_frame": frame, "end_s": time_s}
 
     def _add_tracks(self, tracks: list[Track]) -> None:
         self.rows.add("tracks", [track_row(self.video_id, track) for track in tracks])
@@ -129,29 +113,18 @@ class VideoWriter:
             self.tracks = self.frames = 0
         else:
             self._add_tracks(self.tracking.finish())
-        info = batch.info
-        self.rows.add(
-            "videos",
-            [
-                {
-                    "video_id": self.video_id,
-                    "uri": self.uri,
-                    "status": status,
-                    "error": error,
-                    "frames": self.frames,
-                    "expected_frames": batch.expected_frames,
-                    "fps": info and info.fps,
-                    "width": info and info.width,
-                    "height": info and info.height,
-                    "duration_s": info and info.duration_s,
-                    "tracks": self.tracks,
-                    "shots": self.shots or None,
-                    "model_s": self.model_s,
-                    "tracker_s": self.tracker_s,
-                    **vars(self.fingerprints),
-                }
-            ],
+        row = video_row(
+            batch,
+            self.fingerprints,
+            status=status,
+            error=error,
+            frames=self.frames,
+            tracks=self.tracks,
+            shots=self.shots,
+            model_s=self.model_s,
+            tracker_s=self.tracker_s,
         )
+        self.rows.add("videos", [row])
         return status
 
 
@@ -249,4 +222,61 @@ def track_row(video_id: str, track: Track) -> dict[str, Any]:
         "objectness": track.objectness,
         "embedding": track.embedding.tolist(),
         "unknown": track.unknown,
+    }
+
+
+def extend_shots(shots: list[dict[str, Any]], frame: int, time_s: float, *, begins: bool) -> None:
+    """Adds a frame to the last shot of a video, or begins another one."""
+    if begins or not shots:
+        shots.append({"first_frame": frame, "start_s": time_s})
+    shots[-1] |= {"last_frame": frame, "end_s": time_s}
+
+
+def incomplete(batch: LabelledRow, frames: int) -> str | None:
+    """Returns what is missing from a video that was read to its end.
+
+    Args:
+        batch: any batch of the video.
+        frames: number of frames that were read.
+    """
+    reasons = []
+    if batch.info and batch.info.missing_frames:
+        reasons.append(f"cut off: about {batch.info.missing_frames} frames that its header promises are missing")
+    elif batch.info and batch.info.cut_off:
+        reasons.append("cut off: its end is missing")
+    if lost := batch.expected_frames - frames:
+        reasons.append(f"{lost} of {batch.expected_frames} frames could not be decoded")
+    return "; ".join(reasons) or None
+
+
+def video_row(
+    batch: LabelledRow,
+    fingerprints: Fingerprints,
+    *,
+    status: str,
+    error: str | None,
+    frames: int,
+    tracks: int,
+    shots: list[dict[str, Any]],
+    model_s: float,
+    tracker_s: float,
+) -> dict[str, Any]:
+    """Returns the row of the `videos` table for a finished video; `batch` is any of its batches."""
+    info = batch.info
+    return {
+        "video_id": batch.video_id,
+        "uri": batch.uri,
+        "status": status,
+        "error": error,
+        "frames": frames,
+        "expected_frames": batch.expected_frames,
+        "fps": info and info.fps,
+        "width": info and info.width,
+        "height": info and info.height,
+        "duration_s": info and info.duration_s,
+        "tracks": tracks,
+        "shots": shots or None,
+        "model_s": model_s,
+        "tracker_s": tracker_s,
+        **vars(fingerprints),
     }

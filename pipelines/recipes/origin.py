@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from openvis_model.options import AssociationKind
 from pipelines.storage.files import Storage
 
 
@@ -21,3 +22,16 @@ def origin_of(checkpoint: str | None) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
         return {}
     return origin if isinstance(origin, dict) and "recipe" in origin else {}
+
+
+def check_association(kind: AssociationKind, checkpoint: str | None) -> None:
+    """Checks that a checkpoint can link instances as asked.
+
+    Raises:
+        ValueError: the association needs a trained rollout tracker, and the checkpoint says that its own is not.
+    """
+    if kind == "rollout" and origin_of(checkpoint).get("fine_tuned") is False:
+        raise ValueError(
+            f"tracker.association.kind: rollout needs a trained rollout tracker, and that of {checkpoint} is not; give "
+            "hungarian, with the token query"
+        )

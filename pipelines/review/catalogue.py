@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int32
 
+from pipelines.archive.additions import Additions
 from pipelines.archive.duplicates import read_duplicates
 from pipelines.archive.reviews import SAME_TRACKS
 from pipelines.archive.tables import SCHEMAS, Results
@@ -41,7 +42,7 @@ _ORDERS: Mapping[str, str] = {
 _TRACKS = """
     create table tracks as
     select (row_number() over ())::integer - 1 as row, videos.video, track_id, category, score, first_frame,
-        last_frame, loaded.frames
+        last_frame, loaded.frames, added
     from loaded join videos using (video_id)
 """  # DuckDB keeps the order of what it reads
 
@@ -110,7 +111,10 @@ class Catalogue:
         id: tells it from other catalogues of the archive.
         listed: the parts that there were.
         parts: those with videos that count, and the ids of these.
-        size: number of tracks; their rows are counted from 0, part by part.
+        size: number of tracks; their rows are counted from 0, part by part, then those of added tracks.
+        additions: the archive's added tracks.
+        known: the names of their files.
+        added: rows of those that count.
     """
 
     def __init__(self, results: Results, decided: Decided) -> None:
@@ -122,7 +126,18 @@ class Catalogue:
         self._database = duckdb.connect()
         self._deciding = threading.Lock()
         self._orders: dict[Order, Rows] = {}
-        videos, tracks = self._read("videos", _OF_VIDEO), self._read("tracks", _OF_TRACK)
+        videos, labelled = self._read("videos", _OF_VIDEO), self._read("tracks", _OF_TRACK)
+        self.additions = Additions(results.storage)
+        self.known = self.additions.names()
+        self._video_ids = videos["video_id"].to_pylist()
+        fingerprints = (videos[name].to_pylist() for name in SAME_TRACKS)
+        self._fingerprints = dict(zip(self._video_ids, zip(*fingerprints, strict=True), strict=True))
+        added = self.additions.tracks()
+        about = added.select(["video_id", *SAME_TRACKS])
+        self.added = added.filter(pa.array([not self.is_stale(row) for row in about.to_pylist()], pa.bool_()))
+        tracks = pa.concat_tables([labelled, self.added.select(_OF_TRACK)])
+        is_added = np.arange(tracks.num_rows) >= labelled.num_rows
+        tracks = tracks.append_column("added", pa.array(is_added))
         names = [os.path.basename(uri.rstrip("/")) if uri else "" for uri in videos["uri"].to_pylist()]
         numbered = videos.append_column("name", pa.array(names, pa.string()))
         numbered = numbered.append_column("video", pa.array(np.arange(videos.num_rows, dtype=np.int32)))
@@ -139,10 +154,7 @@ class Catalogue:
             cursor.register("paired", pa.table({"row": rows, "cluster": cluster}))
             cursor.execute("create table clusters as select * from paired")
         self.size = tracks.num_rows
-        self._video_ids = videos["video_id"].to_pylist()
         self._numbers = {video_id: number for number, video_id in enumerate(self._video_ids)}
-        fingerprints = (videos[name].to_pylist() for name in SAME_TRACKS)
-        self._fingerprints = dict(zip(self._video_ids, zip(*fingerprints, strict=True), strict=True))
         self.decide(decided.tracks())
 
     def warm_up(self) -> None:
@@ -252,14 +264,17 @@ class Catalogue:
         )
 
     def verdicts(self) -> list[dict[str, Any]]:
-        """Returns the categories of the labels: tracks, those judged, and of these the right ones; rarest first."""
+        """Returns the categories of the labels: tracks, those judged, and of these the right ones; rarest first.
+
+        Added tracks are left out: labelling did not find them.
+        """
         return self._query(
             """select category, count(*)::integer as tracks,
                    count(*) filter (action in ('accept', 'reject', 'rename'))::integer as judged,
                    count(*) filter (action in ('accept', 'rename') and given = category)::integer as "right"
                from tracks left join decisions on decisions.video = tracks.video
                    and decisions.track_id = tracks.track_id and not stale
-               group by 1 order by tracks, 1""",
+               where not added group by 1 order by tracks, 1""",
             [],
         )
 

@@ -10,7 +10,7 @@ class ReviewConfig:
     Attributes:
         labels: output of a labelling run, local or in the cloud; decisions are added to it.
         checkpoint: checkpoint folder of the model that labelled the videos, local or in the cloud, for the search by
-            text; null is the built-in model.
+            text and to follow objects; null is the built-in model.
         port: port of the page; 0 takes any that is free.
         host: address to listen on. With another than 127.0.0.1, anyone in the network who has the token can read the
             labelled videos, unencrypted, and decide.

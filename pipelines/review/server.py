@@ -77,6 +77,9 @@ class Server:
                 web.get("/api/video", self._json(self._video)),
                 web.get("/api/masks", self._json(self._masks)),
                 web.post("/api/decide", self._json(self._decide)),
+                web.post("/api/follow", self._json(self._follow)),
+                web.get("/api/followed", self._json(self._followed)),
+                web.post("/api/keep", self._json(self._keep)),
                 web.get("/api/crop", self._crop),
                 web.get("/api/frame", self._frame),
                 web.get("/api/media", self._media),
@@ -148,21 +151,34 @@ class Server:
         return await _elsewhere(self.review.rows, request.query.get("found", ""), offset, limit)
 
     async def _video(self, request: web.Request) -> object:
-        return await _elsewhere(self.review.video, request.query.get("id", ""))
+        return await _elsewhere(self.review.video, request.query.get("id", ""), request.query.get("followed"))
 
     async def _masks(self, request: web.Request) -> object:
         first, last = (_whole(request.query, name) or 0 for name in ("first", "last"))
-        return await _elsewhere(self.review.masks, request.query.get("id", ""), first, last)
+        video_id, followed = request.query.get("id", ""), request.query.get("followed")
+        return await _elsewhere(self.review.masks, video_id, first, last, followed)
 
     async def _decide(self, request: web.Request) -> object:
-        if request.content_type != "application/json":  # what a form of another site cannot send
-            raise ValueError("decisions: give JSON")
-        body = json.loads(await request.read())
-        if not isinstance(body, dict) or not isinstance(body.get("decisions"), list):
+        body = await _body(request)
+        if not isinstance(body.get("decisions"), list):
             raise ValueError("decisions: give a list")
-        reviewer = str(body.get("reviewer") or self.review.reviewer).strip()[:_NAME]
+        reviewer = self._reviewer(body)
         # A decision that has begun to be stored is stored, also if the page is closed.
         return await asyncio.shield(_elsewhere(self.review.decide, body["decisions"], reviewer))
+
+    async def _follow(self, request: web.Request) -> object:
+        body = await _body(request)
+        return await _elsewhere(self.review.follow, str(body.get("video_id")), str(body.get("prompt")))
+
+    async def _followed(self, request: web.Request) -> object:
+        return self.review.followed(request.query.get("followed", ""))
+
+    async def _keep(self, request: web.Request) -> object:
+        body = await _body(request)
+        return await asyncio.shield(_elsewhere(self.review.keep, str(body.get("followed")), self._reviewer(body)))
+
+    def _reviewer(self, body: Mapping[str, Any]) -> str:
+        return str(body.get("reviewer") or self.review.reviewer).strip()[:_NAME]
 
     async def _crop(self, request: web.Request) -> web.Response:
         track = _whole(request.query, "track")
@@ -202,6 +218,16 @@ class Server:
                 await asyncio.to_thread(self.review.refresh)
             except (OSError, ValueError) as error:  # storage may be back at the next attempt
                 _LOG.warning("review: what is new could not be read: %s", error)
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    """Returns the JSON object that was sent."""
+    if request.content_type != "application/json":  # what a form of another site cannot send
+        raise ValueError("body: give JSON")
+    body = json.loads(await request.read())
+    if not isinstance(body, dict):
+        raise ValueError("body: give a JSON object")
+    return body
 
 
 async def _elsewhere(function: Callable[..., T], *arguments: Any, **options: Any) -> T:

@@ -12,27 +12,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Float32, Float64, Int32
+from jaxtyping import Float32, Int32
 
-from pipelines.archive.reviews import REVIEWS, Decision, Reviews
+from openvis_model.prompts import parse_prompt
+from pipelines.archive.reviews import REVIEWS, SAME_TRACKS, Decision, Reviews
 from pipelines.archive.tables import SCHEMAS, open_labels
 from pipelines.review.catalogue import Catalogue, Filter
 from pipelines.review.config import ReviewConfig
 from pipelines.review.decided import Decided
+from pipelines.review.follower import Follower, Job
 from pipelines.review.images import FRAME, Frames, Recent, best_mask, crop, jpeg
 from pipelines.review.media import is_playable
 from pipelines.review.similarity import Embeddings
+from pipelines.review.timing import ends_of, frames_by_track, runs_of
 from pipelines.storage.files import bad_input
 
 if TYPE_CHECKING:
     from pipelines.review.search_model import SearchModel
 
 _MASKS = ("video_id", "track_id", "frame", "time_s", "x", "y", "width", "height", "area", "score", "rle")
+_OF_FOLLOWED = ("track_id", "category", "score", "first_frame", "last_frame", "frames")
 _MASK_BYTES = 256 * 2**20  # of the videos that were looked at last
 _CROP_BYTES = 64 * 2**20
 _FOUND = 16  # results that can still be scrolled through
 _SIMILAR = 2000  # tracks that a search returns
-_GAP = 1.5  # periods without a mask after which a track counts as out of sight; periods may vary by a frame
+_SOON_S = 5.0  # until embeddings have been read again; of a million tracks it takes longer
 
 Row = dict[str, Any]
 
@@ -75,11 +79,12 @@ class Review:
             self.decided = Decided(Reviews(self.results.storage))
             self.catalogue = Catalogue(self.results, self.decided)
         self.embeddings = Embeddings(self.catalogue)
+        self._follower = Follower(self.results.storage, config.checkpoint)
         self._frames = Frames()
         self._found: Recent[str, Found] = Recent(_FOUND)
-        self._masks: Recent[tuple[str, str], pa.Table] = Recent(_MASK_BYTES, lambda rows: int(rows.nbytes))
+        self._masks: Recent[tuple[str, str, int], pa.Table] = Recent(_MASK_BYTES, lambda rows: int(rows.nbytes))
         self._crops: Recent[tuple[str, str, int], bytes] = Recent(_CROP_BYTES, len)
-        self._lock = threading.Lock()
+        self._lock, self._keeping = threading.Lock(), threading.Lock()
         self._last = self.decided.latest
 
     def warm_up(self) -> None:
@@ -94,11 +99,15 @@ class Review:
         """Takes over what others decided, and labels that were added or replaced since."""
         with bad_input("labels"):
             self.catalogue.decide(self.decided.refresh())
-            if set(self.results.parts()) != set(self.catalogue.listed):
-                self.catalogue = Catalogue(self.results, self.decided)
+            has_new = set(self.results.parts()) != set(self.catalogue.listed)
+            if has_new or self.catalogue.additions.names() != self.catalogue.known:
+                self._list_again()
                 self.catalogue.warm_up()
-                self.embeddings = Embeddings(self.catalogue)
                 self.embeddings.load()
+
+    def _list_again(self) -> None:
+        self.catalogue = Catalogue(self.results, self.decided)
+        self.embeddings = Embeddings(self.catalogue)
 
     def state(self) -> Row:
         """Returns what may change while the page is open."""
@@ -166,30 +175,36 @@ class Review:
                 row["similarity"] = float(similar[row["row"]])
         return rows
 
-    def video(self, video_id: str) -> Row:
+    def video(self, video_id: str, followed: str | None = None) -> Row:
         """Returns a video, its tracks with the times at which each is seen, and when its labelled frames are shown.
 
+        Args:
+            video_id: id of the video.
+            followed: id of what was followed in it, which is shown as a track like the others.
+
         Raises:
-            AbsentError: no such video counts.
+            AbsentError: no such video counts, or nothing was followed under this id.
         """
         video = self._video(video_id)
-        masks = self.masks_of(video)
+        masks = self._with_followed(self.masks_of(video), followed)
         frames, first = np.unique(masks["frame"].to_numpy(), return_index=True)
         times = masks["time_s"].to_numpy()[first]
         shown = ("video_id", "name", "status", "error", "fps", "width", "height", "duration_s")
-        ends = _ends(frames, times, 1 / (video["fps"] or 1))
+        ends = ends_of(frames, times, 1 / (video["fps"] or 1))
         tracks = self.catalogue.tracks_of(video_id)
-        seen = _frames_of(masks)
+        if followed and (track := self._job(followed).track):
+            tracks.append({"row": None, "followed": True} | {name: track[name] for name in _OF_FOLLOWED})
+        seen = frames_by_track(masks)
         for track in tracks:
             at = np.searchsorted(frames, seen.get(track["track_id"], frames[:0]))
-            track["runs"] = _runs(times[at], ends[at])
+            track["runs"] = runs_of(times[at], ends[at])
             track["pieces"] = self.pieces(video_id, track["track_id"])
         about = {name: video[name] for name in shown} | {"playable": is_playable(video["uri"]), "tracks": tracks}
         return about | {"frames": frames.tolist(), "times": times.tolist(), "ends": ends.tolist()}
 
-    def masks(self, video_id: str, first: int, last: int) -> dict[int, list[Row]]:
-        """Returns the masks of some frames of a video, by frame."""
-        masks = self.masks_of(self._video(video_id))
+    def masks(self, video_id: str, first: int, last: int, followed: str | None = None) -> dict[int, list[Row]]:
+        """Returns the masks of some frames of a video, by frame; with those of what was followed, if an id is given."""
+        masks = self._with_followed(self.masks_of(self._video(video_id)), followed)
         some = masks.filter((pc.field("frame") >= first) & (pc.field("frame") <= last))
         frames: dict[int, list[Row]] = {}
         for row in some.select(["frame", "track_id", "x", "y", "width", "height", "rle"]).to_pylist():
@@ -243,6 +258,63 @@ class Review:
         keys = dict.fromkeys((decision.video_id, decision.track_id) for decision in decisions)
         return [{"video_id": video, "track_id": track, "pieces": self.pieces(video, track)} for video, track in keys]
 
+    def follow(self, video_id: str, prompt: str) -> Row:
+        """Begins to follow an object; returns the id under which `followed` tells how far it is.
+
+        Args:
+            video_id: of its video.
+            prompt: as `openvis_model.prompts` reads it.
+
+        Raises:
+            ValueError: the prompt cannot be read.
+        """
+        return {"followed": self._follower.start(self._video(video_id), parse_prompt(prompt, "object", "prompt"))}
+
+    def followed(self, followed: str) -> Row:
+        """Returns how far an object has been followed, and why it cannot be, if so."""
+        return self._job(followed).state()
+
+    def keep(self, followed: str, reviewer: str) -> Row:
+        """Stores what was followed as a track of its video, and that the reviewer accepts it.
+
+        Returns:
+            Id of the video and of the track, and the track's row in the catalogue.
+
+        Raises:
+            ValueError: the archive cannot be written to, nothing has been found yet, or it was stored already.
+            OSError: the storage is away.
+        """
+        if self.read_only:
+            raise ValueError(f"the track cannot be stored: {self.read_only}")
+        job = self._job(followed)
+        video = self._video(job.video["video_id"])
+        with self._keeping:
+            if job.track is None or job.masks is None:
+                raise ValueError("the track is not there: it was kept already, or is still being followed")
+            if any(video[name] != job.video[name] for name in SAME_TRACKS):
+                raise ValueError("the video was labelled again meanwhile; follow the object again")
+            track_id = self.catalogue.additions.add(job.track, job.masks, video, str(job.prompt), reviewer)
+            job.track = job.masks = None
+        about = {"video_id": video["video_id"], "track_id": track_id, "category": job.prompt.name}
+        prints = {name: video[name] for name in Decision.__dataclass_fields__ if name.endswith("_fingerprint")}
+        self.decided.add([Decision(action="accept", reviewer=reviewer, time=self._now(), **about, **prints)])
+        self._list_again()
+        threading.Thread(target=self.embeddings.load, daemon=True).start()
+        self.embeddings.ready.wait(_SOON_S)
+        rows = {track["track_id"]: track["row"] for track in self.catalogue.tracks_of(video["video_id"])}
+        return {"video_id": video["video_id"], "track_id": track_id, "row": rows[track_id]}
+
+    def _job(self, followed: str) -> Job:
+        def absent() -> Job:
+            raise AbsentError(f"followed: {followed} is not known, or was long ago; follow the object again")
+
+        return self._follower.job(followed, absent)
+
+    def _with_followed(self, masks: pa.Table, followed: str | None) -> pa.Table:
+        """Adds the masks of what was followed."""
+        found = self._job(followed).masks if followed else None
+        return masks if found is None else _in_order(pa.concat_tables([masks, found.select(masks.schema.names)]))
+
     def _decision(self, item: Any, reviewer: str) -> Decision:
         if not isinstance(item, Mapping) or (unknown := set(item) - _FROM_PAGE.keys()):
             raise ValueError(f"decision: {unknown if isinstance(item, Mapping) else item!r} is not known")
@@ -287,10 +359,13 @@ class Review:
             ids = pa.array([video["video_id"]], pa.string())
             groups = [rows for rows in self.results.row_groups("masks", video["part"], ids, _MASKS) if rows.num_rows]
             empty = pa.schema([SCHEMAS["masks"].field(name) for name in _MASKS]).empty_table()
-            return pa.concat_tables([empty, *groups]).sort_by([("frame", "ascending"), ("track_id", "ascending")])
+            added = catalogue.added.filter(pc.is_in(catalogue.added["video_id"], ids))
+            groups.append(catalogue.additions.masks(added.to_pylist()).select(_MASKS))
+            return _in_order(pa.concat_tables([empty, *groups]))
 
+        catalogue = self.catalogue
         try:
-            return self._masks.get((video["part"], video["video_id"]), read)
+            return self._masks.get((video["part"], video["video_id"], catalogue.added.num_rows), read)
         except FileNotFoundError as error:  # a compaction replaced the part
             raise AbsentError("labels: they were rewritten meanwhile; load the page again") from error
 
@@ -351,41 +426,5 @@ def _gone(found: str) -> Found:
     raise AbsentError(f"found: {found} was found too long ago; search again")
 
 
-def _frames_of(masks: pa.Table) -> dict[int, Int32[np.ndarray, " f"]]:
-    """Returns the frames in which each track is seen."""
-    if not masks.num_rows:
-        return {}
-    tracks, frames = masks["track_id"].to_numpy(), masks["frame"].to_numpy()
-    order = np.argsort(tracks, kind="stable")
-    ids, starts = np.unique(tracks[order], return_index=True)
-    return dict(zip(ids.tolist(), np.split(frames[order], starts[1:]), strict=True))
-
-
-def _ends(
-    frames: Int32[np.ndarray, " F"], times: Float64[np.ndarray, " F"], period: float
-) -> Float64[np.ndarray, " F"]:
-    """Returns how long the masks of each labelled frame are shown: to the next one, or for a period before a gap.
-
-    Sampled frames without objects have no rows. Neither need frames be evenly spaced in time, nor those that were
-    sampled in number, so a gap is one in both.
-
-    Args:
-        frames: indices of the labelled frames with masks.
-        times: their times, seconds.
-        period: of the video's frames, seconds.
-    """
-    if len(times) > 1:
-        period = float(np.median(np.diff(times)))
-    following = np.append(times[1:], times[-1:] + period)
-    is_gap = np.diff(times) > _GAP * period
-    is_gap &= np.diff(frames) > _GAP * np.median(np.diff(frames)) if len(frames) > 1 else False
-    return np.where(np.append(is_gap, False)[: len(times)], times + period, following)
-
-
-def _runs(times: Float64[np.ndarray, " f"], ends: Float64[np.ndarray, " f"]) -> list[tuple[float, float]]:
-    """Returns the times between which a track is seen without a gap."""
-    if not len(times):
-        return []
-    breaks = np.flatnonzero(times[1:] > ends[:-1]) + 1
-    starts, stops = np.split(times, breaks), np.split(ends, breaks)
-    return [(float(start[0]), float(stop[-1])) for start, stop in zip(starts, stops, strict=True)]
+def _in_order(masks: pa.Table) -> pa.Table:
+    return masks.sort_by([("frame", "ascending"), ("track_id", "ascending")])

@@ -48,6 +48,8 @@ class Embeddings:
                 for tracks in results.row_groups("tracks", part, only, ("video_id", "embedding")):
                     if tracks.num_rows:
                         self._add(tracks, models)
+            if self.catalogue.added.num_rows:
+                self._add(self.catalogue.added, self.catalogue.added)
         except (ValueError, OSError) as error:
             self.error = str(error)
         self.ready.set()

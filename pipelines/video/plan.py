@@ -22,6 +22,8 @@ class Sampling:
     Attributes:
         fps: frames per second: keeps, for each k, the first frame at or after k / fps seconds. Null keeps all.
         stride: keeps frames 0, stride, 2 · stride, …
+        also: positions of further frames to keep.
+        also_s: times, seconds, at which a player shows further frames to keep.
 
     Raises:
         ValueError: for a value out of range, or if both fps and stride are given.
@@ -29,6 +31,8 @@ class Sampling:
 
     fps: float | None = None
     stride: int = 1
+    also: tuple[int, ...] = ()
+    also_s: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
@@ -46,9 +50,17 @@ class Sampling:
             tolerance_s: rounding error of the times, seconds.
         """
         if self.fps is None:
-            return np.arange(0, len(times_s), self.stride)
+            return self.with_further(np.arange(0, len(times_s), self.stride), times_s, tolerance_s)
         ticks = np.floor((times_s + tolerance_s) * self.fps)
-        return np.flatnonzero(np.diff(ticks, prepend=-np.inf) > 0)
+        return self.with_further(np.flatnonzero(np.diff(ticks, prepend=-np.inf) > 0), times_s, tolerance_s)
+
+    def with_further(
+        self, kept: Int64[np.ndarray, "K"], times_s: Float64[np.ndarray, "F"], tolerance_s: float
+    ) -> Int64[np.ndarray, "L"]:
+        """Returns positions and those of the further frames, of which none beyond the end; arguments as `select`."""
+        shown = np.searchsorted(times_s, np.array(self.also_s) + tolerance_s, side="right") - 1
+        further = np.concatenate([shown, np.array(self.also, np.int64)])
+        return np.union1d(kept, further[further < len(times_s)]).astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import { Actions, Status, Top } from "./bars.js";
 import { badgeOf, restoring } from "./decisions.js";
 import { Keys, Merge, Rename } from "./dialogs.js";
 import { Filters, NO_FILTER } from "./filters.js";
+import { FOLLOWED } from "./follow.js";
 import { Grid, Tracks } from "./grid.js";
 import { Player } from "./player.js";
 
@@ -158,6 +159,7 @@ function App() {
     if (!about) return setMessage("Choose a track first.");
     if (now.current.archive.read_only)
       return setMessage(`Decisions cannot be stored: ${now.current.archive.read_only}`);
+    if (about.track_id === FOLLOWED) return setMessage("Keep the track, or discard it, first.");
     const { video_id, track_id, split_at } = about;
     const whole = { video_id, track_id, split_at, ...decision };
     store(now.current.undoName, [...undoStack(), [restoring(whole, about.pieces)]].slice(-200));
@@ -205,6 +207,13 @@ function App() {
     setChosen(index);
     setOpened({ video_id: row.video_id, track_id: row.track_id, split_at: null });
   };
+  const kept = async ({ video_id, track_id, row }, isSearched) => {
+    setOpened({ video_id, track_id, split_at: null });
+    await readArchive();
+    if (isSearched) setSearch({ like: row, name: `track ${track_id}` });
+    else find(now.current.filter, search);
+    changed();
+  };
   const close = () => {
     setOpened(null);
     document.querySelector(".grid")?.focus();
@@ -212,7 +221,7 @@ function App() {
   const alike = () => {
     const about = target();
     const row = now.current.opened ? control.current.piece?.track.row : now.current.tracks?.at(now.current.chosen)?.row;
-    if (row !== undefined) setSearch({ like: row, name: `track ${about.track_id} (${about.category})` });
+    if (row !== undefined && row !== null) setSearch({ like: row, name: `track ${about.track_id} (${about.category})` });
   };
   const askName = () => target() && setDialog({ kind: Rename, target: target() });
   const askTrack = () => target() && setDialog({ kind: Merge, target: target() });
@@ -230,6 +239,7 @@ function App() {
     u: undo,
     l: alike,
     v: only,
+    f: () => now.current.opened && !now.current.archive.read_only && control.current.follow?.(),
     "/": () => box.current.focus(),
     "?": () => setDialog({ kind: Keys, target: { isReadOnly: Boolean(now.current.archive.read_only) } }),
     Enter: () => open(now.current.chosen),
@@ -304,6 +314,9 @@ function App() {
         chosen=${opened}
         control=${control}
         version=${version}
+        reviewer=${reviewer}
+        isReadOnly=${Boolean(archive.read_only)}
+        onKept=${kept}
         onClose=${close}
         onChosen=${(piece) => piece && setOpened({ ...opened, track_id: piece.track_id, split_at: piece.split_at })}
       />`

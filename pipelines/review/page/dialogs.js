@@ -70,6 +70,7 @@ const DECIDE = [
   ["n", "rename"],
   ["m", "merge with another track"],
   ["s", "split at the playhead"],
+  ["f", "follow an object that you show in the video"],
   ["u or Ctrl Z", "undo"],
 ];
 const SEE = [

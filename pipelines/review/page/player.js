@@ -2,10 +2,13 @@
 
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { ask } from "./api.js";
+import { FOLLOWED, Follow, Marker } from "./follow.js";
 import { Stage } from "./stage.js";
 import { Timeline, piecesOf, samePiece } from "./timeline.js";
 
-export function Player({ videoId, chosen, onChosen, control, version, onClose }) {
+const nameOf = ({ track_id: track }) => (track === FOLLOWED ? "followed" : `track ${track}`);
+
+export function Player({ videoId, chosen, onChosen, control, version, reviewer, isReadOnly, onKept, onClose }) {
   const [video, setVideo] = useState(null);
   const [error, setError] = useState(null);
   const [time, setTime] = useState(0);
@@ -13,15 +16,24 @@ export function Player({ videoId, chosen, onChosen, control, version, onClose })
   const index = useRef(-1);
   const aim = useRef(null); // labelled frame that was stepped to and is not on the screen yet
   const opened = useRef(null);
+  const [following, setFollowing] = useState(null);
+  const back = useRef(null); // where the picture that is loaded again for other masks has been
+  const followed = following?.step === "found" ? following.followed : undefined;
 
+  useEffect(() => setFollowing(null), [videoId]);
   useEffect(() => {
     let gone = false;
-    ask("video", { id: videoId }).then(
-      (answer) => gone || (setVideo(answer), setError(null)),
+    ask("video", { id: videoId, followed }).then(
+      (answer) => gone || (setVideo({ ...answer, followed }), setError(null)),
       (problem) => gone || setError(problem.message),
     );
     return () => (gone = true);
-  }, [videoId, version]);
+  }, [videoId, version, followed]);
+  const shown = `${videoId} ${video?.followed} ${video?.frames.length}`;
+  useEffect(() => {
+    if (back.current !== null) control.current.seek?.(back.current);
+    back.current = null;
+  }, [shown]);
   const pieces = video?.video_id === videoId ? piecesOf(video) : [];
   const piece =
     pieces.find((each) => samePiece(each, chosen)) ?? pieces.find((each) => each.track_id === chosen?.track_id);
@@ -45,8 +57,15 @@ export function Player({ videoId, chosen, onChosen, control, version, onClose })
     aim.current = null;
     control.current.toggle();
   };
+  const follow = () => {
+    control.current.pause();
+    const at = index.current < 0 ? time : video.times[index.current]; // others see what is labelled in the same frames
+    control.current.seek(at);
+    setFollowing({ step: "mark", time: at });
+  };
   Object.assign(control.current, {
     step,
+    follow,
     pieces,
     piece,
     frame: () => (index.current < 0 ? null : video.frames[index.current]),
@@ -67,7 +86,7 @@ export function Player({ videoId, chosen, onChosen, control, version, onClose })
     </header>
     ${video.status !== "ok" && html`<p class="missing">${video.error}</p>`}
     <${Stage}
-      key=${videoId}
+      key=${shown}
       video=${video}
       chosen=${chosen}
       control=${control}
@@ -78,7 +97,12 @@ export function Player({ videoId, chosen, onChosen, control, version, onClose })
         if (at === aim.current) aim.current = null;
         setTime(now);
       }}
-    />
+    >
+      ${
+        following?.step === "mark" &&
+        html`<${Marker} video=${video} onMarked=${(where) => setFollowing({ ...following, step: "name", where })} />`
+      }
+    <//>
     <div class="transport">
       <button type="button" onClick=${() => step(-1)} aria-label="Frame back">◂</button>
       <button type="button" onClick=${toggle} aria-label=${playing ? "Pause" : "Play"}>
@@ -86,9 +110,29 @@ export function Player({ videoId, chosen, onChosen, control, version, onClose })
       </button>
       <button type="button" onClick=${() => step(1)} aria-label="Frame forward">▸</button>
       <span class="what">
-        ${piece ? `track ${piece.track_id}: ${piece.track.category}, score ${piece.track.score.toFixed(2)}` : "no track chosen"}
+        ${piece ? `${nameOf(piece)}: ${piece.track.category}, score ${piece.track.score.toFixed(2)}` : "no track chosen"}
       </span>
+      ${
+        !isReadOnly &&
+        html`<button type="button" onClick=${follow} disabled=${Boolean(following)}>Follow an object</button>`
+      }
     </div>
+    <${Follow}
+      video=${video}
+      following=${following}
+      onFollowing=${setFollowing}
+      reviewer=${reviewer}
+      onFound=${(name, track) => {
+        back.current = time;
+        setFollowing({ step: "found", followed: name, track });
+        onChosen({ track_id: FOLLOWED, split_at: null });
+      }}
+      onKept=${(kept, isSearched) => {
+        back.current = time;
+        setFollowing(null);
+        onKept(kept, isSearched);
+      }}
+    />
     <${Timeline}
       video=${video}
       pieces=${pieces}

@@ -18,7 +18,8 @@ class Masks {
     if (!this.chunks.has(number)) {
       const frames = this.video.frames.slice(number * CHUNK, (number + 1) * CHUNK);
       if (!frames.length) return Promise.resolve({});
-      const query = { id: this.video.video_id, first: frames[0], last: frames.at(-1) };
+      const { video_id: id, followed } = this.video;
+      const query = { id, first: frames[0], last: frames.at(-1), followed };
       this.chunks.set(number, ask("masks", query));
       if (this.chunks.size > KEPT) this.chunks.delete(this.chunks.keys().next().value);
     }
@@ -34,7 +35,7 @@ class Masks {
 }
 
 // `control` receives seek(time), toggle() and pause(); `onTime` the time and the index of the labelled frame, or -1.
-export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlaying }) {
+export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlaying, children }) {
   const media = useRef();
   const canvas = useRef();
   const state = useRef({ owners: new Map(), index: -1 });
@@ -116,6 +117,7 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
           ></video>`
     }
     <canvas class="masks" ref=${canvas} width=${video.width} height=${video.height} onClick=${pick}></canvas>
+    ${children}
     ${byFrames && !error && html`<span class="hint">frames by the server: this browser cannot play the file</span>`}
   </div>`;
 }

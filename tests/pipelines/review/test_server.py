@@ -57,7 +57,7 @@ def test_the_page_is_safe_from_other_sites(client: Client) -> None:
     cookie = page.headers["Set-Cookie"].partition(";")[0]
     assert client.get("api/state", token="", headers={"Cookie": cookie}).status == 200
     form = client.post("api/decide", b'{"decisions": []}', kind="text/plain")
-    assert (form.status, form.json()["error"]) == (400, "decisions: give JSON")
+    assert (form.status, form.json()["error"]) == (400, "body: give JSON")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,13 @@ def test_sampling_by_hand() -> None:
     assert Sampling(fps=1000).select(times, 1e-6).tolist() == list(range(8))
 
 
+def test_further_frames_are_kept_by_position_and_by_when_they_are_shown() -> None:
+    times = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 1.5, 1.6, 2.0])
+    assert Sampling(stride=6, also=(4, 0, 99)).select(times, 1e-6).tolist() == [0, 4, 6]
+    assert Sampling(stride=6, also_s=(0.1, 0.39, 1.49, 99.0)).select(times, 1e-6).tolist() == [0, 1, 3, 4, 6, 7]
+    assert Sampling(fps=1, also=(1,), also_s=(0.2999999,)).select(times, 1e-6).tolist() == [0, 1, 3, 5, 7]
+
+
 @pytest.mark.parametrize("fps", [1, 5, 7.5, 12, 24, 30, 60])
 def test_sampling_is_the_first_frame_at_or_after_each_tick(fps: float) -> None:
     exact = [Fraction(i, 24) for i in range(100)]

@@ -1,0 +1,1 @@
+"""Follows objects that a person shows in a frame: from a video and prompts to tracks."""

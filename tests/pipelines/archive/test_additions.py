@@ -1,0 +1,132 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipelines.archive.additions import ADDITIONS, FIRST_ID, Additions
+from pipelines.archive.compaction import compact
+from pipelines.archive.config import CompactConfig, ExportConfig, Reviewed
+from pipelines.archive.export import export_annotations
+from pipelines.archive.formats.video_labels import Row
+from pipelines.archive.reviews import Decision, Reviews
+from pipelines.archive.tables import Results
+from pipelines.storage.files import Storage
+from tests.pipelines.archive.labels import part_name
+from tests.pipelines.review.archives import embedding, put_video
+
+VIDEO = {"video_id": "a/b", "model_fingerprint": "m", "vocabulary_fingerprint": "v", "config_fingerprint": "c"}
+TRACK = {"category": "cup", "score": 0.9, "top": [{"category": "cup", "score": 0.9}], "first_frame": 2}
+TRACK |= {"last_frame": 4, "frames": 2, "objectness": 0.9, "embedding": [0.6, 0.8], "unknown": 0.0}
+
+
+def masks(*frames: int) -> pa.Table:
+    shape = {"x": 1, "y": 0, "width": 1, "height": 2, "area": 2, "score": 0.5}
+    rle = {"size": [2, 3], "counts": "222"}
+    rows = [{"track_id": 999_999, "frame": frame, "time_s": frame / 8, **shape, "rle": rle} for frame in frames]
+    return pa.Table.from_pylist(rows)
+
+
+def add(storage: Storage, video: Row = VIDEO, reviewer: str = "ann") -> int:
+    return Additions(storage).add(TRACK, masks(2, 4), video, "1s: point 1 0 = cup", reviewer)
+
+
+@pytest.mark.parametrize("where", ["folder", "cloud"])
+def test_an_added_track_is_read_as_it_was(where: str, bucket: str, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path) if where == "folder" else f"{bucket}/labels")
+    additions = Additions(storage)
+    assert additions.tracks().num_rows == 0
+    assert [add(storage), add(storage, reviewer="ben"), add(storage, VIDEO | {"video_id": "c"})] == [
+        FIRST_ID,
+        FIRST_ID + 1,
+        FIRST_ID,
+    ]
+    rows = {(row["video_id"], row["track_id"]): row for row in additions.tracks().to_pylist()}
+    assert set(rows) == {("a/b", FIRST_ID), ("a/b", FIRST_ID + 1), ("c", FIRST_ID)}
+    row = rows["a/b", FIRST_ID + 1]
+    assert (row["category"], row["reviewer"], row["prompt"]) == ("cup", "ben", "1s: point 1 0 = cup")
+    assert row["embedding"] == pytest.approx([0.6, 0.8])
+    found = additions.masks([row]).to_pylist()
+    assert [(mask["track_id"], mask["frame"], mask["time_s"]) for mask in found] == [
+        (FIRST_ID + 1, 2, 0.25),
+        (FIRST_ID + 1, 4, 0.5),
+    ]
+    assert found[0]["rle"] == {"size": [2, 3], "counts": "222"}
+
+
+def test_two_reviewers_who_add_at_once_both_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(str(tmp_path))
+    assert add(storage) == FIRST_ID
+    monkeypatch.setattr(Additions, "names", lambda self: [])  # as seen before the other one has added
+    assert add(storage) == FIRST_ID + 1
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    add(Storage(str(tmp_path)))
+    (file,) = (tmp_path / ADDITIONS).iterdir()
+    file.write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=rf"{file.name}: damaged .* remove it"):
+        Additions(Storage(str(tmp_path))).tracks()
+
+
+def labelled(folder: Path) -> Results:
+    """An archive with a video of a star, to which a cup was added."""
+    results = Results(Storage(str(folder)))
+    put_video(results, part_name(1, 1), "v", "/v.mp4", {1: ("red striped star", 0.9, (0, 2))}, [0.0, 0.1, 0.2])
+    (video,) = results.read("videos").to_pylist()
+    track = TRACK | {"embedding": embedding("cup")}
+    seen = masks(1, 2).to_pylist()
+    counts = {"size": [96, 128], "counts": results.read("masks")["rle"][0].as_py()["counts"]}
+    table = pa.Table.from_pylist([mask | {"rle": counts} for mask in seen])
+    track_id = Additions(results.storage).add(track, table, video, "1s: point 1 0 = cup", "ann")
+    about = {name: video[name] for name in VIDEO}
+    Reviews(results.storage).add(
+        [Decision(track_id=track_id, action="accept", category="cup", reviewer="ann", **about)]
+    )
+    return results
+
+
+def exported(labels: Path, output: Path, reviewed: Reviewed) -> dict[str, list[int | None]]:
+    """Frames of each track, by category."""
+    export_annotations(ExportConfig(labels=str(labels), output=str(output), format="youtube_vis", reviewed=reviewed))
+    truth = json.loads((output / "annotations.json").read_text())
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    return {
+        names[each["category_id"]]: [at for at, one in enumerate(each["segmentations"]) if one]
+        for each in truth["annotations"]
+    }
+
+
+def test_an_export_has_added_tracks(tmp_path: Path) -> None:
+    labelled(tmp_path / "labels")
+    labels = tmp_path / "labels"
+    assert exported(labels, tmp_path / "all", "respect") == {"red striped star": [0, 2], "cup": [1, 2]}
+    assert set(exported(labels, tmp_path / "only", "only")) == {"cup"}
+    assert set(exported(labels, tmp_path / "none", "ignore")) == {"red striped star"}
+    compact(CompactConfig(output=str(labels), keep_h=0))
+    assert set(exported(labels, tmp_path / "compact", "respect")) == {"red striped star", "cup"}
+
+
+def test_a_rejected_one_is_left_out_and_a_renamed_one_renamed(tmp_path: Path) -> None:
+    results = labelled(tmp_path / "labels")
+    (row,) = Reviews(results.storage).read().to_pylist()
+    given = {name: row[name] for name in (*VIDEO, "track_id", "reviewer")}
+    Reviews(results.storage).add([Decision(action="rename", category="mug", **given)])
+    assert "mug" in exported(tmp_path / "labels", tmp_path / "renamed", "respect")
+    Reviews(results.storage).add([Decision(action="reject", category="cup", **given)])
+    assert set(exported(tmp_path / "labels", tmp_path / "rejected", "respect")) == {"red striped star"}
+
+
+def test_with_other_labels_it_is_stale(tmp_path: Path) -> None:
+    results = labelled(tmp_path / "labels")
+    (row,) = Additions(results.storage).tracks().to_pylist()
+    other = Storage(str(tmp_path / "other"))
+    Additions(results.storage).copy_to(Additions(other))
+    Additions(results.storage).copy_to(Additions(other))
+    assert Additions(other).tracks().to_pylist() == [row]
+    again = Results(other)
+    put_video(again, part_name(1, 1), "v", "/v.mp4", {1: ("red striped star", 0.9, (0, 2))}, [0.0, 0.1, 0.2])
+    assert set(exported(tmp_path / "other", tmp_path / "copied", "respect")) == {"red striped star", "cup"}
+    add(other, VIDEO | {"video_id": "v", "model_fingerprint": "another"})
+    assert len(Additions(other).names()) == 2
+    assert set(exported(tmp_path / "other", tmp_path / "stale", "respect")) == {"red striped star", "cup"}
