@@ -13,7 +13,7 @@ import jobs.train
 from jobs.command import run_job, start
 from jobs.evaluate import CellProgress
 from jobs.options import read_config
-from pipelines.evaluation.config import AblationsConfig, ModelConfig
+from pipelines.evaluation.config import AblationsConfig
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,19 +33,18 @@ def _ablate(arguments: list[str] | None) -> int:
     return 0
 
 
-def train(model: ModelConfig, output: str) -> None:
+def train(name: str, options: list[str]) -> None:
     """Runs one training, or resumes it.
 
     Raises:
         RuntimeError: the training failed; it has printed why.
     """
-    print(model.name, file=sys.stderr)
-    files = [option for file in model.configs for option in ("--config", file)]
-    code = jobs.train.main([*files, "--output", output])
+    print(name, file=sys.stderr)
+    code = jobs.train.main(options)
     if code == os.EX_TEMPFAIL:
         raise KeyboardInterrupt
     if code:
-        raise RuntimeError(f"the training {model.name} ended with exit code {code}; see above")
+        raise RuntimeError(f"the training {name} ended with exit code {code}; see above")
 
 
 if __name__ == "__main__":

@@ -52,11 +52,11 @@ class TrainConfig(TrainingConfig):
         from pipelines.training.stages import InstanceStage, Pretraining, TrackingStage
 
         if self.pretraining:
-            return Pretraining(self.pretraining)
+            return Pretraining(self.pretraining.seeded(self.seed))
         if self.stage_1:
-            return InstanceStage(self.stage_1)
+            return InstanceStage(self.stage_1.seeded(self.seed))
         assert self.stage_2  # noqa: S101
-        return TrackingStage(self.stage_2)
+        return TrackingStage(self.stage_2.seeded(self.seed))
 
 
 class TrainProgress:

@@ -38,11 +38,13 @@ class ShotState:
         reference: thumbnail of the last frame that shows something; None before the first one.
         flash: frames after it that were taken for a flash.
         blank: whether a frame after it showed nothing.
+        look: what is compared of the reference; None computes it again.
     """
 
     reference: UInt8[np.ndarray, "32 32 3"] | None = None
     flash: int = 0
     blank: bool = False
+    look: "_Look | None" = None
 
 
 Pixels = TypeVar("Pixels")
@@ -80,14 +82,14 @@ def begins_shot(state: ShotState, thumbnail: UInt8[np.ndarray, "32 32 3"]) -> tu
     if look.spread < _UNIFORM:
         return False, replace(state, blank=True)
     if state.reference is None:
-        return False, ShotState(thumbnail)
-    before = _Look.of(state.reference)
+        return False, ShotState(thumbnail, look=look)
+    before = state.look or _Look.of(state.reference)
     if look.burnt - before.burnt > _BURNT and state.flash < _FLASH_FRAMES:
         return False, replace(state, flash=state.flash + 1)
     structure = _structure(before, look)
     faded = state.blank and structure < _MAX_FADED_STRUCTURE
     cut = faded or (structure < _MAX_STRUCTURE and _colours(before, look) < _MAX_COLOURS)
-    return cut, ShotState(thumbnail)
+    return cut, ShotState(thumbnail, look=look)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,6 @@ from pipelines.evaluation.config import (
     AblationsConfig,
     CheckpointConfig,
     ClaimConfig,
-    ModelConfig,
     RowConfig,
     SweepConfig,
 )
@@ -30,22 +29,26 @@ REPORT = "ablations.md"
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The test of a claim: it holds or is reversed only where the difference's 95 % interval excludes 0."""
+    """The test of a claim.
+
+    It holds or is reversed only where the 95 % interval of the mean difference excludes 0, and the difference has the
+    same sign with each seed.
+    """
 
     claim: ClaimConfig
     difference: Difference
 
     @property
     def verdict(self) -> Verdict:
-        """Says whether the ordering also holds for other videos of the same kind."""
-        if self.difference.low > 0:
+        """Says whether the ordering also holds for other videos of the same kind, and other trainings."""
+        if self.difference.low > 0 and min(self.difference.each) > 0:
             return "holds"
-        return "reversed" if self.difference.high < 0 else "undecided"
+        return "reversed" if self.difference.high < 0 and max(self.difference.each) < 0 else "undecided"
 
 
 def run_ablations(
     config: AblationsConfig,
-    train: Callable[[ModelConfig, str], None],
+    train: Callable[[str, list[str]], None],
     report: Callable[[str, Progress, int], None] = lambda cell, done, total: None,
 ) -> list[Finding]:
     """Runs the trainings and the cells that are not finished, and writes `ablations.md` to the output.
@@ -54,21 +57,24 @@ def run_ablations(
 
     Args:
         config: the ablations.
-        train: called for each model with the folder of its training.
+        train: called for each training with its name and its options for `jobs.train`.
         report: called about once a second with the name of a cell, its progress and its number of videos.
 
     Raises:
         ValueError: a data set or the output is unusable.
         RuntimeError: a cell failed; names it and says why.
     """
-    for model in config.models:
-        train(model, config.model_path(model.name))
-    cells: dict[str, tuple[Path, CellResult]] = {}
+    for seed in config.seeds:
+        for model in config.models:
+            train(config.training(model.name, seed), config.options(model, seed))
+    cells: dict[str, list[tuple[Path, CellResult]]] = {}
     for rows in _sweeps(config.rows):
         cells |= _run(config, rows, report)
     findings = list(_findings(config, cells))
     with Storage(config.output).write(REPORT) as file:
-        file.write(_markdown(config, {name: result for name, (_, result) in cells.items()}, findings).encode())
+        file.write(
+            _markdown(config, {name: [cell for _, cell in of_row] for name, of_row in cells.items()}, findings).encode()
+        )
     return findings
 
 
@@ -80,33 +86,41 @@ def _sweeps(rows: Sequence[RowConfig]) -> Iterator[list[RowConfig]]:
 
 def _run(
     config: AblationsConfig, rows: Sequence[RowConfig], report: Callable[[str, Progress, int], None]
-) -> dict[str, tuple[Path, CellResult]]:
-    """Returns the folder and the result of each row of a model and data set; rows with the same settings share them."""
+) -> dict[str, list[tuple[Path, CellResult]]]:
+    """Returns, for each row of a model and data set, the folder and the result of each seed.
+
+    Rows with the same settings share them.
+    """
     model, dataset = rows[0].model, rows[0].dataset
     output = f"{config.output.rstrip('/')}/sweeps/{model}-{dataset}"
     associations = {_name(row.association): row.association for row in rows}
     sweep = SweepConfig(
         output=output,
         datasets=[entry for entry in config.datasets if entry.name == dataset],
-        checkpoints=[CheckpointConfig(name=model, path=f"{config.model_path(model)}/model")],
+        checkpoints=[
+            CheckpointConfig(name=config.training(model, seed), path=f"{config.model_path(model, seed)}/model")
+            for seed in config.seeds
+        ],
         ablations=[AblationConfig(name=name, association=value) for name, value in associations.items()],
     )
-    results = {result.ablation: result for result in run_sweep(sweep, report)}
+    results = {(result.checkpoint, result.ablation): result for result in run_sweep(sweep, report)}
+    cells: dict[str, list[tuple[Path, CellResult]]] = {}
     for row in rows:
-        if error := results[_name(row.association)].error:
-            raise RuntimeError(f"{row.name}: {error}")
-    return {
-        row.name: (Path(output, "cells", f"{model},{dataset},{name}"), results[name])
-        for row in rows
-        for name in (_name(row.association),)
-    }
+        ablation = _name(row.association)
+        for seed in config.seeds:
+            training = config.training(model, seed)
+            result = results[training, ablation]
+            if result.error:
+                raise RuntimeError(f"{row.name}: {result.error}")
+            cells.setdefault(row.name, []).append((Path(output, "cells", f"{training},{dataset},{ablation}"), result))
+    return cells
 
 
 def _name(association: AssociationConfig) -> str:
     return "-".join(str(value) for value in vars(association).values() if value is not None)
 
 
-def _findings(config: AblationsConfig, cells: dict[str, tuple[Path, CellResult]]) -> Iterator[Finding]:
+def _findings(config: AblationsConfig, cells: dict[str, list[tuple[Path, CellResult]]]) -> Iterator[Finding]:
     of = {row.name: row.dataset for row in config.rows}
     truths = {
         dataset.name: ytvis.read_ground_truth(dataset.ground_truth, strict=True)
@@ -116,28 +130,46 @@ def _findings(config: AblationsConfig, cells: dict[str, tuple[Path, CellResult]]
     for claim in config.claims:
         truth = truths[of[claim.better]]
         better, worse = (
-            tuple(ytvis.read_predictions(str(cells[name][0] / "predictions.json"), truth, strict=True).tracks)
+            [
+                ytvis.read_predictions(str(cell / "predictions.json"), truth, strict=True).tracks
+                for cell, _ in cells[name]
+            ]
             for name in (claim.better, claim.worse)
         )
-        yield Finding(claim=claim, difference=paired_difference(truth, better, worse, name=claim.number))
+        pairs = list(zip(better, worse, strict=True))
+        yield Finding(claim=claim, difference=paired_difference(truth, pairs, name=claim.number))
 
 
 _COLUMNS = ("AP", "micro/AP", "top1", "agnostic/AP")
 
 
-def _markdown(config: AblationsConfig, results: dict[str, CellResult], findings: Sequence[Finding]) -> str:
+def _markdown(config: AblationsConfig, results: dict[str, list[CellResult]], findings: Sequence[Finding]) -> str:
     headings = [BENCHMARKS["shapes"].columns[name] for name in _COLUMNS]
     lines: list[str] = []
     for table in dict.fromkeys(row.table for row in config.rows):
         lines += [f"### Table {table}", "", f"| | videos | paper, BURST | {' | '.join(headings)} |"]
         lines += ["|" + "---|" * (3 + len(_COLUMNS))]
         for row in (row for row in config.rows if row.table == table):
-            shown = [show_number(results[row.name], name) for name in _COLUMNS]
+            shown = [_number(results[row.name], name) for name in _COLUMNS]
             lines += [f"| {row.name} | {row.dataset} | {row.paper or '–'} | {' | '.join(shown)} |"]
         lines += [""]
-    lines += ["### Orderings", "", "| the paper has | better by | 95 % interval | here |", "|---|---|---|---|"]
+    lines += [
+        "### Orderings",
+        "",
+        "| the paper has | better by | 95 % interval | each seed | here |",
+        "|---|---|---|---|---|",
+    ]
     for finding in findings:
-        claim, (value, low, high) = finding.claim, (100 * number for number in finding.difference)
+        claim, difference = finding.claim, finding.difference
+        value, low, high, *each = (f"{100 * number:+.1f}" for number in (*difference[:3], *difference.each))
         ordering = f"{claim.better} > {claim.worse}"
-        lines += [f"| {ordering} | {value:+.1f} {claim.number} | {low:+.1f} to {high:+.1f} | {finding.verdict} |"]
+        lines += [f"| {ordering} | {value} {claim.number} | {low} to {high} | {', '.join(each)} | {finding.verdict} |"]
     return "\n".join(lines) + "\n"
+
+
+def _number(results: Sequence[CellResult], name: str) -> str:
+    """Returns a number in percent with its interval; of several seeds the mean, the smallest and the largest."""
+    if len(results) == 1:
+        return show_number(results[0], name)
+    values = [100 * result.numbers[name] for result in results]
+    return f"{sum(values) / len(values):.1f} ({min(values):.1f} to {max(values):.1f})"

@@ -117,10 +117,12 @@ class ModelConfig:
     Attributes:
         name: name of the trained model.
         configs: YAML files of options for `jobs.train`; later ones win.
+        start: name of a model before it that stage 2 starts from; null leaves the start to the files.
     """
 
     name: str
     configs: list[str]
+    start: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +168,7 @@ class AblationsConfig:
     Attributes:
         output: folder of models, sweeps and tables.
         models: trainings, in this order.
+        seeds: each model is trained once with each seed; rows are means over them.
         datasets: data sets, with the protocol `shapes`.
         rows: rows of all tables.
         claims: orderings to check.
@@ -179,6 +182,7 @@ class AblationsConfig:
     datasets: list[BenchmarkConfig]
     rows: list[RowConfig]
     claims: list[ClaimConfig] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [0])
 
     def __post_init__(self) -> None:
         from pipelines.metrics.intervals import NAMES  # loads numba
@@ -186,6 +190,11 @@ class AblationsConfig:
         models, datasets, rows = (
             _unique(field, [entry.name for entry in getattr(self, field)]) for field in ("models", "datasets", "rows")
         )
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"seeds: expected different numbers from 0, got {self.seeds}")
+        for position, model in enumerate(self.models):
+            if model.start is not None:
+                _known(f"models: {model.name}: start", model.start, models[:position])
         for row in self.rows:
             _known(f"rows: {row.name}: model", row.model, models)
             _known(f"rows: {row.name}: dataset", row.dataset, datasets)
@@ -200,9 +209,21 @@ class AblationsConfig:
             if dataset_of[claim.better] != dataset_of[claim.worse]:
                 raise ValueError(f"claims: {claim.better} and {claim.worse} are rows of different data sets")
 
-    def model_path(self, name: str) -> str:
+    def training(self, name: str, seed: int) -> str:
+        """Returns the name of a training: of its folder, and in sweeps."""
+        return f"{name}-{seed}"
+
+    def model_path(self, name: str, seed: int) -> str:
         """Returns the folder of a training's output."""
-        return f"{self.output.rstrip('/')}/models/{name}"
+        return f"{self.output.rstrip('/')}/models/{self.training(name, seed)}"
+
+    def options(self, model: ModelConfig, seed: int) -> list[str]:
+        """Returns the options of a training for `jobs.train`."""
+        files = [option for file in model.configs for option in ("--config", file)]
+        start = (
+            [] if model.start is None else ["--stage_2.start.checkpoint", f"{self.model_path(model.start, seed)}/model"]
+        )
+        return [*files, *start, "--seed", str(seed), "--output", self.model_path(model.name, seed)]
 
 
 def _unique(field: str, names: Sequence[str]) -> Sequence[str]:

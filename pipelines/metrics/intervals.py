@@ -28,11 +28,12 @@ _Draws = Float64[np.ndarray, "R"]
 
 
 class Difference(NamedTuple):
-    """A difference, a fraction, and the ends of its 95 % interval."""
+    """A mean difference, a fraction, the ends of its 95 % interval, and the differences that it is the mean of."""
 
     value: float
     low: float
     high: float
+    each: tuple[float, ...]
 
 
 def confidence_intervals(
@@ -66,23 +67,22 @@ def confidence_intervals(
 
 def paired_difference(
     ground_truth: GroundTruth,
-    tracks_a: Sequence[PredictedTrack],
-    tracks_b: Sequence[PredictedTrack],
+    pairs: Sequence[tuple[Sequence[PredictedTrack], Sequence[PredictedTrack]]],
     *,
     name: str = "AP",
     resamples: int = 1000,
     seed: int = 0,
     threads: int = 1,
 ) -> Difference:
-    """Returns a number of `tracks_a` minus that of `tracks_b`, with its 95 % interval.
+    """Returns a number of one method's predictions minus that of another's, with its 95 % interval.
 
     Every draw has the same videos for both, so that what makes a video hard for both cancels out. If the
-    interval excludes 0, other videos would most likely give the same order; it says nothing about another training run.
+    interval excludes 0, other videos would most likely give the same order. It says nothing about other trainings:
+    the spread of `each` does.
 
     Args:
         ground_truth: the objects.
-        tracks_a: predictions.
-        tracks_b: other predictions.
+        pairs: predictions of both methods, of one or several trainings; the difference is the mean over the pairs.
         name: one of `NAMES`.
         resamples: how often as many videos as there are get drawn.
         seed: seed of the draws.
@@ -93,11 +93,17 @@ def paired_difference(
     """
     videos = len(ground_truth.videos)
     weights = np.concatenate([draw(videos, resamples, seed), np.ones((1, videos), np.int64)])
-    a, b = (_draws(ground_truth, tracks, [name], weights, threads)[name] for tracks in (tracks_a, tracks_b))
-    if a[-1] == EMPTY_MEAN:
-        raise ValueError(f"name: {ground_truth.path} has no objects that {name} is a mean over; choose another number")
-    low, high = _ends((a - b)[:-1][a[:-1] != EMPTY_MEAN])  # where one has no number, neither has the other
-    return Difference(float(a[-1] - b[-1]), low, high)
+    differences = []
+    for pair in pairs:
+        a, b = (_draws(ground_truth, tracks, [name], weights, threads)[name] for tracks in pair)
+        if a[-1] == EMPTY_MEAN:
+            raise ValueError(
+                f"name: {ground_truth.path} has no objects that {name} is a mean over; choose another number"
+            )
+        differences.append(np.where(a == EMPTY_MEAN, np.nan, a - b))  # where one has no number, no other has
+    mean = np.mean(differences, axis=0)
+    low, high = _ends(mean[:-1][~np.isnan(mean[:-1])])
+    return Difference(float(mean[-1]), low, high, tuple(float(difference[-1]) for difference in differences))
 
 
 def _ends(values: Float64[np.ndarray, "n"]) -> tuple[float, float]:

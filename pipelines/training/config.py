@@ -80,7 +80,7 @@ class TrainingConfig:
         gpus_per_worker: GPUs per worker; 0 trains on the CPU.
         cpus_per_worker: CPUs that Ray reserves for each worker and its decoders.
         threads: torch threads per worker; default: as many as `cpus_per_worker`.
-        seed: seed of randomness within a step; samples have their own.
+        seed: is added to the seeds of weights and clips: with another seed, all that is drawn differs.
         checkpoint_every: steps between checkpoints.
         keep_checkpoints: number of recent checkpoints to keep.
         validate_every: steps between validations; 0 validates only at the end.

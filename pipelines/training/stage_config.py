@@ -1,6 +1,7 @@
 """Options of the training stages and of validation. Imports no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from openvis_model.options import AssociationConfig
 from openvis_model.training.config import InstanceObjectiveConfig, StartConfig, TrackingObjectiveConfig
@@ -48,6 +49,13 @@ class PretrainingConfig:
     decoders: int = 1
     seed: int = 0
 
+    def seeded(self, seed: int) -> "PretrainingConfig":
+        """Returns the settings with this number added to the seeds of weights and pictures."""
+        return replace(self, seed=self.seed + seed, images=replace(self.images, seed=self.images.seed + seed))
+
+
+_Stage = TypeVar("_Stage", bound="ClipStageConfig")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipStageConfig:
@@ -79,6 +87,12 @@ class ClipStageConfig:
                         f"data: data set {position} has {name} {value}, but the first one {first}; "
                         "clips of a batch are alike, so give all the same"
                     )
+
+    def seeded(self: _Stage, seed: int) -> _Stage:
+        """Returns the settings with this number added to the seeds of weights and clips."""
+        data = tuple(replace(each, seed=each.seed + seed) for each in self.data_sets)
+        start = replace(self.start, seed=self.start.seed + seed)
+        return replace(self, start=start, data=data if isinstance(self.data, tuple) else data[0])
 
     @property
     def data_sets(self) -> tuple[TrainingDataConfig, ...]:

@@ -112,7 +112,7 @@ def pretrain(start: Path, seed: int, folder: Path) -> float:
 
 
 def fine_tune(start: StartConfig, annotations: str, seed: int) -> InstFormer:
-    """Trains stage 1 as `jobs/configs/mini/4_stage_1.yaml` does, but for fewer steps."""
+    """Trains stage 1 as `jobs/configs/mini/5_stage_1.yaml` does, but for fewer steps."""
     data = TrainingDataConfig(
         annotations=annotations, frames=2, max_stride=6, height=96, width=128, flip=0.0, seed=seed
     )

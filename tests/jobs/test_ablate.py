@@ -17,7 +17,7 @@ def test_the_config_that_is_shipped(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     def run(config: AblationsConfig, *others: object) -> list[Finding]:
         configs.append(config)
-        return [Finding(claim=ClaimConfig(better="a", worse="b"), difference=Difference(0.1, 0.05, 0.2))]
+        return [Finding(claim=ClaimConfig(better="a", worse="b"), difference=Difference(0.1, 0.05, 0.2, (0.1,)))]
 
     monkeypatch.setattr("pipelines.evaluation.ablations.run_ablations", run)
     assert main(["--config", "jobs/configs/ablations.yaml"]) == 0
@@ -25,9 +25,9 @@ def test_the_config_that_is_shipped(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     (config,) = configs
     assert {row.table for row in config.rows} == {"4", "5", "6"}
     assert {row.model for row in config.rows} == {model.name for model in config.models}
+    assert len(config.seeds) >= 3
     for model in config.models:
-        files = [option for file in model.configs for option in ("--config", file)]
-        read_config("train", "", jobs.train.TrainConfig, [*files, "--output", "out"])
+        read_config("train", "", jobs.train.TrainConfig, config.options(model, 1))
     files = [Path(file) for model in config.models for file in model.configs]
     assert set(Path("jobs/configs/ablations").iterdir()) <= set(files)
 
@@ -50,8 +50,9 @@ def test_a_training_that_breaks_off_ends_it(
 
     monkeypatch.setattr(jobs.train, "main", train)
     assert main(["--config", "jobs/configs/ablations.yaml"]) == 1
-    assert asked == [["--config", "jobs/configs/mini/4_stage_1.yaml", "--output", "runs/ablations/models/full"]]
-    assert "the training full ended with exit code 1; see above" in capsys.readouterr().err
+    output = "runs/ablations/models/full-0"
+    assert asked == [["--config", "jobs/configs/mini/5_stage_1.yaml", "--seed", "0", "--output", output]]
+    assert "the training full-0 ended with exit code 1; see above" in capsys.readouterr().err
 
 
 def test_an_interrupted_training_ends_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,27 +41,30 @@ def ablations(tmp_path: Path, **changes: Any) -> AblationsConfig:
 @pytest.mark.slow
 def test_rows_from_training_to_table(cluster: None, disc_model: None, tmp_path: Path) -> None:
     write_split(tmp_path, "novel", 2, 0, SceneConfig(frames=4))
-    asked: list[tuple[str, str]] = []
+    asked: list[str] = []
 
-    def train(model: ModelConfig, output: str) -> None:
-        asked.append((model.name, Path(output).relative_to(tmp_path).as_posix()))
-        if not Path(output).exists():
+    def train(name: str, options: list[str]) -> None:
+        asked.append(name)
+        output = Path(options[-1])
+        assert output == tmp_path / "ablations/models" / name
+        if not output.exists():
             torch.manual_seed(len(asked))
-            Path(output).mkdir(parents=True)
-            save_checkpoint(InstFormer(mini(prompt_words(each.name for each in CATEGORIES))), Path(output, "model"))
+            output.mkdir(parents=True)
+            save_checkpoint(InstFormer(mini(prompt_words(each.name for each in CATEGORIES))), output / "model")
 
-    config = ablations(tmp_path)
+    config = ablations(tmp_path, seeds=[0, 7])
     findings = run_ablations(config, train)
-    assert asked == [("a", "ablations/models/a"), ("b", "ablations/models/b")]
+    assert asked == ["a-0", "b-0", "a-7", "b-7"]
     assert [finding.claim for finding in findings] == config.claims
-    assert findings[1] == Finding(claim=config.claims[1], difference=Difference(0.0, 0.0, 0.0))  # the same cell
+    assert findings[1] == Finding(claim=config.claims[1], difference=Difference(0.0, 0.0, 0.0, (0.0, 0.0)))  # one cell
     assert findings[1].verdict == "undecided"
     cells = sorted(path.parent.name for path in (tmp_path / "ablations").rglob("result.json"))
-    assert cells == ["a,novel,hungarian-query-0.7", "b,novel,hungarian-query-0.7", "b,novel,iou-0.7"]
+    settings = ["a-{},novel,hungarian-query-0.7", "b-{},novel,hungarian-query-0.7", "b-{},novel,iou-0.7"]
+    assert cells == sorted(name.format(seed) for seed in (0, 7) for name in settings)
     table = (tmp_path / "ablations" / REPORT).read_text()
     assert table.startswith("### Table 5\n\n| | videos | paper, BURST | AP | micro AP |")
     assert "| first | novel | 1.09 | 0." in table
-    assert "| fourth > second | +0.0 AP | +0.0 to +0.0 | undecided |" in table
+    assert "| fourth > second | +0.0 AP | +0.0 to +0.0 | +0.0, +0.0 | undecided |" in table
 
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "ablations").rglob("result.json")}
     run_ablations(config, train)
@@ -69,11 +72,28 @@ def test_rows_from_training_to_table(cluster: None, disc_model: None, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"), [(0.01, 0.02, "holds"), (-0.01, 0.02, "undecided"), (-0.02, -0.01, "reversed")]
+    ("low", "high", "each", "verdict"),
+    [
+        (0.01, 0.02, (0.01, 0.03), "holds"),
+        (0.01, 0.02, (-0.01, 0.05), "undecided"),  # not with each seed
+        (-0.01, 0.02, (0.01, 0.01), "undecided"),
+        (-0.02, -0.01, (-0.01, -0.03), "reversed"),
+        (-0.02, -0.01, (0.01, -0.03), "undecided"),
+    ],
 )
-def test_verdicts(low: float, high: float, verdict: str) -> None:
-    finding = Finding(claim=ClaimConfig(better="a", worse="b"), difference=Difference((low + high) / 2, low, high))
-    assert finding.verdict == verdict
+def test_verdicts(low: float, high: float, each: tuple[float, ...], verdict: str) -> None:
+    difference = Difference((low + high) / 2, low, high, each)
+    assert Finding(claim=ClaimConfig(better="a", worse="b"), difference=difference).verdict == verdict
+
+
+def test_options_of_a_training(tmp_path: Path) -> None:
+    """Stage 2 starts from the model of the same seed."""
+    second = ModelConfig(name="b", configs=["a.yaml", "b.yaml"], start="a")
+    config = ablations(tmp_path, models=[ModelConfig(name="a", configs=["a.yaml"]), second], seeds=[1, 2])
+    models = f"{tmp_path}/ablations/models"
+    files = ["--config", "a.yaml", "--config", "b.yaml"]
+    start = ["--stage_2.start.checkpoint", f"{models}/a-2/model"]
+    assert config.options(second, 2) == [*files, *start, "--seed", "2", "--output", f"{models}/b-2"]
 
 
 @pytest.mark.parametrize(
@@ -84,6 +104,12 @@ def test_verdicts(low: float, high: float, verdict: str) -> None:
             "models: 'a' is given twice",
         ),
         ({"models": [ModelConfig(name="a", configs=[])]}, "rows: second: model: unknown value 'b'; choose from a"),
+        ({"seeds": []}, r"seeds: expected different numbers from 0, got \[\]"),
+        ({"seeds": [1, 1]}, r"seeds: expected different numbers from 0, got \[1, 1\]"),
+        (
+            {"models": [ModelConfig(name="a", configs=[], start="b"), ModelConfig(name="b", configs=[])]},
+            "models: a: start: unknown value 'b'",
+        ),
         (
             {"claims": [ClaimConfig(better="first", worse="x")]},
             "claims: worse: unknown value 'x'; choose from first, s",
@@ -113,8 +139,8 @@ def test_claims_are_about_one_data_set(tmp_path: Path) -> None:
 
 def test_a_row_that_fails_is_named(tmp_path: Path) -> None:
     write_split(tmp_path, "novel", 1, 0, SceneConfig(frames=2))
-    broken = Path(ablations(tmp_path).model_path("a"), "model")
+    broken = Path(ablations(tmp_path).model_path("a", 0), "model")
     broken.mkdir(parents=True)
     (broken / "config.json").write_text("{}")
     with pytest.raises(RuntimeError, match="first: .*config.json"):
-        run_ablations(ablations(tmp_path), lambda model, output: None)
+        run_ablations(ablations(tmp_path), lambda name, options: None)

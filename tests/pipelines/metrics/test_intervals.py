@@ -75,14 +75,23 @@ def test_a_mean_is_over_the_categories_that_were_drawn() -> None:
 def test_a_difference_is_seen_on_the_same_videos() -> None:
     """Without its last name the disc of video 1 is not right: the mean over the two categories is 51/404 less."""
     a, b = predictions(), [each for each in predictions() if each.score != 0.4]
-    difference = paired_difference(TRUTH, a, b)
-    assert difference == pytest.approx((51 / 404, 0, 1 / 4))
+    difference = paired_difference(TRUTH, [(a, b)])
+    assert difference[:3] == pytest.approx((51 / 404, 0, 1 / 4))
+    assert difference.each == (difference.value,)
     for seed in range(8):
-        assert paired_difference(TRUTH, a, b, seed=seed, resamples=3).value == difference.value
-    assert paired_difference(TRUTH, b, a) == pytest.approx((-51 / 404, -1 / 4, 0))
-    assert paired_difference(TRUTH, a, a) == (0, 0, 0)
-    assert paired_difference(TRUTH, a, b, name="novel/AP") == pytest.approx((51 / 202, 0, 1 / 2))
-    assert paired_difference(TRUTH, a, b, name="top1") == (0, 0, 0)
+        assert paired_difference(TRUTH, [(a, b)], seed=seed, resamples=3).value == difference.value
+    assert paired_difference(TRUTH, [(b, a)])[:3] == pytest.approx((-51 / 404, -1 / 4, 0))
+    assert paired_difference(TRUTH, [(a, a)]) == (0, 0, 0, (0,))
+    assert paired_difference(TRUTH, [(a, b)], name="novel/AP")[:3] == pytest.approx((51 / 202, 0, 1 / 2))
+    assert paired_difference(TRUTH, [(a, b)], name="top1")[:3] == (0, 0, 0)
+
+
+def test_a_difference_of_several_trainings_is_their_mean() -> None:
+    """Once as above, once none: half of it, on the same draws."""
+    a, b = predictions(), [each for each in predictions() if each.score != 0.4]
+    difference = paired_difference(TRUTH, [(a, b), (a, a)])
+    assert difference[:3] == pytest.approx((51 / 808, 0, 1 / 8))
+    assert difference.each == pytest.approx((51 / 404, 0))
 
 
 def test_what_is_the_same_in_every_video_is_certain() -> None:
@@ -91,7 +100,7 @@ def test_what_is_the_same_in_every_video_is_certain() -> None:
     truth = world(*tracks, videos=range(1, 31))
     a = [guess([strip(0, 20)], 0.5, video=video) for video in range(1, 31)]
     b = [guess([strip(0, 15)], 0.5, video=video) for video in range(1, 31)]
-    assert paired_difference(truth, a, b) == pytest.approx((0.4, 0.4, 0.4))
+    assert paired_difference(truth, [(a, b)])[:3] == pytest.approx((0.4, 0.4, 0.4))
     assert confidence_intervals(truth, b)["AP"] == pytest.approx((0.6, 0.6))
 
 
@@ -101,4 +110,4 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match="resamples: 0 of 2 videos"):
         confidence_intervals(TRUTH, predictions(), resamples=0)
     with pytest.raises(ValueError, match="truth.json has no objects that AP is a mean over"):
-        paired_difference(world(), predictions(), predictions())
+        paired_difference(world(), [(predictions(), predictions())])
