@@ -116,10 +116,10 @@ def track(tracker: VideoTracker, own: Video, instances: Sequence[Instances], eve
     for t in range(0, len(instances), every):
         state, tracked = tracker.step(state, t, instances[t])
         there, linked = own.masks[:, t].any((1, 2)), tracked.track_ids >= 0
-        found = instances[t].masks.take(np.flatnonzero(linked)).to_dense().reshape(linked.sum(), -1).astype(np.float32)
-        true = own.masks[there, t].reshape(there.sum(), -1).astype(np.float32)
-        common = true @ found.T
-        union = true.sum(1)[:, None] + found.sum(1) - common
+        found = instances[t].masks.take(np.flatnonzero(linked)).to_dense().astype(np.float32)
+        true = own.masks[there, t].astype(np.float32)
+        common = np.einsum("ohw,nhw->on", true, found)
+        union = true.sum((1, 2))[:, None] + found.sum((1, 2)) - common
         ids.append(tracked.track_ids[linked])
         shown.append(np.flatnonzero(there))
         overlaps.append((common / np.maximum(union, 1)).astype(np.float64))
