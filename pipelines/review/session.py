@@ -451,9 +451,8 @@ def _gone(found: str) -> Found:
 
 def _with_followed(masks: pa.Table, job: Job | None) -> pa.Table:
     """Adds the masks of what was followed."""
-    if job is None or job.masks is None:
-        return masks
-    return _in_order(pa.concat_tables([masks, job.masks.select(masks.schema.names)]))
+    found = job.masks if job else None
+    return masks if found is None else _in_order(pa.concat_tables([masks, found.select(masks.schema.names)]))
 
 
 def _in_order(masks: pa.Table) -> pa.Table:

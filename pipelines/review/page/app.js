@@ -47,6 +47,7 @@ function App() {
   const box = useRef();
   const now = useRef({});
   const revision = useRef(null); // of the decisions that are shown
+  const listed = useRef(null); // tells which tracks there were when what is shown was found
   const narrow = useMemo(() => matchMedia(NARROW).matches, []);
 
   const undoName = archive && `openvis-undo ${archive.labels}`;
@@ -55,7 +56,9 @@ function App() {
     ask("archive").then(
       (answer) => {
         revision.current ??= answer.revision;
+        listed.current ??= answer;
         setArchive(answer);
+        return answer;
       },
       (error) => setMessage(error.message),
     );
@@ -118,14 +121,17 @@ function App() {
       const state = await ask("state").catch(() => null);
       const known = now.current.archive;
       if (!state || !known) return;
-      if (state.revision !== revision.current || state.search_off !== known.search_off) {
+      const before = listed.current;
+      const isListedAgain = state.catalogue !== before.catalogue;
+      if (state.revision !== revision.current || state.search_off !== known.search_off || isListedAgain) {
         revision.current = state.revision;
+        listed.current = state;
         await Promise.all([readArchive(), now.current.tracks?.reread()]);
         changed();
-      } else if (state.catalogue !== known.catalogue) {
-        await readArchive();
+      }
+      if (isListedAgain) {
         const { filter: wanted, search: asked } = now.current;
-        if (asked.like === undefined || state.numbering === known.numbering) find(wanted, asked, true);
+        if (asked.like === undefined || state.numbering === before.numbering) find(wanted, asked, true);
         else setSearch({}); // its row has another number now
         setMessage("The labels have changed since; what is shown is found again.");
       }
@@ -215,7 +221,7 @@ function App() {
   };
   const kept = async ({ video_id, track_id, row }, isSearched) => {
     setOpened({ video_id, track_id, split_at: null });
-    await readArchive();
+    listed.current = (await readArchive()) ?? listed.current;
     if (isSearched) setSearch({ like: row, name: `track ${track_id}` });
     else find(now.current.filter, search);
     changed();

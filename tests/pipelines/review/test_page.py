@@ -233,10 +233,14 @@ def test_what_others_add_leaves_the_search_and_the_chosen_track(visit: Open, lab
     index = names(page).index("blue dotted moon")
     choose(page, index)
     chosen = page.locator(".card[aria-selected=true] .name")
+    ben = Review(ReviewConfig(labels=labels, reviewer="ben"))
     put_video(
         Results(Storage(labels)), part_name(2, 1), "new", "new.mp4", {1: ("red striped star", 0.99, (0, 1))}, [0, 1]
     )
+    rejected = {"video_id": "numbered", "track_id": 2, "action": "reject", "category": "blue dotted moon"}
+    ben.decide([rejected], "ben")
     expect(page.locator(".card")).to_have_count(8)
+    expect(page.locator(f"#card-{index + 1} .badge")).to_have_text("✗ rejected")
     expect(page.locator("#card-0 .about")).to_contain_text("≈")
     expect(page.locator(f"#card-{index + 1}")).to_have_attribute("aria-selected", "true")
     expect(chosen).to_have_text("blue dotted moon")
