@@ -48,6 +48,7 @@ def names(page: Page) -> list[str]:
 
 
 def choose(page: Page, index: int) -> None:
+    expect(page.locator(f"#card-{index} .name")).to_be_visible()  # before, the card is empty, and keys do nothing
     page.locator(f"#card-{index}").click()
     expect(page.locator(f"#card-{index}")).to_have_attribute("aria-selected", "true")
 
