@@ -85,7 +85,7 @@ def rollout_loss(
         ValueError: for a temperature that is not positive.
     """
     if not temperature > 0:
-        raise ValueError(f"temperature: expected more than 0, got {temperature}; 0.01 is CLIP's")
+        raise ValueError(f"temperature: expected more than 0, got {temperature}; 0.1 is a common choice")
     with torch.autocast(tokens.device.type, enabled=False):
         tokens = tokens.float().masked_fill(~candidates[..., None], 0)
         own = tokens.take_along_dim(token_index[..., None], dim=2)

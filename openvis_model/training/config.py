@@ -105,8 +105,7 @@ class TrackingObjectiveConfig:
         candidates: tokens among which Eq. 6 looks for the object's own: `all` tokens of the frame, one per instance
             query, as when tracking; `annotated` takes those that are matched to annotated objects alone, so a clip
             with one object teaches nothing.
-        temperature: divisor of the cosines of Eq. 6, greater than 0; the paper does not specify it. 0.01 is that of
-            CLIP's own training. Tokens of look-alikes have cosines near 1, which a higher one hardly tells apart.
+        temperature: divisor of the cosines of Eq. 6, greater than 0; the paper does not specify it.
         criterion: weights for matching queries with annotated objects.
 
     Raises:
@@ -114,14 +113,14 @@ class TrackingObjectiveConfig:
     """
 
     candidates: Candidates = "all"
-    temperature: float = 0.01
+    temperature: float = 0.1
     criterion: SetCriterionConfig = field(default_factory=SetCriterionConfig)
 
     def __post_init__(self) -> None:
         if self.candidates not in get_args(Candidates):
             raise ValueError(f"candidates: unknown value {self.candidates!r}; choose from {get_args(Candidates)}")
         if not self.temperature > 0:
-            raise ValueError(f"temperature: expected more than 0, got {self.temperature}; 0.01 is CLIP's")
+            raise ValueError(f"temperature: expected more than 0, got {self.temperature}; 0.1 is a common choice")
 
 
 Preset = Literal["mini", "paper"]
