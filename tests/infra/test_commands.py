@@ -23,6 +23,10 @@ STAND_INS = {"sweep.yaml": "infra/kubernetes/settings/evaluate.yaml"}
 """For files of users."""
 
 
+_END = r": |\. |  +#|\s>|\["
+_UNQUOTED = r"""(?=(?:[^"]*"[^"]*")*[^"]*$)"""
+
+
 class ParsedError(Exception):
     """The options are in order."""
 
@@ -42,7 +46,7 @@ def commands() -> list[tuple[str, str, str]]:
     for file in FILES:
         text = file.read_text().replace("\\\n", " ")
         for job, rest in re.findall(r"python -m jobs\.(\w+)((?: (?!\|)[^\n`#)]*)?)", text):
-            rest = re.split(r": |\. |  +#|\s>|\[", rest)[0].replace("THIS", str(file))
+            rest = re.split(rf"(?:{_END}){_UNQUOTED}", rest)[0].replace("THIS", str(file))
             found.append((str(file.relative_to(ROOT)), job, rest.rstrip(".,:;")))
     return sorted(set(found))
 

@@ -37,7 +37,7 @@ def test_refuses_to_overwrite(tmp_path: Path) -> None:
     [
         (
             ("--split", "test", "--videos", "1"),
-            "novel, hard or pretrain, got test",
+            "crossing or crossing_train, got test",
         ),
         (("--split", "train"), "videos: missing"),
         (("--split", "train", "--videos", "many"), "videos: expected int, got many"),
@@ -57,5 +57,5 @@ def test_bad_arguments(arguments: tuple[str, ...], message: str, tmp_path: Path)
 def test_help_explains_the_splits() -> None:
     done = make_shapes("--help")
     assert done.returncode == 0
-    for text in ("--output OUTPUT", "default: 24", "novel     200 categories that training never shows"):
+    for text in ("--output OUTPUT", "default: 24", "novel           200 categories that training never shows"):
         assert text in done.stdout
