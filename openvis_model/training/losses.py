@@ -246,6 +246,7 @@ def _cheapest_of_clip(costs: Sequence[Float[Tensor, "N _"]], objects: Sequence[I
     """Assigns one query to each object for all frames that show it; a frame's match is its part of the assignment."""
     count = 1 + max((int(frame.max()) for frame in objects if len(frame)), default=-1)
     total = costs[0].new_zeros(len(costs[0]), count)
+    objects = [frame.to(total.device) for frame in objects]
     for cost, frame in zip(costs, objects, strict=True):
         total.index_add_(1, frame, cost)
     clip = _cheapest(total)
