@@ -117,13 +117,11 @@ class LabelConfig:
         for name in ("model_gpus", "download_cache_gb", "grace_s", "part_mb", "part_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
-        for name in ("decoder_silence_s", "decoder_total_s", "http_max_gb", "stall_s"):
+        for name in ("http_max_gb", "stall_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
         if not 0 <= self.max_failed <= 1:
             raise ValueError(f"max_failed: expected a share from 0 to 1, got {self.max_failed}")
-        if not 0.5 <= self.decoder_memory_gb < math.inf:  # the libraries alone take 0.1
-            raise ValueError(f"decoder_memory_gb: expected 0.5 or more, got {self.decoder_memory_gb}")
         if not 0 <= self.objectness_floor <= self.tracker.objectness_threshold:
             raise ValueError(
                 f"objectness_floor: expected 0 to the tracker's objectness_threshold "
@@ -133,6 +131,7 @@ class LabelConfig:
             raise ValueError(f"shots: unknown value {self.shots!r}; choose cuts or none")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision: unknown value {self.precision!r}; choose float32 or bfloat16")
+        self.limits()  # checks the options of the decoder
         self.sampling()  # checks fps and stride
         self.model_processes()
         for name in ("model_on", "decode_on"):
@@ -152,11 +151,7 @@ class LabelConfig:
 
     def limits(self) -> Limits:
         """Returns what the decoder of a video may take."""
-        return Limits(
-            silence_s=self.decoder_silence_s,
-            total_s=self.decoder_total_s,
-            memory_bytes=int(self.decoder_memory_gb * 1e9),
-        )
+        return decoder_limits(self.decoder_silence_s, self.decoder_total_s, self.decoder_memory_gb)
 
     def fingerprint(self) -> str:
         """Returns a hash of the settings that change the tables, without `top`; batches, segments and actors do not."""
@@ -169,3 +164,17 @@ class LabelConfig:
             *([self.shots] if self.shots != "none" else []),
         ]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+
+
+def decoder_limits(silence_s: float, total_s: float, memory_gb: float) -> Limits:
+    """Returns the limits that the options `decoder_silence_s`, `decoder_total_s` and `decoder_memory_gb` set.
+
+    Raises:
+        ValueError: a number is out of range; names the option.
+    """
+    for name, value in (("decoder_silence_s", silence_s), ("decoder_total_s", total_s)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}: expected more than 0, got {value}")
+    if not 0.5 <= memory_gb < math.inf:  # the libraries alone take 0.1
+        raise ValueError(f"decoder_memory_gb: expected 0.5 or more, got {memory_gb}")
+    return Limits(silence_s=silence_s, total_s=total_s, memory_bytes=int(memory_gb * 1e9))
