@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from openvis_model.options import Shots, VideoTrackerConfig
-from pipelines.labelling.config import Precision
+from pipelines.labelling.config import Precision, decoder_limits
 from pipelines.storage.outage import STALL_S
 from pipelines.video.isolation import Limits
 from pipelines.video.plan import Sampling
@@ -78,17 +78,15 @@ class TrackConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        for name in ("decoder_silence_s", "decoder_total_s", "stall_s"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
+        if not 0 < self.stall_s < math.inf:
+            raise ValueError(f"stall_s: expected more than 0, got {self.stall_s}")
         if not 0 <= self.download_cache_gb < math.inf:
             raise ValueError(f"download_cache_gb: expected 0 or more, got {self.download_cache_gb}")
-        if not 0.5 <= self.decoder_memory_gb < math.inf:  # the libraries alone take 0.1
-            raise ValueError(f"decoder_memory_gb: expected 0.5 or more, got {self.decoder_memory_gb}")
         if self.model_gpus not in (0, 1):
             raise ValueError(f"model_gpus: expected 0 or 1, got {self.model_gpus}; one video is followed on one GPU")
         if self.shots not in get_args(Shots):
             raise ValueError(f"shots: unknown value {self.shots!r}; choose cuts or none")
+        self.limits()  # checks the options of the decoder
         self.sampling()  # checks fps and stride
 
     def sampling(self) -> Sampling:
@@ -97,11 +95,7 @@ class TrackConfig:
 
     def limits(self) -> Limits:
         """Returns what the decoder of the video may take."""
-        return Limits(
-            silence_s=self.decoder_silence_s,
-            total_s=self.decoder_total_s,
-            memory_bytes=int(self.decoder_memory_gb * 1e9),
-        )
+        return decoder_limits(self.decoder_silence_s, self.decoder_total_s, self.decoder_memory_gb)
 
     def fingerprint(self, prompts: list[str]) -> str:
         """Returns a hash of the prompts and the settings that tracks depend on."""
