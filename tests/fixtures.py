@@ -1,5 +1,8 @@
 """The fixtures of all tests."""
 
+import os
+import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -31,6 +34,16 @@ def pytest_runtest_setup() -> None:
     """Seeds what a test and its fixtures draw, so that they draw the same on every run, alone or among others."""
     torch.manual_seed(0)
     torch.set_num_threads(1)  # files of tests run beside each other
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_ray() -> Iterator[None]:
+    """A folder of Ray's for this test process: Ray notes there which cluster runs, and other processes join it."""
+    folder = tempfile.mkdtemp(prefix="ov-")  # sockets need a short path
+    os.environ["RAY_TMPDIR"] = folder
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def find_duplicates(config: DuplicatesConfig) -> DuplicatesSummary:
     video_ids, of_models = read_vectors(results)
     tables, tracks, pairs = list[pa.Table](), 0, 0
     for its in of_models:
-        found = similar_pairs(its.vectors, its.videos, config.threshold, config.top)
+        found = _ascending(its, similar_pairs(its.vectors, its.videos, config.threshold, config.top))
         tables += [_of_tracks(its, found, video_ids), _of_videos(its, found, video_ids, config.min_share)]
         tracks, pairs = tracks + len(its.frames), pairs + len(found[0])
     table = pa.concat_tables([SCHEMA.empty_table(), *tables]).sort_by(
@@ -88,6 +88,13 @@ def read_duplicates(storage: Storage) -> pa.Table:
         except (pa.ArrowException, KeyError) as error:
             text = f"labels: {storage.root}/{FILE}: damaged ({error}); run jobs.duplicates again"
             raise ValueError(text) from error
+
+
+def _ascending(tracks: TrackVectors, pairs: Pairs) -> Pairs:
+    """Puts the track of the video with the smaller id first: the table does not depend on which was labelled first."""
+    first, second, cosines = pairs
+    swapped = tracks.videos[first] > tracks.videos[second]
+    return np.where(swapped, second, first), np.where(swapped, first, second), cosines
 
 
 def _of_tracks(tracks: TrackVectors, pairs: Pairs, video_ids: Sequence[str]) -> pa.Table:

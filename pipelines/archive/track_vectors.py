@@ -66,7 +66,7 @@ class TrackVectors:
 
 
 def read_vectors(results: Results) -> tuple[list[str], Sequence[TrackVectors]]:
-    """Returns the ids of all videos that have rows, and the tracks of each model.
+    """Returns the ids of all videos that have rows, ascending, and the tracks of each model.
 
     Raises:
         ValueError: a file is damaged, or embeddings of one model differ in length.
@@ -84,4 +84,11 @@ def read_vectors(results: Results) -> tuple[list[str], Sequence[TrackVectors]]:
                 numbers = place.filter(chosen).to_numpy().astype(np.int32) + len(video_ids)
                 of_model[name].add(rows.filter(chosen), numbers.astype(np.int32))
         video_ids += its.to_pylist()
-    return video_ids, [vectors.close() for vectors in of_model.values()]
+    names = pa.array(video_ids, pa.string())
+    order = pc.array_sort_indices(names)
+    rank = np.empty(len(names), np.int32)
+    rank[order.to_numpy()] = np.arange(len(names))
+    of_models = [vectors.close() for vectors in of_model.values()]
+    for vectors in of_models:
+        vectors.videos = rank[vectors.videos]
+    return names.take(order).to_pylist(), of_models

@@ -22,14 +22,16 @@ VECTORS = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 16)))[0].astype
 """Embeddings that have nothing in common."""
 
 
-def put_video(results: Results, number: int, tracks: Sequence[tuple[np.ndarray, int]], model: str = "m") -> None:
-    """Puts a video with tracks of some embedding and number of frames in place."""
+def put_video(
+    results: Results, number: int, tracks: Sequence[tuple[np.ndarray, int]], model: str = "m", part: int | None = None
+) -> None:
+    """Puts a video with tracks of some embedding and number of frames in place, by default in its own part."""
     rows, video_id = Rows(), f"v{number}"
     for track_id, (vector, frames) in enumerate(tracks):
         embedding = (vector / np.linalg.norm(vector)).tolist()
         rows.add("tracks", [row("tracks", video_id=video_id, track_id=track_id, frames=frames, embedding=embedding)])
     rows.add("videos", [row("videos", video_id=video_id, status="ok", model_fingerprint=model)])
-    rows.put(results.storage, part_name(1, number))
+    rows.put(results.storage, part_name(1, number if part is None else part))
 
 
 @pytest.fixture
@@ -59,6 +61,17 @@ def test_videos_are_alike_if_most_of_their_frames_are(results: Results) -> None:
     assert tracks == expected
     assert len(found(results, min_share=0.57)) == len(expected)
     assert ("v0", 0, "v2", 0) not in {each[1:5] for each in found(results, threshold=0.999)}
+
+
+def test_the_table_does_not_depend_on_which_video_was_labelled_first(results: Results) -> None:
+    a, b = VECTORS[:2]
+    again = Results(Storage(f"{results.storage.root}_again"))
+    for number, tracks in enumerate(([(a, 10), (b, 12)], [(b, 8), (a, 10)])):
+        put_video(results, number, tracks)
+        put_video(again, number, tracks, part=1 - number)
+    expected = found(results)
+    assert {each[1:5:2] for each in expected} == {("v0", "v1")}
+    assert found(again) == expected
 
 
 def test_a_track_has_one_counterpart(results: Results) -> None:

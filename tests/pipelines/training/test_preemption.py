@@ -37,7 +37,7 @@ def test_an_interrupted_training_stores_a_checkpoint_first(tmp_path: Path) -> No
         time.sleep(0.1)
     driver.send_signal(signal.SIGTERM)
     _, printed = driver.communicate(timeout=120)
-    assert driver.returncode == 75
+    assert driver.returncode == 75, printed
     stored = re.search(r"interrupted: the checkpoint of step (\d+) is stored", printed)
     assert stored
     assert TrainingOutput.open(str(tmp_path)).intact() == [int(stored[1])]
