@@ -60,7 +60,7 @@ def _report(config: ReviewConfig, output: str) -> int:
 
     check_output("report", output, ".json")
     review = Review(config)
-    review.embeddings.load()
+    review.search.embeddings.load()
     found = report(review)
     print(f"{'precision':>9}  {'95 %':>15}  {'judged':>8}  {'tracks':>8}  category")
     for row in found.categories:
@@ -78,7 +78,7 @@ def _snapshot(config: ReviewConfig, output: str) -> int:
     from pipelines.review.snapshot import write_snapshot
 
     review = Review(config)
-    review.embeddings.load()
+    review.search.embeddings.load()
     summary = write_snapshot(review, output, ProgressCount("videos"))
     size = f"{summary.size / 1e6:.1f} MB"
     print(f"{summary.tracks} tracks of {summary.videos} videos, {size} → {output}")

@@ -130,11 +130,11 @@ def _rare(review: Review) -> Iterator[int]:
 
 def _like_rejected(review: Review) -> Iterator[int]:
     """Yields undecided tracks, those first whose embedding is nearest to that of a rejected one."""
-    undecided = review.catalogue.find(Filter(decision="undecided"))
+    undecided, embeddings = review.catalogue.find(Filter(decision="undecided")), review.search.embeddings
     nearest: dict[int, float] = {}
     for rejected in review.catalogue.find(Filter(decision="reject"))[:_REJECTED].tolist():
-        model = review.embeddings.model_of(rejected)
-        rows, cosines = review.embeddings.nearest(review.embeddings.of(rejected), undecided, 3 * _MOST, model)
+        model = embeddings.model_of(rejected)
+        rows, cosines = embeddings.nearest(embeddings.of(rejected), undecided, 3 * _MOST, model)
         for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
             nearest[row] = max(cosine, nearest.get(row, -1.0))
     order = np.argsort([-cosine for cosine in nearest.values()], kind="stable")

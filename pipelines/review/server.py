@@ -19,7 +19,8 @@ from aiohttp import web
 
 from pipelines.review.catalogue import Filter
 from pipelines.review.media import is_playable, send_video
-from pipelines.review.session import AbsentError, Review
+from pipelines.review.search import AbsentError
+from pipelines.review.session import Review
 from pipelines.video.plan import VideoError
 
 T = TypeVar("T")

@@ -4,15 +4,13 @@ import getpass
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Float32, Int32
 
 from openvis_model.prompts import parse_prompt
 from pipelines.archive.reviews import REVIEWS, SAME_TRACKS, Decision, Reviews
@@ -23,35 +21,18 @@ from pipelines.review.decided import Decided
 from pipelines.review.follower import Follower, Job
 from pipelines.review.images import FRAME, Frames, Recent, best_mask, crop, jpeg
 from pipelines.review.media import is_playable
+from pipelines.review.search import SOON_S, AbsentError, Found, Search
 from pipelines.review.similarity import Embeddings
 from pipelines.review.timing import ends_of, frames_by_track, runs_of
 from pipelines.storage.files import bad_input
-
-if TYPE_CHECKING:
-    from pipelines.review.search_model import SearchModel
 
 _MASKS = ("video_id", "track_id", "frame", "time_s", "x", "y", "width", "height", "area", "score", "rle")
 _OF_FOLLOWED = ("track_id", "category", "score", "first_frame", "last_frame", "frames")
 _MASK_BYTES = 256 * 2**20  # of the videos that were looked at last
 _CROP_BYTES = 64 * 2**20
 _FOUND = 16  # results that can still be scrolled through
-_SIMILAR = 2000  # tracks that a search returns
-_SOON_S = 5.0  # until embeddings have been read again; of a million tracks it takes longer
 
 Row = dict[str, Any]
-
-
-class AbsentError(ValueError):
-    """What was asked for is not, or no longer, in the archive."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
-    """Tracks that a filter or a search found, in order, and their similarity if it was a search."""
-
-    catalogue: Catalogue
-    rows: Int32[np.ndarray, " n"]
-    cosines: Float32[np.ndarray, " n"] | None = None
 
 
 class Review:
@@ -62,7 +43,7 @@ class Review:
 
     Attributes:
         read_only: why decisions cannot be stored; None if they can.
-        search_off: why tracks cannot be searched by text or image; None if they can.
+        search: finds similar tracks.
 
     Raises:
         ValueError: the archive has no labels, or one of its files is damaged.
@@ -73,12 +54,10 @@ class Review:
         self.results = open_labels(config.labels)
         self.reviewer = config.reviewer or getpass.getuser()
         self.read_only = self._check_writable()
-        self.search_off: str | None = "the model is being loaded"
-        self._model: SearchModel | None = None
         with bad_input("labels"):
             self.decided = Decided(Reviews(self.results.storage))
             self.catalogue = Catalogue(self.results, self.decided)
-        self.embeddings, self._first = Embeddings(self.catalogue), self.catalogue
+        self.search = Search(self.results, config.checkpoint, self.catalogue)
         self._follower = Follower(self.results.storage, config.checkpoint)
         self._frames = Frames()
         self._found: Recent[str, Found] = Recent(_FOUND)
@@ -90,9 +69,7 @@ class Review:
     def warm_up(self) -> None:
         """Sorts tracks, and loads what searching needs, the model and the embeddings; until then, the page says so."""
         self.catalogue.warm_up()
-        if not self._model:
-            self._load_model()
-        self.embeddings.load()
+        self.search.warm_up()
 
     def refresh(self) -> None:
         """Takes over what others decided, and labels that were added or replaced since."""
@@ -108,21 +85,16 @@ class Review:
         """Takes over the tracks that there are now; returns their embeddings, which are not loaded yet."""
         with self._listing:  # otherwise an older list could replace a newer one
             self.catalogue = Catalogue(self.results, self.decided)
-            self.embeddings = Embeddings(self.catalogue)
-            return self.embeddings
+            return self.search.list_again(self.catalogue)
 
     def state(self) -> Row:
         """Returns what may change while the page is open."""
-        loaded, size = self.embeddings.loaded, self.embeddings.catalogue.size
-        waiting = None if self.embeddings.ready.is_set() else f"embeddings are being read: {loaded} of {size}"
         return {
             "revision": self.decided.revision,
             "catalogue": self.catalogue.id,
             "numbering": self.catalogue.numbering,
             "read_only": self.read_only,
-            "search_off": self.search_off or self.embeddings.error or waiting,
-            "similar_off": self.embeddings.error or waiting,
-        }
+        } | self.search.state()
 
     def archive(self) -> Row:
         """Returns what the page shows of the whole archive."""
@@ -141,14 +113,9 @@ class Review:
             ValueError: the text cannot be read, or the search is off; says why.
         """
         if like is not None:
-            self._check_similar()
-            if not 0 <= like < self.embeddings.catalogue.size:
-                raise AbsentError(f"like: there is no track {like}; load the page again")
-            return self._similar(wanted, self.embeddings.of(like), self.embeddings.model_of(like))
+            return self._keep(self.search.like_track(wanted, like))
         if text is not None:
-            self._check_similar()
-            model = self._searchable()
-            return self._similar(wanted, model.embed_text(text), model.fingerprint)
+            return self._keep(self.search.like_text(wanted, text))
         return self._keep(Found(catalogue=self.catalogue, rows=self.catalogue.find(wanted)))
 
     def find_like_image(self, wanted: Filter, image: bytes) -> Row:
@@ -157,10 +124,8 @@ class Review:
         Raises:
             ValueError: the image cannot be read or shows no object, or the search is off.
         """
-        self._check_similar()
-        model = self._searchable()
         name = self.catalogue.categories()[0]["category"]
-        return self._similar(wanted, model.embed_image(image, name), model.fingerprint)
+        return self._keep(self.search.like_image(wanted, image, name))
 
     def rows(self, found: str, offset: int, limit: int) -> list[Row]:
         """Returns some of the tracks that were found, with the decisions about them.
@@ -311,7 +276,7 @@ class Review:
                 job.track = job.masks = None
         embeddings = self._list_again()
         threading.Thread(target=embeddings.load, daemon=True).start()
-        embeddings.ready.wait(_SOON_S)
+        embeddings.ready.wait(SOON_S)
         rows = {track["track_id"]: track["row"] for track in embeddings.catalogue.tracks_of(video["video_id"])}
         return kept | {"row": rows.get(job.kept)}
 
@@ -390,37 +355,10 @@ class Review:
         except FileNotFoundError as error:  # a compaction replaced the part
             raise AbsentError("labels: they were rewritten meanwhile; load the page again") from error
 
-    def _similar(self, wanted: Filter, vector: Float32[np.ndarray, " D"], model: str | None) -> Row:
-        catalogue = self.embeddings.catalogue
-        rows, cosines = self.embeddings.nearest(vector, catalogue.find(wanted, ordered=False), _SIMILAR, model)
-        return self._keep(Found(catalogue=catalogue, rows=rows, cosines=cosines))
-
     def _keep(self, found: Found) -> Row:
         name = uuid.uuid4().hex
         self._found.get(name, lambda: found)
         return {"found": name, "total": len(found.rows), "catalogue": found.catalogue.id}
-
-    def _check_similar(self) -> None:
-        if self.embeddings.catalogue is not self._first:  # tracks were added: they are being read
-            self.embeddings.ready.wait(_SOON_S)
-        if reason := self.state()["similar_off"]:
-            raise ValueError(f"search: {reason}")
-
-    def _searchable(self) -> "SearchModel":
-        if self._model is None or self.search_off:
-            raise ValueError(f"search: {self.search_off}")
-        return self._model
-
-    def _load_model(self) -> None:
-        from pipelines.review.search_model import SearchModel  # imports torch, which takes seconds
-
-        try:
-            model = SearchModel(self.config.checkpoint)
-            self.results.of_other_models(model.fingerprint)
-        except (ValueError, OSError) as error:
-            self.search_off = str(error)
-        else:
-            self._model, self.search_off = model, None
 
     def _check_writable(self) -> str | None:
         try:

@@ -88,8 +88,8 @@ def write_snapshot(
         RuntimeError: another snapshot was written to the folder meanwhile.
         OSError: the storage failed.
     """
-    if review.embeddings.error:
-        raise ValueError(f"labels: {review.embeddings.error}")
+    if review.search.embeddings.error:
+        raise ValueError(f"labels: {review.search.embeddings.error}")
     target = _Target.begin(Storage(output))
     videos = review.catalogue.videos()
     tracks = review.catalogue.table()
@@ -252,7 +252,7 @@ def _track_table(
     keys = list(zip(tracks["video"].to_pylist(), tracks["track_id"].to_pylist(), strict=True))
     pieces = [decided.get((videos[video]["video_id"], track)) for video, track in keys]
     rows = tracks["row"].to_numpy()
-    _, scales, models = review.embeddings.codes(rows)
+    _, scales, models = review.search.embeddings.codes(rows)
     texts = pa.array([json.dumps(each) if each else None for each in pieces], pa.string())
     shown = tracks.drop_columns("row").append_column("pieces", texts)
     shown = shown.append_column("missing", pa.array([missing.get(key) for key in keys], pa.string()))
@@ -265,11 +265,11 @@ def _video_table(videos: list[Row]) -> pa.Table:
 
 def _write_embeddings(review: Review, target: _Target, tracks: pa.Table) -> int:
     """Writes the embeddings of all tracks in the order of their table; returns their length, 0 if they are too many."""
-    codes, _, _ = review.embeddings.codes(tracks["row"].to_numpy()[:1])
+    codes, _, _ = review.search.embeddings.codes(tracks["row"].to_numpy()[:1])
     dimension = int(codes.shape[1])
     if not dimension or tracks.num_rows * dimension > EMBEDDING_BYTES:
         return 0
-    target.put("embeddings.bin", review.embeddings.codes(tracks["row"].to_numpy())[0].tobytes())
+    target.put("embeddings.bin", review.search.embeddings.codes(tracks["row"].to_numpy())[0].tobytes())
     return dimension
 
 

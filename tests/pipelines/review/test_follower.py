@@ -12,7 +12,8 @@ from pipelines.archive.tables import Results
 from pipelines.review.catalogue import Filter
 from pipelines.review.config import ReviewConfig
 from pipelines.review.follower import FOLLOWED_ID, Settings, read_settings
-from pipelines.review.session import AbsentError, Review
+from pipelines.review.search import AbsentError
+from pipelines.review.session import Review
 from pipelines.review.similarity import Embeddings
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.labels import part_name
@@ -137,9 +138,9 @@ def test_what_others_add_is_seen(
     monkeypatch.setattr(Embeddings, "load", lambda embeddings: (time.sleep(0.5), load(embeddings)))
     thread = threading.Thread(target=review.refresh)
     thread.start()
-    while review.embeddings.catalogue.size < 2:
+    while review.search.embeddings.catalogue.size < 2:
         time.sleep(0.01)
-    assert not review.embeddings.ready.is_set()
+    assert not review.search.embeddings.ready.is_set()
     assert review.find(Filter(), like=1)["total"] == 2
     thread.join()
 

@@ -11,7 +11,8 @@ from pipelines.archive.reviews import Reviews
 from pipelines.archive.tables import Results
 from pipelines.review.catalogue import Filter
 from pipelines.review.config import ReviewConfig
-from pipelines.review.session import AbsentError, Review
+from pipelines.review.search import AbsentError
+from pipelines.review.session import Review
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.decisions import decide
 from tests.pipelines.archive.exports import SEEN, put
@@ -104,20 +105,6 @@ def test_results_are_forgotten_in_time(small: Review) -> None:
         small.find(Filter())
     with pytest.raises(AbsentError, match="was found too long ago; search again"):
         small.rows(first, 0, 10)
-
-
-def test_labels_of_another_model_cannot_be_searched(small: Review) -> None:
-    """They can by similarity, for which embeddings are enough."""
-    assert small.search_off == "the model is being loaded"
-    small.warm_up()
-    assert small.search_off is not None
-    assert small.search_off.startswith("checkpoint: all 3 videos in ")
-    assert small.search_off.endswith(
-        "were labelled with another model; give the checkpoint that they were labelled with"
-    )
-    with pytest.raises(ValueError, match="^search: checkpoint: all 3 videos"):
-        small.find(Filter(), text="red striped star")
-    assert small.state()["similar_off"] is None
 
 
 def test_a_folder_that_cannot_be_written_to(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
