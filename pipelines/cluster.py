@@ -169,6 +169,18 @@ def _cluster() -> str | None:
     return address
 
 
+def thread_limit() -> int | None:
+    """Returns what OMP_NUM_THREADS asks for; None if it does not, or on a cluster, where Ray itself sets it."""
+    given, node = os.environ.get("OMP_NUM_THREADS", ""), _node()
+    on_cluster = node is not None and not node.all_processes
+    return int(given) if re.fullmatch(r"0*[1-9]\d{0,3}", given) and not on_cluster else None
+
+
+def _node() -> Any:
+    """Returns Ray's record of this process's node; None outside of Ray."""
+    return worker._global_node
+
+
 def node_id() -> str:
     """Returns Ray's id of this machine; empty outside of a cluster."""
     return ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
@@ -349,7 +361,7 @@ def check_ray() -> None:
     Raises:
         RayDiedError: names the process.
     """
-    node: Any = worker._global_node
+    node = _node()
     if node is None:
         return
     for name, process in node.dead_processes():

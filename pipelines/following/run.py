@@ -18,6 +18,7 @@ from pipelines.archive.parts import PartWriter, Rows
 from pipelines.archive.registration import registering
 from pipelines.archive.run_report import run_report
 from pipelines.archive.tables import Fingerprints, Results
+from pipelines.cluster import thread_limit
 from pipelines.following.config import PROMPTED, TrackConfig
 from pipelines.following.follow import Followed, Following, follow_prompts
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
@@ -93,6 +94,7 @@ def track_video(config: TrackConfig, report: Callable[[int, int], None] = lambda
                     SharedCheckpoint.of(config.checkpoint, model.fingerprint),
                     device="cuda" if config.model_gpus else "cpu",
                     actors=1,
+                    threads=thread_limit(),
                     batch_size=config.batch_size,
                     precision=config.precision,
                     compile=config.compile,

@@ -28,6 +28,7 @@ class Model:
         checkpoint: what the driver labels with.
         device: `cuda` or `cpu`.
         actors: number of model actors that share this machine's cores.
+        threads: most threads of each on a CPU; None takes its share of the cores.
         batch_size: frames that go through the model together.
         precision: `bfloat16` runs the model under autocast.
         compile: whether torch compiles the networks.
@@ -40,6 +41,7 @@ class Model:
         *,
         device: Literal["cuda", "cpu"],
         actors: int,
+        threads: int | None,
         batch_size: int,
         precision: Precision,
         compile: bool,  # noqa: A002 - as everywhere else
@@ -47,7 +49,8 @@ class Model:
     ) -> None:
         check_restarts()
         if device == "cpu":
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // actors))
+            share = max(1, (os.cpu_count() or 1) // actors)
+            torch.set_num_threads(min(threads or share, share))
         self.device = device
         self.model = checkpoint.load().to(device)
         if compile:

@@ -20,7 +20,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from openvis_model.options import SIZE_DIVISOR
-from pipelines.cluster import RESTARTS, calm_data
+from pipelines.cluster import RESTARTS, calm_data, thread_limit
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan
@@ -89,6 +89,7 @@ def label(
         fn_constructor_kwargs={
             "device": "cuda" if config.model_gpus else "cpu",
             "actors": most,
+            "threads": thread_limit(),
             "batch_size": config.batch_size,
             "precision": config.precision,
             "compile": config.compile,

@@ -152,6 +152,7 @@ class Follower:
     def _loaded(self, settings: Settings, fingerprint: str) -> "Model":
         import torch
 
+        from pipelines.cluster import thread_limit
         from pipelines.labelling.checkpoint_copy import SharedCheckpoint
         from pipelines.labelling.model_operator import Model
 
@@ -160,6 +161,7 @@ class Follower:
                 SharedCheckpoint.of(self._checkpoint, fingerprint),
                 device="cuda" if torch.cuda.is_available() else "cpu",
                 actors=1,
+                threads=thread_limit(),
                 batch_size=LabelConfig.batch_size,
                 precision=settings.precision,
                 compile=False,

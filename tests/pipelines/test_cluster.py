@@ -6,13 +6,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import ray
+from ray._private import worker
 from ray.data import DataContext
 
-from pipelines.cluster import _is_away, _Pause, calm_data, check_gpus, connect, data_stopped, reason
+from pipelines.cluster import _is_away, _Pause, calm_data, check_gpus, connect, data_stopped, reason, thread_limit
 from tests.started_cluster import started_cluster
 
 LISTENS = """
@@ -340,6 +342,20 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) ->
         check_gpus("model_gpus", 0.5, "model_actors", 3, here=1)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     check_gpus("model_gpus", 0.5, "model_actors", 3, here=1)  # a cluster may grow
+
+
+@pytest.mark.parametrize(("given", "limit"), [("1", 1), ("04", 4), ("", None), ("0", None), ("2,1", None)])
+def test_threads_are_limited_as_usual(monkeypatch: pytest.MonkeyPatch, given: str, limit: int | None) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr(worker, "_global_node", None)
+    assert thread_limit() == limit
+    monkeypatch.setattr(worker, "_global_node", SimpleNamespace(all_processes={"raylet": [None]}))
+    assert thread_limit() == limit
+    monkeypatch.setattr(worker, "_global_node", SimpleNamespace(all_processes={}))  # of a process that has joined
+    assert thread_limit() is None
+    monkeypatch.setattr(worker, "_global_node", None)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert thread_limit() is None
 
 
 def test_an_address_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

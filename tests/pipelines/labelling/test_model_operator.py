@@ -31,8 +31,27 @@ BATCH = BatchRow(
 @pytest.fixture(scope="module")
 def model() -> Model:
     return Model(
-        BUILT_IN_MODEL, device="cpu", actors=1, batch_size=4, precision="float32", compile=False, objectness_floor=0.0
+        BUILT_IN_MODEL,
+        device="cpu",
+        actors=1,
+        threads=1,
+        batch_size=4,
+        precision="float32",
+        compile=False,
+        objectness_floor=0.0,
     )
+
+
+@pytest.mark.parametrize(("actors", "threads", "used"), [(1, None, 8), (1, 2, 2), (4, None, 2), (4, 3, 2), (99, 3, 1)])
+def test_actors_share_the_cores(monkeypatch: pytest.MonkeyPatch, actors: int, threads: int | None, used: int) -> None:
+    monkeypatch.setattr(model_operator.os, "cpu_count", lambda: 8)
+    own = torch.get_num_threads()
+    options: dict[str, Any] = {"precision": "float32", "compile": False, "objectness_floor": 0.0, "batch_size": 4}
+    try:
+        Model(BUILT_IN_MODEL, device="cpu", actors=actors, threads=threads, **options)
+        assert torch.get_num_threads() == used
+    finally:
+        torch.set_num_threads(own)
 
 
 def label(model: Model, batch: BatchRow) -> LabelledRow:
@@ -156,7 +175,14 @@ def test_only_the_video_that_a_batch_fails_for_has_failed(model: Model, monkeypa
 def test_bfloat16_finds_the_same_objects(model: Model) -> None:
     """Its rounding moves scores a little."""
     low = Model(
-        BUILT_IN_MODEL, device="cpu", actors=1, batch_size=4, precision="bfloat16", compile=False, objectness_floor=0.0
+        BUILT_IN_MODEL,
+        device="cpu",
+        actors=1,
+        threads=1,
+        batch_size=4,
+        precision="bfloat16",
+        compile=False,
+        objectness_floor=0.0,
     )
     batch = replace(BATCH, frames=render(SceneConfig(frames=2), "novel", 0, 0).frames)
     for a, b in zip(*(decode_instances(label(each, batch).instances) for each in (model, low)), strict=True):
