@@ -71,11 +71,11 @@ def run_job(job: str, work: Callable[[], int], *, interrupted: str) -> int:
     """
     global _working
     try:
-        _working = True
+        before, _working = _working, True  # a job may run others
         try:
             return work()
         finally:
-            _working = False
+            _working = before
     except ValueError as error:
         code, text = 2, f"error: {' '.join(str(error).split())}"
     except OSError as error:

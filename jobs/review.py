@@ -61,6 +61,8 @@ def _report(config: ReviewConfig, output: str) -> int:
     check_output("report", output, ".json")
     review = Review(config)
     review.search.embeddings.load()
+    if review.search.embeddings.error:
+        raise ValueError(f"labels: {review.search.embeddings.error}")
     found = report(review)
     print(f"{'precision':>9}  {'95 %':>15}  {'judged':>8}  {'tracks':>8}  category")
     for row in found.categories:

@@ -52,6 +52,12 @@ _DECISIONS = """
     create table decisions (video integer, track_id integer, action varchar, given varchar, stale boolean)
 """
 
+_NEW_DECISIONS = """
+    insert into decisions
+    select video, track_id, action, given, new.stale or (action = 'reject' and given is distinct from category)
+    from new left join tracks using (video, track_id)
+"""  # as `is_renamed` has it
+
 _PAIRS = """
     select a.row as one, b.row as other from pairs
     join videos as of_a using (video_id) join videos as of_b on of_b.video_id = other_video_id
@@ -186,10 +192,10 @@ class Catalogue:
                 names = ("video", "track_id", "action", "given", "stale")
                 new = pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
                 cursor.register("new", new)
-                cursor.execute("insert into decisions select video, track_id, action, given, stale from new")
+                cursor.execute(_NEW_DECISIONS)
 
     def is_stale(self, decision: Mapping[str, Any]) -> bool:
-        """Returns whether a decision is about tracks that its video no longer has."""
+        """Returns whether something is about tracks that its video no longer has."""
         return self._fingerprints.get(decision["video_id"]) != tuple(decision[name] for name in SAME_TRACKS)
 
     def video(self, video_id: str) -> dict[str, Any] | None:
@@ -202,6 +208,10 @@ class Catalogue:
         number = self._numbers.get(video_id, -1)
         sql = "select row, track_id, category, score, first_frame, last_frame, frames from tracks where video = ?"
         return self._query(f"{sql} order by track_id", [number])
+
+    def names_of(self, video_id: str) -> dict[int, str]:
+        """Returns the categories of a video's tracks, by id."""
+        return {track["track_id"]: track["category"] for track in self.tracks_of(video_id)}
 
     def find(self, wanted: Filter, *, ordered: bool = True) -> Rows:
         """Returns the rows of the tracks that pass a filter, in its order; of equal ones, by row.
@@ -313,6 +323,11 @@ class Catalogue:
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         """Returns a connection of its own for a thread."""
         return self._database.cursor()
+
+
+def is_renamed(decision: Mapping[str, Any], category: str | None) -> bool:
+    """Returns whether a decision rejects another name than the one that its track has now."""
+    return bool(decision["action"] == "reject" and decision["category"] != category)
 
 
 def _conditions(wanted: Filter) -> tuple[list[str], list[object]]:

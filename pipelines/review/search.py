@@ -49,6 +49,7 @@ class Search:
         self._results, self._checkpoint = results, checkpoint
         self._first = catalogue
         self._model: SearchModel | None = None
+        self._away = False  # the model could not be loaded, but may be later
         self.embeddings = Embeddings(catalogue)
         self.model_off: str | None = "the model is being loaded"
 
@@ -58,6 +59,13 @@ class Search:
             self._load_model()
         self.embeddings.load()
 
+    def refresh(self) -> None:
+        """Loads again what could not be loaded because the storage was away."""
+        if self._away:
+            self._load_model()
+        if self.embeddings.error:
+            self.list_again(self.embeddings.catalogue).load()
+
     def list_again(self, catalogue: Catalogue) -> Embeddings:
         """Takes over the tracks that there are now; returns their embeddings, which are not loaded yet."""
         self.embeddings = Embeddings(catalogue)
@@ -65,9 +73,7 @@ class Search:
 
     def state(self) -> dict[str, str | None]:
         """Returns why tracks cannot be searched by text or image, and by another track; None if they can."""
-        loaded, size = self.embeddings.loaded, self.embeddings.catalogue.size
-        waiting = None if self.embeddings.ready.is_set() else f"embeddings are being read: {loaded} of {size}"
-        similar_off = self.embeddings.error or waiting
+        similar_off = _reason(self.embeddings)
         return {"search_off": self.model_off or similar_off, "similar_off": similar_off}
 
     def like_track(self, wanted: Filter, row: int) -> Found:
@@ -81,10 +87,10 @@ class Search:
             AbsentError: there is no such row.
             ValueError: embeddings cannot be read, or not yet.
         """
-        self._check_embeddings()
-        if not 0 <= row < self.embeddings.catalogue.size:
+        embeddings = self._loaded()
+        if not 0 <= row < embeddings.catalogue.size:
             raise AbsentError(f"like: there is no track {row}; load the page again")
-        return self._similar(wanted, self.embeddings.of(row), self.embeddings.model_of(row))
+        return _nearest(embeddings, wanted, embeddings.of(row), embeddings.model_of(row))
 
     def like_text(self, wanted: Filter, text: str) -> Found:
         """Finds tracks that are similar to a text, whose synonyms are separated by commas.
@@ -92,36 +98,35 @@ class Search:
         Raises:
             ValueError: the text cannot be read, or the search is off; says why.
         """
-        model = self._checked_model()
-        return self._similar(wanted, model.embed_text(text), model.fingerprint)
+        model = self._loaded_model()
+        vector = model.embed_text(text)
+        return _nearest(self._loaded(), wanted, vector, model.fingerprint)
 
-    def like_image(self, wanted: Filter, image: bytes, name: str) -> Found:
-        """Finds tracks that are similar to the most prominent object of an image.
-
-        Args:
-            wanted: the filter.
-            image: content of a file.
-            name: any name that CLIP's text tower can read.
+    def like_image(self, wanted: Filter, image: bytes) -> Found:
+        """Finds tracks that are similar to the most prominent object of an image, the content of a file.
 
         Raises:
             ValueError: the image cannot be read or shows no object, or the search is off; says why.
         """
-        model = self._checked_model()
-        return self._similar(wanted, model.embed_image(image, name), model.fingerprint)
+        model = self._loaded_model()
+        vector = model.embed_image(image)
+        return _nearest(self._loaded(), wanted, vector, model.fingerprint)
 
-    def _similar(self, wanted: Filter, vector: Float32[np.ndarray, " D"], model: str | None) -> Found:
-        catalogue = self.embeddings.catalogue
-        rows, cosines = self.embeddings.nearest(vector, catalogue.find(wanted, ordered=False), _SIMILAR, model)
-        return Found(catalogue=catalogue, rows=rows, cosines=cosines)
+    def _loaded(self) -> Embeddings:
+        """Returns the embeddings, which others may replace meanwhile.
 
-    def _check_embeddings(self) -> None:
-        if self.embeddings.catalogue is not self._first:  # tracks were added: they are being read
-            self.embeddings.ready.wait(SOON_S)
-        if reason := self.state()["similar_off"]:
+        Raises:
+            ValueError: they cannot be read, or not yet.
+        """
+        embeddings = self.embeddings
+        if embeddings.catalogue is not self._first:  # tracks were added: they are being read
+            embeddings.ready.wait(SOON_S)
+        if reason := _reason(embeddings):
             raise ValueError(f"search: {reason}")
+        return embeddings
 
-    def _checked_model(self) -> "SearchModel":
-        self._check_embeddings()
+    def _loaded_model(self) -> "SearchModel":
+        self._loaded()
         if self._model is None or self.model_off:
             raise ValueError(f"search: {self.model_off}")
         return self._model
@@ -133,6 +138,17 @@ class Search:
             model = SearchModel(self._checkpoint)
             self._results.of_other_models(model.fingerprint)
         except (ValueError, OSError) as error:
-            self.model_off = str(error)
+            self.model_off, self._away = str(error), isinstance(error, OSError)
         else:
-            self._model, self.model_off = model, None
+            self._model, self.model_off, self._away = model, None, False
+
+
+def _reason(embeddings: Embeddings) -> str | None:
+    """Returns why embeddings cannot be compared; None if they can."""
+    waiting = f"embeddings are being read: {embeddings.loaded} of {embeddings.catalogue.size}"
+    return embeddings.error or (None if embeddings.ready.is_set() else waiting)
+
+
+def _nearest(embeddings: Embeddings, wanted: Filter, vector: Float32[np.ndarray, " D"], model: str | None) -> Found:
+    rows, cosines = embeddings.nearest(vector, embeddings.catalogue.find(wanted, ordered=False), _SIMILAR, model)
+    return Found(catalogue=embeddings.catalogue, rows=rows, cosines=cosines)

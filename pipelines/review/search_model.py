@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from openvis_model.pictures import picture_content
+from openvis_model.reference_names import reference_names
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.video_segmenter import VideoSegmenter
 from openvis_model.vocabulary import Vocabulary
@@ -52,15 +53,11 @@ class SearchModel:
         vector: Float32[np.ndarray, " D"] = embed_vocabulary(vocabulary, self._light.text_encoder).embeddings[0].numpy()
         return vector
 
-    def embed_image(self, image: bytes, name: str) -> Float32[np.ndarray, " D"]:
+    def embed_image(self, image: bytes) -> Float32[np.ndarray, " D"]:
         """Returns the embedding of the object with the highest objectness; the whole model is loaded at the first call.
 
-        Args:
-            image: content of a file.
-            name: any name that CLIP's text tower can read; the embedding does not depend on it.
-
         Raises:
-            ValueError: it is no image, or shows no object.
+            ValueError: the content of the file is no image, or shows no object.
         """
         try:
             pixels = picture_content(image).pixels
@@ -68,7 +65,8 @@ class SearchModel:
             raise ValueError(f"image: {error}") from error
         with self._lock:
             if self._segmenter is None:
-                self._segmenter = VideoSegmenter(load_model(self._checkpoint), [name])
+                names = reference_names(self._light.text_encoder.tokenizer)[:1]  # no embedding depends on them
+                self._segmenter = VideoSegmenter(load_model(self._checkpoint), names)
             list(self._segmenter.track(pixels[None]))
             tracks = self._segmenter.finish()
         if not tracks:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from openvis_model.prompts import parse_prompt
 from pipelines.archive.reviews import REVIEWS, SAME_TRACKS, Decision, Reviews
 from pipelines.archive.tables import SCHEMAS, open_labels
-from pipelines.review.catalogue import Catalogue, Filter
+from pipelines.review.catalogue import Catalogue, Filter, is_renamed
 from pipelines.review.config import ReviewConfig
 from pipelines.review.decided import Decided
 from pipelines.review.follower import Follower, Job
@@ -74,7 +74,9 @@ class Review:
     def refresh(self) -> None:
         """Takes over what others decided, and labels that were added or replaced since."""
         with bad_input("labels"):
-            self.catalogue.decide(self.decided.refresh())
+            decided = self.decided.refresh()
+            self.catalogue.decide(decided)
+            self.search.refresh()
             has_new = set(self.results.parts()) != set(self.catalogue.listed)
             if has_new or self.catalogue.additions.names() != self.catalogue.known:
                 embeddings = self._list_again()
@@ -84,7 +86,10 @@ class Review:
     def _list_again(self) -> Embeddings:
         """Takes over the tracks that there are now; returns their embeddings, which are not loaded yet."""
         with self._listing:  # otherwise an older list could replace a newer one
+            revision = self.decided.revision
             self.catalogue = Catalogue(self.results, self.decided)
+            if self.decided.revision != revision:  # decisions that the list before may have got
+                self.catalogue.decide(self.decided.tracks())
             return self.search.list_again(self.catalogue)
 
     def state(self) -> Row:
@@ -124,8 +129,7 @@ class Review:
         Raises:
             ValueError: the image cannot be read or shows no object, or the search is off.
         """
-        name = self.catalogue.categories()[0]["category"]
-        return self._keep(self.search.like_image(wanted, image, name))
+        return self._keep(self.search.like_image(wanted, image))
 
     def rows(self, found: str, offset: int, limit: int) -> list[Row]:
         """Returns some of the tracks that were found, with the decisions about them.
@@ -138,7 +142,7 @@ class Review:
         rows = result.catalogue.rows(chosen.tolist())
         similar = {} if result.cosines is None else dict(zip(chosen.tolist(), result.cosines[offset:], strict=False))
         for row in rows:
-            row["pieces"] = self.pieces(row["video_id"], row["track_id"])
+            row["pieces"] = self.pieces(row["video_id"], row["track_id"], row["category"])
             if row["row"] in similar:
                 row["similarity"] = float(similar[row["row"]])
         return rows
@@ -167,7 +171,7 @@ class Review:
         for track in tracks:
             at = np.searchsorted(frames, seen.get(track["track_id"], frames[:0]))
             track["runs"] = runs_of(times[at], ends[at])
-            track["pieces"] = self.pieces(video_id, track["track_id"])
+            track["pieces"] = self.pieces(video_id, track["track_id"], track["category"])
         about = {name: video[name] for name in shown} | {"playable": is_playable(video["uri"]), "tracks": tracks}
         return about | {"frames": frames.tolist(), "times": times.tolist(), "ends": ends.tolist()}
 
@@ -223,9 +227,14 @@ class Review:
         if self.read_only:
             raise ValueError(f"decisions cannot be stored: {self.read_only}")
         decisions = [self._decision(item, reviewer) for item in items]
-        self.catalogue.decide(self.decided.add(decisions))
+        changed = self.decided.add(decisions)
+        self.catalogue.decide(changed)
         keys = dict.fromkeys((decision.video_id, decision.track_id) for decision in decisions)
-        return [{"video_id": video, "track_id": track, "pieces": self.pieces(video, track)} for video, track in keys]
+        names = {video: self.catalogue.names_of(video) for video, _ in keys}
+        return [
+            {"video_id": video, "track_id": track, "pieces": self.pieces(video, track, names[video].get(track))}
+            for video, track in keys
+        ]
 
     def follow(self, video_id: str, prompt: str) -> Row:
         """Begins to follow an object; returns the id under which `followed` tells how far it is.
@@ -272,7 +281,8 @@ class Review:
             if job.track is not None:
                 prints = {name: video[name] for name in Decision.__dataclass_fields__ if name.endswith("_fingerprint")}
                 about: Row = kept | {"category": job.prompt.name, "reviewer": reviewer, "time": self._now()}
-                self.decided.add([Decision(action="accept", **about, **prints)])
+                changed = self.decided.add([Decision(action="accept", **about, **prints)])
+                self.catalogue.decide(changed)
                 job.track = job.masks = None
         embeddings = self._list_again()
         threading.Thread(target=embeddings.load, daemon=True).start()
@@ -324,11 +334,11 @@ class Review:
             self._last = max(datetime.now(UTC), self._last + _TICK, self.decided.latest + _TICK)
             return self._last
 
-    def pieces(self, video_id: str, track_id: int) -> list[Row]:
-        """Returns what was decided about each piece of a track."""
+    def pieces(self, video_id: str, track_id: int, category: str | None) -> list[Row]:
+        """Returns what was decided about each piece of a track, which has a category."""
         shown = ("split_at", "action", "category", "merged_with", "note", "reviewer")
         return [
-            {name: row[name] for name in shown} | {"stale": self.catalogue.is_stale(row)}
+            {name: row[name] for name in shown} | {"stale": self.catalogue.is_stale(row) or is_renamed(row, category)}
             for row in self.decided.pieces((video_id, track_id))
         ]
 

@@ -248,7 +248,11 @@ def _track_table(
     review: Review, tracks: pa.Table, videos: list[Row], missing: Mapping[tuple[int, int], str]
 ) -> pa.Table:
     """Returns the table of tracks: what filters look at, and what a card shows."""
-    decided = {key: list(_shown(review.pieces(*key))) for key in review.decided.tracks()}
+    names = {video: review.catalogue.names_of(video) for video, _ in review.decided.tracks()}
+    decided = {
+        (video, track): list(_shown(review.pieces(video, track, names[video].get(track))))
+        for video, track in review.decided.tracks()
+    }
     keys = list(zip(tracks["video"].to_pylist(), tracks["track_id"].to_pylist(), strict=True))
     pieces = [decided.get((videos[video]["video_id"], track)) for video, track in keys]
     rows = tracks["row"].to_numpy()

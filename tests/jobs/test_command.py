@@ -83,6 +83,12 @@ def test_a_signal_interrupts_the_work(work: str, name: str, tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (os.EX_TEMPFAIL, "a: interrupted; again\n")
 
 
+def test_a_signal_interrupts_a_job_that_has_run_another() -> None:
+    work = "run_job('b', lambda: 0, interrupted='')\n    os.kill(os.getpid(), signal.SIGTERM)"
+    done = subprocess.run([sys.executable, "-c", WORK.format(work)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (os.EX_TEMPFAIL, "a: interrupted; again\n")
+
+
 @pytest.mark.parametrize("name", SIGNALS)
 def test_a_signal_interrupts_the_imports_of_a_job(name: str, tmp_path: Path) -> None:
     (tmp_path / "yaml.py").write_text(f"import os, signal, time\nos.kill(os.getpid(), signal.{name})\ntime.sleep(9)\n")

@@ -1,12 +1,18 @@
+import io
+import threading
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipelines.archive.tables import Results
+from pipelines.models import load_light_model
 from pipelines.review.catalogue import Filter
 from pipelines.review.config import ReviewConfig
 from pipelines.review.search import AbsentError
 from pipelines.review.session import Review
+from pipelines.shapes.render import render
+from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.exports import SEEN, put
 from tests.pipelines.archive.labels import part_name
@@ -50,3 +56,46 @@ def test_labels_of_another_model_cannot_be_searched(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="^search: checkpoint: all 3 videos"):
         search.like_text(Filter(), "red striped star")
     assert search.state()["similar_off"] is None
+
+
+def test_what_could_not_be_loaded_is_loaded_later(labels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The storage of labels and model may be away for a while."""
+
+    def fail(*_: object) -> None:
+        raise OSError("the storage is away")
+
+    review = Review(ReviewConfig(labels=labels))
+    with monkeypatch.context() as patch:
+        patch.setattr(Results, "row_groups", fail)
+        patch.setattr("pipelines.review.search_model.load_light_model", fail)
+        review.search.warm_up()
+    assert review.search.state() == dict.fromkeys(("search_off", "similar_off"), "the storage is away")
+    review.refresh()
+    assert review.search.state() == dict.fromkeys(("search_off", "similar_off"))
+    assert len(review.search.like_text(Filter(), "red striped star").rows)
+
+
+def test_tracks_that_are_listed_again_while_a_text_is_embedded(review: Review, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer waits for their embeddings."""
+    model = review.search._loaded_model()
+
+    def embed(text: str) -> object:
+        threading.Timer(0.2, review._list_again().load).start()
+        return vector
+
+    vector = model.embed_text("red striped star")
+    monkeypatch.setattr(model, "embed_text", embed)
+    found = review.search.like_text(Filter(), "red striped star")
+    assert found.catalogue is review.catalogue
+    assert found.cosines is not None
+    assert found.cosines.max() > 0.9
+
+
+def test_an_image_in_an_archive_without_tracks(tmp_path: Path) -> None:
+    results = Results(Storage(str(tmp_path / "labels")))
+    put(results, part_name(1), {"a": {}}, model_fingerprint=load_light_model(None).fingerprint)
+    review = Review(ReviewConfig(labels=results.storage.root))
+    review.warm_up()
+    file = io.BytesIO()
+    Image.fromarray(render(SceneConfig(frames=2), "novel", 0, 1).frames[0]).save(file, "PNG")
+    assert review.find_like_image(Filter(), file.getvalue())["total"] == 0

@@ -30,7 +30,7 @@ def test_the_object_of_an_image_is_embedded(model: SearchModel) -> None:
     clip = render(SceneConfig(frames=2), "novel", 0, 1)
     file = io.BytesIO()
     Image.fromarray(clip.frames[0]).save(file, "PNG")
-    vector = model.embed_image(file.getvalue(), "red striped star")
+    vector = model.embed_image(file.getvalue())
     assert abs(np.linalg.norm(vector) - 1) < 1e-4
     shown = [CATEGORIES[category].name for category in clip.categories]
     others = [category.name for category in CATEGORIES[::40] if category.name not in shown]
@@ -40,8 +40,8 @@ def test_the_object_of_an_image_is_embedded(model: SearchModel) -> None:
 
 def test_what_is_no_image_is_named(model: SearchModel) -> None:
     with pytest.raises(ValueError, match="^image: is no picture that can be read; give a JPEG, PNG or WebP"):
-        model.embed_image(b"<svg/>", "red striped star")
+        model.embed_image(b"<svg/>")
     file = io.BytesIO()
     Image.new("RGB", (96, 64), (128, 128, 128)).save(file, "PNG")
     with pytest.raises(ValueError, match="^image: shows no object"):
-        model.embed_image(file.getvalue(), "red striped star")
+        model.embed_image(file.getvalue())

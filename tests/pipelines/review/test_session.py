@@ -9,7 +9,7 @@ from pipelines.archive.compaction import compact
 from pipelines.archive.config import CompactConfig
 from pipelines.archive.reviews import Reviews
 from pipelines.archive.tables import Results
-from pipelines.review.catalogue import Filter
+from pipelines.review.catalogue import Catalogue, Filter
 from pipelines.review.config import ReviewConfig
 from pipelines.review.search import AbsentError
 from pipelines.review.session import Review
@@ -82,6 +82,46 @@ def test_a_compaction_meanwhile(small: Review, results: Results) -> None:
     small.refresh()
     assert small.video("d")["frames"] == [0, 3]
     assert len(small.rows(found, 0, 100)) == 5
+
+
+def test_a_decision_while_tracks_are_listed_again(small: Review, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it comes while the new list is made, or is stored while the new one replaces the old."""
+    make = Catalogue.__init__
+
+    def decide_meanwhile(catalogue: Catalogue, *arguments: Any) -> None:
+        make(catalogue, *arguments)
+        monkeypatch.undo()
+        small.decide([ACCEPT], "ann")
+
+    monkeypatch.setattr(Catalogue, "__init__", decide_meanwhile)
+    small._list_again()
+    assert small.archive()["decided"] == 1
+    add = small.decided.add
+
+    def list_meanwhile(decisions: Any) -> Any:
+        changed = add(decisions)
+        small._list_again()
+        return changed
+
+    monkeypatch.setattr(small.decided, "add", list_meanwhile)
+    small.decide([ACCEPT | {"track_id": 1}], "ann")
+    assert small.archive()["decided"] == 2
+
+
+def test_a_rejection_holds_while_the_track_has_that_name(small: Review, results: Results) -> None:
+    """As in exports: another name that the track was given since is undecided."""
+    reject = ACCEPT | {"action": "reject"}
+    (rejected,) = small.decide([reject], "ann")
+    assert not rejected["pieces"][0]["stale"]
+    assert small.archive()["decided"] == 1
+    renamed = {0: ("moon", 0.9, SEEN["a"][0][2]), 1: SEEN["a"][1]}
+    put(results, part_name(2), {"a": renamed}, model_fingerprint="m", config_fingerprint="c")
+    small.refresh()
+    assert small.archive()["decided"] == 0
+    assert rows(small, decision="reject") == []
+    assert rows(small, category="moon")[0]["pieces"][0]["stale"]
+    assert [row["track_id"] for row in rows(small, decision="undecided", video="a")] == [0, 1]
+    assert {row["category"]: row["judged"] for row in small.catalogue.verdicts()}["moon"] == 0
 
 
 def test_times_and_gaps(small: Review) -> None:
