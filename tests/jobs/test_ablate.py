@@ -50,8 +50,8 @@ def test_a_training_that_breaks_off_ends_it(
 
     monkeypatch.setattr(jobs.train, "main", train)
     assert main(["--config", "jobs/configs/ablations.yaml"]) == 1
-    output = "runs/ablations/models/full-0"
-    assert asked == [["--config", "jobs/configs/mini/5_stage_1.yaml", "--seed", "0", "--output", output]]
+    files = ["--config", "jobs/configs/mini/5_stage_1.yaml", "--config", "jobs/configs/ablations/stage_1.yaml"]
+    assert asked == [[*files, "--seed", "0", "--output", "runs/ablations/models/full-0"]]
     assert "the training full-0 ended with exit code 1; see above" in capsys.readouterr().err
 
 
