@@ -68,7 +68,7 @@ class Search:
 
     def list_again(self, catalogue: Catalogue) -> Embeddings:
         """Takes over the tracks that there are now; returns their embeddings, which are not loaded yet."""
-        self.embeddings = Embeddings(catalogue)
+        self.embeddings = Embeddings(catalogue, self.embeddings)
         return self.embeddings
 
     def state(self) -> dict[str, str | None]:

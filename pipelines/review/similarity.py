@@ -22,14 +22,16 @@ class Embeddings:
 
     Args:
         catalogue: the tracks.
+        before: those of an earlier catalogue; what is the same is not read again.
 
     Attributes:
         loaded: number of tracks read so far.
         error: why reading broke off; None if it did not.
     """
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, before: "Embeddings | None" = None) -> None:
         self.catalogue = catalogue
+        self._before = before
         self.loaded = 0
         self.error: str | None = None
         self._models = np.zeros(catalogue.size, np.int32)  # number of each track's model
@@ -46,19 +48,39 @@ class Embeddings:
                 self._load()
 
     def _load(self) -> None:
-        results = self.catalogue.results
+        before, self._before = self._before, None
         try:
-            for part, ids in self.catalogue.parts.items():
-                only = self.catalogue.only(part, ids)
-                models = pa.concat_tables(results.row_groups("videos", part, only, ("video_id", "model_fingerprint")))
-                for tracks in results.row_groups("tracks", part, only, ("video_id", "embedding")):
-                    if tracks.num_rows:
-                        self._add(tracks, models)
+            if before and before._is_whole() and before.catalogue.numbering == self.catalogue.numbering:
+                self._take(before)
+            else:
+                self._read()
             if self.catalogue.added.num_rows:
                 self._add(self.catalogue.added, self.catalogue.added)
         except (ValueError, OSError) as error:
             self.error = str(error)
         self.ready.set()
+
+    def _read(self) -> None:
+        """Reads the embeddings of all labelled tracks."""
+        results = self.catalogue.results
+        for part, ids in self.catalogue.parts.items():
+            only = self.catalogue.only(part, ids)
+            models = pa.concat_tables(results.row_groups("videos", part, only, ("video_id", "model_fingerprint")))
+            for tracks in results.row_groups("tracks", part, only, ("video_id", "embedding")):
+                if tracks.num_rows:
+                    self._add(tracks, models)
+
+    def _take(self, before: "Embeddings") -> None:
+        """Takes over the embeddings of all labelled tracks."""
+        count = self.catalogue.size - self.catalogue.added.num_rows
+        self._codes = np.zeros((self.catalogue.size, before._codes.shape[1]), np.int8)
+        self._codes[:count] = before._codes[:count]
+        self._scales[:count], self._models[:count] = before._scales[:count], before._models[:count]
+        self._numbers = dict(before._numbers)
+        self.loaded = count
+
+    def _is_whole(self) -> bool:
+        return self.ready.is_set() and self.error is None
 
     def of(self, row: int) -> Float32[np.ndarray, " D"]:
         """Returns the embedding of a track."""

@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from pipelines.archive.parts import Rows
 from pipelines.archive.reviews import Reviews
-from pipelines.archive.tables import Results
+from pipelines.archive.tables import SCHEMAS, Results
 from pipelines.review.catalogue import Catalogue
 from pipelines.review.decided import Decided
 from pipelines.review.similarity import Embeddings
@@ -49,6 +51,38 @@ def test_embeddings_that_two_threads_load_are_read_once(tmp_path: Path) -> None:
     loaded.load()
     assert (loaded.error, loaded.loaded) == (None, TRACKS)
     np.testing.assert_allclose(loaded.of(7), exact[7], atol=0.005)
+
+
+def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a track was added, those of the labels are known."""
+    loaded, exact = embeddings(tmp_path, "m", "n")
+    catalogue = loaded.catalogue
+    video = catalogue.video("n")
+    assert video is not None
+    track = row("tracks", video_id="n", category="star", embedding=exact[3].tolist(), frames=1)
+    catalogue.additions.add(track, SCHEMAS["masks"].empty_table(), video, "a box", "ann")
+    read = list[str]()
+    row_groups = Results.row_groups
+
+    def count(results: Results, table: str, *others: Any) -> Any:
+        read.append(table)
+        return row_groups(results, table, *others)
+
+    again = Catalogue(catalogue.results, catalogue.decided)
+    monkeypatch.setattr(Results, "row_groups", count)
+    more = Embeddings(again, loaded)
+    more.load()
+    assert read == []
+    assert (more.error, more.loaded) == (None, 2 * TRACKS + 1)
+    every = np.arange(2 * TRACKS + 1, dtype=np.int32)
+    np.testing.assert_array_equal(more.codes(every[:-1])[0], loaded.codes(every[:-1])[0])
+    assert [more.model_of(each) for each in (0, TRACKS, 2 * TRACKS)] == ["m", "n", "n"]
+    assert more.nearest(exact[3], every, 1, "n")[0].tolist() == [2 * TRACKS]
+    rows = Rows()
+    rows.add("videos", [row("videos", video_id="o", status="ok", model_fingerprint="m")])
+    rows.put(catalogue.results.storage, part_name(3))
+    Embeddings(Catalogue(catalogue.results, catalogue.decided), more).load()
+    assert "tracks" in read
 
 
 def test_only_tracks_that_pass_the_filter_are_compared(tmp_path: Path) -> None:
