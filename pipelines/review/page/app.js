@@ -3,7 +3,7 @@
 import { html, render, useEffect, useMemo, useReducer, useRef, useState } from "./vendor/preact.js";
 import { Outbox, ask } from "./api.js";
 import { Actions, Status, Top } from "./bars.js";
-import { badgeOf, restoring } from "./decisions.js";
+import { badgeOf, badgeOfPiece, restoring } from "./decisions.js";
 import { Keys, Merge, Rename } from "./dialogs.js";
 import { Filters, NO_FILTER } from "./filters.js";
 import { FOLLOWED } from "./follow.js";
@@ -149,7 +149,7 @@ function App() {
         video_id,
         track_id,
         split_at,
-        category: badgeOf(piece.own)?.category ?? piece.category,
+        category: badgeOfPiece(piece.own)?.category ?? piece.category,
         label: piece.category,
         pieces: piece.track.pieces,
       };

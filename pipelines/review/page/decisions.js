@@ -20,6 +20,9 @@ export function badgeOf(pieces) {
   return { kind, text: parts.join(", "), category };
 }
 
+// The badge of one piece, also of one within a track.
+export const badgeOfPiece = (own) => badgeOf(own.map((each) => ({ ...each, split_at: null })));
+
 // The decision that brings back what counted before about a piece.
 export function restoring({ video_id, track_id, split_at }, pieces) {
   const before = pieces.find((piece) => piece.split_at === split_at && !piece.stale);

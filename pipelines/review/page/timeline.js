@@ -1,7 +1,7 @@
 // One row for each track of a video, with gaps where it is out of sight.
 
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
-import { badgeOf } from "./decisions.js";
+import { badgeOfPiece } from "./decisions.js";
 import { FOLLOWED } from "./follow.js";
 import { css } from "./masks.js";
 
@@ -78,7 +78,7 @@ export function Timeline({ video, pieces, chosen, time, onPick, onSeek }) {
     <div class="rows" role="listbox" tabindex="0" aria-label="Tracks of this video" ref=${rows} onKeyDown=${move}
       aria-activedescendant=${at < 0 ? undefined : `piece-${at}`}>
       ${pieces.map((piece, number) => {
-        const badge = badgeOf(piece.own.map((own) => ({ ...own, split_at: null })));
+        const badge = badgeOfPiece(piece.own);
         return html`<div
           key=${`${piece.track_id} ${piece.split_at}`}
           id=${`piece-${number}`}

@@ -160,6 +160,28 @@ def test_tracks_are_split_and_merged(visit: Open, labels: str) -> None:
     assert decided(labels) == {}
 
 
+def test_a_renamed_piece_is_accepted_under_its_new_name(visit: Open, labels: str) -> None:
+    page = visit()
+    choose(page, 0)
+    press(page, "Enter")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    press(page, ".", ".", ".")
+    expect(page.locator(".masks[data-frame='6']")).to_be_visible()
+    press(page, "s")
+    piece = page.get_by_role("option", name="1 from 6")
+    piece.click()
+    expect(piece).to_have_attribute("aria-selected", "true")
+    press(page, "n")
+    page.get_by_role("dialog").get_by_label("Category").fill("dog")
+    press(page, "Enter")
+    expect(piece).to_contain_text("✎ renamed")
+    press(page, "n")
+    expect(page.get_by_role("dialog").get_by_label("Category")).to_have_value("dog")
+    press(page, "Escape", "a")
+    expect(piece).to_contain_text("dog ✓ accepted")
+    assert decided(labels) == {("numbered", 1, 6): ("accept", "dog")}
+
+
 def test_a_track_is_chosen_by_a_click_into_the_picture(visit: Open) -> None:
     page = visit()
     choose(page, 0)
