@@ -47,6 +47,7 @@ function App() {
   const box = useRef();
   const now = useRef({});
   const revision = useRef(null); // of the decisions that are shown
+  const searching = useRef(null); // the latest search, until its answer is there
   const listed = useRef(null); // tells which tracks there were when what is shown was found
   const narrow = useMemo(() => matchMedia(NARROW).matches, []);
 
@@ -96,16 +97,24 @@ function App() {
       ? ask("find", query, { method: "POST", body: asked.image })
       : ask("find", { ...query, text: asked.text, like: asked.like });
     setMessage("Searching …");
+    searching.current = request;
+    const isLatest = () => searching.current === request;
     request.then(
       async (answer) => {
         const found = new Tracks(answer, changed);
-        if (isAgain) await found.around(now.current.chosen);
+        if (isAgain && isLatest()) await found.around(now.current.chosen);
+        if (!isLatest()) return;
+        searching.current = null;
         const was = isAgain && now.current.tracks?.at(now.current.chosen);
         setMessage("");
         setChosen(was ? Math.max(0, found.indexOf(was)) : 0);
         setTracks(found);
       },
-      (error) => setMessage(error.message),
+      (error) => {
+        if (!isLatest()) return;
+        searching.current = null;
+        setMessage(error.message);
+      },
     );
   };
   useEffect(() => find(filter, search), [filter, search]);

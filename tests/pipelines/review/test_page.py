@@ -1,11 +1,12 @@
 """The page in a real browser."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from pipelines.archive.config import DuplicatesConfig
 from pipelines.archive.duplicates import find_duplicates
@@ -66,6 +67,23 @@ def test_tracks_are_shown_filtered_and_searched(visit: Open) -> None:
     press(page, "l")
     expect(page.locator(".chip")).to_contain_text("similar to track 1 (red striped star)")
     expect(page.locator("#card-2 .name")).to_have_text("red striped star")
+
+
+def test_a_slow_search_changes_nothing_after_a_newer_one(visit: Open) -> None:
+    page = visit()
+    held = list[Route]()
+    page.route(re.compile(r"/api/find\?.*text=(red|green)"), lambda route: held.append(route))
+    for text in ("red striped star", "green plain ring", "blue dotted moon"):
+        page.get_by_label("Search tracks by text").fill(text)
+        press(page, "Enter")
+    expect(page.locator("#card-0 .name")).to_have_text("blue dotted moon")
+    slow, failing = held
+    with page.expect_response(slow.request.url):
+        slow.continue_()
+    failing.abort()
+    page.wait_for_timeout(500)
+    expect(page.locator("#card-0 .name")).to_have_text("blue dotted moon")
+    expect(page.locator(".notice")).to_have_count(0)
 
 
 def test_what_is_being_typed_stays_while_the_page_changes(visit: Open, client: Client) -> None:
