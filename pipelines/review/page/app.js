@@ -332,6 +332,7 @@ function App() {
         opened &&
         html`<${Player}
         videoId=${opened.video_id}
+        catalogue=${archive.catalogue}
         chosen=${opened}
         control=${control}
         version=${version}

@@ -38,10 +38,12 @@ export function watch(video, onFrame) {
 }
 
 // Plays frames that the server makes, one for each labelled frame; looks like what `watch` returns, with play and pause.
-export function projector(video, show, onFrame, onState) {
+// `labelled` returns the video as it is labelled now.
+export function projector(labelled, show, onFrame, onState) {
   let at = 0;
   let timer = null;
   const go = (index) => {
+    const video = labelled();
     at = Math.max(0, Math.min(video.times.length - 1, index));
     show(video.frames[at]);
     onFrame(video.times[at]);
@@ -52,6 +54,7 @@ export function projector(video, show, onFrame, onState) {
     onState(false);
   };
   const next = () => {
+    const video = labelled();
     if (at + 1 >= video.times.length) return pause();
     timer = setTimeout(
       () => {
@@ -62,13 +65,13 @@ export function projector(video, show, onFrame, onState) {
     );
   };
   const play = () => {
-    if (at + 1 >= video.times.length) go(0);
+    if (at + 1 >= labelled().times.length) go(0);
     onState(true);
     next();
   };
-  if (video.times.length) go(0);
+  if (labelled().times.length) go(0);
   return {
-    seek: (time) => go(video.times.findLastIndex((each) => each <= time + ROUNDING)),
+    seek: (time) => go(labelled().times.findLastIndex((each) => each <= time + ROUNDING)),
     toggle: () => (timer === null ? play() : pause()),
     pause,
     stop: pause,

@@ -8,7 +8,18 @@ import { Timeline, piecesOf, samePiece } from "./timeline.js";
 
 const nameOf = ({ track_id: track }) => (track === FOLLOWED ? "followed" : `track ${track}`);
 
-export function Player({ videoId, chosen, onChosen, control, version, reviewer, isReadOnly, onKept, onClose }) {
+export function Player({
+  videoId,
+  catalogue,
+  chosen,
+  onChosen,
+  control,
+  version,
+  reviewer,
+  isReadOnly,
+  onKept,
+  onClose,
+}) {
   const [video, setVideo] = useState(null);
   const [error, setError] = useState(null);
   const [time, setTime] = useState(0);
@@ -24,12 +35,12 @@ export function Player({ videoId, chosen, onChosen, control, version, reviewer, 
   useEffect(() => {
     let gone = false;
     ask("video", { id: videoId, followed }).then(
-      (answer) => gone || (setVideo({ ...answer, followed }), setError(null)),
+      (answer) => gone || (setVideo({ ...answer, followed, catalogue }), setError(null)),
       (problem) => gone || setError(problem.message),
     );
     return () => (gone = true);
-  }, [videoId, version, followed]);
-  const shown = `${videoId} ${video?.followed} ${video?.frames.length}`;
+  }, [videoId, catalogue, version, followed]);
+  const shown = `${videoId} ${video?.followed}`;
   useEffect(() => {
     if (back.current !== null) control.current.seek?.(back.current);
     back.current = null;

@@ -1,6 +1,6 @@
 // The picture of a video with its masks over it, always those of the frame that is on the screen.
 
-import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { ask, url } from "./api.js";
 import { labelledAt, projector, watch } from "./clock.js";
 import { paint, trackAt } from "./masks.js";
@@ -38,28 +38,29 @@ class Masks {
 export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlaying, children }) {
   const media = useRef();
   const canvas = useRef();
-  const state = useRef({ owners: new Map(), index: -1 });
+  const state = useRef({ owners: new Map(), index: -1, time: null });
   const [byFrames, setByFrames] = useState(!video.playable);
   const [frame, setFrame] = useState(null);
   const [error, setError] = useState(null);
   const current = useRef({});
-  current.current = { chosen, pieceOf, onTime };
-
-  const masks = useRef(null);
-  masks.current ??= new Masks(video);
+  const labels = `${video.catalogue} ${video.frames.length}`; // other masks may come with others
+  const masks = useMemo(() => new Masks(video), [labels]);
+  current.current = { masks, chosen, pieceOf, onTime };
 
   const draw = async (index) => {
-    const found = index < 0 ? [] : await masks.current.at(index).catch(() => []);
-    if (!canvas.current || state.current.index !== index) return; // another frame is on the screen by now
+    const { masks: read } = current.current;
+    const found = index < 0 ? [] : await read.at(index).catch(() => []);
+    if (!canvas.current || state.current.index !== index || current.current.masks !== read) return; // it is over by now
     state.current.owners = paint(canvas.current, found, current.current.chosen?.track_id);
-    canvas.current.dataset.frame = index < 0 ? "" : video.frames[index];
+    canvas.current.dataset.frame = index < 0 ? "" : read.video.frames[index];
   };
-  const show = (time) => {
-    const index = labelledAt(video, time);
-    if (index !== state.current.index) {
+  const show = (time, isNew = false) => {
+    const index = labelledAt(current.current.masks.video, time);
+    if (isNew || index !== state.current.index) {
       state.current.index = index;
       draw(index);
     }
+    state.current.time = time;
     current.current.onTime(time, index);
   };
   useEffect(() => {
@@ -68,7 +69,7 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
   // Before the browser can show a frame: of one that is on the screen already, it tells nothing.
   useLayoutEffect(() => {
     if (byFrames) {
-      const player = projector(video, setFrame, show, onPlaying);
+      const player = projector(() => current.current.masks.video, setFrame, show, onPlaying);
       Object.assign(control.current, player);
       return player.stop;
     }
@@ -81,6 +82,11 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
     });
     return watched.stop;
   }, [byFrames]);
+  useEffect(() => {
+    if (state.current.time === null) return;
+    if (byFrames && masks.video.frames.length) control.current.seek(state.current.time);
+    show(state.current.time, true);
+  }, [labels]);
 
   const pick = (event) => {
     const box = canvas.current.getBoundingClientRect();

@@ -20,8 +20,12 @@ from tests.pipelines.archive.labels import part_name
 from tests.pipelines.review.archives import EVIL_CATEGORY, EVIL_NAME, put_video, write_labels
 from tests.pipelines.review.browser import ON_SCREEN, Open, choose, names, needs_browser, press
 from tests.pipelines.review.serving import Client, served
+from tests.pipelines.video.clips import VFR
 
 pytestmark = needs_browser
+
+
+OPACITY = """([x, y]) => document.querySelector(".masks").getContext("2d").getImageData(x, y, 1, 1).data[3]"""
 
 
 def decided(labels: str) -> dict[tuple[str, int, int | None], tuple[str, str | None]]:
@@ -117,6 +121,29 @@ def test_masks_are_those_of_the_frame_on_the_screen(visit: Open) -> None:
     assert len({shown for shown, _ in pairs}) > 10
     late = [pair for pair in pairs if pair[1] not in (pair[0] // 2 * 2, (pair[0] - 1) // 2 * 2)]
     assert late == [], "masks are late by more than a frame"
+
+
+@pytest.mark.parametrize("card", [0, 2])
+def test_masks_of_new_labels_appear_in_the_open_video(visit: Open, review: Review, card: int) -> None:
+    """As many frames are labelled as before, in a file that plays and in frames of the server."""
+    page = visit()
+    choose(page, card)
+    press(page, "Enter")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    press(page, ".")
+    expect(page.locator(".masks")).to_have_attribute("data-frame", str((2, 0, 4)[card]))
+    page.evaluate("document.querySelector('.stage .picture').isSame = true")
+    assert page.evaluate(OPACITY, [20, 52]) == 0
+    video = page.evaluate("document.querySelector('.player h2').title")
+    known = review.catalogue.video(video)
+    assert known is not None
+    times = [number / 8 for number in range(16)] if video == "old" else list(map(float, VFR))
+    tracks = {3: ("red striped star", 0.9, range(0, 16, 4) if video == "old" else range(0, 48, 2))}
+    put_video(review.results, part_name(2), video, known["uri"], tracks, times)
+    page.wait_for_function(f"() => ({OPACITY})([20, 52]) > 0")
+    assert page.evaluate(OPACITY, [20, 24]) == 0
+    assert page.evaluate("document.querySelector('.stage .picture').isSame")
+    expect(page.locator(".masks")).to_have_attribute("data-frame", str((2, 0, 4)[card]))
 
 
 def test_decisions_survive_a_reload_and_are_undone(visit: Open, labels: str) -> None:
