@@ -101,7 +101,11 @@ function App() {
     const isLatest = () => searching.current === request;
     request.then(
       async (answer) => {
-        const found = new Tracks(answer, changed);
+        const gone = () => {
+          const { tracks: shown, filter: again, search: sought } = now.current;
+          if (shown === found && !searching.current) find(again, sought, true);
+        };
+        const found = new Tracks(answer, changed, gone, isAgain);
         if (isAgain && isLatest()) await found.around(now.current.chosen);
         if (!isLatest()) return;
         searching.current = null;

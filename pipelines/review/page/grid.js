@@ -9,12 +9,15 @@ const BLOCK = 60;
 const CARD = 168; // least width of a card, pixels
 const ROW = 214; // height of a row of cards, pixels
 const SPARE = 2; // rows kept above and below those in sight
+const RETRY_MS = 2000;
 
-// Tracks of a result, read in blocks when they come into sight.
+// Tracks of a result, read in blocks when they come into sight. `onGone` is called when the server no longer knows the
+// result; `isAgain` tells that it replaces one that was shown.
 export class Tracks {
-  constructor({ found, total, catalogue }, onChange) {
-    Object.assign(this, { found, total: Math.min(total, MOST), all: total, catalogue, onChange });
+  constructor({ found, total, catalogue }, onChange, onGone, isAgain) {
+    Object.assign(this, { found, total: Math.min(total, MOST), all: total, catalogue, onChange, onGone, isAgain });
     this.blocks = new Map();
+    this.failed = new Set(); // blocks to read again when they are in sight
   }
 
   at(index) {
@@ -22,9 +25,13 @@ export class Tracks {
     return block && block[index % BLOCK];
   }
 
+  lacks(block) {
+    return !this.blocks.has(block) || this.failed.has(block);
+  }
+
   need(first, last) {
     for (let block = Math.floor(first / BLOCK); block <= Math.floor(last / BLOCK); block++) {
-      if (block >= 0 && block * BLOCK < this.total && !this.blocks.has(block)) this.read(block);
+      if (block >= 0 && block * BLOCK < this.total && this.lacks(block)) this.read(block);
     }
   }
 
@@ -46,11 +53,16 @@ export class Tracks {
 
   async read(block) {
     const before = this.blocks.get(block);
+    this.failed.delete(block);
     this.blocks.set(block, before ?? []); // what is shown stays until what is new is there
     try {
       this.blocks.set(block, await ask("rows", { found: this.found, offset: block * BLOCK, limit: BLOCK }));
-    } catch {
-      if (!before) this.blocks.delete(block); // it is read again when it comes into sight
+    } catch (error) {
+      if (error.status === 404) this.onGone();
+      setTimeout(() => {
+        this.failed.add(block);
+        this.onChange();
+      }, RETRY_MS);
     }
     this.onChange();
   }
@@ -86,9 +98,9 @@ export function Grid({ tracks, chosen, onChoose, onOpen, version }) {
     return () => observer.disconnect();
   }, []);
   useEffect(() => {
-    box.current.scrollTop = 0;
+    if (!tracks.isAgain) box.current.scrollTop = 0;
   }, [tracks]);
-  useEffect(() => tracks.need(first * columns, last * columns - 1), [tracks, first, last, columns]);
+  useEffect(() => tracks.need(first * columns, last * columns - 1), [tracks, first, last, columns, version]);
   useEffect(() => {
     const row = Math.floor(chosen / columns);
     const { scrollTop, clientHeight } = box.current;

@@ -7,6 +7,7 @@ import { paint, trackAt } from "./masks.js";
 
 const CHUNK = 48; // labelled frames whose masks are read at a time
 const KEPT = 12; // chunks
+const RETRY_MS = 2000;
 
 // The masks of a video, read in chunks.
 class Masks {
@@ -20,7 +21,10 @@ class Masks {
       if (!frames.length) return Promise.resolve({});
       const { video_id: id, followed } = this.video;
       const query = { id, first: frames[0], last: frames.at(-1), followed };
-      this.chunks.set(number, ask("masks", query));
+      const asked = ask("masks", query);
+      const drop = () => this.chunks.get(number) === asked && this.chunks.delete(number);
+      asked.catch(() => setTimeout(drop, RETRY_MS));
+      this.chunks.set(number, asked);
       if (this.chunks.size > KEPT) this.chunks.delete(this.chunks.keys().next().value);
     }
     return this.chunks.get(number);
@@ -49,8 +53,10 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
 
   const draw = async (index) => {
     const { masks: read } = current.current;
-    const found = index < 0 ? [] : await read.at(index).catch(() => []);
-    if (!canvas.current || state.current.index !== index || current.current.masks !== read) return; // it is over by now
+    const isOver = () => !canvas.current || state.current.index !== index || current.current.masks !== read;
+    const again = () => isOver() || draw(index);
+    const found = index < 0 ? [] : await read.at(index).catch(() => (setTimeout(again, RETRY_MS), []));
+    if (isOver()) return;
     state.current.owners = paint(canvas.current, found, current.current.chosen?.track_id);
     canvas.current.dataset.frame = index < 0 ? "" : read.video.frames[index];
   };

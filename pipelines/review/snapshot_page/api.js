@@ -84,7 +84,7 @@ const ANSWERS = {
     const { tracks, data } = await opened();
     const { ids, names } = await videos();
     const { rows, cosines } = results.get(found) ?? {};
-    if (!rows) throw new Error("this was found too long ago; search again");
+    if (!rows) throw Object.assign(new Error("this was found too long ago; search again"), { status: 404 });
     return Promise.all(
       Array.from(rows.slice(offset, offset + limit), async (row, at) => {
         const group = tracks.groupOf(row);

@@ -90,6 +90,32 @@ def test_a_slow_search_changes_nothing_after_a_newer_one(visit: Open) -> None:
     expect(page.locator(".notice")).to_have_count(0)
 
 
+def test_tracks_and_masks_that_could_not_be_read_are_read_again(visit: Open) -> None:
+    page = visit()
+    page.route("**/api/rows*", lambda route: route.abort())
+    press(page, "v")
+    expect(page.locator(".card .waiting")).to_have_count(3)
+    page.unroute("**/api/rows*")
+    expect(page.locator(".card .name")).to_have_count(3)
+    page.route("**/api/masks*", lambda route: route.abort())
+    choose(page, 0)
+    press(page, "Enter")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    assert page.evaluate(OPACITY, [10, 20]) == 0
+    page.unroute("**/api/masks*")
+    page.wait_for_function(f"() => ({OPACITY})([10, 20]) > 0")
+
+
+def test_what_was_found_too_long_ago_is_found_again(visit: Open, client: Client) -> None:
+    page = visit()
+    for _ in range(16):
+        client.get("api/find")
+    choose(page, 2)
+    client.decide({"video_id": "numbered", "track_id": 1, "action": "accept", "category": "red striped star"})
+    expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+    expect(page.locator("#card-2")).to_have_attribute("aria-selected", "true")
+
+
 def test_what_is_being_typed_stays_while_the_page_changes(visit: Open, client: Client) -> None:
     page = visit()
     page.get_by_label("Score from").focus()
