@@ -19,9 +19,10 @@ const REFUSED = [400, 404]; // answers that no repetition changes
 
 // Sends batches of decisions one after the other. The browser keeps each under a key of its own until the server has
 // stored it, so that neither a lost connection nor a closed page loses it; its ids make sure that it counts once.
+// `refused` has the server's reasons, one for each batch that it will not store, until they are dismissed.
 export class Outbox {
   constructor(name, onStored, onChange) {
-    Object.assign(this, { name, onStored, onChange, sending: false, error: null });
+    Object.assign(this, { name, onStored, onChange, sending: false, error: null, refused: [] });
     const keys = Object.keys(localStorage).filter((key) => key.startsWith(`${name} `));
     this.batches = keys.sort().map((key) => ({ key, body: localStorage.getItem(key) }));
     this.flush();
@@ -40,6 +41,11 @@ export class Outbox {
     this.flush();
   }
 
+  dismiss() {
+    this.refused = [];
+    this.onChange();
+  }
+
   async flush() {
     if (this.sending) return;
     this.sending = true;
@@ -51,8 +57,11 @@ export class Outbox {
         this.error = null;
         this.onStored(stored);
       } catch (error) {
-        this.error = error.message;
-        if (!REFUSED.includes(error.status)) {
+        if (REFUSED.includes(error.status)) {
+          this.error = null;
+          this.refused.push(error.message);
+        } else {
+          this.error = error.message;
           this.onChange();
           await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
           continue;

@@ -308,9 +308,7 @@ function App() {
   const notice =
     outbox?.error && waiting
       ? `${waiting} decisions are not stored yet, trying again: ${outbox.error}`
-      : outbox?.error
-        ? `A decision was refused: ${outbox.error}`
-        : message;
+      : message;
   return html`
     <${Top}
       archive=${archive}
@@ -325,7 +323,8 @@ function App() {
       onSearch=${setSearch}
       onKeys=${actions["?"]}
     />
-    <${Status} archive=${archive} tracks=${tracks} search=${search} onSearch=${setSearch} notice=${notice} />
+    <${Status} archive=${archive} tracks=${tracks} search=${search} onSearch=${setSearch} notice=${notice}
+      refused=${outbox?.refused ?? []} onDismiss=${() => outbox.dismiss()} />
     <main class=${opened ? "with-player" : ""}>
       <${Filters} filter=${filter} categories=${archive.categories} duplicates=${archive.duplicates}
         onFilter=${setFilter} narrow=${narrow} />

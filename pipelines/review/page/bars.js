@@ -57,7 +57,7 @@ export function Top({ archive, box, reviewer, onReviewer, theme, onTheme, onSear
   </header>`;
 }
 
-export function Status({ archive, tracks, search, onSearch, notice }) {
+export function Status({ archive, tracks, search, onSearch, notice, refused, onDismiss }) {
   const facts = [
     tracks && `${count(tracks.all)} of ${count(archive.tracks)} tracks`,
     tracks?.all > MOST && `the first ${count(MOST)} are shown`,
@@ -66,6 +66,11 @@ export function Status({ archive, tracks, search, onSearch, notice }) {
     archive.failed > 0 && `${count(archive.failed)} videos could not be labelled`,
   ];
   const sought = search.text ? `“${search.text}”` : search.name;
+  const [reason] = refused;
+  const lost =
+    refused.length > 1
+      ? `${count(refused.length)} decisions were refused, the first: ${reason}`
+      : `A decision was refused: ${reason}`;
   return html`<div class="status" role="status" aria-live="polite">
     <span>${facts.filter(Boolean).join(", ")}</span>
     ${
@@ -77,6 +82,13 @@ export function Status({ archive, tracks, search, onSearch, notice }) {
     }
     ${archive.search_off && html`<span class="off">search is off: ${archive.search_off}</span>`}
     ${archive.read_only && html`<span class="off">decisions are off: ${archive.read_only}</span>`}
+    ${
+      reason &&
+      html`<span class="refused">
+      ${lost}
+      <button type="button" aria-label="Dismiss what was refused" onClick=${onDismiss}>✕</button>
+    </span>`
+    }
     ${notice && html`<strong class="notice">${notice}</strong>`}
   </div>`;
 }

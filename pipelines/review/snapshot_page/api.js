@@ -14,6 +14,8 @@ export const newId = () => String(Math.random()).slice(2);
 export class Outbox {
   waiting = 0;
 
+  refused = [];
+
   add() {}
 }
 

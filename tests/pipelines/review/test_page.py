@@ -355,6 +355,27 @@ def test_decisions_wait_for_a_server_that_is_away(chromium: Browser, review: Rev
     assert Reviews(Storage(labels)).history().num_rows == 1
 
 
+def test_decisions_that_were_refused_are_shown_until_they_are_dismissed(visit: Open, labels: str) -> None:
+    page = visit()
+    held = list[Route]()
+    page.route("**/api/decide*", lambda route: held.append(route))
+    choose(page, 0)
+    press(page, "a", "a", "a")
+    for status, reason in ((400, "track_id: unknown"), (404, "labels: gone")):
+        while not held:
+            page.wait_for_timeout(50)
+        held.pop().fulfill(status=status, json={"error": reason})
+        expect(page.locator(".refused")).to_contain_text("refused")
+    while not held:
+        page.wait_for_timeout(50)
+    held.pop().continue_()
+    expect(page.locator("#card-2 .badge")).to_have_text("✓ accepted")
+    expect(page.locator(".refused")).to_contain_text("2 decisions were refused, the first: track_id: unknown")
+    page.get_by_role("button", name="Dismiss what was refused").click()
+    expect(page.locator(".refused")).to_have_count(0)
+    assert decided(labels) == {("old", 1, None): ("accept", "green plain ring")}
+
+
 def test_decisions_of_a_page_that_was_closed_are_sent_by_the_next(
     chromium: Browser, review: Review, labels: str
 ) -> None:
