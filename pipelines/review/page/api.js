@@ -32,6 +32,10 @@ export class Outbox {
     return this.batches.length;
   }
 
+  get decisions() {
+    return this.batches.flatMap(({ body }) => JSON.parse(body).decisions);
+  }
+
   add(decisions, reviewer) {
     const key = `${this.name} ${String(Date.now()).padStart(15, "0")} ${newId()}`;
     const body = JSON.stringify({ decisions: decisions.map((each) => ({ review_id: newId(), ...each })), reviewer });

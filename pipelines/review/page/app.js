@@ -9,6 +9,7 @@ import { Filters, NO_FILTER } from "./filters.js";
 import { FOLLOWED } from "./follow.js";
 import { Grid, Tracks } from "./grid.js";
 import { Player } from "./player.js";
+import { samePiece } from "./timeline.js";
 
 const POLL_MS = 4000;
 const NARROW = "(max-width: 820px)";
@@ -80,6 +81,7 @@ function App() {
       `openvis-outbox ${archive.labels}`,
       (changes) => {
         now.current.tracks?.update(changes);
+        control.current.update?.(changes);
         readArchive();
         changed();
       },
@@ -186,8 +188,10 @@ function App() {
       return setMessage(`Decisions cannot be stored: ${now.current.archive.read_only}`);
     if (about.track_id === FOLLOWED) return setMessage("Keep the track, or discard it, first.");
     const { video_id, track_id, split_at } = about;
+    const latest = target(); // while a dialog was open, something may have been stored
+    const { pieces } = samePiece(latest, about) && latest.video_id === video_id ? latest : about;
     const whole = { video_id, track_id, split_at, ...decision };
-    store(now.current.undoName, [...undoStack(), [restoring(whole, about.pieces)]].slice(-200));
+    store(now.current.undoName, [...undoStack(), [restoring(whole, pieces, outbox.decisions)]].slice(-200));
     setMessage("");
     outbox.add([whole], now.current.reviewer);
     return undefined;

@@ -23,9 +23,11 @@ export function badgeOf(pieces) {
 // The badge of one piece, also of one within a track.
 export const badgeOfPiece = (own) => badgeOf(own.map((each) => ({ ...each, split_at: null })));
 
-// The decision that brings back what counted before about a piece.
-export function restoring({ video_id, track_id, split_at }, pieces) {
-  const before = pieces.find((piece) => piece.split_at === split_at && !piece.stale);
+// The decision that brings back what counted before about a piece: the last of the decisions that wait to be stored or,
+// if none is about it, what is stored.
+export function restoring({ video_id, track_id, split_at }, pieces, waiting) {
+  const isOwn = (each) => each.video_id === video_id && each.track_id === track_id && each.split_at === split_at;
+  const before = waiting.findLast(isOwn) ?? pieces.find((piece) => piece.split_at === split_at && !piece.stale);
   if (!before) return { video_id, track_id, split_at, action: "clear" };
   const { action, category, merged_with, note } = before;
   return { video_id, track_id, split_at, action, category, merged_with, note };

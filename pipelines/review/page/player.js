@@ -81,8 +81,16 @@ export function Player({
     setFollowing(null);
     return true;
   };
+  const update = (changes) =>
+    setVideo((known) => {
+      const own = changes.filter((each) => each.video_id === known?.video_id);
+      const pieces = new Map(own.map((each) => [each.track_id, each.pieces]));
+      const tracks = known?.tracks.map((track) => ({ ...track, pieces: pieces.get(track.track_id) ?? track.pieces }));
+      return known && { ...known, tracks };
+    });
   Object.assign(control.current, {
     step,
+    update,
     follow,
     cancel,
     pieces,

@@ -355,6 +355,58 @@ def test_decisions_wait_for_a_server_that_is_away(chromium: Browser, review: Rev
     assert Reviews(Storage(labels)).history().num_rows == 1
 
 
+def test_a_decision_is_undone_while_the_one_before_waits(visit: Open, labels: str) -> None:
+    page = visit()
+    page.route("**/api/decide*", lambda route: route.abort())
+    for key in ("a", "r"):
+        choose(page, 0)
+        press(page, key)
+    expect(page.locator(".notice")).to_contain_text("2 decisions are not stored yet")
+    press(page, "u")
+    page.unroute("**/api/decide*")
+    expect(page.locator(".notice")).to_contain_text("Undone: track 1.")
+    expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+    assert decided(labels) == {("numbered", 1, None): ("accept", "red striped star")}
+    press(page, "u")
+    expect(page.locator("#card-0 .badge")).to_have_count(0)
+
+
+def test_a_decision_is_undone_before_the_player_has_read_the_one_before(visit: Open) -> None:
+    page = visit()
+    choose(page, 0)
+    press(page, "v")
+    expect(page.locator(".card .name")).to_have_count(3)
+    press(page, "Enter")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    page.route("**/api/video*", lambda route: None)  # never answered
+    for key, badge in (("a", "✓ accepted"), ("r", "✗ rejected")):
+        choose(page, 0)
+        press(page, key)
+        expect(page.locator("#card-0 .badge")).to_have_text(badge)
+    press(page, "u")
+    expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+
+
+def test_a_decision_of_a_dialog_is_undone_to_what_was_stored_meanwhile(visit: Open) -> None:
+    page = visit()
+    held = list[Route]()
+    page.route("**/api/decide*", lambda route: held.append(route))
+    choose(page, 0)
+    press(page, "a")
+    choose(page, 0)
+    press(page, "n")
+    while not held:
+        page.wait_for_timeout(50)
+    held.pop().continue_()
+    page.unroute("**/api/decide*")
+    expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+    page.get_by_role("dialog").get_by_label("Category").fill("dog")
+    press(page, "Enter")
+    expect(page.locator("#card-0 .badge")).to_have_text("✎ renamed")
+    press(page, "u")
+    expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+
+
 def test_decisions_that_were_refused_are_shown_until_they_are_dismissed(visit: Open, labels: str) -> None:
     page = visit()
     held = list[Route]()
