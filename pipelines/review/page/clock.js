@@ -1,7 +1,6 @@
 // Which labelled frame belongs to what is on the screen.
 
 const ROUNDING = 0.002; // seconds by which a browser's time of a frame may be off
-const LATEST_MS = 1000; // after which a seek no longer waits for the first frame
 
 // Index of the last labelled frame at or before a time; -1 if there is none, or the objects are out of sight since.
 export function labelledAt({ times, ends }, time) {
@@ -18,17 +17,10 @@ export function labelledAt({ times, ends }, time) {
 // Calls back with the time of each frame that a <video> shows, counted from its first frame.
 export function watch(video, onFrame) {
   let origin = null; // time of the first frame: files need not begin at 0
-  let wanted = null; // time of a seek that waits for the first frame
   let stopped = false;
-  const go = (time) => (video.currentTime = time + (origin ?? 0) + ROUNDING / 2);
-  const begin = (first) => {
-    if (origin !== null) return;
-    origin = first;
-    if (wanted !== null) go(wanted);
-  };
   const follow = (_, { mediaTime }) => {
     if (stopped) return;
-    begin(video.paused ? mediaTime : 0);
+    origin ??= video.currentTime === 0 ? mediaTime : 0;
     onFrame(mediaTime - origin);
     video.requestVideoFrameCallback(follow);
   };
@@ -37,18 +29,10 @@ export function watch(video, onFrame) {
     onFrame(video.currentTime);
     requestAnimationFrame(poll);
   };
-  // If nothing is told of the first frame, a seek goes by the time at which the video says it is.
-  const loaded = () => {
-    const first = video.paused ? video.currentTime : 0;
-    setTimeout(() => stopped || wanted === null || begin(first), LATEST_MS);
-  };
-  const isFollowed = Boolean(video.requestVideoFrameCallback);
-  if (isFollowed) {
-    video.requestVideoFrameCallback(follow);
-    video.addEventListener("loadeddata", loaded, { once: true });
-  } else poll();
+  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(follow);
+  else poll();
   return {
-    seek: (time) => (isFollowed && origin === null ? (wanted = time) : go(time)),
+    seek: (time) => (video.currentTime = time + (origin ?? 0) + ROUNDING / 2),
     stop: () => (stopped = true),
   };
 }

@@ -90,17 +90,13 @@ def test_a_slow_search_changes_nothing_after_a_newer_one(visit: Open) -> None:
     expect(page.locator(".notice")).to_have_count(0)
 
 
-def test_tracks_that_could_not_be_read_are_read_again(visit: Open) -> None:
+def test_tracks_and_masks_that_could_not_be_read_are_read_again(visit: Open) -> None:
     page = visit()
     page.route("**/api/rows*", lambda route: route.abort())
     press(page, "v")
     expect(page.locator(".card .waiting")).to_have_count(3)
     page.unroute("**/api/rows*")
     expect(page.locator(".card .name")).to_have_count(3)
-
-
-def test_masks_that_could_not_be_read_are_read_again(visit: Open) -> None:
-    page = visit()
     page.route("**/api/masks*", lambda route: route.abort())
     choose(page, 0)
     press(page, "Enter")
