@@ -230,7 +230,7 @@ class Review:
         changed = self.decided.add(decisions)
         self.catalogue.decide(changed)
         keys = dict.fromkeys((decision.video_id, decision.track_id) for decision in decisions)
-        names = {video: self.catalogue.names_of(video) for video, _ in keys}
+        names = {video: self.catalogue.names_of(video) for video in {video for video, _ in keys}}
         return [
             {"video_id": video, "track_id": track, "pieces": self.pieces(video, track, names[video].get(track))}
             for video, track in keys

@@ -248,13 +248,13 @@ def _track_table(
     review: Review, tracks: pa.Table, videos: list[Row], missing: Mapping[tuple[int, int], str]
 ) -> pa.Table:
     """Returns the table of tracks: what filters look at, and what a card shows."""
-    names = {video: review.catalogue.names_of(video) for video, _ in review.decided.tracks()}
-    decided = {
-        (video, track): list(_shown(review.pieces(video, track, names[video].get(track))))
-        for video, track in review.decided.tracks()
-    }
+    decided = set(review.decided.tracks())
     keys = list(zip(tracks["video"].to_pylist(), tracks["track_id"].to_pylist(), strict=True))
-    pieces = [decided.get((videos[video]["video_id"], track)) for video, track in keys]
+    ids = [(videos[video]["video_id"], track) for video, track in keys]
+    pieces = [
+        list(_shown(review.pieces(*key, category))) if key in decided else None
+        for key, category in zip(ids, tracks["category"].to_pylist(), strict=True)
+    ]
     rows = tracks["row"].to_numpy()
     _, scales, models = review.search.embeddings.codes(rows)
     texts = pa.array([json.dumps(each) if each else None for each in pieces], pa.string())

@@ -9,6 +9,7 @@ import torch
 from openvis_model.frame_model import FrameModel
 from openvis_model.instances import Instances
 from pipelines.labelling import model_operator
+from pipelines.labelling.config import Precision
 from pipelines.labelling.instance_bytes import decode_instances
 from pipelines.labelling.model_operator import Model, fill_batches
 from pipelines.labelling.rows import BatchRow, LabelledRow
@@ -28,27 +29,22 @@ BATCH = BatchRow(
 )
 
 
+def built_in(*, actors: int = 1, threads: int | None = 1, precision: Precision = "float32") -> Model:
+    options: dict[str, Any] = {"batch_size": 4, "compile": False, "objectness_floor": 0.0}
+    return Model(BUILT_IN_MODEL, device="cpu", actors=actors, threads=threads, precision=precision, **options)
+
+
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return Model(
-        BUILT_IN_MODEL,
-        device="cpu",
-        actors=1,
-        threads=1,
-        batch_size=4,
-        precision="float32",
-        compile=False,
-        objectness_floor=0.0,
-    )
+    return built_in()
 
 
 @pytest.mark.parametrize(("actors", "threads", "used"), [(1, None, 8), (1, 2, 2), (4, None, 2), (4, 3, 2), (99, 3, 1)])
 def test_actors_share_the_cores(monkeypatch: pytest.MonkeyPatch, actors: int, threads: int | None, used: int) -> None:
     monkeypatch.setattr(model_operator.os, "cpu_count", lambda: 8)
     own = torch.get_num_threads()
-    options: dict[str, Any] = {"precision": "float32", "compile": False, "objectness_floor": 0.0, "batch_size": 4}
     try:
-        Model(BUILT_IN_MODEL, device="cpu", actors=actors, threads=threads, **options)
+        built_in(actors=actors, threads=threads)
         assert torch.get_num_threads() == used
     finally:
         torch.set_num_threads(own)
@@ -174,16 +170,7 @@ def test_only_the_video_that_a_batch_fails_for_has_failed(model: Model, monkeypa
 
 def test_bfloat16_finds_the_same_objects(model: Model) -> None:
     """Its rounding moves scores a little."""
-    low = Model(
-        BUILT_IN_MODEL,
-        device="cpu",
-        actors=1,
-        threads=1,
-        batch_size=4,
-        precision="bfloat16",
-        compile=False,
-        objectness_floor=0.0,
-    )
+    low = built_in(precision="bfloat16")
     batch = replace(BATCH, frames=render(SceneConfig(frames=2), "novel", 0, 0).frames)
     for a, b in zip(*(decode_instances(label(each, batch).instances) for each in (model, low)), strict=True):
         assert (a.objectness > 0.5).any()
