@@ -106,9 +106,9 @@ def start(main: Callable[[], int]) -> NoReturn:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # Python forgets handlers while it ends, which takes Ray some seconds
     cluster = sys.modules.get("pipelines.cluster")  # heavy, so not imported for this
-    if cluster and cluster.has_died():
+    if cluster and not cluster.can_end():
         sys.stdout.flush()
-        os._exit(code)
+        os._exit(code)  # what Ray has started here ends with this process
     sys.exit(code)
 
 

@@ -47,6 +47,7 @@ KEEP_WORKERS = {"idle_worker_killing_time_threshold_ms": 60_000}
 
 _stop = threading.Event()
 _died = threading.Event()
+_in_use = threading.Event()
 _silent: dict[str, tuple[float, float]] = {}  # since when an address does not answer, and when that was last seen
 
 
@@ -350,9 +351,18 @@ class RayDiedError(RuntimeError):
         _died.set()
 
 
-def has_died() -> bool:
-    """Returns whether Ray died under this process, whose end would then wait a minute for it."""
-    return _died.is_set()
+def leave_in_use() -> None:
+    """Notes that a thread of this process goes on waiting for Ray; nothing can end the wait."""
+    _in_use.set()
+
+
+def can_end() -> bool:
+    """Returns whether Ray's own end, at the end of Python, works.
+
+    It would wait a minute for a Ray that died, and a thread that asks Ray for something after it, in whatever order the
+    two come, ends the process with exit code 1.
+    """
+    return not _died.is_set() and not _in_use.is_set()
 
 
 def check_ray() -> None:

@@ -97,19 +97,26 @@ def test_a_signal_interrupts_the_imports_of_a_job(name: str, tmp_path: Path) -> 
     assert (done.returncode, done.stderr) == (os.EX_TEMPFAIL, "interrupted; run it again\n")
 
 
-def test_a_job_does_not_wait_for_a_ray_that_died() -> None:
+@pytest.mark.parametrize(
+    ("work", "printed"),
+    [
+        ("raise RayDiedError('died')", "at work\n"),
+        ("leave_in_use(); raise RuntimeError('died')", "at work\n"),
+        ("raise RuntimeError('died')", "at work\nat the end\n"),
+    ],
+)
+def test_a_job_does_not_wait_for_a_ray_that_cannot_end(work: str, printed: str) -> None:
     """It ends before what runs at the end of Python, where Ray's own end is."""
     script = """
 import atexit
 from jobs.command import run_job, start
-from pipelines.cluster import RayDiedError
+from pipelines.cluster import RayDiedError, leave_in_use
 atexit.register(print, "at the end")
 def work():
     print("at work")
-    raise {error}("died")
+    {work}
 start(lambda: run_job("a", work, interrupted=""))
 """
-    for error, printed in (("RayDiedError", "at work\n"), ("RuntimeError", "at work\nat the end\n")):
-        command = [sys.executable, "-c", script.format(error=error)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        assert (done.returncode, done.stdout, done.stderr) == (1, printed, "a: error: died\n")
+    command = [sys.executable, "-c", script.format(work=work)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, printed, "a: error: died\n")
