@@ -1,6 +1,7 @@
 // Which labelled frame belongs to what is on the screen.
 
 const ROUNDING = 0.002; // seconds by which a browser's time of a frame may be off
+const LATE_MS = 1000; // after which a frame is taken as shown, though the browser did not say so
 
 // Index of the last labelled frame at or before a time; -1 if there is none, or the objects are out of sight since.
 export function labelledAt({ times, ends }, time) {
@@ -17,22 +18,40 @@ export function labelledAt({ times, ends }, time) {
 // Calls back with the time of each frame that a <video> shows, counted from its first frame.
 export function watch(video, onFrame) {
   let origin = null; // time of the first frame: files need not begin at 0
+  let wanted = null; // time that was sought before the first frame was there
   let stopped = false;
+  const go = (time) => (video.currentTime = time + origin + ROUNDING / 2);
+  const begin = (first) => {
+    if (origin !== null) return;
+    origin = first;
+    if (wanted !== null) go(wanted);
+  };
   const follow = (_, { mediaTime }) => {
     if (stopped) return;
-    origin ??= video.currentTime === 0 ? mediaTime : 0;
-    onFrame(mediaTime - origin);
     video.requestVideoFrameCallback(follow);
+    begin(video.paused ? mediaTime : 0);
+    onFrame(mediaTime - origin);
   };
   const poll = () => {
     if (stopped) return;
     onFrame(video.currentTime);
     requestAnimationFrame(poll);
   };
-  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(follow);
-  else poll();
+  // Of a frame that comes while the page is busy, the browser may tell nothing.
+  const late = () => {
+    if (stopped) return;
+    begin(0);
+    if (video.paused && !video.seeking) onFrame(Math.max(0, video.currentTime - origin));
+  };
+  if (video.requestVideoFrameCallback) {
+    video.requestVideoFrameCallback(follow);
+    for (const event of ["loadeddata", "seeked"]) video.addEventListener(event, () => setTimeout(late, LATE_MS));
+  } else {
+    begin(0);
+    poll();
+  }
   return {
-    seek: (time) => (video.currentTime = time + (origin ?? 0) + ROUNDING / 2),
+    seek: (time) => (origin === null ? (wanted = time) : go(time)),
     stop: () => (stopped = true),
   };
 }

@@ -43,6 +43,17 @@ def browser() -> Iterator[Browser]:
             started.close()
 
 
+def play(page: Page, frames: int) -> list[tuple[int, int | None]]:
+    """Plays slowly from where the video is, until so many frames were seen; returns what `ON_SCREEN` says meanwhile."""
+    page.evaluate("document.querySelector('.stage video').playbackRate = 0.1")
+    page.keyboard.press(" ")
+    pairs = list[tuple[int, int | None]]()
+    while len({shown for shown, _ in pairs}) < frames:
+        page.wait_for_timeout(40)
+        pairs.append(tuple(page.evaluate(ON_SCREEN)))
+    return pairs
+
+
 def names(page: Page) -> list[str]:
     return page.locator(".card .name").all_inner_texts()
 

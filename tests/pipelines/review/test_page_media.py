@@ -2,6 +2,7 @@
 
 import base64
 import io
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from tests.pipelines.review.serving import served
 from tests.pipelines.video.clips import H264, HEVC, write_clip
 
 pytestmark = needs_browser
+
+VP9 = {"g": "12", "cpu-used": "5"}
 
 DROP = """([name, content]) => {
     const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
@@ -80,6 +83,33 @@ def test_frames_of_the_server_stand_in_for_a_video(
         expect(page.locator(".masks[data-frame='3']")).to_be_visible()
         page.wait_for_function("() => document.querySelector('.stage img').complete")
         assert page.evaluate(ON_SCREEN.replace(".stage video", ".stage img")) == [3, 3]
+        page.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("late.mp4", {"options": H264}), ("late.webm", {"codec": "libvpx-vp9", "options": VP9})]
+)
+def test_a_later_track_of_a_file_that_begins_late_is_shown_from_its_first_frame(
+    chromium: Browser, tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    """The file's first frame is at 0.4 s, and the labels' times begin with it."""
+    times = [Fraction(number, 10) for number in range(48)]
+    write_clip(tmp_path / name, times=[Fraction(4, 10) + time for time in times], **options)
+    results = Results(Storage(str(tmp_path / "labels")))
+    tracks = {1: ("red striped star", 0.9, range(20, 48, 2))}
+    put_video(results, part_name(1), name, str(tmp_path / name), tracks, list(map(float, times)))
+    with served(Review(ReviewConfig(labels=results.storage.root))) as client:
+        page = chromium.new_page()
+        page.goto(client.url)
+        choose(page, 0)
+        press(page, "Enter")
+        expect(page.locator(".masks")).to_have_attribute("data-frame", "20")
+        page.wait_for_function("() => !document.querySelector('.stage video').seeking")
+        assert page.evaluate(ON_SCREEN) == [20, 20]
+        press(page, ".")
+        expect(page.locator(".masks")).to_have_attribute("data-frame", "22")
+        page.wait_for_function("() => !document.querySelector('.stage video').seeking")
+        assert page.evaluate(ON_SCREEN) == [22, 22]
         page.close()
 
 

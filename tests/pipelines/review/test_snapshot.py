@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -18,7 +19,7 @@ from pipelines.review.catalogue import Filter
 from pipelines.review.session import Review
 from pipelines.review.snapshot import SNAPSHOT, write_snapshot
 from tests.pipelines.review.archives import EVIL_CATEGORY, EVIL_NAME
-from tests.pipelines.review.browser import ON_SCREEN, needs_browser
+from tests.pipelines.review.browser import ON_SCREEN, needs_browser, play
 from tests.pipelines.review.static_host import StaticHost, hosted
 
 FILTERS: tuple[dict[str, Any], ...] = (
@@ -140,12 +141,8 @@ def test_masks_are_those_of_the_frame_on_the_screen(page: Page) -> None:
         assert page.evaluate(ON_SCREEN) == [2 * at, 2 * at]
     page.evaluate("document.querySelector('.stage video').currentTime = 0")
     expect(page.locator(".masks")).to_have_attribute("data-frame", "0")
-    page.evaluate("document.querySelector('.stage video').playbackRate = 0.5")
-    page.keyboard.press(" ")
-    pairs = [page.evaluate(ON_SCREEN) for _ in range(60) if not page.wait_for_timeout(40)]
-    assert len({shown for shown, _ in pairs}) > 8
-    late = [pair for pair in pairs if pair[1] not in (pair[0], pair[0] - 2)]
-    assert late == [], "masks are late by more than a frame"
+    late = [masks not in (shown, shown - 2) for shown, masks in play(page, 8)]
+    assert np.mean(late) < 0.1, "masks are late by more than a frame, and not only when the machine is busy"
 
 
 @needs_browser
