@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipelines.storage import s3
 from tests import hub
 from tests.pipelines.storage import clouds
 from tests.pipelines.storage.s3_server import SECRET, Outage, Proxy, start_server
+from tests.waiting import wait_until
 from tests.words import NAMES, WORDS
 
 CPUS = 5  # logical ones: places for what a test starts
@@ -56,10 +56,7 @@ def cluster() -> Iterator[None]:
         ray.shutdown()
         ray.init(address="local", num_cpus=CPUS, num_gpus=1, include_dashboard=False, log_to_driver=False)
     yield
-    deadline = time.monotonic() + 60
-    while (free := ray.available_resources().get("CPU", 0)) < CPUS:
-        assert time.monotonic() < deadline, f"{CPUS - free:g} of {CPUS} CPUs are still in use: actors are left"
-        time.sleep(0.1)
+    wait_until(lambda: ray.available_resources().get("CPU", 0) == CPUS, "actors are left")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,10 +29,8 @@ class StartedCluster:
         options = ["--head", "--num-cpus", "3", "--port", "0", "--block", "--include-dashboard=false"]
         nowhere = subprocess.DEVNULL
         self.head = subprocess.Popen([ray, "start", *options], env=self.environment, stdout=nowhere, stderr=nowhere)
-        current, deadline = folder / "ray/ray_current_cluster", time.monotonic() + 300
-        while not current.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        current = folder / "ray/ray_current_cluster"
+        wait_until(current.exists)
         self.address = current.read_text().strip()
 
     def kill(self, name: str) -> None:

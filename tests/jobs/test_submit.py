@@ -74,9 +74,7 @@ class Cluster:
         server.request("POST", f"/api/jobs/{name}/stop", headers=token)
         assert json.load(server.getresponse()) == {"stopped": True}
         server.close()
-        deadline = time.monotonic() + 300
-        while "was stopped" not in self.ray("job", "status", name).stdout:
-            assert time.monotonic() < deadline
+        wait_until(lambda: "was stopped" in self.ray("job", "status", name).stdout)
 
     def end(self) -> None:
         self.head.terminate()
@@ -87,10 +85,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     cluster = Cluster()
-    deadline = time.monotonic() + 900
-    while cluster.ray("job", "submit", "--", "true").returncode:  # its agents come last
-        assert time.monotonic() < deadline
-        time.sleep(1)
+    wait_until(lambda: not cluster.ray("job", "submit", "--", "true").returncode, "its agents did not come")
     yield cluster
     cluster.end()
 

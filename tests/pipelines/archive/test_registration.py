@@ -15,7 +15,8 @@ from pipelines.storage.lease import LEASE, hold_lease
 from pipelines.storage.outage import is_away
 from tests.pipelines.archive.delta import read_table
 from tests.pipelines.archive.labels import part_name, put_part
-from tests.pipelines.storage.s3_server import Outage, Proxy, wait_until
+from tests.pipelines.storage.s3_server import Outage, Proxy
+from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
 from tests.pipelines.labelling.bad_decoders import killed
 from tests.pipelines.labelling.discs import DiscModel
-from tests.pipelines.labelling.pool_sizes import model_actors
+from tests.pipelines.labelling.pools import model_actors, note_actor
 
 
 class TroubledPlan(Plan):
@@ -95,22 +95,25 @@ def test_what_machines_do_wrong_is_no_fault_of_the_videos(
         cluster.shutdown()
 
 
-class SlowModel(DiscModel):
-    """Takes its time."""
-
-    def __call__(self, batches: pa.Table) -> pa.Table:
-        time.sleep(1)
-        return super().__call__(batches)
-
-
 @pytest.mark.slow
 def test_a_pool_grows_with_its_cluster(no_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one GPU is busy, another machine is asked for; when it comes, here from this test, it gets an actor.
 
     In earlier versions of Ray, a pool whose only GPU was in use neither grew nor asked (ray-project/ray#59144).
     """
-    archive = write_split(tmp_path, "novel", 9, 0, SceneConfig(frames=12)).path
-    monkeypatch.setattr("pipelines.labelling.pipeline.Model", SlowModel)
+    archive = write_split(tmp_path, "novel", 30, 0, SceneConfig(frames=12)).path
+    seen = tmp_path / "seen"
+
+    class Slow(DiscModel):
+        """One alone takes its time."""
+
+        def __call__(self, batches: pa.Table) -> pa.Table:
+            note_actor(seen)
+            if len(list(seen.iterdir())) < 2:
+                time.sleep(1)  # Ray asks for machines while there is progress
+            return super().__call__(batches)
+
+    monkeypatch.setattr("pipelines.labelling.pipeline.Model", Slow)
     monkeypatch.setattr("pipelines.labelling.pipeline.ROW_BYTES", 1)  # each batch is a task
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
     machines = [partial(cluster.add_node, num_cpus=1, num_gpus=1, wait=False)]
@@ -133,7 +136,7 @@ def test_a_pool_grows_with_its_cluster(no_cluster: None, tmp_path: Path, monkeyp
         )
         with model_actors() as sizes:
             summary = label_videos(config, start_wanted)
-        assert (summary.ok, summary.failures, machines) == (9, {}, [])
+        assert (summary.ok, summary.failures, machines) == (30, {}, [])
         assert sizes[:3] == [0, 1, 2]
     finally:
         ray.shutdown()

@@ -3,7 +3,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 
 from pipelines.training.loader import _Steps, batches
 from pipelines.training.share import Share
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 
@@ -64,13 +64,6 @@ def private_bytes(array: np.ndarray, number: int) -> int:
 
 def numbers(share: Share, decoders: int = 2) -> list[list[int]]:
     return [[sample.number for sample in batch] for batch in batches(draw, share, decoders=decoders)]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def pids(folder: Path) -> set[int]:

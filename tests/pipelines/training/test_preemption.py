@@ -31,10 +31,8 @@ def test_an_interrupted_training_stores_a_checkpoint_first(tmp_path: Path) -> No
         "start(lambda: run_job('train', lambda: train(config, PointsStage(pause_s=0.1)).steps, interrupted='kept'))"
     )
     driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-    deadline, metrics = time.monotonic() + 240, tmp_path / "metrics.jsonl"
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    metrics = tmp_path / "metrics.jsonl"
+    wait_until(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 3)
     driver.send_signal(signal.SIGTERM)
     _, printed = driver.communicate(timeout=120)
     assert driver.returncode == 75, printed

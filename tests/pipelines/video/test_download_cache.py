@@ -19,7 +19,8 @@ from pipelines.video.download_cache import DownloadCache
 from pipelines.video.names import list_images
 from pipelines.video.plan import MachineError, VideoError
 from tests.pipelines.storage.put import Put
-from tests.pipelines.storage.s3_server import Proxy, wait_until
+from tests.pipelines.storage.s3_server import Proxy
+from tests.waiting import wait_until
 
 KILOBYTE = 1000
 
