@@ -2,6 +2,7 @@ import gzip
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ INFRA = Path(__file__).parents[2] / "infra"
 KUBERNETES = INFRA / "kubernetes"
 JOBS = ("label", "nightly", "train_stage_1", "train_stage_2", "evaluate")
 POLICY = KUBERNETES / "base/network_policy.yaml"
+KINDS = ("RayCluster", "RayJob", "RayCronJob")
 OVERLAYS = (*JOBS, "cluster", "data")
 
 KUSTOMIZE = [command for command in (["kubectl", "kustomize"], ["kustomize", "build"]) if shutil.which(command[0])]
@@ -35,19 +37,18 @@ def strict(schema: Any) -> Any:
     return found
 
 
+@cache
 def definition(kind: str) -> Draft202012Validator:
+    """Returns what checks a resource of KubeRay."""
     file = Path(__file__).with_name("schemas") / f"ray.io_{kind.lower()}s.yaml.gz"
-    crd = yaml.safe_load(gzip.decompress(file.read_bytes()))
+    crd = yaml.load(gzip.decompress(file.read_bytes()), yaml.CSafeLoader)  # noqa: S506 - safe, and ten times as fast
     (schema,) = [each["schema"]["openAPIV3Schema"] for each in crd["spec"]["versions"] if each["name"] == "v1"]
     return Draft202012Validator(strict(schema))
 
 
-DEFINITIONS = {kind: definition(kind) for kind in ("RayCluster", "RayJob", "RayCronJob")}
-
-
 def problems(resource: dict[str, Any]) -> list[str]:
-    if resource["kind"] in DEFINITIONS:
-        found = DEFINITIONS[resource["kind"]].iter_errors(resource)
+    if resource["kind"] in KINDS:
+        found = definition(resource["kind"]).iter_errors(resource)
         return [f"{'.'.join(map(str, each.absolute_path))}: {each.message}" for each in found]
     try:
         kubernetes_validate.validate(resource, "1.32", strict=True)
@@ -116,7 +117,7 @@ def test_kustomize_renders_it(overlay: str) -> None:
     if overlay == "data":
         assert rendered["PersistentVolumeClaim"]["spec"]["storageClassName"] == "efs"
         return
-    found = next(rendered[kind] for kind in DEFINITIONS if kind in rendered)["spec"]
+    found = next(rendered[kind] for kind in KINDS if kind in rendered)["spec"]
     found = found.get("jobTemplate", found)
     spec = found.get("rayClusterSpec", found)
     images = {container["image"] for pod in pods(spec) for container in pod["containers"]}
