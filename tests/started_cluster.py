@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.waiting import wait_until
+
 
 class StartedCluster:
     """Its machine.

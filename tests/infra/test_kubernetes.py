@@ -41,7 +41,7 @@ def strict(schema: Any) -> Any:
 def definition(kind: str) -> Draft202012Validator:
     """Returns what checks a resource of KubeRay."""
     file = Path(__file__).with_name("schemas") / f"ray.io_{kind.lower()}s.yaml.gz"
-    crd = yaml.load(gzip.decompress(file.read_bytes()), yaml.CSafeLoader)  # noqa: S506 - safe, and ten times as fast
+    crd = yaml.load(gzip.decompress(file.read_bytes()), yaml.CSafeLoader)
     (schema,) = [each["schema"]["openAPIV3Schema"] for each in crd["spec"]["versions"] if each["name"] == "v1"]
     return Draft202012Validator(strict(schema))
 

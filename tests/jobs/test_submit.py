@@ -20,6 +20,7 @@ from pipelines.archive.tables import Results
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -7,6 +7,7 @@ import pytest
 import ray
 
 from pipelines.labelling.prometheus import TrackerMetrics
+from tests.waiting import wait_until
 
 DASHBOARD = Path(__file__).parents[3] / "infra/monitoring/labelling.json"
 

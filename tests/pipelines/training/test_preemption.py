@@ -18,6 +18,7 @@ from pipelines.training.progress import TrainingProgress
 from pipelines.training.run import train
 from tests.pipelines.training.alone import curve, train_alone
 from tests.pipelines.training.points import PointsStage, settings
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
