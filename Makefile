@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow lint bench clean
+.PHONY: setup demo test test-slow test-all lint bench clean
 
 setup: $(INSTALLED)
 
@@ -24,6 +24,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest -m ''
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

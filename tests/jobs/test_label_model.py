@@ -31,6 +31,7 @@ def options(tmp_path: Path, repositories: dict[str, Files], monkeypatch: pytest.
     return [*inputs, "--model", "small", "--objectness_floor", "0.2", "--batch_size", "4"]
 
 
+@pytest.mark.slow
 def test_one_command_fetches_builds_and_labels(
     cluster: None,
     options: list[str],

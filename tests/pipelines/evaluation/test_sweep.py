@@ -104,6 +104,7 @@ def test_the_exported_file_scores_as_the_tables_do(
     assert result.about["model_fingerprint"]
 
 
+@pytest.mark.slow
 def test_exemplars_take_the_place_of_names(truth: Path, tmp_path: Path) -> None:
     """Other pictures make another cell; a name that the data set lacks is refused before anything starts."""
     write_star(tmp_path)
