@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -107,8 +108,9 @@ def start(main: Callable[[], int]) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # Python forgets handlers while it ends, which takes Ray some seconds
     cluster = sys.modules.get("pipelines.cluster")  # heavy, so not imported for this
     if cluster and not cluster.can_end():
-        sys.stdout.flush()
-        os._exit(code)  # what Ray has started here ends with this process
+        with suppress(OSError):  # nobody reads it any more
+            sys.stdout.flush()
+        os._exit(code)  # a Ray that was started here ends with this process; a cluster ends what this job has started
     sys.exit(code)
 
 

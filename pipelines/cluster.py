@@ -47,7 +47,7 @@ KEEP_WORKERS = {"idle_worker_killing_time_threshold_ms": 60_000}
 
 _stop = threading.Event()
 _died = threading.Event()
-_in_use = threading.Event()
+_waiting = set[threading.Thread]()
 _silent: dict[str, tuple[float, float]] = {}  # since when an address does not answer, and when that was last seen
 
 
@@ -109,7 +109,8 @@ def _while_ray_lives(init: Callable[[], None], cluster: str | None = None) -> No
 
     def run() -> None:
         try:
-            init()
+            with waiting_for_ray():
+                init()
         except BaseException as error:
             connected.set_exception(error)
         else:
@@ -351,18 +352,23 @@ class RayDiedError(RuntimeError):
         _died.set()
 
 
-def leave_in_use() -> None:
-    """Notes that a thread of this process goes on waiting for Ray; nothing can end the wait."""
-    _in_use.set()
+@contextmanager
+def waiting_for_ray() -> Iterator[None]:
+    """Notes that a thread of this process waits for Ray while the block runs; nothing can end the wait."""
+    _waiting.add(threading.current_thread())
+    try:
+        yield
+    finally:
+        _waiting.discard(threading.current_thread())
 
 
 def can_end() -> bool:
     """Returns whether Ray's own end, at the end of Python, works.
 
-    It would wait a minute for a Ray that died, and a thread that asks Ray for something after it, in whatever order the
-    two come, ends the process with exit code 1.
+    It would wait a minute for a Ray that died; and a thread that still waits for Ray would end the process with exit
+    code 1, or not, as it happens.
     """
-    return not _died.is_set() and not _in_use.is_set()
+    return not _died.is_set() and not _waiting
 
 
 def check_ray() -> None:

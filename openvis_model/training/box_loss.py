@@ -11,7 +11,7 @@ from torchvision.ops import generalized_box_iou_loss
 def box_losses(
     boxes: Float[Tensor, "B N 4"],
     masks: Sequence[Float[Tensor, "_ _ _"]],
-    pairs: Sequence[tuple[Int[Tensor, "_"], Int[Tensor, "_"]]],
+    pairs: Sequence[tuple[Int[Tensor, " _"], Int[Tensor, " _"]]],
 ) -> Float[Tensor, "2"]:
     """Sums the L1 distance and 1 - generalised IoU over pairs of a query's box and an object's.
 

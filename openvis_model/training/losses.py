@@ -105,7 +105,7 @@ class SetCriterion:
         num_masks: float | None = None,
         presence_weight: float | None = None,
         exhaustive: bool = True,
-        objects: Sequence[Int[Tensor, "_"]] | None = None,
+        objects: Sequence[Int[Tensor, " _"]] | None = None,
     ) -> SetLosses:
         """Matches queries to objects on each layer, then computes the losses of the pairs.
 
@@ -242,7 +242,7 @@ def _cheapest(cost: Float[Tensor, "N M"]) -> Match:
     return Match(*(torch.as_tensor(index, device=cost.device) for index in linear_sum_assignment(cost.cpu())))
 
 
-def _cheapest_of_clip(costs: Sequence[Float[Tensor, "N _"]], objects: Sequence[Int[Tensor, "_"]]) -> list[Match]:
+def _cheapest_of_clip(costs: Sequence[Float[Tensor, "N _"]], objects: Sequence[Int[Tensor, " _"]]) -> list[Match]:
     """Assigns one query to each object for all frames that show it; a frame's match is its part of the assignment."""
     count = 1 + max((int(frame.max()) for frame in objects if len(frame)), default=-1)
     total = costs[0].new_zeros(len(costs[0]), count)

@@ -10,7 +10,7 @@ import ray
 from ray.data import DataContext
 from ray.exceptions import RayError
 
-from pipelines.cluster import RayDiedError, calm_data, check_ray, connect, data_stopped, reason
+from pipelines.cluster import RayDiedError, calm_data, check_ray, connect, data_stopped, reason, waiting_for_ray
 
 READER = "openvis-results"
 """Name of the thread that reads results."""
@@ -34,8 +34,9 @@ def map_on_cluster(
 
     def read() -> None:
         try:
-            for row in dataset.iter_rows():
-                results.put(row)
+            with waiting_for_ray():
+                for row in dataset.iter_rows():
+                    results.put(row)
             results.put(None)
         except BaseException as error:
             results.put(error)

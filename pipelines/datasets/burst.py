@@ -95,7 +95,7 @@ class BurstSequence:
     height: int
     width: int
     image_paths: tuple[str, ...]
-    times: Int64[np.ndarray, "F"]
+    times: Int64[np.ndarray, " F"]
     negative: frozenset[int]
     not_exhaustive: frozenset[int]
     objects: BurstDetections

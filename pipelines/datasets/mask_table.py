@@ -158,7 +158,7 @@ def check(tracks: Iterable[Sequence[Mask | None]]) -> None:
     Raises:
         CorruptMaskError: as `MaskTable.read`.
     """
-    rows: dict[MaskTable, list[Int64[np.ndarray, _]]] = {}
+    rows: dict[MaskTable, list[Int64[np.ndarray, " _"]]] = {}
     for masks in tracks:
         if isinstance(masks, MaskRows):
             rows.setdefault(masks.table, []).append(masks.rows)

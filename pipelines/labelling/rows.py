@@ -110,9 +110,9 @@ class SegmentRow(Row):
         seek: timestamp to seek to in order to reach that key frame.
     """
 
-    kept_frame: Annotated[Int64[np.ndarray, "F"], pa.list_(pa.int64())] = field(default_factory=_no_ints)
-    kept_time_s: Annotated[Float64[np.ndarray, "F"], pa.list_(pa.float64())] = field(default_factory=_no_floats)
-    kept_pts: Annotated[Int64[np.ndarray, "F"], pa.list_(pa.int64())] = field(default_factory=_no_ints)
+    kept_frame: Annotated[Int64[np.ndarray, " F"], pa.list_(pa.int64())] = field(default_factory=_no_ints)
+    kept_time_s: Annotated[Float64[np.ndarray, " F"], pa.list_(pa.float64())] = field(default_factory=_no_floats)
+    kept_pts: Annotated[Int64[np.ndarray, " F"], pa.list_(pa.int64())] = field(default_factory=_no_ints)
     start_pts: Annotated[int | None, pa.int64()] = None
     seek: Annotated[int, pa.int64()] = 0
 

@@ -210,7 +210,7 @@ class _Comparison:
             for similarity in similarities
         ]
 
-    def _rows(self, side: BurstDetections, category: int) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "F"]]:
+    def _rows(self, side: BurstDetections, category: int) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, " F"]]:
         """Returns the rows of a category, frame by frame, and how many each frame has."""
         places = self._place[side.frame]
         rows = np.flatnonzero((side.category_id == category) & (places >= 0))

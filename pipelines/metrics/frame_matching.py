@@ -14,7 +14,7 @@ EPSILON = np.finfo(np.float64).eps
 
 
 def sides_of_pairs(
-    gt_counts: Int64[np.ndarray, "F"], prediction_counts: Int64[np.ndarray, "F"]
+    gt_counts: Int64[np.ndarray, " F"], prediction_counts: Int64[np.ndarray, " F"]
 ) -> tuple[Int64[np.ndarray, "S"], Int64[np.ndarray, "S"]]:
     """Returns the positions of the object and of the prediction of each pair.
 
@@ -42,8 +42,8 @@ class FramePairs:
 
     gt_ids: Int64[np.ndarray, "G"]
     prediction_ids: Int64[np.ndarray, "P"]
-    gt_counts: Int64[np.ndarray, "F"]
-    prediction_counts: Int64[np.ndarray, "F"]
+    gt_counts: Int64[np.ndarray, " F"]
+    prediction_counts: Int64[np.ndarray, " F"]
     similarity: Float64[np.ndarray, "S"]
 
     @cached_property

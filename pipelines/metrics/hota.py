@@ -133,7 +133,7 @@ def hota_sums(frames: FramePairs) -> HotaSums:
 
 
 def _number(
-    ids: Int64[np.ndarray, "n"], counts: Int64[np.ndarray, "F"]
+    ids: Int64[np.ndarray, "n"], counts: Int64[np.ndarray, " F"]
 ) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "m"]]:
     """Numbers the m tracks from 0; returns the numbers, and in how many frames each track is."""
     known, numbers = np.unique(ids, return_inverse=True)

@@ -38,7 +38,7 @@ class Tubes:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def sum(self, values: Int64[np.ndarray, "masks"]) -> Int64[np.ndarray, "n"]:
+    def sum(self, values: Int64[np.ndarray, " masks"]) -> Int64[np.ndarray, "n"]:
         """Returns the sums over the masks of each track."""
         total = np.append(0, values.cumsum())
         sums: Int64[np.ndarray, n] = total[self.firsts + self.lengths] - total[self.firsts]

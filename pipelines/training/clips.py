@@ -69,7 +69,7 @@ def sample(data: TrainingData, number: int) -> TrainingClip:
 
 
 def choose_frames(
-    length: int, shown: Int64[np.ndarray, "F"], count: int, max_stride: int, rng: np.random.Generator
+    length: int, shown: Int64[np.ndarray, " F"], count: int, max_stride: int, rng: np.random.Generator
 ) -> Int64[np.ndarray, "T"]:
     """Draws T distinct frames of a video in ascending order, at distances from 1 to `max_stride`.
 

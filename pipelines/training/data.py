@@ -105,7 +105,7 @@ class TrainingVideo:
     files: tuple[str, ...]
     version: str = ""
     plan: VideoPlan | None = None
-    frames: Int64[np.ndarray, "F"] | None = None
+    frames: Int64[np.ndarray, " F"] | None = None
     federation: Federation | None = None
 
 
@@ -124,7 +124,7 @@ class TrackTable:
 
     categories: Int64[np.ndarray, "N"]
     frames: Int64[np.ndarray, "M"]
-    first_track: Int64[np.ndarray, "V1"]
+    first_track: Int64[np.ndarray, " V1"]
     first_mask: Int64[np.ndarray, "N+1"]
     first_character: Int64[np.ndarray, "M+1"]
     text: UInt8[np.ndarray, "L"]
@@ -133,7 +133,7 @@ class TrackTable:
         """Returns the rows of a video's tracks."""
         return range(int(self.first_track[video]), int(self.first_track[video + 1]))
 
-    def shown(self, video: int) -> Int64[np.ndarray, "F"]:
+    def shown(self, video: int) -> Int64[np.ndarray, " F"]:
         """Returns the frames of a video in which an object is visible, ascending."""
         first, last = self.first_mask[self.first_track[video : video + 2]]
         return np.unique(self.frames[first:last])

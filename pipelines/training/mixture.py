@@ -29,7 +29,7 @@ class Mixture:
 
     data_sets: tuple[TrainingData, ...]
     names: tuple[str, ...]
-    rows: tuple[Int64[np.ndarray, "_"], ...]
+    rows: tuple[Int64[np.ndarray, " _"], ...]
 
     @classmethod
     def of(cls, data_sets: Sequence[TrainingData]) -> "Mixture":

@@ -26,7 +26,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines.cluster import RayDiedError, answers, check_gpus, connect, leave_in_use, machines_to_go, reason
+from pipelines.cluster import RayDiedError, answers, check_gpus, connect, machines_to_go, reason, waiting_for_ray
 from pipelines.storage.lease import Lease, hold_lease
 from pipelines.storage.outage import outlast
 from pipelines.training.config import TrainingConfig
@@ -151,8 +151,6 @@ def _run(
                 _store_last(monitor, fitting, config.grace_s)
             if not isinstance(error, RayDiedError):  # then nothing can be asked of Ray
                 ray.kill(monitor)
-            if not fitting.over.is_set():
-                leave_in_use()
             raise
         ray.kill(monitor)
     if failure or fitting.error:
@@ -175,7 +173,8 @@ class _Fitting(threading.Thread):
     def run(self) -> None:
         """Fits the trainer; keeps its error."""
         try:
-            self.trainer.fit()
+            with waiting_for_ray():
+                self.trainer.fit()
         except Exception as error:
             self.error = error
         finally:

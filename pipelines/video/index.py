@@ -64,8 +64,8 @@ class _Index:
     """
 
     info: VideoInfo
-    pts: Int64[np.ndarray, "F"]
-    times_s: Float64[np.ndarray, "F"]
+    pts: Int64[np.ndarray, " F"]
+    times_s: Float64[np.ndarray, " F"]
     keys: list[_Key]
     tick: float
 
@@ -184,7 +184,7 @@ def _are_timestamps(container: InputContainer, stream: VideoStream, scan: _Scan)
     )
 
 
-def _count(path: str, container: InputContainer, step: float) -> Int64[np.ndarray, "F"]:
+def _count(path: str, container: InputContainer, step: float) -> Int64[np.ndarray, " F"]:
     """Returns timestamps for frames that are identified by counting; decodes the file, to count as decoding will.
 
     Args:
@@ -201,7 +201,7 @@ def _count(path: str, container: InputContainer, step: float) -> Int64[np.ndarra
         return np.round(np.arange(len(times)) * step).astype(np.int64)
     steps = np.diff(known)
     steps[steps < 0] = np.median(steps[steps >= 0])  # where recordings were joined, the second one begins at its start
-    ticks: Int64[np.ndarray, F] = np.round(known[0] + np.concatenate([[0.0], steps.cumsum()])).astype(np.int64)
+    ticks: Int64[np.ndarray, " F"] = np.round(known[0] + np.concatenate([[0.0], steps.cumsum()])).astype(np.int64)
     return ticks
 
 

@@ -42,7 +42,7 @@ class Sampling:
         if self.fps is not None and self.stride > 1:
             raise ValueError(f"fps and stride: are {self.fps} and {self.stride}; give one of the two")
 
-    def select(self, times_s: Float64[np.ndarray, "F"], tolerance_s: float) -> Int64[np.ndarray, "K"]:
+    def select(self, times_s: Float64[np.ndarray, " F"], tolerance_s: float) -> Int64[np.ndarray, "K"]:
         """Returns the positions of the frames to keep.
 
         Args:
@@ -55,7 +55,7 @@ class Sampling:
         return self.with_further(np.flatnonzero(np.diff(ticks, prepend=-np.inf) > 0), times_s, tolerance_s)
 
     def with_further(
-        self, kept: Int64[np.ndarray, "K"], times_s: Float64[np.ndarray, "F"], tolerance_s: float
+        self, kept: Int64[np.ndarray, "K"], times_s: Float64[np.ndarray, " F"], tolerance_s: float
     ) -> Int64[np.ndarray, "L"]:
         """Returns positions and those of the further frames, of which none beyond the end; arguments as `select`."""
         shown = np.searchsorted(times_s, np.array(self.also_s) + tolerance_s, side="right") - 1
@@ -104,9 +104,9 @@ class Segment:
     """
 
     index: int
-    frames: Int64[np.ndarray, "F"]
-    times_s: Float64[np.ndarray, "F"]
-    pts: Int64[np.ndarray, "F"]
+    frames: Int64[np.ndarray, " F"]
+    times_s: Float64[np.ndarray, " F"]
+    pts: Int64[np.ndarray, " F"]
     start_pts: int | None = None
     seek: int = 0
 

@@ -3,8 +3,8 @@
 python -m tests.benchmarks.undecided [NAME=CHECKPOINT ...]
 
 Guidance and register: the instance tokens of the same proposals, made by the built-in model as it is and with the part
-exchanged. Margin loss: how near the queries of a frame are to each other, in each model, the built-in one without any.
-It takes a minute with one model.
+exchanged. Margin loss: how near the queries of a frame are to each other, in the built-in model and in those given. It
+takes a minute.
 """
 
 import sys

@@ -101,7 +101,7 @@ def test_a_signal_interrupts_the_imports_of_a_job(name: str, tmp_path: Path) -> 
     ("work", "printed"),
     [
         ("raise RayDiedError('died')", "at work\n"),
-        ("leave_in_use(); raise RuntimeError('died')", "at work\n"),
+        ("Thread(target=stay, daemon=True).start(); there.wait(); raise RuntimeError('died')", "at work\n"),
         ("raise RuntimeError('died')", "at work\nat the end\n"),
     ],
 )
@@ -110,7 +110,13 @@ def test_a_job_does_not_wait_for_a_ray_that_cannot_end(work: str, printed: str) 
     script = """
 import atexit
 from jobs.command import run_job, start
-from pipelines.cluster import RayDiedError, leave_in_use
+from pipelines.cluster import RayDiedError, waiting_for_ray
+from threading import Event, Thread
+there = Event()
+def stay():
+    with waiting_for_ray():
+        there.set()
+        Event().wait()
 atexit.register(print, "at the end")
 def work():
     print("at work")

@@ -86,7 +86,9 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     cluster = Cluster()
-    wait_until(lambda: not cluster.ray("job", "submit", "--", "true").returncode, "its agents did not come")
+    wait_until(
+        lambda: not cluster.ray("job", "submit", "--", "true").returncode, "its agents did not come", within_s=900
+    )
     yield cluster
     cluster.end()
 

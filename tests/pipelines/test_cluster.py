@@ -75,6 +75,7 @@ def test_workers_outlast_a_pause() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_ray_on_this_machine_is_out_of_reach_of_others() -> None:
     done = subprocess.run([sys.executable, "-c", LISTENS], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -83,6 +84,7 @@ def test_ray_on_this_machine_is_out_of_reach_of_others() -> None:
     assert {address.removeprefix("::ffff:") for _, address in listening} <= {"127.0.0.1", "::1"}, done.stdout
 
 
+@pytest.mark.slow
 def test_a_signal_while_ray_starts_on_this_machine_waits_until_it_has_started() -> None:
     done = subprocess.run([sys.executable, "-c", STARTS], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "in order\n", "")
@@ -105,6 +107,7 @@ except RuntimeError as error:
 
 
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+@pytest.mark.slow
 def test_a_ray_that_died_is_named(name: str) -> None:
     done = subprocess.Popen([sys.executable, "-c", DIES, name], stdout=subprocess.PIPE, text=True)
     assert done.stdout
@@ -235,6 +238,7 @@ def _error_of(done: "subprocess.Popen[str]") -> str:
     return error
 
 
+@pytest.mark.slow
 def test_a_ray_that_dies_while_it_starts_is_named() -> None:
     connecting = _connecting("after that", RAY_ADDRESS="local")
     (server,) = [child for child in psutil.Process(connecting.pid).children() if child.name() == "gcs_server"]

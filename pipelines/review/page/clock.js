@@ -1,7 +1,7 @@
 // Which labelled frame belongs to what is on the screen.
 
 const ROUNDING = 0.002; // seconds by which a browser's time of a frame may be off
-const LATE_MS = 1000; // after which a frame is taken as shown, though the browser did not say so
+const LATE_MS = 1000; // after which the browser is asked to show a frame again that it did not tell of
 
 // Index of the last labelled frame at or before a time; -1 if there is none, or the objects are out of sight since.
 export function labelledAt({ times, ends }, time) {
@@ -18,18 +18,22 @@ export function labelledAt({ times, ends }, time) {
 // Calls back with the time of each frame that a <video> shows, counted from its first frame.
 export function watch(video, onFrame) {
   let origin = null; // time of the first frame: files need not begin at 0
-  let wanted = null; // time that was sought before the first frame was there
+  let waiting = null; // what to do once it is known
+  let told = false; // whether the browser said which frame is on the screen
+  let again = false; // whether it was already asked to show it again
+  let timer = null;
   let stopped = false;
-  const go = (time) => (video.currentTime = time + origin + ROUNDING / 2);
   const begin = (first) => {
     if (origin !== null) return;
     origin = first;
-    if (wanted !== null) go(wanted);
+    waiting?.();
   };
+  const whenBegun = (act) => (origin === null ? (waiting = act) : act());
   const follow = (_, { mediaTime }) => {
     if (stopped) return;
     video.requestVideoFrameCallback(follow);
-    begin(video.paused ? mediaTime : 0);
+    told = !video.seeking;
+    begin(mediaTime);
     onFrame(mediaTime - origin);
   };
   const poll = () => {
@@ -38,20 +42,32 @@ export function watch(video, onFrame) {
     requestAnimationFrame(poll);
   };
   // Of a frame that comes while the page is busy, the browser may tell nothing.
+  const wait = () => {
+    clearTimeout(timer);
+    timer = setTimeout(late, LATE_MS);
+  };
   const late = () => {
-    if (stopped) return;
-    begin(0);
-    if (video.paused && !video.seeking) onFrame(Math.max(0, video.currentTime - origin));
+    if (stopped || told || !video.paused || video.seeking) return;
+    if (document.hidden) return wait(); // of what is not on the screen it tells nothing either
+    if (again) return begin(0);
+    again = true;
+    video.currentTime = video.currentTime;
   };
   if (video.requestVideoFrameCallback) {
     video.requestVideoFrameCallback(follow);
-    for (const event of ["loadeddata", "seeked"]) video.addEventListener(event, () => setTimeout(late, LATE_MS));
+    video.addEventListener("seeking", () => (told = false));
+    for (const event of ["loadeddata", "seeked"]) video.addEventListener(event, wait);
   } else {
     begin(0);
     poll();
   }
   return {
-    seek: (time) => (origin === null ? (wanted = time) : go(time)),
+    seek: (time) =>
+      whenBegun(() => {
+        again = false;
+        video.currentTime = time + origin + ROUNDING / 2;
+      }),
+    toggle: () => whenBegun(() => (video.paused ? video.play() : video.pause())),
     stop: () => (stopped = true),
   };
 }

@@ -83,7 +83,7 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
     const watched = watch(element, show);
     Object.assign(control.current, {
       seek: watched.seek,
-      toggle: () => (element.paused ? element.play() : element.pause()),
+      toggle: watched.toggle,
       pause: () => element.pause(),
     });
     return watched.stop;

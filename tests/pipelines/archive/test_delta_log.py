@@ -177,6 +177,7 @@ def test_no_copy_of_a_log_is_left(copies: Path, results: Results) -> None:
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "reset", "cut"])
+@pytest.mark.slow
 def test_on_s3_every_version_is_committed_once(
     fault: str, bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ def test_run_again_it_does_the_rest(archive: Path, tmp_path: Path) -> None:
     assert (again.skipped, again.videos, again.tracks) == (5, 0, 0)
 
 
+@pytest.mark.slow
 def test_s3_may_be_away_for_longer_than_a_lease_lasts(
     archive: Path, outage: Outage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

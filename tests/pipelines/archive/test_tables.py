@@ -352,6 +352,7 @@ def test_of_a_large_part_on_s3_only_what_is_asked_for_is_read(large_part: Result
         list(groups)
 
 
+@pytest.mark.slow
 def test_tables_on_s3_survive_every_fault(bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.3)
     s3._client.cache_clear()

@@ -26,7 +26,7 @@ from pipelines.storage.files import Storage
 from tests.pipelines.archive.archives import write_star
 from tests.pipelines.evaluation.few_categories import leave_out_categories
 
-pytestmark = pytest.mark.usefixtures("cluster", "disc_model")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster", "disc_model")]
 
 BUILT_IN = CheckpointConfig(name="built-in")
 ASSOCIATIONS = [AblationConfig(name=kind, association=AssociationConfig(kind=kind)) for kind in ("rollout", "iou")]
@@ -104,7 +104,6 @@ def test_the_exported_file_scores_as_the_tables_do(
     assert result.about["model_fingerprint"]
 
 
-@pytest.mark.slow
 def test_exemplars_take_the_place_of_names(truth: Path, tmp_path: Path) -> None:
     """Other pictures make another cell; a name that the data set lacks is refused before anything starts."""
     write_star(tmp_path)
@@ -126,7 +125,6 @@ def test_exemplars_take_the_place_of_names(truth: Path, tmp_path: Path) -> None:
         run_sweep(options)
 
 
-@pytest.mark.slow
 def test_a_killed_sweep_keeps_its_finished_cells(truth: Path, tmp_path: Path) -> None:
     """SIGKILL of the driver while the second cell runs."""
     file, output = tmp_path / "sweep.yaml", tmp_path / "out"

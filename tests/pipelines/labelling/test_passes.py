@@ -174,11 +174,10 @@ class Crashing(DiscModel):
     ("model", "why"),
     [
         (Unloadable, "ValueError: a weight is missing"),
-        pytest.param(
-            Crashing, "RuntimeError: the process died while it loaded the model", marks=pytest.mark.slow, id="crash"
-        ),
+        pytest.param(Crashing, "RuntimeError: the process died while it loaded the model", id="crash"),
     ],
 )
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_ends_the_run(
     model: type, why: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 import json
 import re
+import time
 import urllib.request
 from pathlib import Path
 
@@ -7,7 +8,6 @@ import pytest
 import ray
 
 from pipelines.labelling.prometheus import TrackerMetrics
-from tests.waiting import wait_until
 
 DASHBOARD = Path(__file__).parents[3] / "infra/monitoring/labelling.json"
 
@@ -41,7 +41,10 @@ def test_prometheus_sees_what_was_done(one_machine: None) -> None:
         metrics.finish(status)
     expected = {"frames_total": 12, "tracks_total": 3, "seconds_total/model": 1.0, "seconds_total/tracker": 0.5}
     expected |= {"videos_total/ok": 2, "videos_total/failed": 1, "open_videos": 2}
-    wait_until(lambda: exported() == expected)
+    deadline = time.monotonic() + 60
+    while (metrics_seen := exported()) != expected and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert metrics_seen == expected
 
 
 def test_the_dashboard_shows_every_metric() -> None:

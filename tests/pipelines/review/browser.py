@@ -43,15 +43,18 @@ def browser() -> Iterator[Browser]:
             started.close()
 
 
-def play(page: Page, frames: int) -> list[tuple[int, int | None]]:
-    """Plays slowly from where the video is, until so many frames were seen; returns what `ON_SCREEN` says meanwhile."""
+def play(page: Page, frames: int) -> dict[int, set[int | None]]:
+    """Plays slowly from where the video is; returns the first frames, and of which ones masks were over each."""
     page.evaluate("document.querySelector('.stage video').playbackRate = 0.1")
     page.keyboard.press(" ")
-    pairs = list[tuple[int, int | None]]()
-    while len({shown for shown, _ in pairs}) < frames:
+    seen: dict[int, set[int | None]] = {}
+    for _ in range(1000):
         page.wait_for_timeout(40)
-        pairs.append(tuple(page.evaluate(ON_SCREEN)))
-    return pairs
+        shown, masks = page.evaluate(ON_SCREEN)
+        if len(seen) == frames and shown not in seen:
+            return seen
+        seen.setdefault(shown, set()).add(masks)
+    raise AssertionError(f"it does not play: {seen}")
 
 
 def names(page: Page) -> list[str]:

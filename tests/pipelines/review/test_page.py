@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Route, expect
@@ -146,11 +145,12 @@ def test_masks_are_those_of_the_frame_on_the_screen(visit: Open) -> None:
         assert (shown, drawn) == (2 * at, 2 * at)
     page.evaluate("document.querySelector('.stage video').currentTime = 0")
     expect(page.locator(".masks")).to_have_attribute("data-frame", "0")
-    late = [masks not in (shown // 2 * 2, (shown - 1) // 2 * 2) for shown, masks in play(page, 10)]
-    assert np.mean(late) < 0.1, "masks are late by more than a frame, and not only when the machine is busy"
+    for shown, masks in play(page, 10).items():
+        assert masks & {shown // 2 * 2, (shown - 1) // 2 * 2}, (shown, masks)  # late by a frame at most
 
 
 @pytest.mark.parametrize("card", [0, 2])
+@pytest.mark.slow
 def test_masks_of_new_labels_appear_in_the_open_video(visit: Open, review: Review, card: int) -> None:
     """As many frames are labelled as before, in a file that plays and in frames of the server."""
     page = visit()
@@ -304,6 +304,7 @@ def test_hostile_names_are_text(visit: Open) -> None:
     assert page.locator("b").count() == 0
 
 
+@pytest.mark.slow
 def test_two_people_see_each_other(visit: Open, labels: str) -> None:
     ann, bob = visit(), visit()
     for page, name in ((ann, "ann"), (bob, "bob")):
@@ -318,6 +319,7 @@ def test_two_people_see_each_other(visit: Open, labels: str) -> None:
     assert set(Reviews(Storage(labels)).read()["reviewer"].to_pylist()) == {"ann", "bob"}
 
 
+@pytest.mark.slow
 def test_what_others_add_leaves_the_search_and_the_chosen_track(visit: Open, labels: str) -> None:
     page = visit()
     press(page, "/")

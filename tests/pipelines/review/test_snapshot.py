@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -141,8 +140,8 @@ def test_masks_are_those_of_the_frame_on_the_screen(page: Page) -> None:
         assert page.evaluate(ON_SCREEN) == [2 * at, 2 * at]
     page.evaluate("document.querySelector('.stage video').currentTime = 0")
     expect(page.locator(".masks")).to_have_attribute("data-frame", "0")
-    late = [masks not in (shown, shown - 2) for shown, masks in play(page, 8)]
-    assert np.mean(late) < 0.1, "masks are late by more than a frame, and not only when the machine is busy"
+    for shown, masks in play(page, 8).items():
+        assert masks & {shown, shown - 2}, (shown, masks)  # late by a frame at most
 
 
 @needs_browser

@@ -89,6 +89,7 @@ def test_sizes(bucket: str, proxy: Proxy, put: Put, size: int, monkeypatch: pyte
     assert content(uri) == data
 
 
+@pytest.mark.slow
 def test_the_same_bytes_come_out_whatever_goes_wrong(
     bucket: str, proxy: Proxy, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_range_and_a_tail_are_read_alone(bucket: str, proxy: Proxy, put: Put) 
         s3.read_range(uri, 0, 1, etag=etag)
 
 
+@pytest.mark.slow
 def test_ranges_survive_every_fault_and_servers_without_ranges(
     bucket: str, proxy: Proxy, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,8 @@ from tests.pipelines.training.alone import curve, lines, train_alone
 from tests.pipelines.training.points import PointsStage, settings
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_checks(cluster: None) -> Iterator[None]:
@@ -84,7 +86,6 @@ def test_a_second_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not (tmp_path / "training.json").exists()
 
 
-@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_bad_data_ends_a_training(trained: Path, tmp_path: Path) -> None:
     """Each on one of two workers, so that the other one waits for it."""
     seen: list[TrainingProgress] = []
@@ -100,7 +101,6 @@ def test_a_killed_worker_is_replaced_and_bad_data_ends_a_training(trained: Path,
     assert not (output / "model").exists()
 
 
-@pytest.mark.slow
 def test_a_training_whose_driver_was_killed_goes_on(alone: Path, tmp_path: Path) -> None:
     """Killed in step 6, with a checkpoint half written and the metrics ahead of the last whole one."""
     output = tmp_path / "output"
@@ -132,8 +132,8 @@ def test_a_training_whose_driver_was_killed_goes_on(alone: Path, tmp_path: Path)
     assert not half.exists()
 
 
-@pytest.mark.slow
-def test_a_ray_that_dies_ends_a_training_with_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_ray_that_dies_ends_a_training_with_its_name(name: str, tmp_path: Path) -> None:
     output = tmp_path / "output"
     code = (
         "from pathlib import Path; from jobs.command import run_job; from pipelines.training.run import train; "
@@ -145,9 +145,9 @@ def test_a_ray_that_dies_ends_a_training_with_its_name(tmp_path: Path) -> None:
     assert driver.stderr
     wait_until(lambda: output.exists() and TrainingOutput.open(str(output)).checkpoints() == [3])
     for process in psutil.Process(driver.pid).children(recursive=True):
-        if process.name() == "raylet":
+        if process.name() == name:
             process.kill()
-    text = "train: error: Ray died here (raylet, exit code -9); what is committed is kept, run it again\n"
+    text = f"train: error: Ray died here ({name}, exit code -9); what is committed is kept, run it again\n"
     assert text in iter(driver.stderr.readline, "")  # after what Ray itself prints
     driver.kill()  # otherwise Ray waits for its dead server
     driver.communicate()
