@@ -117,13 +117,16 @@ AssociationKind = Literal["rollout", "hungarian", "momentum", "sort", "iou"]
 
 
 MIN_SIMILARITY: dict[AssociationKind, float] = {
-    "rollout": 0.2,
+    "rollout": 0.1,
     "hungarian": 0.2,
     "momentum": 0.2,
     "sort": 0.3,
     "iou": 0.3,
 }
-"""Default gates: for boxes SORT's intersection over union, for tokens a cosine that unrelated objects do not reach."""
+"""Default gates: for boxes SORT's intersection over union, for tokens a cosine that unrelated objects rarely reach.
+
+Rollout tokens are further from an object's next tokens than these are from each other, so they have a lower one.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +142,8 @@ class AssociationConfig:
         momentum: weight of the new token in the running token of `momentum`, in (0, 1]; OV2Seg uses 0.7.
         min_similarity: smallest similarity of a match: a cosine for tokens, an intersection over union for boxes. It
             keeps an unrelated object from taking over the track of one that has left. Null takes the default of the
-            kind, 0.2 for tokens and 0.3 for boxes. -1 accepts every match, as MinVIS and benchmark runs do; use it with
-            an untrained tracker.
+            kind: 0.1 for `rollout`, 0.2 for other tokens, 0.3 for boxes. -1 accepts every match, as MinVIS and
+            benchmark runs do; use it with an untrained tracker.
 
     Raises:
         ValueError: for an unknown kind or token, or a number out of range.

@@ -160,7 +160,7 @@ def test_rows_are_independent(kind: AssociationKind) -> None:
 
 @pytest.mark.parametrize("kind", get_args(AssociationKind))
 def test_every_kind_has_a_gate_against_unrelated_objects(kind: AssociationKind) -> None:
-    assert AssociationConfig(kind=kind).gate == (0.3 if kind in ("sort", "iou") else 0.2)
+    assert AssociationConfig(kind=kind).gate == {"sort": 0.3, "iou": 0.3, "rollout": 0.1}.get(kind, 0.2)
     assert AssociationConfig(kind=kind, min_similarity=-1).gate == -1
 
 
