@@ -16,6 +16,7 @@ from pipelines.storage.files import Storage
 from pipelines.storage.lease import LEASE, hold_lease
 from tests.pipelines.storage.clouds import OTHERS, Place, bucket_in
 from tests.pipelines.storage.s3_server import Proxy
+from tests.waiting import wait_until
 
 HOLDER = """
 import sys, time
@@ -43,10 +44,15 @@ def content(storage: Storage) -> dict[str, Any]:
 
 
 def write(storage: Storage, **values: Any) -> None:
-    found = storage.read_tagged(LEASE)
     there = {"id": "x", "host": "elsewhere", "processes": "others", "pid": 1, "renewals": 0, "released": False}
     data = json.dumps(there | values).encode()
-    assert storage.replace_tagged(LEASE, data, found and found[1])
+
+    def replaced() -> bool:
+        """Not if the holder renewed it between these two."""
+        found = storage.read_tagged(LEASE)
+        return storage.replace_tagged(LEASE, data, found and found[1]) is not None
+
+    wait_until(replaced)
 
 
 def test_a_second_run_is_refused_and_the_first_one_goes_on(storage: Storage) -> None:
