@@ -49,9 +49,13 @@ export function watch(video, onFrame) {
   const late = () => {
     if (stopped || told || !video.paused || video.seeking) return;
     if (document.hidden) return wait(); // of what is not on the screen it tells nothing either
-    if (again) return begin(0);
-    again = true;
-    video.currentTime = video.currentTime;
+    if (!again) {
+      again = true;
+      video.currentTime = video.currentTime;
+      return;
+    }
+    begin(0);
+    onFrame(Math.max(0, video.currentTime - origin));
   };
   if (video.requestVideoFrameCallback) {
     video.requestVideoFrameCallback(follow);
