@@ -200,5 +200,7 @@ class VideoTrackerConfig:
 
     def identity(self) -> dict[str, Any]:
         """Returns all that tracks depend on, for hashes: the settings, and the version of rules that have changed."""
-        links_queries = self.association.kind in ("hungarian", "momentum") and self.association.token == "query"
-        return asdict(self) | ({"rules": 2} if links_queries else {})
+        association = self.association
+        links_queries = association.kind in ("hungarian", "momentum") and association.token == "query"
+        has_new_gate = association.kind == "rollout" and association.min_similarity is None
+        return asdict(self) | ({"rules": 2} if links_queries or has_new_gate else {})

@@ -41,6 +41,9 @@ def test_bad_video_tracker_config_is_refused(field: str, value: object) -> None:
 
 @pytest.mark.parametrize("kind", ["hungarian", "momentum", "rollout"])
 @pytest.mark.parametrize("token", ["query", "instance_query"])
-def test_tracks_by_rules_that_have_changed_are_told_apart(kind: Any, token: Any) -> None:
-    config = VideoTrackerConfig(association=AssociationConfig(kind=kind, token=token))
-    assert (config.identity() != asdict(config)) == (kind != "rollout" and token == "query")
+@pytest.mark.parametrize("gate", [None, 0.2])
+def test_tracks_by_rules_that_have_changed_are_told_apart(kind: Any, token: Any, gate: float | None) -> None:
+    """How queries are linked, and the default gate of `rollout`: an archive is not continued by other rules."""
+    config = VideoTrackerConfig(association=AssociationConfig(kind=kind, token=token, min_similarity=gate))
+    changed = gate is None if kind == "rollout" else token == "query"
+    assert (config.identity() != asdict(config)) == changed
