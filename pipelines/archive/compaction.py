@@ -13,14 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from pipelines.archive.config import KEEP_H, PART_MB, CompactConfig
 from pipelines.archive.parts import Rows
 from pipelines.archive.registration import Registration, forget
 from pipelines.archive.reviews import REVIEWS, Reviews
-from pipelines.archive.stale import Stale, find_stale
+from pipelines.archive.stale import Stale, counting, find_stale
 from pipelines.archive.tables import REMOVAL, SCHEMAS, Results, open_labels
 from pipelines.storage.lease import Lease, hold_lease
 
@@ -133,9 +132,9 @@ def _merge(groups: Iterable[Sequence[str]], stale: Stale, results: Results, leas
         merged = Rows()
         try:
             for part in group:
-                counting = _counting(part, stale, results)
+                ids = _ids_that_count(part, stale, results)
                 for table in SCHEMAS:
-                    for rows in results.row_groups(table, part, counting):
+                    for rows in results.row_groups(table, part, ids):
                         merged.add_table(table, rows)
             lease.check()
             merged.put(results.storage, names[-1])
@@ -144,14 +143,12 @@ def _merge(groups: Iterable[Sequence[str]], stale: Stale, results: Results, leas
     return names
 
 
-def _counting(part: str, stale: Stale, results: Results) -> pa.Array | None:
+def _ids_that_count(part: str, stale: Stale, results: Results) -> pa.Array | None:
     """Returns the ids that count in a part; None if all do."""
     if part not in stale:
         return None
     (videos,) = results.scan_all("videos", ("video_id",), parts=[part])
-    counts = np.ones(videos.num_rows, bool)
-    counts[stale[part]] = False
-    return videos["video_id"].combine_chunks().filter(pa.array(counts))
+    return counting(videos, stale[part])["video_id"].combine_chunks()
 
 
 def _delete_replaced(results: Results, lease: Lease, keep_h: float) -> None:

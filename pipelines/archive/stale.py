@@ -35,6 +35,20 @@ def find_stale(results: Results, parts: Sequence[str]) -> Stale:
     return {parts[number]: np.sort(np.concatenate(its)).astype(np.int64) for number, its in sorted(stale.items())}
 
 
+def counting(videos: pa.Table, stale: Int64[np.ndarray, "R"] | None) -> pa.Table:
+    """Returns the rows of a part's `videos` that count.
+
+    Args:
+        videos: all rows of the part, in order.
+        stale: numbers of those that do not count, if there are any.
+    """
+    if stale is None:
+        return videos
+    counts = np.ones(videos.num_rows, bool)
+    counts[stale] = False
+    return videos.filter(pa.array(counts))
+
+
 def _numbered(results: Results, parts: Sequence[str]) -> Iterator[pa.Table]:
     """Yields rows of `_ROWS`, part by part."""
     tables = results.scan_all("videos", ("video_id", "status"), parts=parts)

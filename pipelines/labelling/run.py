@@ -22,6 +22,7 @@ from pipelines.archive.exemplars import read_tracks
 from pipelines.archive.parts import PartWriter
 from pipelines.archive.registration import registering
 from pipelines.archive.run_report import run_report
+from pipelines.archive.stale import counting, find_stale
 from pipelines.archive.tables import Fingerprints, Results
 from pipelines.cluster import check_gpus, connect
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
@@ -181,14 +182,20 @@ def _label(
 
 
 def _committed(results: Results, run: str) -> tuple[Progress, dict[str, str]]:
-    """Returns what a run has committed, and the reasons of failed videos by id."""
+    """Returns what a run has committed, and the reasons of failed videos by id.
+
+    A tracker that dies between its commit and its answer is asked again, and commits the same video again.
+    """
     done, failures = Progress(), dict[str, str]()
-    for part in results.of_run(run):
-        for videos in results.row_groups("videos", part):
-            failed = _failures([videos])
-            failures |= failed
-            frames, tracks = (pc.sum(videos[name]).as_py() or 0 for name in ("frames", "tracks"))
-            done += Progress(ok=videos.num_rows - len(failed), failed=len(failed), frames=frames, tracks=tracks)
+    parts = results.of_run(run)
+    stale = find_stale(results, parts)
+    columns = ("video_id", "status", "error", "frames", "tracks")
+    for part, rows in zip(parts, results.scan_all("videos", columns, parts=parts), strict=True):
+        videos = counting(rows, stale.get(part))
+        failed = _failures([videos])
+        failures |= failed
+        frames, tracks = (pc.sum(videos[name]).as_py() or 0 for name in ("frames", "tracks"))
+        done += Progress(ok=videos.num_rows - len(failed), failed=len(failed), frames=frames, tracks=tracks)
     return done, failures
 
 

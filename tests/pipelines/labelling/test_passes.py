@@ -106,6 +106,29 @@ def test_a_video_that_kills_its_process_is_given_up(
     assert (again.ok, again.skipped, again.failures) == (0, 6, {name: reason})
 
 
+class Unanswering(VideoWriters):
+    """Kills its process once, between a commit and its answer."""
+
+    def commit(self, *, due: bool = False) -> None:
+        super().commit(due=due)
+        died = Path(self.parts.storage.root) / "died"
+        if Results(self.parts.storage).parts() and not died.exists():
+            died.touch()
+            os._exit(1)
+
+
+def test_a_video_that_is_committed_twice_counts_once(
+    archive: Path, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.labelling.run.VideoWriters", Unanswering)
+    summary = label(archive, tmp_path)
+    assert (summary.ok, summary.failures) == (6, {})
+    assert summary.tracks == len(undisturbed["tracks"])
+    assert tables(tmp_path) == undisturbed
+    (report,) = (tmp_path / "runs").iterdir()
+    assert json.loads(report.read_text())["ok"] == 6
+
+
 class Hanging(Decode):
     """Hangs with the archive's second video."""
 
