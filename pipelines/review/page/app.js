@@ -90,7 +90,7 @@ function App() {
   }, [archive?.labels]);
 
   // What handlers see that were made in an earlier render.
-  now.current = { archive, tracks, chosen, opened, dialog, filter, search, undoName, reviewer };
+  now.current = { archive, tracks, chosen, opened, filter, search, undoName, reviewer };
 
   // Afterwards the first track is chosen or, if `isAgain`, the one that was, where it is still near.
   const find = (wanted, asked, isAgain = false) => {
@@ -281,7 +281,8 @@ function App() {
   keys.current = actions;
   useEffect(() => {
     const press = (event) => {
-      if (now.current.dialog || event.altKey || event.defaultPrevented) return;
+      if (event.altKey || event.defaultPrevented) return;
+      if (document.querySelector("dialog[open]")) return; // one that is closing no longer takes keys
       if (/^(input|select|textarea)$/i.test(event.target.tagName) && event.target.type !== "range") return;
       if (event.target.closest?.("button, summary") && [" ", "Enter"].includes(event.key)) return;
       const isUndo = (event.ctrlKey || event.metaKey) && event.key === "z";
@@ -358,8 +359,9 @@ function App() {
     ${
       dialog &&
       html`<${dialog.kind}
+      key=${dialog}
       target=${dialog.target}
-      onClose=${() => setDialog(null)}
+      onClose=${() => setDialog((latest) => (latest === dialog ? null : latest))}
       onDecide=${(decision) => decide(decision, dialog.target)}
     />`
     }

@@ -1,12 +1,12 @@
 // What asks for a name or a track before something is decided, and the list of keys.
 
-import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
 import { ask } from "./api.js";
 import { clock } from "./timeline.js";
 
 function Dialog({ title, onClose, onSubmit, children, action }) {
   const box = useRef();
-  useEffect(() => box.current.showModal(), []);
+  useLayoutEffect(() => box.current.showModal(), []); // before the next key
   const submit = (event) => {
     event.preventDefault();
     onSubmit?.();
@@ -27,7 +27,7 @@ function Dialog({ title, onClose, onSubmit, children, action }) {
 export function Rename({ target, onDecide, onClose }) {
   const [name, setName] = useState(target.category);
   const input = useRef();
-  useEffect(() => input.current.select(), []);
+  useLayoutEffect(() => input.current.select(), []);
   const submit = () => name.trim() && onDecide({ action: "rename", category: name.trim() });
   return html`<${Dialog} title=${`Rename track ${target.track_id}`} action="Rename" onSubmit=${submit} onClose=${onClose}>
     <label>

@@ -254,6 +254,25 @@ def test_a_renamed_piece_is_accepted_under_its_new_name(visit: Open, labels: str
     assert decided(labels) == {("numbered", 1, 6): ("accept", "dog")}
 
 
+CLOSE_AND_PRESS = """key => {
+    document.querySelector("dialog").close();
+    document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+}"""
+
+
+def test_keys_that_follow_a_dialog_at_once_are_not_lost(visit: Open, labels: str) -> None:
+    page = visit()
+    choose(page, 0)
+    press(page, "n")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    page.evaluate(CLOSE_AND_PRESS, "n")
+    expect(dialog).to_be_visible()
+    page.evaluate(CLOSE_AND_PRESS, "r")
+    expect(dialog).not_to_be_visible()
+    expect(page.locator("#card-0")).to_contain_text("✗ rejected")
+
+
 def test_a_track_is_chosen_by_a_click_into_the_picture(visit: Open) -> None:
     page = visit()
     choose(page, 0)
