@@ -60,27 +60,38 @@ class FrameModel(nn.Module):
             raise ValueError(f"objectness_floor: expected a probability, got {objectness_floor}")
         if self.training:
             raise ValueError("model: is in training mode, where results are random; call eval() first")
-        frames = frames.to(next(self.mask_proposal.buffers()).device)
+        device = next(self.mask_proposal.buffers()).device
+        frames = frames.to(device)
         proposals = self.mask_proposal(frames)
-        kept = proposals.objectness >= objectness_floor
+        # Objectness alone decides what is kept. On the CPU it makes this wait for the device the only one before the
+        # masks are encoded.
+        objectness = _finite("objectness", proposals.objectness.float().cpu())
+        kept = objectness >= objectness_floor
         query_index, valid = compact(kept)
-        frame_index = torch.arange(len(frames), device=frames.device)[:, None]
-        mask_logits = proposals.mask_logits[frame_index, query_index]
-        instance_tokens = self.classifier(frames, mask_logits, query_index)
-        for name, values in (("objectness", proposals.objectness), ("instance tokens", instance_tokens)):
-            if not values.isfinite().all():
-                raise ValueError(
-                    f"model: its {name} are NaN: the weights contain NaN, or overflow in this precision; use another "
-                    "checkpoint, or float32"
-                )
+        chosen, places = (
+            index.to(device, non_blocking=True) for index in (query_index, valid.flatten().nonzero()[:, 0])
+        )
+        frame_index = torch.arange(len(frames), device=device)[:, None]
+        mask_logits = proposals.mask_logits[frame_index, chosen]
+        tokens = self.classifier(frames, mask_logits, chosen)
+        queries = proposals.queries[frame_index, chosen]
 
-        masks = encode_logits(mask_logits[valid], size)
+        masks = encode_logits(mask_logits.flatten(0, 1)[places], size)
+        tokens, queries = (column.flatten(0, 1)[places].float().cpu() for column in (tokens, queries))
+        columns = (objectness[kept], _finite("instance tokens", tokens), queries, query_index[valid])
         counts = kept.sum(1).tolist()
-        columns = (proposals.objectness[kept], instance_tokens[valid], proposals.queries[kept], query_index[valid])
         # Clones: a view would be pickled with the memory of the whole batch.
-        split = [[part.clone() for part in column.cpu().split(counts)] for column in columns]
-        objectness, tokens, queries = ([part.float() for part in parts] for parts in split[:3])
-        return [Instances(*row) for row in zip(objectness, tokens, queries, split[3], masks.split(counts), strict=True)]
+        split = ([part.clone() for part in column.split(counts)] for column in columns)
+        return [Instances(*row) for row in zip(*split, masks.split(counts), strict=True)]
+
+
+def _finite(name: str, values: Tensor) -> Tensor:
+    if not values.isfinite().all():
+        raise ValueError(
+            f"model: its {name} are NaN: the weights contain NaN, or overflow in this precision; use another "
+            "checkpoint, or float32"
+        )
+    return values
 
 
 def compact(kept: Bool[Tensor, "T N"]) -> tuple[Int[Tensor, "T n"], Bool[Tensor, "T n"]]:

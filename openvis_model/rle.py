@@ -159,9 +159,9 @@ def _sign_changes(logits: Float[Tensor, "N h w"], size: tuple[int, int]) -> Int6
 
     # Every output column visits the cells of its source column; in this order the keys come out ascending.
     x = ((torch.arange(W, device=device, dtype=torch.float64) + 0.5) * w / W - 0.5).clamp(0, w - 1)
-    cells = torch.bincount(line, minlength=n * w)
-    first_cell = (cells.cumsum(0) - cells).view(n, w)[:, x.long()].flatten()
-    visits = cells.view(n, w)[:, x.long()].flatten()
+    starts = torch.searchsorted(line, torch.arange(n * w + 1, device=device))
+    first_cell = starts[:-1].view(n, w)[:, x.long()].flatten()
+    visits = starts.diff().view(n, w)[:, x.long()].flatten()
     column = torch.arange(n * W, device=device).repeat_interleave(visits)
     cell = torch.arange(len(column), device=device) + (first_cell - visits.cumsum(0) + visits).take(column)
     upper, lower = _knots(logits, line, interval, cell, x.frac().repeat(n).take(column))
@@ -233,8 +233,7 @@ def _pack(keys: Int64[Tensor, "M"], n: int, size: tuple[int, int]) -> RleMasks:
     masks = torch.arange(n, device=device)
     ends = torch.unique(torch.cat([keys, (masks + 1) * (H * W + 1) - 1]))  # every mask's last run ends with the frame
     owner, stop = ends // (H * W + 1), ends % (H * W + 1)
-    runs = torch.bincount(owner, minlength=n)
-    order = torch.arange(len(ends), device=device) - (runs.cumsum(0) - runs).take(owner)
+    order = torch.arange(len(ends), device=device) - torch.searchsorted(owner, masks).take(owner)
     start = torch.where(order > 0, stop.roll(1), 0)
     chars, used = _compress(stop - start, order, H * W)
     text_ends = torch.zeros_like(masks).index_add(0, owner, used).cumsum(0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipelines.archive import buckets
-from pipelines.archive.stale import find_stale
+from pipelines.archive.stale import counting, find_stale
 from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.labels import part_name, put_part
@@ -18,11 +18,12 @@ def test_what_is_stale_is_what_readers_leave_out(batch: int, tmp_path: object, m
         for run in range(6):
             ids = dice.choice(12, size=dice.integers(1, 5), replace=False)
             put_part(results, part_name(run), *(f"v{i}" for i in ids), status=str(dice.choice(["ok", "failed"])))
-        parts, counting = results.parts(), results.counting()
+        parts, expected = results.parts(), results.counting()
         stale = find_stale(results, parts)
         listed = dict(zip(parts, results.listed(parts), strict=True))
         for part in parts:
             ids = listed[part]["video_id"].to_pylist()
-            left_out = [row for row, video_id in enumerate(ids) if video_id not in counting[part].to_pylist()]
+            left_out = [row for row, video_id in enumerate(ids) if video_id not in expected[part].to_pylist()]
+            assert counting(listed[part], stale.get(part))["video_id"].to_pylist() == expected[part].to_pylist()
             assert stale.get(part, np.empty(0)).tolist() == left_out
         assert stale

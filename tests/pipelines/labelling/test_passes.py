@@ -117,6 +117,7 @@ class Unanswering(VideoWriters):
             os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_video_that_is_committed_twice_counts_once(
     archive: Path, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
