@@ -6,7 +6,7 @@ halving; an item that a machine has failed to read is known, and is repeated tog
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ def reconcile(
     *,
     attempts: int,
     proven: bool = False,
-) -> list[tuple[T, str]]:
+) -> Iterator[tuple[T, str]]:
     """Runs passes while they get something done; halves one that does not, down to single items.
 
     Args:
@@ -43,17 +43,18 @@ def reconcile(
         attempts: passes that a single item gets, and failures to read it, at least 1.
         proven: whether any item was ever done, so that passes are known to work.
 
-    Returns:
-        The items that were lost in each of their own passes, or that could not be read as often, with the reason.
+    Yields:
+        The items that were lost in each of their own passes, or that could not be read as often, with the reason; as
+        soon as a later pass has got something done, so that they are to blame, or at the end.
 
     Raises:
         PassBrokenError: no item was ever done, or too many were lost in a row: the cause lies elsewhere.
     """
-    lost: list[tuple[T, str]] = []
-    groups, tries, in_a_row = [list(wanted)], 0, 0
+    lost: list[tuple[T, str]] = []  # since something was done
+    groups, in_a_row = [(list(wanted), 0)], 0  # with the number of passes that got nothing done
     failures: Counter[T] = Counter()
     while groups:
-        group = groups.pop()
+        group, tries = groups.pop()
         if not group:
             continue
         unread, reason = _try(run, group)
@@ -61,10 +62,12 @@ def reconcile(
         progress = len(rest) < len(group)
         if progress:
             proven, tries, in_a_row = True, 0, 0
+            yield from lost
+            lost = []
         if unread:
             everywhere = not progress and len(unread) >= _HOPELESS
             tries += not progress
-            if tries == attempts and (everywhere or not proven):
+            if tries >= attempts and (everywhere or not proven):
                 raise PassBrokenError(reason)
             if not everywhere:
                 failures.update(unread.keys())
@@ -74,18 +77,18 @@ def reconcile(
                 time.sleep(PAUSE_S)
         if progress or unread:
             suspects = max(_IN_FLIGHT, len(rest) // 5)
-            groups.append([*rest[suspects:], *rest[:suspects]])
+            groups.append(([*rest[suspects:], *rest[:suspects]], tries))
         elif len(group) > 1:
             half = len(group) // 2
-            groups += [group[half:], group[:half]]
-        elif (tries := tries + 1) < attempts:
-            groups.append(group)
+            groups += [(group[half:], 0), (group[:half], 0)]
+        elif tries + 1 < attempts:
+            groups.append((group, tries + 1))
         else:
             lost.append((group[0], reason))
-            tries, in_a_row = 0, in_a_row + 1
+            in_a_row += 1
             if in_a_row == _HOPELESS or not (groups or proven):
                 raise PassBrokenError(reason)
-    return lost
+    yield from lost
 
 
 def _try(run: Callable[[Sequence[T]], Mapping[T, str]], wanted: Sequence[T]) -> tuple[Mapping[T, str], str]:

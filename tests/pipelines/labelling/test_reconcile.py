@@ -1,10 +1,11 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from pipelines.labelling import reconcile as module
-from pipelines.labelling.reconcile import PassBrokenError, reconcile
+from pipelines.labelling.reconcile import PassBrokenError
 
 
 @pytest.fixture(autouse=True)
@@ -13,6 +14,10 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waits: list[float] = []
     monkeypatch.setattr(module.time, "sleep", waits.append)
     return waits
+
+
+def reconcile(*arguments: Any, **options: Any) -> list[tuple[int, str]]:
+    return list(module.reconcile(*arguments, **options))
 
 
 class World:
@@ -135,3 +140,41 @@ def test_a_single_item_that_cannot_be_read_is_no_proof_of_a_bad_item() -> None:
     world = World(unread={0: 99})
     with pytest.raises(PassBrokenError, match="^no disk$"):
         reconcile([0], world.run, world.left, attempts=2)
+
+
+def test_what_one_item_did_is_not_held_against_the_next() -> None:
+    world = World(deadly=1, unread={0: 4})
+    run = world.run
+
+    def break_once(wanted: Sequence[int]) -> dict[int, str]:
+        if wanted == [1] and world.passes.count([1]) == 0:
+            world.passes.append([1])
+            raise PassBrokenError("no machine")
+        return run(wanted)
+
+    assert reconcile(range(2), break_once, world.left, attempts=3, proven=True) == [(0, "no disk")]
+    assert world.passes == [[0, 1], *[[0]] * 3, [1], [1]]
+
+
+def test_an_outage_after_an_item_was_given_up_ends_the_run() -> None:
+    world = World(deadly=1, unread=dict.fromkeys(range(19), 10**6))
+    with pytest.raises(PassBrokenError, match="^no disk$"):
+        reconcile(range(19), world.run, world.left, attempts=3, proven=True)
+    assert [len(items) for items in world.passes] == [19, 9, 9, 9, 10, 10, 10]
+
+
+def test_what_is_given_up_is_known_as_soon_as_something_else_is_done() -> None:
+    """Whatever ends the run later."""
+    world = World(poison={0})
+
+    def interrupted(wanted: Sequence[int]) -> dict[int, str]:
+        if 5 in world.done:
+            raise KeyboardInterrupt
+        world.run(wanted)
+        return {}
+
+    world.lost = {9}
+    known: list[tuple[int, str]] = []
+    with pytest.raises(KeyboardInterrupt):
+        known.extend(module.reconcile(range(10), interrupted, world.left, attempts=2))
+    assert known == [(0, "0 is poison")]
