@@ -139,11 +139,12 @@ def label_videos(
                 done, failures = outlast(partial(_committed, results, name), config.stall_s)
                 entries |= _report(done, failures)
             outlast(partial(settle, results, lease), config.stall_s)
+        failures = outlast(partial(_failures_among, results, listed), config.stall_s) | failures
     return LabelSummary(
         videos=len(listed),
         skipped=len(listed) - len(todo),
         ok=done.ok,
-        failures=outlast(partial(_failures_among, results, listed), config.stall_s) | failures,
+        failures=failures,
         frames=done.frames,
         tracks=done.tracks,
         seconds=time.monotonic() - start,

@@ -198,7 +198,7 @@ def check_holder(storage: Storage, holder: str) -> None:
     """Raises unless the lease names this run; any process of the run may ask, before it puts a file in place.
 
     Raises:
-        RuntimeError: another run took over.
+        RuntimeError: another run took over, or this one has ended.
         ValueError: there is no lease, so this machine sees another folder under the name of the output.
         OSError: the storage cannot be read.
     """
@@ -206,13 +206,16 @@ def check_holder(storage: Storage, holder: str) -> None:
     if found is None:
         raise ValueError(f"output: {storage.root} {ELSEWHERE}")
     if holder_id(found) != holder:
-        raise RuntimeError(f"another run took over {storage.root}; nothing of this one is added any more")
+        raise RuntimeError(
+            f"another run took over {storage.root}, or this one has ended; nothing of it is added any more"
+        )
 
 
 def holder_id(data: bytes) -> str | None:
-    """Returns the id of the run that a lease file names; None if the file is damaged."""
+    """Returns the id of the run that holds a lease; None if it was released, or the file is damaged."""
     try:
-        return str(json.loads(data)["id"])
+        holder = json.loads(data)
+        return None if holder["released"] else str(holder["id"])
     except (ValueError, KeyError, TypeError):
         return None
 

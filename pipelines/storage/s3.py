@@ -266,12 +266,16 @@ def read_tagged(uri: str) -> tuple[bytes, str] | None:
     Raises:
         OSError: see above.
     """
-    file = io.BytesIO()
-    try:
-        etag = download(uri, file)
-    except FileNotFoundError:
-        return None
-    return file.getvalue(), etag
+    while True:
+        file = io.BytesIO()
+        try:
+            etag = download(uri, file)
+            return file.getvalue(), etag
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno != errno.ESTALE:  # it changed while the rest was asked for
+                raise
 
 
 def replace_tagged(uri: str, data: bytes, etag: str | None) -> str | None:
@@ -338,7 +342,7 @@ def _explained(uri: str) -> Iterator[None]:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        away = error.response["ResponseMetadata"]["HTTPStatusCode"] in (500, 502, 503, 504)
+        away = error.response["ResponseMetadata"]["HTTPStatusCode"] in (429, 500, 502, 503, 504)
         number = errno.EHOSTUNREACH if away else errno.EIO
         unknown = (number, f"S3 answers {code} at {_endpoint()}; try again, or check AWS_ENDPOINT_URL")
         raise OSError(*_CODES.get(code, unknown), uri) from None

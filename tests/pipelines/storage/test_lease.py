@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.storage import lease as module
 from pipelines.storage.files import Storage
-from pipelines.storage.lease import LEASE, hold_lease
+from pipelines.storage.lease import LEASE, check_holder, hold_lease
 from tests.pipelines.storage.clouds import OTHERS, Place, bucket_in
 from tests.pipelines.storage.s3_server import Proxy
 from tests.waiting import wait_until
@@ -206,6 +206,14 @@ def test_an_outage_is_no_sign_of_death(storage: Storage, monkeypatch: pytest.Mon
     with pytest.raises(ValueError, match="being written by another run"), hold_lease(storage):
         pass
     renewing.join()
+
+
+def test_nothing_is_added_once_a_run_has_ended(storage: Storage) -> None:
+    """By a process of it that outlives its driver."""
+    with hold_lease(storage) as lease:
+        check_holder(storage, lease.id)
+    with pytest.raises(RuntimeError, match="or this one has ended; nothing of it is added any more"):
+        check_holder(storage, lease.id)
 
 
 def test_a_renewal_that_arrives_late_is_our_own(storage: Storage) -> None:

@@ -1,3 +1,5 @@
+import errno
+import io
 import logging
 import ssl
 import tempfile
@@ -231,6 +233,37 @@ def test_what_is_not_there(bucket: str) -> None:
             s3.split(uri)
     with pytest.raises(OSError, match="boto3 refuses .*; check the name: 's3://no bucket/a'"):
         s3.head("s3://no bucket/a")
+
+
+def test_a_small_object_that_is_replaced_while_it_is_read_is_read_again(
+    bucket: str, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, download, tries = put(f"{bucket}/a", b"new"), s3.download, list[str]()
+
+    def replaced_once(uri: str, file: io.BytesIO) -> str:
+        tries.append(uri)
+        if len(tries) == 1:
+            file.write(b"ol")
+            raise OSError(errno.ESTALE, "it changed while it was read", uri)
+        return download(uri, file)
+
+    monkeypatch.setattr(s3, "download", replaced_once)
+    tagged = s3.read_tagged(uri)
+    assert tagged
+    assert tagged[0] == b"new"
+    assert len(tries) == 2
+
+
+@pytest.mark.parametrize(("status", "away"), [(429, True), (503, True), (400, False)])
+def test_a_server_that_is_overrun_is_away(
+    bucket: str, proxy: Proxy, status: int, away: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    s3._client.cache_clear()
+    proxy.refuse(status, "Strange")
+    with pytest.raises(OSError, match="S3 answers Strange") as refused:
+        s3.read_tagged(f"{bucket}/a")
+    assert is_away(refused.value) == away
 
 
 @pytest.mark.parametrize(
