@@ -6,6 +6,7 @@ After an interruption, run it again: it resumes at the step of its last checkpoi
 written, 1 if the run broke off, 2 for bad input, 75 if it was interrupted.
 """
 
+import os
 import time
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
@@ -111,9 +112,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train(arguments: list[str] | None) -> int:
     config = read_config("train", __doc__, TrainConfig, arguments)
+    if config.pretraining:
+        check_present("pretraining.start", config.pretraining.start)
     for name, stage in (("stage_1", config.stage_1), ("stage_2", config.stage_2)):
         if stage:
             check_present(f"{name}.start.checkpoint", stage.start.checkpoint)
+            check_present(f"{name}.start.mask_proposal", stage.start.mask_proposal)
+            if stage.start.clip and os.path.dirname(stage.start.clip):  # a tag of `open_clip` has no folder
+                check_present(f"{name}.start.clip", stage.start.clip)
             for data in stage.data_sets:
                 check_present(f"{name}.data.annotations", data.annotations)
 

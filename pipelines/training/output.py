@@ -85,6 +85,8 @@ class TrainingOutput:
     def begin(self, identity: Mapping[str, Any]) -> bool:
         """Begins or resumes a training; returns whether it is finished.
 
+        An output without a checkpoint is of no training yet: settings may be mended after a failure at the start.
+
         Args:
             identity: everything that the result depends on, as JSON has it.
 
@@ -93,10 +95,9 @@ class TrainingOutput:
         """
         wanted = json.loads(json.dumps(identity))
         stored = self.files.read_bytes(_STARTED)
-        if stored is None:
-            self.write(_STARTED, _json({"identity": wanted, "finished": False}))
-            return False
         try:
+            if stored is None:
+                return self._start(wanted)
             content = json.loads(stored)
             begun, finished = dict(content["identity"]), bool(content["finished"])
         except (KeyError, TypeError, ValueError) as error:
@@ -108,12 +109,18 @@ class TrainingOutput:
             for name in sorted(begun.keys() | wanted.keys())
             if begun.get(name) != wanted.get(name)
         ]
+        if differing and not finished and not self.checkpoints():
+            return self._start(wanted)
         if differing:
             raise ValueError(
                 f"output: {self.files.root} is of another training, which differs in {', '.join(differing)}; "
                 "choose another output, or the settings and the version of openvis that it was started with"
             )
         return finished
+
+    def _start(self, identity: Mapping[str, Any]) -> bool:
+        self.write(_STARTED, _json({"identity": identity, "finished": False}))
+        return False
 
     def finish(self, step: int) -> None:
         """Puts the model of a checkpoint in place, and marks the training as finished."""

@@ -153,9 +153,11 @@ def _run(
                 ray.kill(monitor)
             raise
         ray.kill(monitor)
-    if failure or fitting.error:
+    if failure:  # it would come again
+        raise RuntimeError(f"the run broke off: {failure}; its last checkpoint is kept") from fitting.error
+    if fitting.error:
         raise RuntimeError(
-            f"the run broke off: {failure or reason(fitting.error)}; its last checkpoint is kept; run it again"
+            f"the run broke off: {reason(fitting.error)}; its last checkpoint is kept; run it again"
         ) from fitting.error
     return progress.restarts if progress else 0
 

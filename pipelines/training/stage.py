@@ -33,6 +33,10 @@ class Objective(Protocol):
 class Stage(Protocol):
     """What is trained, and on what data. It is pickled to the workers, whose working folder may differ."""
 
+    @property
+    def validates(self) -> bool:
+        """Whether there are held-out data."""
+
     def build(self, checkpoint: Path | None, /) -> Objective:
         """Builds the objective on the CPU, from its initial weights or from a folder that it saved."""
 

@@ -64,6 +64,11 @@ class Pretraining:
         """Yields pictures, rendered on the fly."""
         return batches(partial(captioned_image, self.config.images), share, decoders=self.config.decoders)
 
+    @property
+    def validates(self) -> bool:
+        """True: pictures are rendered."""
+        return True
+
     def validate(self, objective: ContrastiveObjective, rank: int, world_size: int) -> dict[str, float]:
         """Computes how often the nearest of all names is the caption, on held-out pictures."""
         held_out = replace(self.config.images, seed=self.config.images.seed + _VALIDATION_SEED)
@@ -90,6 +95,11 @@ class _ClipStage:
     def batches(self, share: Share) -> Iterator[list[TrainingClip]]:
         """Yields clips of the data sets."""
         return batches(self.mixture.sample, share, decoders=self.common.decoders)
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are videos to validate on."""
+        return self.validation is not None
 
     def validate(
         self, objective: InstanceObjective | TrackingObjective, rank: int, world_size: int
@@ -138,11 +148,19 @@ def _fitted(config: InstFormerConfig, seed: int) -> Clip:
     return clip
 
 
-def _fingerprint(values: dict[str, Any], *folders: str | None) -> str:
-    """Hashes settings, the fingerprints of checkpoints, and the configs of other folders."""
-    stored = [
-        (content := json.loads(file.read_text())).get("fingerprint", content)
-        for folder in folders
-        if folder and (file := Path(folder) / "config.json").is_file()
-    ]
+def _fingerprint(values: dict[str, Any], *weights: str | None) -> str:
+    """Hashes settings and initial weights."""
+    stored = [_hashed(Path(path)) for path in weights if path]
     return hashlib.sha256(json.dumps([values, stored], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _hashed(path: Path) -> Any:
+    """Returns the fingerprint of a checkpoint, or the hashes of other files; None for a tag of `open_clip`."""
+    if (file := path / "config.json").is_file() and (known := json.loads(file.read_text()).get("fingerprint")):
+        return known
+    if path.is_dir():
+        return {child.name: _hashed(child) for child in sorted(path.iterdir())}
+    if not path.is_file():
+        return None
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -139,7 +139,7 @@ class TrainingStep:
         return values
 
 
-_REMEDY = "lower learning_rate, set clip_norm, or use another precision"
+_REMEDY = "lower learning_rate, set clip_norm, or use another precision, with another output"
 
 
 def _listed(losses: dict[str, float]) -> str:

@@ -89,6 +89,7 @@ class _Worker:
         self.told: Any = None  # the monitor's answer to the last report
         job.monitor.join.remote(node_id())
         self.first_step = self._agree(0 if self.rank else max(self.output.outlast(self.output.intact), default=0))
+        self.saved = self.first_step  # the step of the last checkpoint
         self.step, text = self._restore()
         self.log = TrainingLog(self.output, text, self.first_step) if self.rank == 0 else None
         self.progress = TrainingProgress(
@@ -118,8 +119,15 @@ class _Worker:
                 self.log.close()
 
     def _advance(self, step: int, batches: Iterator[list[Any]], size: int) -> None:
-        """Does one step of `size` samples, and the validation and checkpoint due after it."""
-        config = self.config
+        """Does one step of `size` samples, and the validation and checkpoint due after it.
+
+        Validation may take long, or fail; so there is a checkpoint right before the step that it follows.
+        """
+        config, done = self.config, step + 1
+        is_last = done == config.steps
+        validates = is_last or (config.validate_every and done % config.validate_every == 0)
+        if validates and self.job.stage.validates and self.log and step > self.saved:
+            self._save(step, self.log)
         start = time.monotonic()
         samples = next(batches, None)
         if samples is None or len(samples) != size:
@@ -128,8 +136,7 @@ class _Worker:
         waited = self._longest(time.monotonic() - start)
         metrics = self.step(step, samples) | {"data_seconds": waited}
         metrics["seconds"] += waited
-        done = step + 1
-        if done == config.steps or (config.validate_every and done % config.validate_every == 0):
+        if validates:
             with torch.no_grad():
                 scores = self.job.stage.validate(self.step.objective, self.rank, self.world_size)
             metrics |= {f"{VALIDATION}{name}": float(value) for name, value in scores.items()}
@@ -137,7 +144,7 @@ class _Worker:
             self.upload.check()
             self.log.add(done, metrics)
             wanted = self._report(done, metrics)
-            if wanted or done == config.steps or done % config.checkpoint_every == 0:
+            if wanted or is_last or done % config.checkpoint_every == 0:
                 self._save(done, self.log)
             if wanted:
                 self.upload.finish()
@@ -168,6 +175,7 @@ class _Worker:
             (folder / METRICS).write_text(log.text(), encoding="utf-8")
             write_state(folder, {"step": done, "stage": self.job.stage.fingerprint(), **self.config.identity()})
 
+        self.saved = done
         self.upload.begin(done, write)
         with left_while_away():
             log.publish()

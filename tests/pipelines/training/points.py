@@ -101,6 +101,8 @@ class PointsStage:
             samples = [sample(number) for number in share.numbers(step)]
             yield [(points * math.nan, wanted) for points, wanted in samples] if step == self.broken else samples
 
+    validates = True
+
     def validate(self, objective: Any, rank: int, world_size: int) -> dict[str, float]:
         assert not torch.is_grad_enabled()
         if rank:

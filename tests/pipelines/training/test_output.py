@@ -103,8 +103,19 @@ def test_a_model_that_was_being_put_in_place(storage: TrainingOutput, tmp_path: 
     assert storage.files.read_bytes("model/other") is None
 
 
-def test_another_training_is_refused(storage: TrainingOutput) -> None:
+def test_settings_may_be_mended_before_there_is_a_checkpoint(storage: TrainingOutput, tmp_path: Path) -> None:
     storage.begin(IDENTITY)
+    mended = IDENTITY | {"steps": 4}
+    assert storage.begin(mended) is False
+    put(storage, tmp_path, 3)
+    assert storage.begin(mended) is False
+    with pytest.raises(ValueError, match="is of another training"):
+        storage.begin(IDENTITY)
+
+
+def test_another_training_is_refused(storage: TrainingOutput, tmp_path: Path) -> None:
+    storage.begin(IDENTITY)
+    put(storage, tmp_path, 2)
     with pytest.raises(ValueError, match=r"differs in new .output: None, now: 1., steps .output: 3, now: 4.; choose"):
         storage.begin(IDENTITY | {"steps": 4, "new": 1})
 

@@ -53,7 +53,7 @@ def test_the_output_is_whole(trained: Path) -> None:
     assert [line["step"] for line in lines(trained) if "validation/error" in line] == [4, 8]
     assert lines(trained)[7]["validation/error"] < lines(trained)[3]["validation/error"]
     assert all(line["seconds"] > line["data_seconds"] > 0 for line in lines(trained))
-    assert TrainingOutput.open(str(trained)).checkpoints() == [6, 8]
+    assert TrainingOutput.open(str(trained)).checkpoints() == [7, 8]  # before the last validation, and after it
     assert [file.name for file in (trained / "model").iterdir()] == ["network.pt"]
     assert any("tfevents" in file.name for file in (trained / "tensorboard").iterdir())
 
@@ -97,7 +97,7 @@ def test_a_killed_worker_is_replaced_and_bad_data_ends_a_training(trained: Path,
     assert (tmp_path / "killed").exists()
     assert (seen[-1].first_step, seen[-1].restarts) == (3, 1)
     assert curve(output)[:6] == curve(trained)[:6]
-    assert TrainingOutput.open(str(output)).checkpoints() == [3, 6]
+    assert TrainingOutput.open(str(output)).checkpoints() == [6, 7]  # the last one before a validation
     assert not (output / "model").exists()
 
 

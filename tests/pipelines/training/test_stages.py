@@ -156,13 +156,19 @@ def test_what_a_fingerprint_is_of(split: Path, checkpoint: str, tmp_path: Path) 
 
 
 def test_a_fingerprint_of_public_weights(split: Path, tmp_path: Path) -> None:
-    """Their folder has no fingerprint; its config tells networks apart."""
+    """They have no fingerprint, so it is of the files: of a folder, or of one file."""
     found = set()
     for network in NETWORKS:
         tiny_transformers(network).save_pretrained(tmp_path)
         start = StartConfig(preset="mini", mask_proposal=str(tmp_path))
         found.add(InstanceStage(replace(instance_config(split, ""), start=start)).fingerprint())
     assert len(found) == 3
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    found.add(InstanceStage(replace(instance_config(split, ""), start=start)).fingerprint())
+    start = StartConfig(preset="mini", mask_proposal=str(weights))
+    found.add(InstanceStage(replace(instance_config(split, ""), start=start)).fingerprint())
+    assert len(found) == 5
 
 
 def test_bad_data_is_found_before_anything_runs(split: Path, checkpoint: str) -> None:

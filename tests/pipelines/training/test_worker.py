@@ -56,7 +56,7 @@ class Ending(PointsStage):
 
 
 def run(tmp_path: Path, stage: PointsStage, **options: Any) -> Monitor:
-    config: TrainingConfig = settings(tmp_path / "output", validate_every=2, **options)
+    config: TrainingConfig = settings(tmp_path / "output", **{"validate_every": 2} | options)
     output, monitor = TrainingOutput.open(config.output), Monitor()
     work({"job": Job(config=config, stage=stage, output=output, monitor=Handle(monitor))})
     return monitor
@@ -121,10 +121,10 @@ def test_the_last_checkpoint_is_that_of_the_end(tmp_path: Path) -> None:
 
 def test_nothing_is_left_of_the_metrics_of_steps_that_will_be_repeated(tmp_path: Path) -> None:
     with pytest.raises(StopError):
-        run(tmp_path, Ending(5))
+        run(tmp_path, Ending(5), validate_every=0)
     assert [line["step"] for line in curve(tmp_path / "output")] == [1, 2, 3, 4, 5]
     with pytest.raises(StopError):
-        run(tmp_path, Ending(0))
+        run(tmp_path, Ending(0), validate_every=0)
     assert [line["step"] for line in curve(tmp_path / "output")] == [1, 2, 3]
 
 
@@ -251,6 +251,24 @@ def test_a_checkpoint_is_stored_as_soon_as_it_is_asked_for(tmp_path: Path) -> No
     with pytest.raises(StopError):
         work({"job": Job(config=config, stage=Ending(3), output=output, monitor=Handle(monitor))})
     assert seen == output.checkpoints() == [2]
+
+
+class Unvalidated(PointsStage):
+    """Its worker ends while it validates."""
+
+    def validate(self, objective: Any, rank: int, world_size: int) -> dict[str, float]:
+        raise StopError
+
+
+def test_a_validation_that_does_not_end_costs_one_step(undisturbed: list[dict[str, float]], tmp_path: Path) -> None:
+    options = {"checkpoint_every": 8, "keep_checkpoints": 9, "validate_every": 4}
+    for _ in range(2):
+        with pytest.raises(StopError):
+            run(tmp_path, Unvalidated(), **options)
+        assert TrainingOutput.open(str(tmp_path / "output")).checkpoints() == [3]
+    run(tmp_path, PointsStage(), **options)
+    assert TrainingOutput.open(str(tmp_path / "output")).checkpoints() == [3, 7, 8]
+    assert [line["loss"] for line in curve(tmp_path / "output")] == [line["loss"] for line in undisturbed]
 
 
 def test_no_advice_to_run_code_of_a_damaged_file(tmp_path: Path) -> None:
