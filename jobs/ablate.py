@@ -10,7 +10,7 @@ import os
 import sys
 
 import jobs.train
-from jobs.command import run_job, start
+from jobs.command import check_present, run_job, start
 from jobs.evaluate import CellProgress
 from jobs.options import read_config
 from pipelines.evaluation.config import AblationsConfig
@@ -23,6 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _ablate(arguments: list[str] | None) -> int:
     config = read_config("ablate", __doc__, AblationsConfig, arguments)
+    for dataset in config.datasets:  # training takes hours
+        check_present(f"datasets.{dataset.name}.ground_truth", dataset.ground_truth)
+    for model in config.models:
+        for path in model.configs:
+            check_present(f"models.{model.name}.configs", path)
 
     from pipelines.evaluation.ablations import REPORT, run_ablations
 

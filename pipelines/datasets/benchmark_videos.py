@@ -24,6 +24,11 @@ class BenchmarkVideo:
     positions: Mapping[int, int]
     length: int
 
+    @property
+    def frames(self) -> int:
+        """Number of frames of the file up to the last annotated one."""
+        return max(self.positions, default=-1) + 1
+
 
 def find_benchmark_videos(videos: Sequence[AnnotatedVideo], folder: str) -> list[BenchmarkVideo]:
     """Finds the videos of a ground truth: an encoded file if it names one, otherwise the folder of its images.

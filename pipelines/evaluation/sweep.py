@@ -51,6 +51,10 @@ def run_sweep(
         ValueError: a data set, a checkpoint or the output is unusable; raised before anything heavy starts.
     """
     for checkpoint in config.checkpoints:
+        if checkpoint.path and is_remote(checkpoint.path):
+            raise ValueError(
+                f"checkpoints: {checkpoint.name}: {checkpoint.path} is in the cloud; copy it, and give the local folder"
+            )
         if checkpoint.path and not (Path(checkpoint.path) / "config.json").is_file():
             raise ValueError(
                 f"checkpoints: {checkpoint.name}: {checkpoint.path} is not a checkpoint folder; correct the path"
@@ -64,6 +68,8 @@ def run_sweep(
         _Cell(checkpoint=c, dataset=d, ablation=a)
         for c, d, a in product(config.checkpoints, datasets, config.ablations)
     ]
+    for cell in cells:
+        cell.label_config(config, output)  # refuses what no cell could be labelled with
     results: list[CellResult] = []
     for cell in cells:
         folder = output / "cells" / cell.name
@@ -162,6 +168,7 @@ class _Cell:
             self.dataset.ground_truth.sha256,
             asdict(self.dataset.config),
             asdict(self.ablation),
+            asdict(benchmark_tracker(self.ablation.association, self.dataset.videos)),
             config.precision,
             self.dataset.pictures(),
         ]

@@ -19,5 +19,5 @@ def benchmark_tracker(association: AssociationConfig, videos: Sequence[Benchmark
     return VideoTrackerConfig(
         association=replace(association, min_similarity=-1.0),
         objectness_threshold=0.0,
-        max_gap=max(video.length for video in videos),
+        max_gap=max(video.frames for video in videos),
     )

@@ -74,8 +74,11 @@ class Validation:
 
     def segmenter(self, model: InstFormer) -> VideoSegmenter:
         """Returns a segmenter that keeps all instances of all frames, as benchmarks do; the model is in eval mode."""
-        settings = benchmark_tracker(self.config.association, self.videos)
-        return VideoSegmenter(model, Vocabulary.of_dataset(self.category_ids), tracker=settings, top=TOP_K)
+        settings, names = (
+            benchmark_tracker(self.config.association, self.videos),
+            Vocabulary.of_dataset(self.category_ids),
+        )
+        return VideoSegmenter(model, names, tracker=settings, top=TOP_K, shots="none")
 
     def predict(self, segmenter: VideoSegmenter, video: BenchmarkVideo) -> list[PredictedTrack]:
         """Returns the `TOP_K` best pairs of track and category of one video, best first."""

@@ -12,6 +12,17 @@ from pipelines.evaluation.config import AblationsConfig, ClaimConfig
 from pipelines.metrics.intervals import Difference
 
 
+@pytest.fixture
+def rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with this project's configs, and ground truths."""
+    (tmp_path / "jobs").symlink_to(Path("jobs").resolve())
+    for split in ("novel", "crossing"):
+        (tmp_path / "runs/shapes_ablations" / split).mkdir(parents=True)
+        (tmp_path / "runs/shapes_ablations" / split / "instances.json").touch()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("rendered")
 def test_the_config_that_is_shipped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     configs: list[AblationsConfig] = []
 
@@ -39,6 +50,17 @@ def test_bad_options_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert error.count("\n") == 1
 
 
+@pytest.mark.usefixtures("rendered")
+def test_data_sets_are_looked_for_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jobs.train, "main", lambda arguments: pytest.fail("trained"))
+    Path("runs/shapes_ablations/crossing/instances.json").unlink()
+    assert main(["--config", "jobs/configs/ablations.yaml"]) == 2
+    assert "datasets.crossing.ground_truth: runs/shapes_ablations/crossing/instances.json" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("rendered")
 def test_a_training_that_breaks_off_ends_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,6 +77,7 @@ def test_a_training_that_breaks_off_ends_it(
     assert "the training full-0 ended with exit code 1; see above" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("rendered")
 def test_an_interrupted_training_ends_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(jobs.train, "main", lambda arguments: os.EX_TEMPFAIL)
     assert main(["--config", "jobs/configs/ablations.yaml"]) == os.EX_TEMPFAIL

@@ -19,6 +19,7 @@ def test_encoded_files_and_folders_of_images_are_found(tmp_path: Path) -> None:
     found = find_benchmark_videos([video(video="a.mp4"), images], str(tmp_path))
     assert [each.uri for each in found] == [str(tmp_path / "a.mp4"), str(tmp_path / "b")]
     assert [dict(each.positions) for each in found] == [{0: 0, 1: 1}, {2: 0, 10: 1}]
+    assert [each.frames for each in found] == [2, 11]
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,8 @@ def write_frames(video: Path, folder: Path, names: list[str]) -> None:
     ("options", "message"),
     [
         ({"checkpoints": [CheckpointConfig(name="a", path="/absent")]}, "a: /absent is not a checkpoint folder"),
+        ({"checkpoints": [CheckpointConfig(name="a", path="s3://b/c")]}, "a: s3://b/c is in the cloud; copy it"),
+        ({"batch_size": 0}, "batch_size: expected at least 1"),
         ({"datasets": [BenchmarkConfig(name="s", protocol="uvo", ground_truth="/absent.json")]}, "s: /absent.json"),
         ({"output": "/proc/no"}, "output: cannot write"),
         ({"output": "s3://bucket/sweep"}, "output: s3://bucket/sweep is in the cloud; give a sweep a local folder"),

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,6 +78,14 @@ def test_validation_finds_what_labelling_finds(split: Path, tmp_path: Path) -> N
     truth = ytvis.read_ground_truth(config.annotations, strict=True)
     numbers, _ = score_tracks("ytvis", truth, found)
     assert validation(model) == {name: numbers[name] for name in ("AP", "AP50", "AR10")}
+
+
+def test_tracks_go_on_after_cuts_as_in_benchmarks(split: Path) -> None:
+    segmenter = Validation(ValidationConfig(annotations=str(split / "instances.json"))).segmenter(
+        load_checkpoint(BUILT_IN)
+    )
+    frames = np.concatenate([np.zeros((4, 96, 128, 3), np.uint8), np.full((4, 96, 128, 3), 255, np.uint8)])
+    assert not any(frame.begins_shot for frame in segmenter.track(frames))
 
 
 def test_only_the_first_videos_count(split: Path) -> None:
