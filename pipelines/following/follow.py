@@ -24,11 +24,8 @@ from pipelines.labelling.rows import LabelledRow, SegmentRow
 from pipelines.labelling.video_writer import Tracked, mask_rows
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.isolation import Limits
-from pipelines.video.plan import Sampling, VideoError
+from pipelines.video.plan import ROUNDING_S, Sampling, VideoError
 from pipelines.video.sources import Video
-
-_ROUNDING = 1e-3
-"""Seconds by which times of frames may be rounded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +161,7 @@ def _frame_of(prompt: Prompt, segments: Sequence[SegmentRow]) -> int:
     frames, times_s = (
         np.concatenate([getattr(each, name) for each in segments]) for name in ("kept_frame", "kept_time_s")
     )
-    return int(frames[times_s.searchsorted(prompt.seconds + _ROUNDING, side="right") - 1])
+    return int(frames[times_s.searchsorted(prompt.seconds + ROUNDING_S, side="right") - 1])
 
 
 def _batches(segment: SegmentRow, following: Following) -> Iterator[LabelledRow]:

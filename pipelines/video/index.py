@@ -228,7 +228,7 @@ def _plan_images(folder: str, sampling: Sampling, segment_frames: int | None) ->
     fps = sampling.fps or 1.0
     with open_image(os.path.join(folder, names[0])) as (first, orientation):
         height, width = orientation.shown(first.height, first.width)
-    kept = sampling.with_further(np.arange(0, len(names), sampling.stride), np.arange(len(names)) / fps, 1e-3)
+    kept = sampling.with_further(np.arange(0, len(names), sampling.stride), np.arange(len(names)) / fps)
     step = segment_frames or len(kept)
     info = VideoInfo(
         frames=len(names),

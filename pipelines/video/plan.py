@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
+ROUNDING_S = 1e-3
+"""What times that are written down by hand are rounded to, seconds."""
+
 
 class VideoError(ValueError):
     """A video that cannot be read; the message is the reason, to be shown beside the video's name."""
@@ -50,15 +53,13 @@ class Sampling:
             tolerance_s: rounding error of the times, seconds.
         """
         if self.fps is None:
-            return self.with_further(np.arange(0, len(times_s), self.stride), times_s, tolerance_s)
+            return self.with_further(np.arange(0, len(times_s), self.stride), times_s)
         ticks = np.floor((times_s + tolerance_s) * self.fps)
-        return self.with_further(np.flatnonzero(np.diff(ticks, prepend=-np.inf) > 0), times_s, tolerance_s)
+        return self.with_further(np.flatnonzero(np.diff(ticks, prepend=-np.inf) > 0), times_s)
 
-    def with_further(
-        self, kept: Int64[np.ndarray, "K"], times_s: Float64[np.ndarray, " F"], tolerance_s: float
-    ) -> Int64[np.ndarray, "L"]:
+    def with_further(self, kept: Int64[np.ndarray, "K"], times_s: Float64[np.ndarray, " F"]) -> Int64[np.ndarray, "L"]:
         """Returns positions and those of the further frames, of which none beyond the end; arguments as `select`."""
-        shown = np.searchsorted(times_s, np.array(self.also_s) + tolerance_s, side="right") - 1
+        shown = np.searchsorted(times_s, np.array(self.also_s) + ROUNDING_S, side="right") - 1
         further = np.concatenate([shown, np.array(self.also, np.int64)])
         return np.union1d(kept, further[further < len(times_s)]).astype(np.int64)
 

@@ -21,6 +21,8 @@ def test_further_frames_are_kept_by_position_and_by_when_they_are_shown() -> Non
     assert Sampling(stride=6, also=(4, 0, 99)).select(times, 1e-6).tolist() == [0, 4, 6]
     assert Sampling(stride=6, also_s=(0.1, 0.39, 1.49, 99.0)).select(times, 1e-6).tolist() == [0, 1, 3, 4, 6, 7]
     assert Sampling(fps=1, also=(1,), also_s=(0.2999999,)).select(times, 1e-6).tolist() == [0, 1, 3, 5, 7]
+    thirds = np.arange(20) / 30  # which nobody writes to the last digit
+    assert Sampling(stride=3, also_s=(0.333,)).select(thirds, 1e-6).tolist() == [0, 3, 6, 9, 10, 12, 15, 18]
 
 
 @pytest.mark.parametrize("fps", [1, 5, 7.5, 12, 24, 30, 60])
