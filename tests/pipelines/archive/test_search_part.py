@@ -17,9 +17,11 @@ def test_the_best_of_a_part_are_those_with_the_largest_cosine(tmp_path: Path) ->
     vectors = rng.normal(size=(20_000, 4))  # several row groups
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     rows = Rows()
-    for number, vector in enumerate(vectors):
-        video = "gone" if number % 2 else "there"
-        rows.add("tracks", [row("tracks", video_id=video, track_id=number, embedding=vector.tolist())])
+    tracks = [
+        row("tracks", video_id="gone" if number % 2 else "there", track_id=number, embedding=vector.tolist())
+        for number, vector in enumerate(vectors)
+    ]
+    rows.add("tracks", tracks)
     for video in ("there", "gone"):
         rows.add("videos", [row("videos", video_id=video, status="ok")])
     results = Results(Storage(str(tmp_path)))

@@ -24,7 +24,7 @@ from pipelines.storage import s3
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.delta import connection
 
-VIDEOS = 80
+VIDEOS = 48
 NODE = {"num_cpus": 2, "object_store_memory": 200_000_000}
 SEEDS = [int(seed) for seed in os.environ.get("OPENVIS_CHAOS_SEEDS", "0").split(",")]
 

@@ -20,6 +20,7 @@ from tests.pipelines.labelling.discs import BUILT_IN_MODEL, DiscModel
 from tests.pipelines.video.clips import H264, write_clip
 
 
+@pytest.mark.slow
 def test_the_schema_of_every_operator_is_the_declared_one(
     cluster: None, disc_model: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ def test_tracks_are_seen_but_not_judged(page: Page, host: StaticHost) -> None:
 
 
 @needs_browser
+@pytest.mark.slow
 def test_masks_are_those_of_the_frame_on_the_screen(page: Page) -> None:
     """Frames are unevenly spaced, every second one was labelled; checked while it plays and at each step."""
     page.locator("#card-0").click()

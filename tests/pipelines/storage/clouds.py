@@ -26,7 +26,10 @@ ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """The account that every Azurite has, with its published key."""
 
-OTHERS = ["gcs", pytest.param("azure", marks=needs_azurite)]
+OTHERS = [
+    pytest.param("gcs", marks=pytest.mark.slow),
+    pytest.param("azure", marks=[needs_azurite, pytest.mark.slow]),
+]
 """Clouds besides S3, as parameters of tests."""
 
 GCS_SETTINGS = ("GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT")

@@ -122,6 +122,7 @@ def test_a_process_that_dies_is_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "died").exists()
 
 
+@pytest.mark.slow
 def test_a_step_at_which_processes_always_die_is_an_error(tmp_path: Path) -> None:
     """Of a kind after which training starts again."""
     sampler = partial(draw_mortal, tmp_path / "died", 99)
@@ -166,6 +167,7 @@ def test_little_is_made_before_it_is_needed_and_closing_ends_the_processes(tmp_p
     assert_ended(pids(tmp_path))
 
 
+@pytest.mark.slow
 def test_processes_end_with_a_worker_that_is_killed(tmp_path: Path) -> None:
     """While they wait to hand over what they made."""
     code = (
