@@ -30,6 +30,7 @@ class Decided:
         self.latest = datetime(1, 1, 1, tzinfo=UTC)
         self._lock = threading.Lock()
         self._videos: dict[str, dict[int, dict[int | None, Row]]] = {}  # rows by video, track and first frame
+        self._ids = set[str]()
         self.refresh()
 
     def refresh(self) -> list[Key]:
@@ -38,8 +39,14 @@ class Decided:
             return self._take(self.reviews.read_new().to_pylist())
 
     def add(self, decisions: Sequence[Decision]) -> list[Key]:
-        """Stores decisions, and takes over what was decided elsewhere meanwhile; raises as `Reviews.add`."""
-        self.reviews.add(decisions)
+        """Stores decisions, and takes over what was decided elsewhere meanwhile; raises as `Reviews.add`.
+
+        One that is stored already was sent again, because its answer was lost: it keeps its time, and so does not
+        outdo what was decided since.
+        """
+        if new := [decision for decision in decisions if decision.review_id not in self._ids]:
+            self.reviews.add(new)
+            self._ids |= {decision.review_id for decision in new}
         return self.refresh()
 
     def last(self, key: Key) -> Row | None:
@@ -66,6 +73,7 @@ class Decided:
     def _take(self, rows: Iterable[Row]) -> list[Key]:
         changed = dict[Key, None]()
         for row in rows:
+            self._ids.add(row["review_id"])
             key = row["video_id"], row["track_id"]
             pieces = self._videos.setdefault(key[0], {}).setdefault(key[1], {})
             known = pieces.get(row["split_at"])

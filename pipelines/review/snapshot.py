@@ -283,6 +283,7 @@ def _archive(review: Review, name: str, similar_off: str | None) -> Row:
         "labels": name,
         "reviewer": "",
         "catalogue": name,
+        "duplicates": 0,  # its tables do not have them
         "read_only": f"this is a snapshot of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "search_off": "a snapshot has no model that reads texts and images",
         "similar_off": similar_off,

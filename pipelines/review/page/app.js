@@ -3,7 +3,7 @@
 import { html, render, useEffect, useMemo, useReducer, useRef, useState } from "./vendor/preact.js";
 import { Outbox, ask } from "./api.js";
 import { Actions, Status, Top } from "./bars.js";
-import { badgeOf, badgeOfPiece, restoring } from "./decisions.js";
+import { badgeOf, badgeOfPiece, categoryOf, restoring } from "./decisions.js";
 import { Keys, Merge, Rename } from "./dialogs.js";
 import { Filters, NO_FILTER } from "./filters.js";
 import { FOLLOWED } from "./follow.js";
@@ -29,7 +29,11 @@ function fromHash() {
 function toHash(filter, opened) {
   const given = Object.entries(filter).filter(([name, value]) => value !== NO_FILTER[name]);
   if (opened) given.push(["open", opened.video_id], ["track", opened.track_id]);
-  history.replaceState(null, "", `${location.pathname}#${new URLSearchParams(given)}`);
+  try {
+    history.replaceState(null, "", `${location.pathname}#${new URLSearchParams(given)}`);
+  } catch {
+    // some browsers refuse many changes within a few seconds; a later one says all
+  }
 }
 
 function App() {
@@ -154,39 +158,34 @@ function App() {
     return () => clearInterval(timer);
   }, []);
 
-  // What a decision is about: the piece in the player, or the chosen card.
+  // What a decision is about: the piece in the player, or the chosen card; null while what is chosen is not shown yet.
   const target = () => {
     const { opened: inPlayer, tracks: found, chosen: index } = now.current;
+    const row = found?.at(index);
+    if (found?.total && !row) return null;
     const piece = control.current.piece;
     if (inPlayer && piece) {
       const { video_id, track_id, split_at } = piece;
-      return {
-        video_id,
-        track_id,
-        split_at,
-        category: badgeOfPiece(piece.own)?.category ?? piece.category,
-        label: piece.category,
-        pieces: piece.track.pieces,
-      };
+      const about = { video_id, track_id, split_at };
+      const category = categoryOf(about, badgeOfPiece(piece.own), piece.category, outbox.decisions);
+      return { ...about, category, label: piece.category, pieces: piece.track.pieces };
     }
-    const row = found?.at(index);
-    if (!row) return null;
-    const { video_id, track_id, category, pieces } = row;
-    return {
-      video_id,
-      track_id,
-      split_at: null,
-      category: badgeOf(pieces)?.category ?? category,
-      label: category,
-      pieces,
-    };
+    const isShown = !inPlayer || (row?.video_id === inPlayer.video_id && row.track_id === inPlayer.track_id);
+    if (!row || !isShown) return null;
+    const about = { video_id: row.video_id, track_id: row.track_id, split_at: null };
+    const category = categoryOf(about, badgeOf(row.pieces), row.category, outbox.decisions);
+    return { ...about, category, label: row.category, pieces: row.pieces };
   };
   const undoStack = () => stored(now.current.undoName, []);
+  // Returns whether the decision is on its way.
   const decide = (decision, about = target()) => {
-    if (!about) return setMessage("Choose a track first.");
-    if (now.current.archive.read_only)
-      return setMessage(`Decisions cannot be stored: ${now.current.archive.read_only}`);
-    if (about.track_id === FOLLOWED) return setMessage("Keep the track, or discard it, first.");
+    const refuse = (text) => {
+      setMessage(text);
+      return false;
+    };
+    if (!about) return refuse("Choose a track first.");
+    if (now.current.archive.read_only) return refuse(`Decisions cannot be stored: ${now.current.archive.read_only}`);
+    if (about.track_id === FOLLOWED) return refuse("Keep the track, or discard it, first.");
     const { video_id, track_id, split_at } = about;
     const latest = target(); // while a dialog was open, something may have been stored
     const { pieces } = samePiece(latest, about) && latest.video_id === video_id ? latest : about;
@@ -194,7 +193,7 @@ function App() {
     store(now.current.undoName, [...undoStack(), [restoring(whole, pieces, outbox.decisions)]].slice(-200));
     setMessage("");
     outbox.add([whole], now.current.reviewer);
-    return undefined;
+    return true;
   };
   const undo = () => {
     const stack = undoStack();
@@ -208,17 +207,16 @@ function App() {
   const judge = (action) => {
     const about = target();
     if (!about) return setMessage("Choose a track first.");
-    decide({ action, category: action === "accept" ? about.category : about.label }, about);
-    if (about.split_at === null && !now.current.archive.read_only) goTo(now.current.chosen + 1);
+    const category = action === "accept" ? about.category : about.label;
+    if (decide({ action, category }, about) && about.split_at === null) goTo(now.current.chosen + 1);
     return undefined;
   };
   const split = () => {
-    const frame = now.current.opened ? control.current.frame?.() : null;
+    const piece = now.current.opened ? control.current.piece : null;
+    const frame = piece ? control.current.frame() : null;
     const about = target();
-    if (frame === null || frame === undefined)
-      return setMessage("Open the video, and go to the first frame of the new piece.");
-    const first = control.current.piece?.track.first_frame;
-    if (frame <= (about.split_at ?? first)) return setMessage("The piece begins here; go to a later frame.");
+    if (frame === null || !about) return setMessage("Open the video, and go to the first frame of the new piece.");
+    if (frame <= (about.split_at ?? piece.track.first_frame)) return setMessage("The piece begins here; go to a later frame.");
     return decide({ action: "split", split_at: frame }, about);
   };
   const goTo = (index) => {
@@ -226,8 +224,10 @@ function App() {
     if (!found?.total) return;
     const at = Math.max(0, Math.min(found.total - 1, index));
     setChosen(at);
-    const row = found.at(at);
-    if (inPlayer && row) open(at);
+    if (!inPlayer) return;
+    const isLatest = () => now.current.tracks === found && now.current.chosen === at && now.current.opened;
+    if (found.at(at)) open(at);
+    else found.around(at).then(() => isLatest() && open(at));
   };
   const open = (index) => {
     const row = now.current.tracks?.at(index);
@@ -237,10 +237,10 @@ function App() {
     setOpened({ video_id: row.video_id, track_id: row.track_id, split_at: null });
   };
   const kept = async ({ video_id, track_id, row }, isSearched) => {
-    setOpened({ video_id, track_id, split_at: null });
+    if (now.current.opened?.video_id === video_id) setOpened({ video_id, track_id, split_at: null });
     listed.current = (await readArchive()) ?? listed.current;
     if (isSearched) setSearch({ like: row, name: `track ${track_id}` });
-    else find(now.current.filter, search);
+    else find(now.current.filter, now.current.search, true);
     changed();
   };
   const close = () => {
@@ -295,7 +295,8 @@ function App() {
     const drop = (event) => {
       event.preventDefault();
       const [file] = event.dataTransfer?.files ?? [];
-      if (file) setSearch({ image: file, name: file.name });
+      if (file && now.current.archive?.search_off) setMessage(now.current.archive.search_off);
+      else if (file) setSearch({ image: file, name: file.name });
     };
     const over = (event) => event.preventDefault();
     document.addEventListener("keydown", press);
@@ -339,6 +340,7 @@ function App() {
       ${
         opened &&
         html`<${Player}
+        key=${opened.video_id}
         videoId=${opened.video_id}
         catalogue=${archive.catalogue}
         chosen=${opened}

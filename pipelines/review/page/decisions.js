@@ -23,11 +23,22 @@ export function badgeOf(pieces) {
 // The badge of one piece, also of one within a track.
 export const badgeOfPiece = (own) => badgeOf(own.map((each) => ({ ...each, split_at: null })));
 
+const lastOf = ({ video_id, track_id, split_at }, decisions) =>
+  decisions.findLast(
+    (each) => each.video_id === video_id && each.track_id === track_id && each.split_at === split_at,
+  );
+
+// The category of a piece: that of the last decision that waits to be stored or, if none is about it, of its badge.
+export function categoryOf(piece, badge, label, waiting) {
+  const last = lastOf(piece, waiting);
+  if (last) return ["accept", "rename"].includes(last.action) ? last.category : label;
+  return badge?.category ?? label;
+}
+
 // The decision that brings back what counted before about a piece: the last of the decisions that wait to be stored or,
 // if none is about it, what is stored.
 export function restoring({ video_id, track_id, split_at }, pieces, waiting) {
-  const isOwn = (each) => each.video_id === video_id && each.track_id === track_id && each.split_at === split_at;
-  const before = waiting.findLast(isOwn) ?? pieces.find((piece) => piece.split_at === split_at && !piece.stale);
+  const before = lastOf({ video_id, track_id, split_at }, waiting) ?? pieces.find((piece) => piece.split_at === split_at && !piece.stale);
   if (!before) return { video_id, track_id, split_at, action: "clear" };
   const { action, category, merged_with, note } = before;
   return { video_id, track_id, split_at, action, category, merged_with, note };

@@ -9,8 +9,7 @@ function Dialog({ title, onClose, onSubmit, children, action }) {
   useLayoutEffect(() => box.current.showModal(), []); // before the next key
   const submit = (event) => {
     event.preventDefault();
-    onSubmit?.();
-    box.current.close();
+    if (onSubmit?.() !== false) box.current.close();
   };
   return html`<dialog ref=${box} onClose=${onClose} aria-labelledby="dialog-title">
     <form onSubmit=${submit}>
@@ -28,7 +27,7 @@ export function Rename({ target, onDecide, onClose }) {
   const [name, setName] = useState(target.category);
   const input = useRef();
   useLayoutEffect(() => input.current.select(), []);
-  const submit = () => name.trim() && onDecide({ action: "rename", category: name.trim() });
+  const submit = () => Boolean(name.trim()) && onDecide({ action: "rename", category: name.trim() });
   return html`<${Dialog} title=${`Rename track ${target.track_id}`} action="Rename" onSubmit=${submit} onClose=${onClose}>
     <label>
       Category
@@ -40,12 +39,17 @@ export function Rename({ target, onDecide, onClose }) {
 export function Merge({ target, onDecide, onClose }) {
   const [tracks, setTracks] = useState([]);
   const [other, setOther] = useState("");
+  const [problem, setProblem] = useState("");
   useEffect(() => {
-    ask("video", { id: target.video_id }).then(({ tracks: all }) => {
-      const others = all.filter((each) => each.track_id !== target.track_id || target.split_at !== null);
-      setTracks(others);
-      setOther(String(others[0]?.track_id ?? ""));
-    }, onClose);
+    ask("video", { id: target.video_id }).then(
+      ({ tracks: all }) => {
+        const others = all.filter((each) => each.track_id !== target.track_id || target.split_at !== null);
+        setTracks(others);
+        setOther(String(others[0]?.track_id ?? ""));
+        if (!others.length) setProblem("The video has no other track.");
+      },
+      (error) => setProblem(error.message),
+    );
   }, []);
   const submit = () => other !== "" && onDecide({ action: "merge", merged_with: Number(other) });
   const when = ({ runs }) => (runs.length ? `${clock(runs[0][0])} to ${clock(runs.at(-1)[1])}` : "");
@@ -60,7 +64,7 @@ export function Merge({ target, onDecide, onClose }) {
         ${tracks.map((each) => html`<option value=${each.track_id}>${each.track_id}: ${each.category}, ${when(each)}</option>`)}
       </select>
     </label>
-    ${!tracks.length && html`<p>The video has no other track.</p>`}
+    ${problem && html`<p role="status">${problem}</p>`}
   <//>`;
 }
 

@@ -32,8 +32,8 @@ const ORDERS = [
   ["-length", "longest"],
   ["length", "shortest"],
   ["video", "by video"],
-  ["duplicates", "duplicates together"],
 ];
+const TOGETHER = ["duplicates", "duplicates together"];
 
 const options = (pairs) => pairs.map(([value, text]) => html`<option value=${value}>${text}</option>`);
 
@@ -63,7 +63,7 @@ export function Filters({ filter, categories, duplicates, onFilter, narrow }) {
       </label>
       <div class="pair">${number("min_score", "Score from", 0.05, 1)}${number("max_score", "to", 0.05, 1)}</div>
       ${number("min_frames", "Frames, at least", 1)}
-      <label>Order<select value=${filter.order} onChange=${choose("order")}>${options(ORDERS)}</select></label>
+      <label>Order<select value=${filter.order} onChange=${choose("order")}>${options(duplicates > 0 ? [...ORDERS, TOGETHER] : ORDERS)}</select></label>
       ${(duplicates > 0 || filter.duplicates) &&
       html`<label class="check">
         <input type="checkbox" checked=${filter.duplicates === "true"} onChange=${onlyDuplicates} /> only duplicates

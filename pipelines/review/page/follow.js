@@ -1,6 +1,6 @@
 // An object that a reviewer shows in the player is followed through the video; the track can be kept.
 
-import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
 import { ask } from "./api.js";
 
 export const FOLLOWED = 999999; // track that nobody has kept yet
@@ -71,6 +71,8 @@ export function Follow({ video, following, onFollowing, reviewer, onFound, onKep
   const latest = useRef(); // an answer counts only for what was asked last
   latest.current = following;
   const marking = following?.step === "mark";
+  const input = useRef();
+  useLayoutEffect(() => input.current?.focus(), [following?.step]); // the name is typed at once
   const running = following?.step === "run" ? following.followed : null;
   const fail = (problem) => {
     setError(problem.message);
@@ -122,7 +124,8 @@ export function Follow({ video, following, onFollowing, reviewer, onFound, onKep
       .then((kept) => onKept(kept, isSearched), (problem) => setError(problem.message))
       .finally(() => setKeeping(false));
   };
-  const give = (text) => html`<button type="button" onClick=${() => onFollowing(null)}>${text}</button>`;
+  const give = (text) =>
+    html`<button type="button" disabled=${keeping} onClick=${() => onFollowing(null)}>${text}</button>`;
   const problem = error && html`<p class="follow missing" role="alert">${error}</p>`;
   if (!following) return problem;
   if (following.step === "mark")
@@ -131,9 +134,13 @@ export function Follow({ video, following, onFollowing, reviewer, onFound, onKep
     return html`<form
       class="follow"
       onSubmit=${start}
-      onKeyDown=${(event) => event.key === "Escape" && onFollowing(null)}
+      onKeyDown=${(event) => {
+        if (event.key !== "Escape") return;
+        event.stopPropagation(); // it would close the player, too
+        onFollowing(null);
+      }}
     >
-      <label>Name of the object <input name="name" list="categories" required autofocus /></label>
+      <label>Name of the object <input ref=${input} name="name" list="categories" required /></label>
       <button>Follow</button>${give("Cancel")}
     </form>${problem}`;
   if (following.step === "run") {

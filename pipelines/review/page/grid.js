@@ -18,6 +18,7 @@ export class Tracks {
     Object.assign(this, { found, total: Math.min(total, MOST), all: total, catalogue, onChange, onGone, isAgain });
     this.blocks = new Map();
     this.failed = new Set(); // blocks to read again when they are in sight
+    this.changes = []; // decisions so far; an answer may be older than some of them
   }
 
   at(index) {
@@ -55,8 +56,10 @@ export class Tracks {
     const before = this.blocks.get(block);
     this.failed.delete(block);
     this.blocks.set(block, before ?? []); // what is shown stays until what is new is there
+    const known = this.changes.length;
     try {
       this.blocks.set(block, await ask("rows", { found: this.found, offset: block * BLOCK, limit: BLOCK }));
+      this.apply(this.changes.slice(known), [block]);
     } catch (error) {
       if (error.status === 404) this.onGone();
       setTimeout(() => {
@@ -68,8 +71,13 @@ export class Tracks {
   }
 
   update(changes) {
+    this.changes.push(...changes);
+    this.apply(changes, [...this.blocks.keys()]);
+  }
+
+  apply(changes, blocks) {
     const byTrack = new Map(changes.map((change) => [`${change.track_id} ${change.video_id}`, change.pieces]));
-    for (const row of [...this.blocks.values()].flat()) {
+    for (const row of blocks.flatMap((block) => this.blocks.get(block))) {
       const pieces = byTrack.get(`${row.track_id} ${row.video_id}`);
       if (pieces) row.pieces = pieces;
     }

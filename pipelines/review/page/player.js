@@ -1,10 +1,12 @@
 // A video with its tracks: playing, stepping, and deciding about one of them.
 
-import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { html, useEffect, useReducer, useRef, useState } from "./vendor/preact.js";
 import { ask } from "./api.js";
 import { FOLLOWED, Follow, Marker } from "./follow.js";
 import { Stage } from "./stage.js";
 import { Timeline, piecesOf, samePiece } from "./timeline.js";
+
+const RETRY_MS = 2000;
 
 const nameOf = ({ track_id: track }) => (track === FOLLOWED ? "followed" : `track ${track}`);
 
@@ -22,6 +24,7 @@ export function Player({
 }) {
   const [video, setVideo] = useState(null);
   const [error, setError] = useState(null);
+  const [tries, again] = useReducer((number) => number + 1, 0);
   const [time, setTime] = useState(0);
   const [playing, setPlaying] = useState(false);
   const index = useRef(-1);
@@ -31,21 +34,28 @@ export function Player({
   const back = useRef(null); // where the picture that is loaded again for other masks has been
   const followed = following?.step === "found" ? following.followed : undefined;
 
-  useEffect(() => setFollowing(null), [videoId]);
   useEffect(() => {
+    let timer = null;
     let gone = false;
     ask("video", { id: videoId, followed }).then(
       (answer) => gone || (setVideo({ ...answer, followed, catalogue }), setError(null)),
-      (problem) => gone || setError(problem.message),
+      (problem) => {
+        if (gone) return;
+        setError(problem.message);
+        if (!(problem.status < 500)) timer = setTimeout(again, RETRY_MS);
+      },
     );
-    return () => (gone = true);
-  }, [videoId, catalogue, version, followed]);
+    return () => {
+      gone = true;
+      clearTimeout(timer);
+    };
+  }, [videoId, catalogue, version, followed, tries]);
   const shown = `${videoId} ${video?.followed}`;
   useEffect(() => {
     if (back.current !== null) control.current.seek?.(back.current);
     back.current = null;
   }, [shown]);
-  const pieces = video?.video_id === videoId ? piecesOf(video) : [];
+  const pieces = video ? piecesOf(video) : [];
   const piece =
     pieces.find((each) => samePiece(each, chosen)) ?? pieces.find((each) => each.track_id === chosen?.track_id);
 
@@ -103,14 +113,14 @@ export function Player({
     onChosen(of.at(-1));
   };
 
-  if (error)
-    return html`<section class="player" aria-label="Video"><p class="missing" role="status">${error}</p></section>`;
-  if (!video || video.video_id !== videoId) return html`<section class="player" aria-label="Video"></section>`;
+  const problem = error && html`<p class="missing" role="status">${error}</p>`;
+  if (!video) return html`<section class="player" aria-label="Video">${problem}</section>`;
   return html`<section class="player" aria-label="Video">
     <header>
       <h2 title=${video.video_id}>${video.name}</h2>
       <button type="button" onClick=${onClose} aria-label="Close the video">✕</button>
     </header>
+    ${problem}
     ${video.status !== "ok" && html`<p class="missing">${video.error}</p>`}
     <${Stage}
       key=${shown}

@@ -16,6 +16,8 @@ export class Outbox {
 
   refused = [];
 
+  decisions = [];
+
   add() {}
 }
 

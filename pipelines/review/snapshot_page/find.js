@@ -68,7 +68,7 @@ export async function find(table, wanted, videos) {
 }
 
 async function ordered(table, rows, order) {
-  const [column, compare] = ORDERS[order];
+  const [column, compare] = ORDERS[order] ?? ORDERS["-score"]; // the address may ask for that of an archive
   if (!column) return rows;
   const keys = await gathered(table, rows, [...new Set([column, "video", "track_id"])]);
   const inTurn = (a, b) => keys.video[a] - keys.video[b] || keys.track_id[a] - keys.track_id[b];

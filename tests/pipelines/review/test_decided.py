@@ -1,4 +1,8 @@
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+
+import pytest
 
 from pipelines.archive.compaction import compact
 from pipelines.archive.config import CompactConfig
@@ -43,3 +47,26 @@ def test_an_earlier_decision_that_arrives_late_does_not_count(tmp_path: Path) ->
     assert decided.last(("a", 1)) is None
     assert decided.pieces(("a", 1)) == []
     assert decided.tracks() == [("a", 1)]
+
+
+def test_a_decision_that_is_sent_again_does_not_outdo_later_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even if it could only be stored, and not be read back."""
+    storage = Storage(str(tmp_path))
+    ann, bob = Decided(Reviews(storage)), Decided(Reviews(storage))
+    first = decide(1, "accept", "star", at=1)
+
+    def away() -> None:
+        raise OSError("away")
+
+    monkeypatch.setattr(ann.reviews, "read_new", away)
+    with pytest.raises(OSError, match="away"):
+        ann.add([first])
+    monkeypatch.undo()
+    bob.add([decide(1, "reject", "star", at=2)])
+    assert ann.add([replace(first, time=first.time + timedelta(hours=1))]) == [("a", 1)]
+    last = ann.last(("a", 1))
+    assert last is not None
+    assert last["action"] == "reject"
+    assert Reviews(storage).history().num_rows == 2

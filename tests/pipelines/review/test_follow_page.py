@@ -108,6 +108,13 @@ def test_a_click_shows_an_object_and_the_track_is_discarded(shown: Shown) -> Non
     expect(page.locator(".what")).to_contain_text("track 1: blue dotted moon")
     expect(page.locator(".masks")).to_have_attribute("data-frame", "12")
     expect(page.locator(".card")).to_have_count(1)
+    click(page, scene)
+    expect(page.get_by_label("Name of the object")).to_be_visible()
+    page.keyboard.type("star")  # letters are no decisions
+    expect(page.get_by_label("Name of the object")).to_have_value("star")
+    press(page, "Escape")
+    expect(page.locator(".follow")).to_have_count(0)
+    expect(page.locator(".player")).to_be_visible()
     assert Additions(results.storage).tracks().num_rows == 0
     press(page, "f")
     page.mouse.click(*on_screen(page)(2, 2))

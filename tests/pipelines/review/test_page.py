@@ -429,6 +429,52 @@ def test_a_decision_of_a_dialog_is_undone_to_what_was_stored_meanwhile(visit: Op
     expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
 
 
+def test_a_name_that_is_not_stored_yet_is_accepted(visit: Open, labels: str) -> None:
+    page = visit()
+    page.route("**/api/decide*", lambda route: route.abort())
+    choose(page, 0)
+    press(page, "n")
+    page.get_by_role("dialog").get_by_label("Category").fill("dog")
+    press(page, "Enter", "a")
+    expect(page.locator(".notice")).to_contain_text("2 decisions are not stored yet")
+    page.unroute("**/api/decide*")
+    expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
+    assert decided(labels) == {("numbered", 1, None): ("accept", "dog")}
+
+
+def test_nothing_is_decided_about_what_is_not_shown_yet(visit: Open, labels: str) -> None:
+    """Neither about the card instead, nor at a frame of the video before."""
+    page = visit()
+    choose(page, 0)
+    press(page, "Enter")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    press(page, ".")
+    expect(page.locator(".masks[data-frame='2']")).to_be_visible()
+    page.route("**/api/video*", lambda route: None)  # never answered
+    choose(page, 2)
+    press(page, "s")
+    expect(page.locator(".notice")).to_contain_text("go to the first frame of the new piece")
+    page.evaluate("location.hash = '#open=numbered&track=2'")
+    page.reload()
+    expect(page.locator("#card-0 .name")).to_be_visible()
+    press(page, "r")
+    expect(page.locator(".notice")).to_contain_text("Choose a track first.")
+    assert decided(labels) == {}
+
+
+def test_a_player_stays_while_the_server_is_away(visit: Open) -> None:
+    page = visit()
+    choose(page, 0)
+    press(page, "v", "Enter")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    page.route("**/api/video*", lambda route: route.abort())
+    press(page, "a")
+    expect(page.locator(".player > .missing")).to_contain_text("fetch")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    page.unroute("**/api/video*")
+    expect(page.locator(".player > .missing")).to_have_count(0)
+
+
 def test_decisions_that_were_refused_are_shown_until_they_are_dismissed(visit: Open, labels: str) -> None:
     page = visit()
     held = list[Route]()
