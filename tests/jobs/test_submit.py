@@ -165,12 +165,12 @@ def test_relabel_and_search(cluster: Cluster, split: Path, labelled: Path, tmp_p
 def test_train_and_evaluate(cluster: Cluster, split: Path, tmp_path: Path) -> None:
     data = f"{{annotations: {split}/instances.json, height: 96, width: 128, max_stride: 1, frames: 2}}"
     (tmp_path / "train.yaml").write_text(
-        "steps: 10\nbatch_size: 2\nthreads: 1\ncheckpoint_every: 5\n"
+        "steps: 4\nbatch_size: 2\nthreads: 1\ncheckpoint_every: 2\n"
         f"stage_1: {{start: {{preset: mini}}, data: {data}, objective: {{criterion: {{num_points: 256}}}}}}\n"
     )
     done = cluster.submit("jobs.train", "--config", tmp_path / "train.yaml", "--output", tmp_path / "run")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "10 steps, in " in done.stdout
+    assert "4 steps, in " in done.stdout
     (tmp_path / "sweep.yaml").write_text(
         f"output: {tmp_path}/sweep\n"
         f"datasets: [{{name: few, protocol: shapes, ground_truth: {split}/instances.json}}]\n"

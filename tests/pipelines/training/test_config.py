@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipelines.training.config import OptimizerConfig
-from pipelines.training.output import TrainingOutput
+from pipelines.training.output import STATE, TrainingOutput, checkpoint_path
 from tests.pipelines.training.points import settings
 
 
@@ -60,9 +60,11 @@ def test_identity_is_what_weights_depend_on(tmp_path: Path) -> None:
 def test_a_training_that_began_by_older_rules_is_refused(tmp_path: Path) -> None:
     """Its weights had another weight decay, and its optimizer other groups."""
     identity = settings(tmp_path).identity()
-    TrainingOutput.open(str(tmp_path)).begin({name: value for name, value in identity.items() if name != "rules"})
+    output = TrainingOutput.open(str(tmp_path))
+    output.begin({name: value for name, value in identity.items() if name != "rules"})
+    output.write(f"{checkpoint_path(1)}/{STATE}", b'{"files": {}}')
     with pytest.raises(ValueError, match=r"differs in rules .output: None, now: 2.; choose another output.*version"):
-        TrainingOutput.open(str(tmp_path)).begin(identity)
+        output.begin(identity)
 
 
 @pytest.mark.parametrize(
