@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow test-all lint bench clean
+.PHONY: setup demo test test-slow test-nightly lint check bench clean
 
 setup: $(INSTALLED)
 
@@ -23,15 +23,18 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not nightly'
 
-test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -m ''
+test-nightly: $(INSTALLED)
+	$(BIN)/python -m pytest -m nightly
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: lint
+	$(BIN)/python -m pytest -m 'not nightly'
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks

@@ -152,14 +152,19 @@ def _ids_that_count(part: str, stale: Stale, results: Results) -> pa.Array | Non
 
 
 def _delete_replaced(results: Results, lease: Lease, keep_h: float) -> None:
-    """Deletes the files of parts that were replaced long enough ago."""
+    """Deletes the files of parts that were replaced long enough ago.
+
+    They stay listed until the next time: whoever lists parts meanwhile finds that some were replaced.
+    """
     replaced, now = results.replaced(), time.time()
     expired = {part for part, since in replaced.items() if now - since >= keep_h * 3600}
     if expired:
-        names = {table: results.names(table) for table in SCHEMAS} | {REVIEWS: Reviews(results.storage).names()}
-        for table, there in names.items():
-            _remove([f"{table}/{part}.parquet" for part in expired.intersection(there)], results, lease)
-        _write_replaced({part: replaced[part] for part in replaced.keys() - expired}, results, lease)
+        there = {table: expired.intersection(results.names(table)) for table in SCHEMAS}
+        there[REVIEWS] = expired.intersection(Reviews(results.storage).names())
+        for table, parts in there.items():
+            _remove([f"{table}/{part}.parquet" for part in parts], results, lease)
+        if gone := expired.difference(*there.values()):
+            _write_replaced({part: replaced[part] for part in replaced.keys() - gone}, results, lease)
 
 
 def _mark_replaced(parts: Sequence[str], results: Results, lease: Lease) -> None:

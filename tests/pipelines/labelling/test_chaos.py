@@ -24,7 +24,7 @@ from pipelines.storage import s3
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.delta import connection
 
-VIDEOS = 48
+VIDEOS = 32
 NODE = {"num_cpus": 2, "object_store_memory": 200_000_000}
 SEEDS = [int(seed) for seed in os.environ.get("OPENVIS_CHAOS_SEEDS", "0").split(",")]
 
@@ -103,7 +103,7 @@ def tables(output: str) -> dict[str, list[dict[str, Any]]]:
     return rows_of
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_row_is_lost_or_doubled(seed: int, bucket: str, machines: Machines, tmp_path: Path) -> None:
     split = write_split(tmp_path, "valid", VIDEOS, 0, SceneConfig(frames=4)).path

@@ -65,7 +65,7 @@ class TroubledDecode(Decode):
             yield replace(batch, uri=row.uri)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_machines_do_wrong_is_no_fault_of_the_videos(
     no_cluster: None, disc_model: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +95,7 @@ def test_what_machines_do_wrong_is_no_fault_of_the_videos(
         cluster.shutdown()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_pool_grows_with_its_cluster(no_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one GPU is busy, another machine is asked for; when it comes, here from this test, it gets an actor.
 
@@ -155,7 +155,7 @@ class Noting(Decode):
         return super().batches(row)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_operators_run_on_the_machines_that_were_named(
     no_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

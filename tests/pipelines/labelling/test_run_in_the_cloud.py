@@ -24,7 +24,7 @@ from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.render import render
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.objects import list_objects
-from tests.pipelines.storage.clouds import KEY, OTHERS, Place
+from tests.pipelines.storage.clouds import KEY, Place, needs_azurite
 from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import SECRET
 from tests.pipelines.video.clips import H264, write_clip
@@ -33,7 +33,13 @@ KEYS = ("a b/0%20+é.mp4", "a b/1.mp4", "2?#.mp4")
 TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.55, max_gap=2)
 
 
-@pytest.fixture(params=["s3", *OTHERS])
+@pytest.fixture(
+    params=[
+        "s3",
+        pytest.param("gcs", marks=pytest.mark.nightly),
+        pytest.param("azure", marks=[needs_azurite, pytest.mark.nightly]),
+    ]
+)
 def home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Place:
     """Where input, output, checkpoint and vocabulary are."""
     if request.param != "s3":

@@ -132,7 +132,7 @@ def test_a_training_whose_driver_was_killed_goes_on(alone: Path, tmp_path: Path)
     assert not half.exists()
 
 
-@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+@pytest.mark.parametrize("name", ["raylet", pytest.param("gcs_server", marks=pytest.mark.nightly)])
 def test_a_ray_that_dies_ends_a_training_with_its_name(name: str, tmp_path: Path) -> None:
     output = tmp_path / "output"
     code = (
