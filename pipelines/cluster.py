@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray._private import ray_constants, services, worker
@@ -34,6 +34,8 @@ _LOSSES = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError, Lo
 _LOSS_IN_TEXT = re.compile(
     rf"ray\.exceptions\.({'|'.join(kind.__name__ for loss in _LOSSES for kind in (loss, *loss.__subclasses__()))})\b"
 )
+
+_T = TypeVar("_T")
 
 _GONE_S = 20.0  # a GCS may come back; a minute after it is lost, Ray ends this process without a word
 _PROBE_S = 2.0
@@ -189,9 +191,17 @@ def node_id() -> str:
 
 
 def machines_to_go() -> dict[str, str]:
-    """Returns the addresses of the cluster's machines that are about to be taken away, by Ray's ids."""
-    going = state.get_draining_nodes()
-    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] in going}  # type: ignore[no-untyped-call]
+    """Returns the addresses of the cluster's machines that are about to be taken away, by Ray's ids.
+
+    Raises:
+        RayDiedError: as `check_ray`.
+    """
+
+    def ask() -> dict[str, str]:
+        going = state.get_draining_nodes()
+        return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] in going}  # type: ignore[no-untyped-call]
+
+    return _told(ask)
 
 
 def check_gpus(gpus_name: str, gpus: float, workers_name: str, workers: int, here: int) -> None:
@@ -428,6 +438,24 @@ def answers(calls: list[Any], timeout: float) -> list[Any]:
         if len(done) == len(calls) or left <= 0:
             results: list[Any] = ray.get(calls, timeout=0)
             return results
+
+
+def _told(ask: Callable[[], _T]) -> _T:
+    """Returns what Ray's GCS says, unless Ray dies meanwhile, which the call itself would not notice: see `_GONE_S`."""
+    answer = Future[_T]()
+
+    def call() -> None:
+        with waiting_for_ray():
+            try:
+                answer.set_result(ask())
+            except Exception as error:
+                answer.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    while not answer.done():
+        wait([answer], timeout=0.5)
+        check_ray()
+    return answer.result()
 
 
 def is_loss(error: BaseException | None) -> bool:

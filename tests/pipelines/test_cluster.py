@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,18 @@ import ray
 from ray._private import worker
 from ray.data import DataContext
 
-from pipelines.cluster import _is_away, _Pause, calm_data, check_gpus, connect, data_stopped, reason, thread_limit
+from pipelines.cluster import (
+    RayDiedError,
+    _is_away,
+    _Pause,
+    calm_data,
+    check_gpus,
+    connect,
+    data_stopped,
+    machines_to_go,
+    reason,
+    thread_limit,
+)
 from tests.started_cluster import started_cluster
 
 LISTENS = """
@@ -178,6 +190,22 @@ def test_an_address_where_no_ray_listens_is_named(listens: bool) -> None:
         command = [sys.executable, "-c", NOBODY]
         done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     assert f":{port} is not responding; start it, or set RAY_ADDRESS=local to run without it\n" in done.stdout
+
+
+def test_a_ray_that_dies_while_it_is_asked_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The question itself gets no answer."""
+    over, checks = threading.Event(), list[int]()
+
+    def died() -> None:
+        checks.append(1)
+        if len(checks) == 2:
+            raise RayDiedError("Ray died here")
+
+    monkeypatch.setattr("pipelines.cluster.check_ray", died)
+    monkeypatch.setattr("pipelines.cluster.state.get_draining_nodes", over.wait)
+    with pytest.raises(RayDiedError, match="Ray died here"):
+        machines_to_go()
+    over.set()
 
 
 def test_only_an_address_that_stays_silent_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
