@@ -152,7 +152,7 @@ def proxy(bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Itera
     """The way to the server from now on."""
     proxy = Proxy(s3_server)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 3.0)
     soon = {"throttling_base_scale": 0.02, "non_throttling_base_scale": 0.02}
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff._DEFAULT_BACKOFF_CONFIG", soon)
     s3._client.cache_clear()

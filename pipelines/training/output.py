@@ -95,9 +95,9 @@ class TrainingOutput:
         """
         wanted = json.loads(json.dumps(identity))
         stored = self.files.read_bytes(_STARTED)
+        if stored is None:
+            return self._start(wanted)
         try:
-            if stored is None:
-                return self._start(wanted)
             content = json.loads(stored)
             begun, finished = dict(content["identity"]), bool(content["finished"])
         except (KeyError, TypeError, ValueError) as error:

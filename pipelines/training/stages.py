@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -162,5 +162,11 @@ def _hashed(path: Path) -> Any:
         return {child.name: _hashed(child) for child in sorted(path.iterdir())}
     if not path.is_file():
         return None
+    return _digest(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, changed_ns: int) -> str:
+    """Returns the hash of a file; each checkpoint asks for it again."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

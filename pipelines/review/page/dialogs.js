@@ -4,6 +4,7 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/pre
 import { ask } from "./api.js";
 import { clock } from "./timeline.js";
 
+// `onSubmit` returns whether the dialog is done.
 function Dialog({ title, onClose, onSubmit, children, action }) {
   const box = useRef();
   useLayoutEffect(() => box.current.showModal(), []); // before the next key
@@ -27,7 +28,11 @@ export function Rename({ target, onDecide, onClose }) {
   const [name, setName] = useState(target.category);
   const input = useRef();
   useLayoutEffect(() => input.current.select(), []);
-  const submit = () => Boolean(name.trim()) && onDecide({ action: "rename", category: name.trim() });
+  const submit = () => {
+    if (!name.trim()) return false;
+    onDecide({ action: "rename", category: name.trim() });
+    return true;
+  };
   return html`<${Dialog} title=${`Rename track ${target.track_id}`} action="Rename" onSubmit=${submit} onClose=${onClose}>
     <label>
       Category
@@ -51,7 +56,11 @@ export function Merge({ target, onDecide, onClose }) {
       (error) => setProblem(error.message),
     );
   }, []);
-  const submit = () => other !== "" && onDecide({ action: "merge", merged_with: Number(other) });
+  const submit = () => {
+    if (other === "") return false;
+    onDecide({ action: "merge", merged_with: Number(other) });
+    return true;
+  };
   const when = ({ runs }) => (runs.length ? `${clock(runs[0][0])} to ${clock(runs.at(-1)[1])}` : "");
   return html`<${Dialog} title=${`Track ${target.track_id} belongs to …`} action="Merge" onSubmit=${submit} onClose=${onClose}>
     <label>

@@ -340,9 +340,11 @@ def test_a_prefix_on_s3(bucket: str, proxy: Proxy) -> None:
     )
     uris = on_s3(f"{bucket}/in/", bucket)
     assert uris == [*(f"in/a/{number:04}.mp4" for number in range(1500)), "in/b c%20d+é?#.MKV"]
-    assert proxy.count("GET") == len(proxy.requests) == 2
+    pages = set(proxy.requests)  # one that is not answered soon is sent again
+    assert [method for method, _ in pages] == ["GET", "GET"]
+    proxy.requests.clear()
     next(find_videos(f"{bucket}/in/"))
-    assert proxy.count("GET") == len(proxy.requests) == 3
+    assert len(set(proxy.requests)) == 1
     assert on_s3(f"{bucket}/in", bucket) == uris
     assert len(on_s3(bucket, bucket)) == 1502
 
