@@ -9,7 +9,7 @@ import errno
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -117,6 +117,26 @@ class Cloud(Protocol):
         """
 
 
+def read_small(uri: str, download: Callable[[str, io.BytesIO], str]) -> tuple[bytes, str] | None:
+    """Returns content and ETag of a small object; None if it is absent.
+
+    Args:
+        uri: the object.
+        download: writes it to a file, and returns its ETag; where it is replaced meanwhile, it is read again.
+    """
+    while True:
+        file = io.BytesIO()
+        try:
+            etag = download(uri, file)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+        else:
+            return file.getvalue(), etag
+
+
 class RangeCloud(ABC):
     """A cloud whose library reads an object in ranges, each of which it asks for again where it broke off."""
 
@@ -151,17 +171,7 @@ class RangeCloud(ABC):
 
     def read_tagged(self, uri: str) -> tuple[bytes, str] | None:
         """See `Cloud`."""
-        while True:
-            file = io.BytesIO()
-            try:
-                etag = self.download(uri, file)
-            except FileNotFoundError:
-                return None
-            except OSError as error:
-                if error.errno != errno.ESTALE:
-                    raise
-            else:
-                return file.getvalue(), etag
+        return read_small(uri, self.download)
 
     def replace_tagged(self, uri: str, data: bytes, etag: str | None) -> str | None:
         """See `Cloud`."""

@@ -41,6 +41,7 @@ from pipelines.storage.cloud import (
     READ_TIMEOUT_S,
     CloudObject,
     content_type,
+    read_small,
 )
 
 ATTEMPTS = 10
@@ -266,16 +267,7 @@ def read_tagged(uri: str) -> tuple[bytes, str] | None:
     Raises:
         OSError: see above.
     """
-    while True:
-        file = io.BytesIO()
-        try:
-            etag = download(uri, file)
-            return file.getvalue(), etag
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno != errno.ESTALE:  # it changed while the rest was asked for
-                raise
+    return read_small(uri, download)
 
 
 def replace_tagged(uri: str, data: bytes, etag: str | None) -> str | None:
