@@ -55,10 +55,6 @@ export class Outbox {
     this.sending = true;
     while (this.batches.length) {
       const [{ key, body }] = this.batches;
-      if (localStorage.getItem(key) === null) {
-        this.batches.shift(); // another tab has sent it
-        continue;
-      }
       try {
         const headers = { "Content-Type": "application/json" };
         const stored = await ask("decide", {}, { method: "POST", headers, body });

@@ -216,7 +216,8 @@ function App() {
     const frame = piece ? control.current.frame() : null;
     const about = target();
     if (frame === null || !about) return setMessage("Open the video, and go to the first frame of the new piece.");
-    if (frame <= (about.split_at ?? piece.track.first_frame)) return setMessage("The piece begins here; go to a later frame.");
+    const first = about.split_at ?? piece.track.first_frame;
+    if (frame <= first) return setMessage("The piece begins here; go to a later frame.");
     return decide({ action: "split", split_at: frame }, about);
   };
   const goTo = (index) => {

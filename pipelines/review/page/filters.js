@@ -48,6 +48,7 @@ export function Filters({ filter, categories, duplicates, onFilter, narrow }) {
     const chosen = event.currentTarget.checked;
     onFilter({ ...filter, duplicates: chosen ? "true" : "", order: chosen ? "duplicates" : NO_FILTER.order });
   };
+  const orders = duplicates > 0 ? [...ORDERS, TOGETHER] : ORDERS;
   const active = Object.keys(NO_FILTER).filter((name) => filter[name] !== NO_FILTER[name]).length;
   return html`<details class="filters" open=${!narrow}>
     <summary>Filters${active ? ` (${active})` : ""}</summary>
@@ -63,7 +64,7 @@ export function Filters({ filter, categories, duplicates, onFilter, narrow }) {
       </label>
       <div class="pair">${number("min_score", "Score from", 0.05, 1)}${number("max_score", "to", 0.05, 1)}</div>
       ${number("min_frames", "Frames, at least", 1)}
-      <label>Order<select value=${filter.order} onChange=${choose("order")}>${options(duplicates > 0 ? [...ORDERS, TOGETHER] : ORDERS)}</select></label>
+      <label>Order<select value=${filter.order} onChange=${choose("order")}>${options(orders)}</select></label>
       ${(duplicates > 0 || filter.duplicates) &&
       html`<label class="check">
         <input type="checkbox" checked=${filter.duplicates === "true"} onChange=${onlyDuplicates} /> only duplicates

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from pipelines.archive.config import DuplicatesConfig
 from pipelines.archive.duplicates import find_duplicates
@@ -31,6 +31,12 @@ OPACITY = """([x, y]) => document.querySelector(".masks").getContext("2d").getIm
 def decided(labels: str) -> dict[tuple[str, int, int | None], tuple[str, str | None]]:
     rows = Reviews(Storage(labels)).read().to_pylist()
     return {(row["video_id"], row["track_id"], row["split_at"]): (row["action"], row["category"]) for row in rows}
+
+
+def rename(page: Page, name: str) -> None:
+    press(page, "n")
+    page.get_by_role("dialog").get_by_label("Category").fill(name)
+    press(page, "Enter")
 
 
 def test_duplicates_are_shown_together(visit: Open, labels: str, review: Review) -> None:
@@ -182,9 +188,7 @@ def test_decisions_survive_a_reload_and_are_undone(visit: Open, labels: str) -> 
     press(page, "r")
     expect(page.locator("#card-1 .badge")).to_have_text("✗ rejected")
     choose(page, 2)
-    press(page, "n")
-    page.get_by_role("dialog").get_by_label("Category").fill("blue dotted moon")
-    press(page, "Enter")
+    rename(page, "blue dotted moon")
     expect(page.locator("#card-2 .name")).to_have_text("blue dotted moon")
     assert decided(labels) == {
         ("numbered", 1, None): ("accept", "red striped star"),
@@ -243,9 +247,7 @@ def test_a_renamed_piece_is_accepted_under_its_new_name(visit: Open, labels: str
     piece = page.get_by_role("option", name="1 from 6")
     piece.click()
     expect(piece).to_have_attribute("aria-selected", "true")
-    press(page, "n")
-    page.get_by_role("dialog").get_by_label("Category").fill("dog")
-    press(page, "Enter")
+    rename(page, "dog")
     expect(piece).to_contain_text("✎ renamed")
     press(page, "n")
     expect(page.get_by_role("dialog").get_by_label("Category")).to_have_value("dog")
@@ -316,9 +318,7 @@ def test_hostile_names_are_text(visit: Open) -> None:
     press(page, "Enter")
     expect(page.locator(".player h2")).to_have_text(EVIL_NAME)
     expect(page.locator(".masks[data-frame='0']")).to_be_visible()
-    press(page, "n")
-    page.get_by_role("dialog").get_by_label("Category").fill("<b onclick=alert(1)>bold</b>")
-    press(page, "Enter")
+    rename(page, "<b onclick=alert(1)>bold</b>")
     expect(page.locator("#card-1 .name")).to_have_text("<b onclick=alert(1)>bold</b>")
     assert page.locator("b").count() == 0
 
@@ -433,9 +433,8 @@ def test_a_name_that_is_not_stored_yet_is_accepted(visit: Open, labels: str) -> 
     page = visit()
     page.route("**/api/decide*", lambda route: route.abort())
     choose(page, 0)
-    press(page, "n")
-    page.get_by_role("dialog").get_by_label("Category").fill("dog")
-    press(page, "Enter", "a")
+    rename(page, "dog")
+    press(page, "a")
     expect(page.locator(".notice")).to_contain_text("2 decisions are not stored yet")
     page.unroute("**/api/decide*")
     expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
