@@ -167,8 +167,7 @@ class _Cell:
             checkpoint,
             self.dataset.ground_truth.sha256,
             asdict(self.dataset.config),
-            asdict(self.ablation),
-            asdict(benchmark_tracker(self.ablation.association, self.dataset.videos)),
+            benchmark_tracker(self.ablation.association, self.dataset.videos).identity(),
             config.precision,
             self.dataset.pictures(),
         ]
