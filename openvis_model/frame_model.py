@@ -63,8 +63,7 @@ class FrameModel(nn.Module):
         device = next(self.mask_proposal.buffers()).device
         frames = frames.to(device)
         proposals = self.mask_proposal(frames)
-        # Objectness alone decides what is kept. On the CPU it makes this wait for the device the only one before the
-        # masks are encoded.
+        # What is kept is decided on the CPU: this is the only wait for the device before the masks are encoded.
         objectness = _finite("objectness", proposals.objectness.float().cpu())
         kept = objectness >= objectness_floor
         query_index, valid = compact(kept)

@@ -125,8 +125,8 @@ class _Worker:
         """
         config, done = self.config, step + 1
         is_last = done == config.steps
-        validates = is_last or (config.validate_every and done % config.validate_every == 0)
-        if validates and self.job.stage.validates and self.log and step > self.saved:
+        validation_due = is_last or (config.validate_every and done % config.validate_every == 0)
+        if validation_due and self.job.stage.validates and self.log and step > self.saved:
             self._save(step, self.log)
         start = time.monotonic()
         samples = next(batches, None)
@@ -136,7 +136,7 @@ class _Worker:
         waited = self._longest(time.monotonic() - start)
         metrics = self.step(step, samples) | {"data_seconds": waited}
         metrics["seconds"] += waited
-        if validates:
+        if validation_due:
             with torch.no_grad():
                 scores = self.job.stage.validate(self.step.objective, self.rank, self.world_size)
             metrics |= {f"{VALIDATION}{name}": float(value) for name, value in scores.items()}

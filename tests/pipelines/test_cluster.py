@@ -202,7 +202,7 @@ def test_a_ray_that_dies_while_it_is_asked_is_named(monkeypatch: pytest.MonkeyPa
             raise RayDiedError("Ray died here")
 
     monkeypatch.setattr("pipelines.cluster.check_ray", died)
-    monkeypatch.setattr("pipelines.cluster.state.get_draining_nodes", over.wait)
+    monkeypatch.setattr("pipelines.cluster.state.get_draining_nodes", lambda: over.wait(60))
     with pytest.raises(RayDiedError, match="Ray died here"):
         machines_to_go()
     over.set()
