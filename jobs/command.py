@@ -106,8 +106,8 @@ def start(main: Callable[[], int]) -> NoReturn:
     code = main()
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # Python forgets handlers while it ends, which takes Ray some seconds
-    cluster = sys.modules.get("pipelines.cluster")  # heavy, so not imported for this
-    if cluster and not cluster.can_end():
+    liveness = sys.modules.get("pipelines.cluster.liveness")  # heavy, so not imported for this
+    if liveness and not liveness.can_end():
         with suppress(OSError):  # nobody reads it any more
             sys.stdout.flush()
         os._exit(code)  # a Ray that was started here ends with this process; a cluster ends what this job has started

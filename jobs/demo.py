@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _demo(arguments: list[str] | None) -> int:
     options = read_config("demo", __doc__, DemoConfig, arguments)
 
-    from pipelines.cluster import disconnect
+    from pipelines.cluster.connection import disconnect
     from pipelines.labelling.run import label_videos
     from pipelines.shapes.files import write_split
     from pipelines.shapes.scenes import SceneConfig

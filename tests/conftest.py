@@ -19,7 +19,8 @@ LONGEST_FIRST = (
     "pipelines/labelling/test_run_in_the_cloud.py",  # ends the cluster that those above share, as do the next ones
     "pipelines/labelling/test_prometheus.py",
     "pipelines/labelling/test_machines.py",
-    "pipelines/test_cluster.py",
+    "pipelines/cluster/test_connection.py",
+    "pipelines/cluster/test_liveness.py",
     "pipelines/review/test_page.py",
     "jobs/test_demo.py",
     "jobs/test_label_model.py",

@@ -10,7 +10,10 @@ import ray
 from ray.data import DataContext
 from ray.exceptions import RayError
 
-from pipelines.cluster import RayDiedError, calm_data, check_ray, connect, data_stopped, reason, waiting_for_ray
+from pipelines.cluster.connection import connect
+from pipelines.cluster.errors import reason
+from pipelines.cluster.liveness import RayDiedError, check_ray, waiting_for_ray
+from pipelines.cluster.ray_data import calm_data, data_stopped
 
 READER = "openvis-results"
 """Name of the thread that reads results."""

@@ -18,7 +18,7 @@ from pipelines.archive.parts import PartWriter, Rows
 from pipelines.archive.registration import registering
 from pipelines.archive.run_report import run_report
 from pipelines.archive.tables import Fingerprints, Results
-from pipelines.cluster import thread_limit
+from pipelines.cluster.nodes import thread_limit
 from pipelines.following.config import PROMPTED, TrackConfig
 from pipelines.following.follow import Followed, Following, follow_prompts
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines.cluster import node_id
+from pipelines.cluster.nodes import node_id
 from pipelines.models import CHECKPOINT_FILES, load_model
 from pipelines.storage.files import Storage
 from pipelines.storage.objects import is_remote

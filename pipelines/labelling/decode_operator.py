@@ -13,7 +13,7 @@ import pyarrow as pa
 from openvis_model.options import Shots
 from openvis_model.shots import thumbnails
 from openvis_model.working_size import working_size
-from pipelines.cluster import node_id
+from pipelines.cluster.nodes import node_id
 from pipelines.labelling import decoder_process
 from pipelines.labelling.rows import BatchRow, SegmentRow, pack_load, unpack_load
 from pipelines.video.download_cache import DownloadCache, is_downloaded

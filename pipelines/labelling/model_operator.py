@@ -12,7 +12,8 @@ import pyarrow as pa
 import torch
 from jaxtyping import UInt8
 
-from pipelines.cluster import check_restarts, node_id
+from pipelines.cluster.nodes import node_id
+from pipelines.cluster.ray_data import check_restarts
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import Precision
 from pipelines.labelling.instance_bytes import encode_instances

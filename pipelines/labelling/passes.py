@@ -11,16 +11,9 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from pipelines.cluster import (
-    RayDiedError,
-    answers,
-    check_ray,
-    data_stopped,
-    dead_actors,
-    has_never_started,
-    is_loss,
-    reason,
-)
+from pipelines.cluster.errors import is_loss, reason
+from pipelines.cluster.liveness import RayDiedError, answers, check_ray
+from pipelines.cluster.ray_data import data_stopped, dead_actors, has_never_started
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.pipeline import label, start_trackers, write

@@ -20,7 +20,8 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from openvis_model.options import SIZE_DIVISOR
-from pipelines.cluster import RESTARTS, calm_data, thread_limit
+from pipelines.cluster.nodes import thread_limit
+from pipelines.cluster.ray_data import RESTARTS, calm_data
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan

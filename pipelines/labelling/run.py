@@ -24,7 +24,8 @@ from pipelines.archive.registration import registering
 from pipelines.archive.run_report import run_report
 from pipelines.archive.stale import counting, find_stale
 from pipelines.archive.tables import Fingerprints, Results
-from pipelines.cluster import check_gpus, connect
+from pipelines.cluster.connection import connect
+from pipelines.cluster.nodes import check_gpus
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.passes import Passes

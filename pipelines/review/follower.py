@@ -152,7 +152,7 @@ class Follower:
     def _loaded(self, settings: Settings, fingerprint: str) -> "Model":
         import torch
 
-        from pipelines.cluster import thread_limit
+        from pipelines.cluster.nodes import thread_limit
         from pipelines.labelling.checkpoint_copy import SharedCheckpoint
         from pipelines.labelling.model_operator import Model
 

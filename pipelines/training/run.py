@@ -26,7 +26,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines.cluster import RayDiedError, answers, check_gpus, connect, machines_to_go, reason, waiting_for_ray
+from pipelines.cluster.connection import connect
+from pipelines.cluster.errors import reason
+from pipelines.cluster.liveness import RayDiedError, answers, waiting_for_ray
+from pipelines.cluster.nodes import check_gpus, machines_to_go
 from pipelines.storage.lease import Lease, hold_lease
 from pipelines.storage.outage import outlast
 from pipelines.training.config import TrainingConfig

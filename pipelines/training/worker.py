@@ -15,7 +15,7 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from pipelines.cluster import node_id
+from pipelines.cluster.nodes import node_id
 from pipelines.storage.outage import left_while_away
 from pipelines.training.config import TrainingConfig
 from pipelines.training.log import TrainingLog

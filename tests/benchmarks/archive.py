@@ -22,7 +22,7 @@ from pipelines.archive.parts import Rows
 from pipelines.archive.relabel_part import Relabel
 from pipelines.archive.search_part import Best
 from pipelines.archive.tables import SCHEMAS, Results
-from pipelines.cluster import connect
+from pipelines.cluster.connection import connect
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
 

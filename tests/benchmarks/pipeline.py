@@ -31,7 +31,7 @@ from openvis_model.config import paper
 from openvis_model.inst_former import InstFormer
 from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from openvis_model.weights.checkpoint import save_checkpoint
-from pipelines.cluster import KEEP_WORKERS
+from pipelines.cluster.connection import KEEP_WORKERS
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.run import label_videos

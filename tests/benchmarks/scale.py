@@ -12,7 +12,7 @@ import psutil
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipelines.cluster import connect
+from pipelines.cluster.connection import connect
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from tests.benchmarks.pipeline import cpu_s, label, repeat

@@ -110,7 +110,7 @@ def test_a_job_does_not_wait_for_a_ray_that_cannot_end(work: str, printed: str) 
     script = """
 import atexit
 from jobs.command import run_job, start
-from pipelines.cluster import RayDiedError, waiting_for_ray
+from pipelines.cluster.liveness import RayDiedError, waiting_for_ray
 from threading import Event, Thread
 there = Event()
 def stay():

@@ -12,7 +12,7 @@ from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from openvis_model.weights.checkpoint import load_checkpoint, save_checkpoint
 from openvis_model.weights.files import BUILT_IN
 from pipelines.archive.tables import Results
-from pipelines.cluster import node_id
+from pipelines.cluster.nodes import node_id
 from pipelines.labelling import checkpoint_copy
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig

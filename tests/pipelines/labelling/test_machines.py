@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 from ray.experimental.internal_kv import _internal_kv_get
 
 from pipelines.archive.tables import Results
-from pipelines.cluster import node_id
+from pipelines.cluster.nodes import node_id
 from pipelines.labelling import decoder_process
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan

@@ -16,7 +16,7 @@ from ray.exceptions import RayTaskError
 
 from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from pipelines.archive.tables import Results
-from pipelines.cluster import check_restarts
+from pipelines.cluster.ray_data import check_restarts
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode
 from pipelines.labelling.passes import Passes
@@ -209,7 +209,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(
 ) -> None:
     """In one pass: no video is to blame, so none is sought by halving."""
     monkeypatch.setattr("pipelines.labelling.pipeline.Model", model)
-    monkeypatch.setattr("pipelines.cluster.RESTARTS", 1)
+    monkeypatch.setattr("pipelines.cluster.ray_data.RESTARTS", 1)
     with pytest.raises(RuntimeError, match=f"^the model cannot be loaded: {why}; committed videos are kept, run it ag"):
         label(archive, tmp_path)
     (report,) = (tmp_path / "runs").iterdir()
@@ -241,5 +241,5 @@ def test_a_video_that_kills_the_model_is_given_up(
     summary = label(archive, tmp_path / "labels", input=str(tmp_path), max_attempts=1, model_actors=actors)
     assert summary.ok == 1
     assert list(summary.failures.values()) == [
-        "given up, lost once: pipelines.cluster.RestartsError: the process that runs the model died 2 times"
+        "given up, lost once: pipelines.cluster.ray_data.RestartsError: the process that runs the model died 2 times"
     ]

@@ -1,37 +1,21 @@
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
 import ray
-from ray._private import worker
-from ray.data import DataContext
 
-from pipelines.cluster import (
-    RayDiedError,
-    _is_away,
-    _Pause,
-    calm_data,
-    check_gpus,
-    connect,
-    data_stopped,
-    machines_to_go,
-    reason,
-    thread_limit,
-)
+from pipelines.cluster.connection import connect
 from tests.started_cluster import started_cluster
 
 LISTENS = """
 import psutil, ray
-from pipelines.cluster import connect
+from pipelines.cluster.connection import connect
 connect(2)
 ray.get(ray.remote(lambda: None).remote())
 actor = ray.remote(type("Actor", (), {"ready": lambda self: None})).remote()
@@ -45,7 +29,7 @@ for process in (this, *this.children(recursive=True)):
 
 STARTS = """
 import os, signal, ray
-from pipelines.cluster import connect
+from pipelines.cluster.connection import connect
 from ray._private.node import Node
 def handler(*args): pass
 signal.signal(signal.SIGTERM, handler)
@@ -67,7 +51,7 @@ assert signal.getsignal(signal.SIGTERM) is handler
 
 IDLES = """
 import os, time, ray
-from pipelines.cluster import connect
+from pipelines.cluster.connection import connect
 connect(1)
 @ray.remote(num_cpus=0)
 def work(seconds):
@@ -102,80 +86,13 @@ def test_a_signal_while_ray_starts_on_this_machine_waits_until_it_has_started() 
     assert (done.returncode, done.stdout, done.stderr) == (0, "in order\n", "")
 
 
-DIES = """
-import sys, time, psutil, ray
-from pipelines.cluster import answers, connect
-connect(1)
-(process,) = [child for child in psutil.Process().children(recursive=True) if sys.argv[1] in child.name()]
-nap = ray.remote(num_cpus=0)(lambda seconds: time.sleep(seconds))
-assert answers([nap.remote(0), nap.remote(0)], 60) == [None, None]
-call = nap.remote(60)
-process.kill()
-try:
-    answers([call], 60)
-except RuntimeError as error:
-    print(error, flush=True)
-"""
-
-
-@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
-@pytest.mark.slow
-def test_a_ray_that_died_is_named(name: str) -> None:
-    done = subprocess.Popen([sys.executable, "-c", DIES, name], stdout=subprocess.PIPE, text=True)
-    assert done.stdout
-    text = f"Ray died here ({name}, exit code -9); what is committed is kept, run it again\n"
-    assert text in iter(done.stdout.readline, "")  # after what Ray itself prints
-    done.kill()  # otherwise Ray waits for its dead server
-    done.communicate()
-
-
-JOINED = """
-import ray, time
-from pipelines import cluster
-cluster.connect(1)
-cluster._GONE_S = 1.0
-nap = ray.remote(num_cpus=0)(lambda seconds: time.sleep(seconds))
-assert cluster.answers([nap.remote(0)], 60) == [None]
-call = nap.remote(600)
-print("joined", flush=True)
-try:
-    cluster.answers([call], 600)
-except RuntimeError as error:
-    print(error, flush=True)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
-def test_a_joined_ray_that_died_is_named(name: str) -> None:
-    with started_cluster() as cluster:
-        environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
-        done = subprocess.Popen([sys.executable, "-c", JOINED], env=environment, stdout=subprocess.PIPE, text=True)
-        assert done.stdout
-        assert done.stdout.readline() == "joined\n"
-        cluster.kill(name)
-        text = next(line for line in iter(done.stdout.readline, "") if line.startswith("Ray died"))
-        assert text.endswith(" does not answer); what is committed is kept, run it again\n")
-        done.kill()  # otherwise Ray waits a minute for its dead server
-        done.communicate()
-
-
-JOINS = """
-import ray
-from pipelines.cluster import check_gpus, connect
-check_gpus("model_gpus", 1, "model_actors", 9, here=0)  # the cluster may grow
-connect(7)
-assert ray.cluster_resources()["CPU"] == 3
-"""
-
-
 NOBODY = """
 import os
-from pipelines import cluster
-cluster._GONE_S = 1.0
-cluster._JOIN_S = 3.0
+from pipelines.cluster import connection, liveness
+liveness._GONE_S = 1.0
+connection._JOIN_S = 3.0
 try:
-    cluster.connect(1)
+    connection.connect(1)
 except RuntimeError as error:
     print(error, flush=True)
 os._exit(0)  # otherwise Ray goes on trying
@@ -192,39 +109,12 @@ def test_an_address_where_no_ray_listens_is_named(listens: bool) -> None:
     assert f":{port} is not responding; start it, or set RAY_ADDRESS=local to run without it\n" in done.stdout
 
 
-def test_a_ray_that_dies_while_it_is_asked_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The question itself gets no answer."""
-    over, checks = threading.Event(), list[int]()
-
-    def died() -> None:
-        checks.append(1)
-        if len(checks) == 2:
-            raise RayDiedError("Ray died here")
-
-    monkeypatch.setattr("pipelines.cluster.check_ray", died)
-    monkeypatch.setattr("pipelines.cluster.state.get_draining_nodes", lambda: over.wait(60))
-    with pytest.raises(RayDiedError, match="Ray died here"):
-        machines_to_go()
-    over.set()
-
-
-def test_only_an_address_that_stays_silent_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [100.0]
-    monkeypatch.setattr("pipelines.cluster.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr("pipelines.cluster._is_listening", lambda address: clock[0] == 115)
-    monkeypatch.setattr("pipelines.cluster._silent", {})
-    seen = {}
-    for clock[0] in (100, 110, 115, 120, 130, 139, 140, 141, 5000, 5019, 5020):
-        seen[clock[0]] = _is_away("127.0.0.1:1")
-    assert [moment for moment, away in seen.items() if away] == [140, 141, 5020]
-
-
 DIES_EARLY = """
 import sys
 from ray._private import worker
 from ray._private.node import Node
-from pipelines import cluster
-cluster._GONE_S = 1.0
+from pipelines.cluster import connection, liveness
+liveness._GONE_S = 1.0
 if sys.argv[1] == "before the node is known":
     owner, name = Node, "__init__"
 else:
@@ -236,7 +126,7 @@ def wait(*args, **options):
     go_on(*args, **options)
 setattr(owner, name, wait)
 try:
-    cluster.connect(1)
+    connection.connect(1)
 except RuntimeError as error:
     print(error, flush=True)
 """
@@ -277,14 +167,14 @@ def test_a_ray_that_dies_while_it_starts_is_named() -> None:
 
 LOSES_ITS_RAYLET = """
 import psutil, ray
-from pipelines import cluster
+from pipelines.cluster import connection, liveness
 register = ray._raylet.CoreWorker
 def lose_it_and_register(*args):
     (raylet,) = [child for child in psutil.Process().children() if child.name() == "raylet"]
     raylet.kill()
     return register(*args)
 ray._raylet.CoreWorker = lose_it_and_register
-cluster.connect(1)
+connection.connect(1)
 """
 
 
@@ -316,7 +206,7 @@ def test_a_cluster_that_dies_while_it_is_joined_is_named(when: str, text: str) -
 
 
 STANDS_STILL = """
-from pipelines.cluster import connect
+from pipelines.cluster.connection import connect
 print("connecting", flush=True)
 try:
     connect(1)
@@ -341,6 +231,16 @@ def test_joining_a_cluster_that_stands_still_can_be_interrupted() -> None:
         assert connecting.returncode == 0
 
 
+JOINS = """
+import ray
+from pipelines.cluster.connection import connect
+from pipelines.cluster.nodes import check_gpus
+check_gpus("model_gpus", 1, "model_actors", 9, here=0)  # the cluster may grow
+connect(7)
+assert ray.cluster_resources()["CPU"] == 3
+"""
+
+
 @pytest.mark.slow
 def test_a_cluster_that_was_started_here_is_joined(tmp_path: Path) -> None:
     """As after `ray up` and `ray attach`, where nothing sets RAY_ADDRESS."""
@@ -354,40 +254,9 @@ def test_a_cluster_that_was_started_here_is_joined(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert python(STARTS, RAY_ADDRESS="local").returncode == 0
         no_token = {"RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)}
-        done = python("from pipelines.cluster import connect\nconnect(7)", **no_token)
+        done = python("from pipelines.cluster.connection import connect\nconnect(7)", **no_token)
         assert "RuntimeError: the Ray cluster at " in done.stderr, done.stderr
         assert "requires a token" in done.stderr
-
-
-def test_reason() -> None:
-    error = RuntimeError("\x1b[36mray::f()\x1b[39m\n  File x\nValueError: it is broken\nmore\nKeyError: later")
-    assert reason(error) == "ValueError: it is broken"
-    assert reason(RuntimeError("plain")) == "plain"
-    assert reason(RuntimeError()) == "RuntimeError()"
-
-
-def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    check_gpus("model_gpus", 0.5, "model_actors", 4, here=2)
-    with pytest.raises(ValueError, match="model_gpus: 3 model_actors need 1.5 GPUs, this machine has 1; lower model_g"):
-        check_gpus("model_gpus", 0.5, "model_actors", 3, here=1)
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    check_gpus("model_gpus", 0.5, "model_actors", 3, here=1)  # a cluster may grow
-
-
-@pytest.mark.parametrize(("given", "limit"), [("1", 1), ("04", 4), ("", None), ("0", None), ("2,1", None)])
-def test_threads_are_limited_as_usual(monkeypatch: pytest.MonkeyPatch, given: str, limit: int | None) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", given)
-    monkeypatch.setattr(worker, "_global_node", None)
-    assert thread_limit() == limit
-    monkeypatch.setattr(worker, "_global_node", SimpleNamespace(all_processes={"raylet": [None]}))
-    assert thread_limit() == limit
-    monkeypatch.setattr(worker, "_global_node", SimpleNamespace(all_processes={}))  # of a process that has joined
-    assert thread_limit() is None
-    monkeypatch.setattr(worker, "_global_node", None)
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert thread_limit() is None
 
 
 def test_an_address_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,19 +278,3 @@ def test_a_ray_that_does_not_start_in_time_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ray, "init", time_out)
     with pytest.raises(RuntimeError, match="^Ray did not start in time; run it again when this machine is less busy$"):
         connect(1)
-
-
-def test_calm_data() -> None:
-    context = DataContext()
-    calm_data(context)
-    assert not context.enable_progress_bars
-    assert len(context.custom_execution_callback_classes) == 1
-    assert context.execution_no_progress_timeout_s == -1
-    assert logging.getLogger("ray.data").level == logging.CRITICAL
-
-
-def test_pipelines_that_come_after_a_stop_run() -> None:
-    pause = _Pause()
-    with data_stopped(), pytest.raises(RuntimeError, match="stopped"):
-        pause.on_execution_step(None)
-    pause.on_execution_step(None)
