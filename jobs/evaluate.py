@@ -112,13 +112,8 @@ def print_score(scored: "Score") -> None:
     for line in benchmark.remarks(scored.numbers):
         print(line)
     print("AP50 lost to " + ", ".join(f"{kind} {100 * scored.errors[kind]:.1f}" for kind in KINDS))
-    for warning, times in scored.warnings.items():
-        print(f"warning: {times} × {warning}")
-    if scored.refusal:
-        print(f"strict rules refuse the files: {scored.refusal}")
-    for name, (official, strict) in scored.differing().items():
-        if "/cat/" not in name:
-            print(f"by strict rules {name} is {strict:.6f}, not {official:.6f}")
+    for note in scored.notes():
+        print(f"warning: {note}")
 
 
 def print_results(results: Sequence["CellResult"]) -> None:
@@ -136,6 +131,8 @@ def print_results(results: Sequence["CellResult"]) -> None:
                 for number in benchmark.headline
             ]
             print(f"{name}: {', '.join(headline)}")
+        for note in result.warnings:
+            print(f"  warning: {note}")
 
 
 def _print_table(benchmark: Benchmark, numbers: Mapping[str, float]) -> None:

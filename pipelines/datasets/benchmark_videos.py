@@ -17,12 +17,14 @@ class BenchmarkVideo:
         uri: an encoded file, or a folder of images.
         positions: for each frame of the file its position in the ground truth, without frames that are not annotated.
         length: number of frames in the ground truth.
+        encoded: whether it is an encoded file, which has to have as many frames.
     """
 
     id: int
     uri: str
     positions: Mapping[int, int]
     length: int
+    encoded: bool = False
 
     @property
     def frames(self) -> int:
@@ -34,9 +36,15 @@ def find_benchmark_videos(videos: Sequence[AnnotatedVideo], folder: str) -> list
     """Finds the videos of a ground truth: an encoded file if it names one, otherwise the folder of its images.
 
     Raises:
-        ValueError: a video or one of its frames is missing; names it and its path.
+        ValueError: a video or one of its frames is missing, a frame occurs twice, or two videos have their images in
+            one folder, which is labelled as one video; names the video and its path.
     """
-    return [_find(video, folder) for video in videos]
+    found = [_find(video, folder) for video in videos]
+    of_folder: dict[str, int] = {}
+    for video in found:
+        if not video.encoded and (other := of_folder.setdefault(video.uri, video.id)) != video.id:
+            raise ValueError(f"videos: {other} and {video.id} both have their frames in {video.uri}; give each its own")
+    return found
 
 
 def _find(video: AnnotatedVideo, folder: str) -> BenchmarkVideo:
@@ -46,19 +54,26 @@ def _find(video: AnnotatedVideo, folder: str) -> BenchmarkVideo:
         uri = os.path.abspath(os.path.join(folder, video.video))
         if not os.path.isfile(uri):
             raise ValueError(f"videos: {uri} is missing, video {video.id}; give the folder that has it")
-        return BenchmarkVideo(id=video.id, uri=uri, positions={i: i for i in range(video.length)}, length=video.length)
+        positions = {frame: frame for frame in range(video.length)}
+        return BenchmarkVideo(id=video.id, uri=uri, positions=positions, length=video.length, encoded=True)
     parents = {os.path.dirname(name) for name in video.file_names}
     if len(parents) != 1:
         raise ValueError(f"videos: video {video.id} has frames in {len(parents)} folders; they need one of their own")
     uri = os.path.abspath(os.path.join(folder, parents.pop()))
     if not os.path.isdir(uri):
         raise ValueError(f"videos: {uri} is missing, video {video.id}; give the folder that has it")
+    if len(video.file_names) != video.length:
+        counts = f"length {video.length} and {len(video.file_names)} file_names"
+        raise ValueError(f"videos: video {video.id} has {counts}; give one per frame")
     images = {name: index for index, name in enumerate(list_images(uri))}
     names = [os.path.basename(name) for name in video.file_names]
     missing = [name for name in names if name not in images]
     if missing:
         raise ValueError(f"videos: {uri} lacks {missing[0]} and {len(missing) - 1} more frames of video {video.id}")
     positions = {images[name]: position for position, name in enumerate(names)}
+    if len(positions) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"videos: video {video.id} has {twice} more than once; give each frame its own image")
     return BenchmarkVideo(id=video.id, uri=uri, positions=positions, length=video.length)
 
 

@@ -17,6 +17,7 @@ from pipelines.datasets.run_lengths import RunLengths
 _T = TypeVar("_T")
 
 _TOO_LARGE = 2**63
+_LARGEST_SIDE = 2**31
 _DIGITS = 19
 """Decimal digits that may be too many for an int64."""
 
@@ -98,7 +99,7 @@ class BurstReader:
         where = f"sequence {name}"
         height, width = (self.get(item, key, int, where) for key in ("height", "width"))
         paths = self._paths(item, where)
-        if height < 1 or width < 1 or len(set(paths)) < len(paths):
+        if not (0 < height < _LARGEST_SIDE and 0 < width < _LARGEST_SIDE) or len(set(paths)) < len(paths):
             self.fail(where, f"is {width}x{height} with {len(paths)} frames; give a size and frames that differ")
         frames = dict(enumerate(self._rows(item, where, scored=False)))
         return BurstSequence(
@@ -116,9 +117,12 @@ class BurstReader:
         """Returns the number after the last "_" of a file name, as BURST's evaluator does."""
         stem = path.replace(".jpg", "").replace(".png", "").replace("frame", "")
         try:
-            return int(stem.rpartition("_")[2])
+            number = int(stem.rpartition("_")[2])
         except ValueError:
             self.fail(where, f"frame {path!r} has no number at its end; name frames such as frame0001.jpg")
+        if abs(number) >= _TOO_LARGE:
+            self.fail(where, f"frame {path!r} has too large a number; name frames such as frame0001.jpg")
+        return number
 
     def predictions(self, items: Sequence[Any], sequence: BurstSequence) -> BurstDetections:
         """Reads the predictions for a sequence, which the file may list once, several times or not at all."""

@@ -13,6 +13,7 @@ Predictions are a list of video_id, category_id, score and `segmentations` as co
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -327,7 +328,7 @@ def annotation_id(reader: EntryReader, where: str, entry: Any) -> float:
 
 def _areas(reader: EntryReader, where: str, entry: Any, video: AnnotatedVideo | None) -> tuple[float | None, ...]:
     areas = reader.value(where, entry, "areas", list)
-    if not all(area is None or type(area) in (int, float) for area in areas):
+    if not all(area is None or type(area) is float or _is_pixels(area) for area in areas):
         raise reader.error(where, f"has areas {areas!r:.60}", "give pixels, or null where the object is absent")
     if not all(area is None or 0 <= area < math.inf for area in areas):
         odd = "annotations with areas that are negative or not finite"
@@ -336,6 +337,11 @@ def _areas(reader: EntryReader, where: str, entry: Any, video: AnnotatedVideo | 
         what = f"has {len(areas)} areas, but video {video.id} has {video.length} frames"
         reader.odd(where, what, "give one per frame", "annotations whose number of areas is not their video's length")
     return tuple(areas)
+
+
+def _is_pixels(area: Any) -> bool:
+    """Whether a value is a whole number that a float can hold."""
+    return type(area) is int and abs(area) <= sys.float_info.max
 
 
 def _crowd(reader: EntryReader, where: str, entry: Any) -> bool:

@@ -19,6 +19,7 @@ from pipelines.datasets.run_lengths import find_corrupt
 _T = TypeVar("_T")
 
 _SIZE_AND_COUNTS = itemgetter("size", "counts")
+_FARTHEST = 1_000_000  # pixels; pycocotools crashes at coordinates that are too large for it
 _KINDS = {int: "a whole number", float: "a number", str: "a text", list: "a list", object: "a whole number"}
 
 
@@ -186,7 +187,7 @@ class EntryReader:
             return None
         if polygons and isinstance(segmentation, list) and video is not None:
             if not all(_is_polygon(part) for part in segmentation):
-                raise self.error(where, f"has {segmentation!r:.60}", "give polygons as x, y, x, y, x, y, …")
+                raise self.error(where, f"has {segmentation!r:.60}", "give polygons in pixels as x, y, x, y, x, y, …")
             from pycocotools import mask as coco
 
             merged = coco.merge(coco.frPyObjects(segmentation, video.height, video.width))
@@ -238,5 +239,5 @@ def _is_whole(value: Id) -> bool:
 
 
 def _is_polygon(part: Any) -> bool:
-    numbers = isinstance(part, list) and all(type(x) in (int, float) and math.isfinite(x) for x in part)
+    numbers = isinstance(part, list) and all(type(x) in (int, float) and abs(x) <= _FARTHEST for x in part)
     return numbers and len(part) >= 6 and len(part) % 2 == 0

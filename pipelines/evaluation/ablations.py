@@ -16,8 +16,8 @@ from pipelines.evaluation.config import (
     RowConfig,
     SweepConfig,
 )
-from pipelines.evaluation.report import CellResult, show_number
-from pipelines.evaluation.sweep import run_sweep
+from pipelines.evaluation.report import DASH, CellResult, show_number
+from pipelines.evaluation.sweep import Dataset, local_output, run_sweep
 from pipelines.labelling.progress import Progress
 from pipelines.metrics.intervals import Difference, paired_difference
 from pipelines.storage.files import Storage
@@ -64,6 +64,11 @@ def run_ablations(
         ValueError: a data set or the output is unusable.
         RuntimeError: a cell failed; names it and says why.
     """
+    local_output(config.output)  # all of it before the first training, which may take hours
+    for dataset in config.datasets:
+        opened = Dataset.open(dataset)
+        if not opened.ground_truth.annotated:
+            raise ValueError(f"datasets: {dataset.name}: {dataset.ground_truth} has no annotations to score by")
     for seed in config.seeds:
         for model in config.models:
             train(config.training(model.name, seed), config.options(model, seed))
@@ -171,5 +176,8 @@ def _number(results: Sequence[CellResult], name: str) -> str:
     """Returns a number in percent with its interval; of several seeds the mean, the smallest and the largest."""
     if len(results) == 1:
         return show_number(results[0], name)
-    values = [100 * result.numbers[name] for result in results]
-    return f"{sum(values) / len(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+    values = [BENCHMARKS[result.protocol].percent(result.numbers, name) for result in results]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return DASH
+    return f"{sum(known) / len(known):.1f} ({min(known):.1f} to {max(known):.1f})"

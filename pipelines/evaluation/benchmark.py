@@ -91,6 +91,14 @@ class Benchmark(ABC):
         """
 
     @abstractmethod
+    def check(self, ground_truth: AnyGroundTruth) -> None:
+        """Refuses annotations that no predictions could be scored by.
+
+        Raises:
+            ValueError: names file, entry, value and remedy.
+        """
+
+    @abstractmethod
     def write_predictions(self, path: Path, ground_truth: AnyGroundTruth, tracks: Iterable[PredictedTrack]) -> None:
         """Writes the file that the benchmark's server takes."""
 
@@ -112,6 +120,9 @@ class Benchmark(ABC):
         return []
 
 
+_FEDERATED = "videos of which only some categories are known: predictions of the others count as wrong"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrackBenchmark(Benchmark):
     """A benchmark with the files of YouTube-VIS, scored by average precision of tracks.
@@ -127,6 +138,14 @@ class TrackBenchmark(Benchmark):
         from pipelines.datasets import ytvis
 
         return ytvis.read_ground_truth(path, strict=strict)
+
+    def check(self, ground_truth: AnyGroundTruth) -> None:
+        """Refuses categories that are neither base nor novel where the rules want them to be."""
+        if self.rules.partitions:
+            from pipelines.metrics.video_ap import partition_rows
+
+            assert isinstance(ground_truth, GroundTruth)
+            partition_rows(ground_truth)
 
     def write_predictions(self, path: Path, ground_truth: AnyGroundTruth, tracks: Iterable[PredictedTrack]) -> None:
         """Writes predictions in the format of YouTube-VIS."""
@@ -163,10 +182,12 @@ class TrackBenchmark(Benchmark):
         except CorruptMaskError:
             read()  # names the mask
             raise
+        federated = sum(1 for video in truth.videos if video.federation and any(vars(video.federation).values()))
+        unknown = {_FEDERATED: federated} if federated else {}
         return Evaluation(
             numbers=numbers,
             errors=errors,
-            warnings={**truth.warnings, **predicted.warnings},
+            warnings={**truth.warnings, **unknown, **predicted.warnings},
             sha256={"ground_truth_sha256": truth.sha256, "predictions_sha256": predicted.sha256},
         )
 
@@ -197,6 +218,10 @@ class TrackBenchmark(Benchmark):
 class ShapesBenchmark(TrackBenchmark):
     """Shapes, which is our own: no official tool's leniency has to be copied, so it is always strict."""
 
+    def read_ground_truth(self, path: str, *, strict: bool) -> GroundTruth:
+        """Reads a ground truth in the format of YouTube-VIS, always strictly."""
+        return super().read_ground_truth(path, strict=True)
+
     def remarks(self, numbers: Mapping[str, float]) -> list[str]:
         """Says how many objects the means are over, and warns of too few."""
         from pipelines.metrics.open_vocabulary import MIN_TRACKS
@@ -215,7 +240,8 @@ class ShapesBenchmark(TrackBenchmark):
         Strict reading warns only of what official tools do otherwise, which does not matter here.
         """
         scored = super().evaluate(ground_truth, predictions, strict=True, threads=threads)
-        return replace(scored, warnings={})
+        known = {what: times for what, times in scored.warnings.items() if what == _FEDERATED}
+        return replace(scored, warnings=known)
 
     def _rules(self, ground_truth: GroundTruth, strict: bool) -> ApRules:
         return self.rules
@@ -246,6 +272,15 @@ class BurstBenchmark(Benchmark):
         from pipelines.datasets import burst_files
 
         return burst_files.read_ground_truth(path, strict=strict)
+
+    def check(self, ground_truth: AnyGroundTruth) -> None:
+        """Refuses sequences without an object that has a score."""
+        from pipelines.datasets.burst import BurstGroundTruth
+        from pipelines.metrics.burst import scored_categories
+        from pipelines.metrics.burst_preparation import evaluated
+
+        assert isinstance(ground_truth, BurstGroundTruth)
+        scored_categories(ground_truth, [evaluated(sequence) for sequence in ground_truth.sequences])
 
     def write_predictions(self, path: Path, ground_truth: AnyGroundTruth, tracks: Iterable[PredictedTrack]) -> None:
         """Writes a result file in the format of BURST."""

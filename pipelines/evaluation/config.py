@@ -190,6 +190,10 @@ class AblationsConfig:
         models, datasets, rows = (
             _unique(field, [entry.name for entry in getattr(self, field)]) for field in ("models", "datasets", "rows")
         )
+        for kind, names in (("models", models), ("datasets", datasets)):  # parts of the names of folders
+            for name in names:
+                if not _NAME.fullmatch(name):
+                    raise ValueError(f"{kind}: name {name!r} must be of letters, digits, - _ and .")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds: expected different numbers from 0, got {self.seeds}")
         for position, model in enumerate(self.models):

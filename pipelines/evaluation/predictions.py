@@ -25,8 +25,8 @@ def read_predictions(
         top_k: predictions per video.
 
     Raises:
-        ValueError: a video was not labelled, or failed; a category is missing in the ground truth; tracks have fewer
-            categories than could be among the best `top_k`.
+        ValueError: a video was not labelled, or failed, or its file has another number of frames; a category is
+            missing in the ground truth; tracks have fewer categories than could be among the best `top_k`.
     """
     labelled = _labelled(results, videos)
     for video in videos:
@@ -41,7 +41,7 @@ def read_predictions(
 
 def _labelled(results: Results, videos: Sequence[BenchmarkVideo]) -> dict[int, str]:
     """Returns the archive's video ids by those of the ground truth."""
-    rows = results.read("videos").select(["video_id", "uri", "status", "error"]).to_pylist()
+    rows = results.read("videos").select(["video_id", "uri", "status", "error", "frames"]).to_pylist()
     by_id, by_uri = {row["video_id"]: row for row in rows}, {row["uri"]: row for row in rows}
     names: dict[int, str] = {}
     for video in videos:
@@ -50,6 +50,11 @@ def _labelled(results: Results, videos: Sequence[BenchmarkVideo]) -> dict[int, s
             raise ValueError(f"labels: {results.storage.root} lacks video {video.id}, {video.uri}; label it first")
         if row["status"] != "ok" or row["error"]:
             raise ValueError(f"labels: video {video.id}, {video.uri}, is not labelled whole: {row['error']}")
+        if video.encoded and row["frames"] != video.length:
+            raise ValueError(
+                f"labels: video {video.id}, {video.uri}, has {row['frames']} frames, but {video.length} in the ground "
+                "truth; give the file that was annotated"
+            )
         names[video.id] = row["video_id"]
     return names
 

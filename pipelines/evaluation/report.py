@@ -36,7 +36,7 @@ from pipelines.metrics.errors import KINDS
 from pipelines.metrics.rules import EMPTY_MEAN
 from pipelines.storage.files import Storage
 
-_DASH = "–"
+DASH = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,7 @@ class CellResult:
         error: why there are no numbers; None if there are.
         numbers: flat names as the scorer gives them: fractions, but percent in BURST's table; -1 for a mean of nothing.
         errors: AP50 lost to each kind of error, fractions.
+        warnings: what the scorer noticed in the files.
         about: everything the numbers depend on: sha256 of the ground truth, fingerprint of the model, versions, …
         seconds: duration of the cell.
     """
@@ -66,6 +67,7 @@ class CellResult:
     error: str | None
     numbers: Mapping[str, float]
     errors: Mapping[str, float]
+    warnings: Sequence[str]
     about: Mapping[str, str]
     seconds: float
 
@@ -176,6 +178,10 @@ def _markdown(results: Sequence[CellResult]) -> str:
         align = ["---", "---", *["---:"] * (1 + len(benchmark.columns)), "---"]
         lines += [f"## {_plain(dataset)}", "", f"Protocol: {benchmark.title}", ""]
         lines += [f"| {' | '.join(row)} |" for row in (head, align, *(_markdown_row(cell) for cell in cells))] + [""]
+        notes = [
+            f"- {_plain(f'{each.checkpoint}, {each.ablation}: {note}')}" for each in cells for note in each.warnings
+        ]
+        lines += ["Warnings:", "", *notes, ""] if notes else []
     return "\n".join(lines)
 
 
@@ -205,7 +211,7 @@ def _percent(cell: CellResult, name: str) -> float | None:
 
 
 def _shown(value: float | None) -> str:
-    return _DASH if value is None else f"{value:.1f}"
+    return DASH if value is None else f"{value:.1f}"
 
 
 def _page(results: Sequence[CellResult]) -> str:
@@ -215,6 +221,7 @@ def _page(results: Sequence[CellResult]) -> str:
         sections=[_section(*group, cells) for group, cells in _groups(results).items()],
         cells=results,
         failed=[cell for cell in results if cell.error],
+        warned=[cell for cell in results if cell.warnings],
         abouts=_abouts(results),
         kinds=_ERROR_COLOURS,
     )
@@ -236,7 +243,7 @@ def _section(dataset: str, protocol: Protocol, cells: Sequence[CellResult]) -> d
 
 def _marked(benchmark: Benchmark, rows: Sequence[Sequence[str]]) -> list[list[tuple[str, bool]]]:
     """Pairs each number with whether no other in its column is higher as shown; controls are never best."""
-    values = [[None if text == _DASH else float(text.partition(" ")[0]) for text in row] for row in rows]
+    values = [[None if text == DASH else float(text.partition(" ")[0]) for text in row] for row in rows]
     highest = [
         max((value for value in column if value is not None), default=None) for column in zip(*values, strict=True)
     ]
@@ -274,7 +281,7 @@ def _charts(dataset: str, benchmark: Benchmark, cells: Sequence[CellResult]) -> 
 
 
 def _row(cell: CellResult, values: tuple[float | None, ...]) -> ChartRow:
-    return ChartRow(cell.checkpoint, cell.ablation, values, _DASH if cell.status == "ok" else cell.status)
+    return ChartRow(cell.checkpoint, cell.ablation, values, DASH if cell.status == "ok" else cell.status)
 
 
 def _beside(
@@ -287,5 +294,5 @@ def _beside(
     return {
         "labels": [benchmark.columns[name] for name in names],
         "ours": [(cell, [_shown(_percent(cell, name)) for name in names]) for cell in cells],
-        "rows": [(row, [row.printed.get(name, _DASH) for name in names]) for row in rows],
+        "rows": [(row, [row.printed.get(name, DASH) for name in names]) for row in rows],
     }

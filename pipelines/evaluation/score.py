@@ -47,6 +47,17 @@ class Score:
         strict = self.strict or {}
         return {name: (value, strict[name]) for name, value in self.numbers.items() if strict.get(name, value) != value}
 
+    def notes(self) -> list[str]:
+        """Returns a line for each oddity of the files, and for each number that strict rules change."""
+        lines = [f"{times} × {warning}" for warning, times in self.warnings.items()]
+        if self.refusal:
+            lines.append(f"strict rules refuse the files: {self.refusal}")
+        differing = {name: pair for name, pair in self.differing().items() if "/cat/" not in name}
+        lines += [
+            f"by strict rules {name} is {strict:.6f}, not {number:.6f}" for name, (number, strict) in differing.items()
+        ]
+        return lines
+
     def write(self, path: str) -> None:
         """Writes a JSON file: the official numbers under their names, and everything else under `score`.
 

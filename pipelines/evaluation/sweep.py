@@ -59,11 +59,8 @@ def run_sweep(
             raise ValueError(
                 f"checkpoints: {checkpoint.name}: {checkpoint.path} is not a checkpoint folder; correct the path"
             )
-    datasets = [_Dataset.open(dataset) for dataset in config.datasets]
-    if is_remote(config.output):
-        raise ValueError(f"output: {config.output} is in the cloud; give a sweep a local folder")
-    Storage(config.output).check_writable()
-    output = Path(config.output)
+    datasets = [Dataset.open(dataset) for dataset in config.datasets]
+    output = local_output(config.output)
     cells = [
         _Cell(checkpoint=c, dataset=d, ablation=a)
         for c, d, a in product(config.checkpoints, datasets, config.ablations)
@@ -81,11 +78,23 @@ def run_sweep(
     return results
 
 
+def local_output(output: str) -> Path:
+    """Returns the folder of an output.
+
+    Raises:
+        ValueError: it is in the cloud, or cannot be written.
+    """
+    if is_remote(output):
+        raise ValueError(f"output: {output} is in the cloud; give a local folder")
+    Storage(output).check_writable()
+    return Path(output)
+
+
 _SHARED = ("batch_size", "segment_frames", "precision", "compile", "model_actors", "model_gpus", "trackers")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Dataset:
+class Dataset:
     """A data set that is ready to use.
 
     Attributes:
@@ -105,10 +114,19 @@ class _Dataset:
     top_k: int
 
     @classmethod
-    def open(cls, config: BenchmarkConfig) -> "_Dataset":
+    def open(cls, config: BenchmarkConfig) -> "Dataset":
+        """Opens a data set.
+
+        Raises:
+            ValueError: it could not be labelled, or no predictions could be scored by it.
+        """
         benchmark = BENCHMARKS[config.protocol]
         try:
             truth = benchmark.read_ground_truth(config.ground_truth, strict=False)
+            if not truth.videos:
+                raise ValueError(f"{config.ground_truth} has no videos; give a file with some")
+            if truth.annotated:
+                benchmark.check(truth)
             videos = find_benchmark_videos(truth.videos, config.videos or str(Path(config.ground_truth).parent))
             ids = category_ids(truth.categories)
             vocabulary = Vocabulary.of_dataset(ids)
@@ -135,7 +153,7 @@ class _Cell:
     """A checkpoint on a data set, tracked in one way."""
 
     checkpoint: CheckpointConfig
-    dataset: _Dataset
+    dataset: Dataset
     ablation: AblationConfig
 
     @property
@@ -186,13 +204,14 @@ class _Cell:
 
     def run(self, config: SweepConfig, folder: Path, report: Callable[[Progress, int], None]) -> CellResult:
         """Labels, exports and scores; an exception becomes the error of the cell."""
-        start, numbers, errors, about, error = time.monotonic(), {}, {}, {}, None
+        start, numbers, errors, warnings, about, error = time.monotonic(), {}, {}, [], {}, None
         annotated = self.dataset.ground_truth.annotated
         try:
             about = self._predict(config, folder, report)
             if annotated:
                 scored = self._score(folder)
-                numbers, errors, about = dict(scored.numbers), dict(scored.errors), {**scored.about, **about}
+                numbers, errors, warnings = dict(scored.numbers), dict(scored.errors), scored.notes()
+                about = {**scored.about, **about}
         except Exception as caught:  # a failing cell never stops the others
             error = (isinstance(caught, ValueError | RuntimeError) and str(caught)) or repr(caught)
             with Storage(str(folder)).write("error.txt") as file:
@@ -207,6 +226,7 @@ class _Cell:
             error=error,
             numbers=numbers,
             errors=errors,
+            warnings=warnings,
             about=about,
             seconds=time.monotonic() - start,
         )

@@ -63,13 +63,27 @@ def guided(ground_truth: BurstGroundTruth, predictions: BurstPredictions, *, str
         ValueError: no object of an evaluated category.
     """
     sequences = [evaluated(sequence) for sequence in ground_truth.sequences]
-    categories = evaluated_categories(sequences)
-    if not categories:
-        raise ValueError(f"{ground_truth.path}: no object of an evaluated category; use a file with some")
+    categories = scored_categories(ground_truth, sequences)
     predicted = with_own_ids([merged(limited(rows)) for rows in predictions.sequences], strict)
     parts = _evaluate(sequences, predicted, categories, federated=list(_FEDERATED.values()), masks=True)
     tables = zip(_FEDERATED, map(_table, parts), strict=True)
     return {f"{task}/{name}": value for task, table in tables for name, value in table.items()}
+
+
+def scored_categories(ground_truth: BurstGroundTruth, sequences: Sequence[BurstSequence]) -> frozenset[int]:
+    """Returns the categories that have a score.
+
+    Args:
+        ground_truth: the file that the sequences are from.
+        sequences: what `evaluated` leaves of them.
+
+    Raises:
+        ValueError: there is none.
+    """
+    categories = evaluated_categories(sequences)
+    if not categories:
+        raise ValueError(f"{ground_truth.path}: no object of an evaluated category; use a file with some")
+    return categories
 
 
 def open_world(

@@ -52,7 +52,7 @@ def average_precision(ground_truth: GroundTruth, matches: Iterable[Matches], rul
         ValueError: as `video_ap`.
     """
     ids = sorted(category.id for category in ground_truth.categories)
-    partitions = _partitions(ground_truth, ids) if rules.partitions else {}
+    partitions = partition_rows(ground_truth) if rules.partitions else {}
     precision, recall = cells(ground_truth, list(matches), rules)
     last = rules.max_detections[-1]
     numbers = _summary(precision, recall, rules)
@@ -75,8 +75,13 @@ def average_precision(ground_truth: GroundTruth, matches: Iterable[Matches], rul
     return numbers
 
 
-def _partitions(ground_truth: GroundTruth, ids: list[int]) -> dict[str, list[int]]:
-    """Returns the rows of base and novel categories, as LVVISeval selects them: the category id - 1."""
+def partition_rows(ground_truth: GroundTruth) -> dict[str, list[int]]:
+    """Returns the rows of base and novel categories, as LVVISeval selects them: the category id - 1.
+
+    Raises:
+        ValueError: a category is neither, or ids are not numbered from 1 without gaps.
+    """
+    ids = sorted(category.id for category in ground_truth.categories)
     rows: dict[str, list[int]] = {"base": [], "novel": []}
     for category in ground_truth.categories:
         if category.partition not in (0, 1, 2, 3):

@@ -5,10 +5,11 @@ OUTPUT/SPLIT/instances.json      see `write_split`
 OUTPUT/SPLIT/vocabulary.txt      the 1,000 category names, one per line, in the order of category ids
 """
 
+import fcntl
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -77,8 +78,8 @@ def write_split(
         progress: called with the number of finished videos.
 
     Raises:
-        ValueError: the folder of the split is not empty or cannot be made; a size that 4:2:0 video cannot have; bad
-            numbers.
+        ValueError: the folder of the split is not empty, cannot be made, or is just being made; a size that 4:2:0 video
+            cannot have; bad numbers.
     """
     if split not in SPLITS:
         raise ValueError(f"split: unknown value {split!r}; choose one of {', '.join(SPLITS)}")
@@ -92,6 +93,7 @@ def write_split(
     _check_free(target)
     with ExitStack() as stack:
         try:
+            stack.enter_context(_locked(output / f".{split}.lock"))
             LocalStore(str(output)).remove_partial(split)  # left by a run that was killed
             draft = stack.enter_context(whole_folder(target))
             (draft / "videos").mkdir()
@@ -106,6 +108,25 @@ def write_split(
         _check_free(target)
     masks = sum(area is not None for track in document["annotations"] for area in track["areas"])
     return SplitSummary(path=target, videos=videos, tracks=len(document["annotations"]), masks=masks)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keeps other processes out of the block; the system frees a lock when its process dies.
+
+    Raises:
+        ValueError: another one is in it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"output: another run is writing the split at {path.parent}; wait for it") from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _check_free(target: Path) -> None:

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_oddities_are_warnings(truth: Path, predictions: Path, capsys: pytest.Ca
     assert main(arguments(truth, predictions)) == 0
     printed = capsys.readouterr().out
     assert "warning: 1 × " in printed
-    assert "strict rules refuse the files: " in printed
+    assert "warning: strict rules refuse the files: " in printed
 
 
 def test_bad_input_is_one_line(truth: Path, predictions: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,12 +206,19 @@ def test_a_sweep_is_a_line_per_cell(capsys: pytest.CaptureFixture[str]) -> None:
         error=None,
         numbers={"AP": 0.25, "AP50": 0.5},
         errors={},
+        warnings=[],
         about={},
         seconds=1.0,
     )
+    odd = replace(good, warnings=["2 × masks whose size is not their video's"])
     bad = CellResult(**vars(good) | {"status": "failed", "error": "no space left", "numbers": {}})
-    print_results([good, bad])
-    assert capsys.readouterr().out == "a, shapes, iou: AP 25.0, AP50 50.0\na, shapes, iou: failed: no space left\n"
+    print_results([good, bad, odd])
+    assert capsys.readouterr().out.splitlines() == [
+        "a, shapes, iou: AP 25.0, AP50 50.0",
+        "a, shapes, iou: failed: no space left",
+        "a, shapes, iou: AP 25.0, AP50 50.0",
+        "  warning: 2 × masks whose size is not their video's",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,17 @@ def test_encoded_files_and_folders_of_images_are_found(tmp_path: Path) -> None:
     assert [each.uri for each in found] == [str(tmp_path / "a.mp4"), str(tmp_path / "b")]
     assert [dict(each.positions) for each in found] == [{0: 0, 1: 1}, {2: 0, 10: 1}]
     assert [each.frames for each in found] == [2, 11]
+    assert [each.encoded for each in found] == [True, False]
+
+
+def test_videos_whose_images_share_a_folder_are_named(tmp_path: Path) -> None:
+    """The folder would be labelled whole for each, with tracks across frames of the other."""
+    write_images(tmp_path / "b", 4)
+    first, second = (
+        video(id=number, file_names=(f"b/frame_{number}.png", f"b/frame_{number + 2}.png")) for number in (0, 1)
+    )
+    with pytest.raises(ValueError, match="videos: 0 and 1 both have their frames in .*b; give each its own"):
+        find_benchmark_videos([first, second], str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -27,7 +38,9 @@ def test_encoded_files_and_folders_of_images_are_found(tmp_path: Path) -> None:
     [
         ({"video": "a.mp4"}, "a.mp4 is missing, video 1"),
         ({"file_names": ("c/1.png",)}, "c is missing, video 1"),
-        ({"file_names": ("b/frame_0.png", "b/frame_7.png", "b/frame_8.png")}, "lacks frame_7.png and 1 more"),
+        ({"file_names": ("b/frame_7.png", "b/frame_8.png")}, "lacks frame_7.png and 1 more"),
+        ({"file_names": ("b/frame_0.png",)}, "video 1 has length 2 and 1 file_names; give one per frame"),
+        ({"file_names": ("b/frame_1.png", "b/frame_1.png")}, "video 1 has frame_1.png more than once"),
         ({"file_names": ("b/frame_0.png", "c/frame_0.png")}, "frames in 2 folders"),
     ],
 )

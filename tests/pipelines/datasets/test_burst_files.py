@@ -253,6 +253,8 @@ def test_tracks_are_numbers(files: Files, track: str) -> None:
     [
         (lambda d: d["sequences"].append(d["sequences"][0]), "sequence val/AVA/kitchen: is listed 2 times"),
         (set_item("height", 0, 0), "kitchen: is 8x0 with 2 frames; give a size"),
+        (set_item("height", 10**20, 0), "with 2 frames; give a size"),
+        (set_item("annotated_image_paths", ["1.jpg", f"{10**20}.jpg"], 0), "has too large a number; name frames"),
         (set_item("annotated_image_paths", ["1.jpg", "1.jpg"], 0), "give a size and frames that differ"),
         (set_item("annotated_image_paths", ["1.jpg", "a.jpg"], 0), "frame 'a.jpg' has no number at its end"),
         (set_item("neg_category_ids", ["5"], 0), "neg_category_ids is ['5']; give a list of category ids"),

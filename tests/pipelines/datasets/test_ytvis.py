@@ -172,6 +172,7 @@ ANNOTATION = ("annotations", 0)
         ((*ANNOTATION, "iscrowd"), "0", "annotation 7 has 'iscrowd' '0'"),
         ((*ANNOTATION, "id"), "a", "annotation entry 0 has 'id' 'a'"),
         ((*ANNOTATION, "areas"), ["6", None], r"annotation 7 has areas \['6', None\]"),
+        ((*ANNOTATION, "areas"), [10**400, None], r"annotation 7 has areas \[1000"),
         (
             (*ANNOTATION, "segmentations"),
             [{"size": [2, 3], "counts": "07"}, None],
@@ -183,6 +184,8 @@ ANNOTATION = ("annotations", 0)
         ((*ANNOTATION, "segmentations"), [{"size": [2, 3], "counts": [1, 2]}, None], "runs that add up to 2 . 3"),
         ((*ANNOTATION, "segmentations"), [[["x"] * 6], None], "frame 0, has .*give polygons"),
         ((*ANNOTATION, "segmentations"), [[[0, 0, 1, 1]], None], "frame 0, has .*give polygons"),
+        ((*ANNOTATION, "segmentations"), [[[0, 0, 1e9, 0, 1e9, 1e9]], None], "frame 0, has .*give polygons in pixels"),
+        ((*ANNOTATION, "segmentations"), [[[0, 0, 10**400, 0, 1, 1]], None], "frame 0, has .*give polygons in pixels"),
         ((*ANNOTATION, "segmentations"), [None, 5], "frame 1, is 5"),
     ],
 )

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,10 @@ def test_options_of_a_training(tmp_path: Path) -> None:
             "models: 'a' is given twice",
         ),
         ({"models": [ModelConfig(name="a", configs=[])]}, "rows: second: model: unknown value 'b'; choose from a"),
+        (
+            {"models": [ModelConfig(name="full model", configs=[])]},
+            "models: name 'full model' must be of letters, digits, - _ and .",
+        ),
         ({"seeds": []}, r"seeds: expected different numbers from 0, got \[\]"),
         ({"seeds": [1, 1]}, r"seeds: expected different numbers from 0, got \[1, 1\]"),
         (
@@ -127,6 +132,23 @@ def test_options_of_a_training(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ablations(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"output": "s3://bucket/ablations"}, "output: s3://bucket/ablations is in the cloud; give a local folder"),
+        ({"annotations": None}, "datasets: novel: .*instances.json has no annotations to score by"),
+    ],
+)
+def test_bad_input_is_refused_before_the_first_training(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    truth = write_split(tmp_path, "novel", 1, 0, SceneConfig(frames=2)).path / "instances.json"
+    if "annotations" in change:
+        document = json.loads(truth.read_text())
+        truth.write_text(json.dumps(document | change))
+        change = {}
+    with pytest.raises(ValueError, match=message):
+        run_ablations(ablations(tmp_path, **change), lambda name, options: pytest.fail("started"))
 
 
 def test_claims_are_about_one_data_set(tmp_path: Path) -> None:

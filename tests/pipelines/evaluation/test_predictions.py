@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ def results(tmp_path: Path) -> Results:
     part = Rows()
     tracks = [track(0, star=0.5, disc=0.375, ring=0.25), track(1, disc=0.75, star=0.375, ring=0.125)]
     masks = [mask(0, 0, "06"), mask(0, 4, "15"), mask(1, 2, "24"), mask(1, 3, "33")]
-    for table, rows in (("tracks", tracks), ("masks", masks), ("videos", [row("videos", status="ok", uri=VIDEO.uri)])):
+    for table, rows in (
+        ("tracks", tracks),
+        ("masks", masks),
+        ("videos", [row("videos", status="ok", uri=VIDEO.uri, frames=5)]),
+    ):
         part.add(table, rows)
     part.put(results.storage, part_name(1))
     return results
@@ -51,6 +56,15 @@ def test_the_best_pairs_of_track_and_category_are_handed_in(results: Results) ->
 def test_videos_are_found_by_their_uri_too(results: Results) -> None:
     other = BenchmarkVideo(id=8, uri=VIDEO.uri, positions=VIDEO.positions, length=3)
     assert {p.video_id for p in read_predictions(results, [other], IDS, top_k=2)} == {8}
+
+
+def test_a_file_with_another_number_of_frames_has_no_score(results: Results) -> None:
+    """Its masks would be those of other frames."""
+    whole = BenchmarkVideo(id=3, uri=VIDEO.uri, positions={frame: frame for frame in range(5)}, length=5, encoded=True)
+    assert len(list(read_predictions(results, [whole], IDS, top_k=3))) == 3
+    longer = replace(whole, positions={frame: frame for frame in range(10)}, length=10)
+    with pytest.raises(ValueError, match="video 3, .*a.mp4, has 5 frames, but 10 in the ground truth; give the file"):
+        list(read_predictions(results, [longer], IDS, top_k=3))
 
 
 def test_what_is_missing_is_named(results: Results, tmp_path: Path) -> None:

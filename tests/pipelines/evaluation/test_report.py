@@ -31,6 +31,7 @@ def cell(numbers: Mapping[str, float] | None = None, **changes: Any) -> CellResu
         error=None,
         numbers={"AP": 0.25, "base/AP": 0.3, "novel/AP": 0.2, "APs": -1.0, "AP/cat/12": 0.5} | dict(numbers or {}),
         errors=dict.fromkeys(KINDS, 0.05),
+        warnings=[],
         about={"ground_truth": SHA, "openvis": "0.1.0"},
         seconds=12.25,
     )

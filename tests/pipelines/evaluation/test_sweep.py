@@ -16,10 +16,11 @@ from openvis_model.vocabulary import Vocabulary
 from pipelines.archive.tables import Results
 from pipelines.datasets import burst_files, ytvis
 from pipelines.datasets.benchmark_videos import category_ids, find_benchmark_videos
+from pipelines.evaluation.benchmarks import Protocol
 from pipelines.evaluation.config import AblationConfig, BenchmarkConfig, CheckpointConfig, SweepConfig
 from pipelines.evaluation.predictions import read_predictions
 from pipelines.evaluation.score import score_tracks
-from pipelines.evaluation.sweep import run_sweep
+from pipelines.evaluation.sweep import Dataset, run_sweep
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
@@ -210,7 +211,7 @@ def write_frames(video: Path, folder: Path, names: list[str]) -> None:
         ({"batch_size": 0}, "batch_size: expected at least 1"),
         ({"datasets": [BenchmarkConfig(name="s", protocol="uvo", ground_truth="/absent.json")]}, "s: /absent.json"),
         ({"output": "/proc/no"}, "output: cannot write"),
-        ({"output": "s3://bucket/sweep"}, "output: s3://bucket/sweep is in the cloud; give a sweep a local folder"),
+        ({"output": "s3://bucket/sweep"}, "output: s3://bucket/sweep is in the cloud; give a local folder"),
     ],
     ids=str,
 )
@@ -220,6 +221,40 @@ def test_bad_input_is_refused_before_anything_starts(
     monkeypatch.setattr("pipelines.evaluation.sweep.label_videos", lambda *_: pytest.fail("started"))
     with pytest.raises(ValueError, match=message):
         run_sweep(SweepConfig(**vars(config(truth, tmp_path)) | options))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "change", "message"),
+    [
+        ("lvvis", {"videos": []}, "s: .*json has no videos; give a file with some"),
+        ("lvvis", {"categories": [{"id": 1, "name": "disc"}]}, "s: .*category 1 has the partition None; LV-VIS needs"),
+        ("shapes", {"categories": [{"id": "1", "name": "disc", "partition": 1}]}, "s: .* give a whole number"),
+    ],
+)
+def test_what_no_prediction_can_be_scored_by_is_refused_before_anything_starts(
+    protocol: Protocol, change: dict[str, Any], message: str, truth: Path, tmp_path: Path
+) -> None:
+    document = json.loads(truth.read_text())
+    category = (change.get("categories") or document["categories"])[0]["id"]
+    document["annotations"] = [entry | {"category_id": category} for entry in document["annotations"][:1]]
+    file = tmp_path / "truth.json"
+    file.write_text(json.dumps(document | change))
+    dataset = BenchmarkConfig(name="s", protocol=protocol, ground_truth=str(file), videos=str(truth.parent))
+    with pytest.raises(ValueError, match=message):
+        Dataset.open(dataset)
+
+
+def test_oddities_of_the_ground_truth_are_in_the_report(truth: Path, tmp_path: Path) -> None:
+    document = json.loads(truth.read_text())
+    document["videos"][0]["not_exhaustive_category_ids"] = [document["categories"][0]["id"]]
+    file = tmp_path / "truth.json"
+    file.write_text(json.dumps(document))
+    dataset = BenchmarkConfig(name="s", protocol="ytvis", ground_truth=str(file), videos=str(truth.parent), top_k=10)
+    (result,) = run_sweep(config(truth, tmp_path / "out", datasets=[dataset], ablations=ASSOCIATIONS[:1]))
+    warning = "1 × videos of which only some categories are known: predictions of the others count as wrong"
+    assert warning in result.warnings
+    assert warning in (tmp_path / "out/index.html").read_text()
+    assert f"built-in, rollout: {warning}" in (tmp_path / "out/results.md").read_text()
 
 
 def test_data_sets_are_checked() -> None:

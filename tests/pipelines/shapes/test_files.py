@@ -124,6 +124,19 @@ def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
     assert files(tmp_path) == {"train/notes.txt": b"mine"}
 
 
+def test_a_second_run_leaves_the_draft_of_the_first_alone(tmp_path: Path) -> None:
+    drafts: list[list[Path]] = []
+
+    def start_another(done: int) -> None:
+        with pytest.raises(ValueError, match="output: another run is writing the split at "):
+            write_split(tmp_path, "train", 1, 0, CONFIG)
+        drafts.append(list(tmp_path.glob(".train.*.partial")))
+
+    write_split(tmp_path, "train", 1, 0, CONFIG, progress=start_another)
+    assert len(drafts[0]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["train"]
+
+
 @pytest.mark.usefixtures("as_user")
 @pytest.mark.parametrize(
     ("change", "message"),
