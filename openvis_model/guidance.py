@@ -41,6 +41,8 @@ def instance_guidance(
         ValueError: for an unknown guidance or resampling.
     """
     logits = mask_logits.float()
+    if not logits.shape[1]:  # torch's largest of a patch wants masks
+        return logits.new_zeros(len(logits), 0, grid[0] * grid[1])
     if guidance == "none":
         return logits.new_zeros(*logits.shape[:2], grid[0] * grid[1])
     if guidance == "binary":

@@ -72,7 +72,7 @@ def rollout_loss(
 
     Args:
         tracker: the network to train.
-        tokens: tracking tokens of B clips of T frames. Those that are no candidates may hold anything, even NaN.
+        tokens: tracking tokens of B clips of T frames, at least 2. Those that are no candidates may hold anything.
         candidates: which tokens take part; False for padding.
         token_index: which token of each frame belongs to each of the O objects; it must be a candidate.
         present: whether the object is in the frame; False for padding, whose index means nothing.

@@ -140,7 +140,7 @@ def sample_rows(
         last = grid.sizes[:, axis, None, None] - 1
         inside = (both >= 0) & (both <= last)
         weights.append(torch.stack([1 - fraction, fraction], -1) * inside)
-        indices.append(both.clamp(min=0).minimum(last).to(torch.int32))
+        indices.append(both.clamp(min=0).minimum(last).nan_to_num(0).to(torch.int32))  # the weight stays NaN
     columns, rows = indices
     widths, starts = (each.to(torch.int32)[:, None, None] for each in (grid.sizes[:, 0], grid.starts))
     image = places * torch.arange(batch, device=value.device, dtype=torch.int32).view(-1, 1, 1, 1, 1, 1)

@@ -46,7 +46,8 @@ def _sample(  # type: ignore[no-untyped-def] # Triton's types are those of its l
         for corner in tl.static_range(4):
             column, line = tl.floor(x) + corner % 2, tl.floor(y) + corner // 2
             inside = real & (column >= 0) & (column < columns) & (line >= 0) & (line < lines)
-            weight = tl.where(inside, share * (1 - tl.abs(x - column)) * (1 - tl.abs(y - line)), 0.0)
+            outside = share * (x - x) * (y - y)  # 0, or NaN where a place is no number
+            weight = tl.where(inside, share * (1 - tl.abs(x - column)) * (1 - tl.abs(y - line)), outside)
             # outside, a place may be too large for an integer
             source = tl.where(inside, start + line * columns + column, 0.0).to(tl.int64)
             source = ((first + source) * heads + head) * width

@@ -117,8 +117,8 @@ class SetCriterion:
             boxes: boxes of each decoder layer: centre, width and height, as parts of the frame. They do not take part
                 in matching.
             generator: source of the sampled points, on any device; None uses torch's global generator.
-            num_masks: normaliser of "mask", "dice" and "box", at least 1: the ground-truth masks that the loss is
-                averaged over. None counts those in `targets`.
+            num_masks: normaliser of "mask", "dice" and "box", more than 0: the ground-truth masks that the loss is
+                averaged over, or a worker's part of them. None counts those in `targets`.
             presence_weight: normaliser of "objectness": the sum of the method `presence_weight` over the frames that
                 the loss is averaged over. None sums over the frames in `targets`.
             exhaustive: whether `targets` are all objects of these frames; unmatched queries weigh less if not.
@@ -134,7 +134,7 @@ class SetCriterion:
             raise ValueError("{} layers of masks but {} of objectness, or {} frames but {} targets".format(*counts))
         device = mask_logits[0].device
         masks = [target.to(device).bool().float() for target in targets]
-        normaliser = max(sum(map(len, masks)) if num_masks is None else num_masks, 1)
+        normaliser = max(sum(map(len, masks)), 1) if num_masks is None else num_masks
         cfg, layers, box = self.config, [], masks[0].new_zeros(())
         with torch.autocast(device.type, enabled=False):
             for number, (layer_masks, layer_objectness) in enumerate(zip(mask_logits, objectness_logits, strict=True)):

@@ -1,6 +1,7 @@
 """The objectives of the two training stages (OpenVIS, "Training"): clips in, weighted losses out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ class InstanceObjective(nn.Module):
 
     def counts(self, clips: Sequence[TrainingClip]) -> Float[Tensor, "4"]:
         """Counts masks, weights of the objectness loss, frames, and matched queries of these clips."""
-        queries = self.model.mask_proposal.num_queries
+        queries, clips = self.model.mask_proposal.num_queries, self._matchable(clips)
         frames = [(int(count), clip.exhaustive) for clip in clips for count in presence(clip).sum(0)]
         weight = sum(self.criterion.presence_weight(count, queries, exhaustive=whole) for count, whole in frames)
         objects = [count for count, _ in frames]
@@ -76,6 +77,7 @@ class InstanceObjective(nn.Module):
             ValueError: if training has diverged.
         """
         num_masks, presence_weight, num_frames, num_matched = normalisers.clamp(min=1e-6).tolist()
+        clips = self._matchable(clips)
         frames = stack_frames(clips, self.embeddings.device)
         network, trained = self.model.mask_proposal, self.config.train_proposals
         layers = network.layers(frames) if trained else [network(frames)]
@@ -107,6 +109,11 @@ class InstanceObjective(nn.Module):
             loss = classification_loss(tokens, self.embeddings, categories, self.logit_scale, rivals, self.logit_bias)
             losses["classification"] = self.config.classification_weight * loss * len(tokens) / num_matched
         return losses
+
+    def _matchable(self, clips: Sequence[TrainingClip]) -> Sequence[TrainingClip]:
+        """Returns clips whose objects can all have a query of their own where a clip is matched as a whole."""
+        most = self.model.mask_proposal.num_queries
+        return clips if self.config.matching == "frame" else [most_shown(clip, most) for clip in clips]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Returns the trainable parameters of the backbone, the rest of the proposal network, and InstCLIP."""
@@ -276,6 +283,15 @@ def presence(clip: TrainingClip) -> Bool[np.ndarray, "O T"]:
     """Returns whether each object is in each frame."""
     shown: np.ndarray = np.any(clip.masks, axis=(2, 3))
     return shown
+
+
+def most_shown(clip: TrainingClip, most: int) -> TrainingClip:
+    """Returns a clip with `most` of its objects, those in the most frames; itself if it has no more."""
+    if len(clip.masks) <= most:
+        return clip
+    kept = np.sort(np.argsort(-presence(clip).sum(1), kind="stable")[:most])
+    rivals = None if clip.rivals is None else clip.rivals[kept]
+    return replace(clip, masks=clip.masks[kept], categories=clip.categories[kept], rivals=rivals)
 
 
 def targets(clip: TrainingClip) -> list[Bool[Tensor, "M H W"]]:

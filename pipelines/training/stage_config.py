@@ -117,6 +117,14 @@ class TrackingStageConfig(ClipStageConfig):
 
     Attributes:
         objective: the loss.
+
+    Raises:
+        ValueError: clips of one frame, in which there is nothing to predict; or as other stages.
     """
 
     objective: TrackingObjectiveConfig = field(default_factory=TrackingObjectiveConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (frames := self.data_sets[0].frames) < 2:
+            raise ValueError(f"data: frames: expected at least 2, since the tracker predicts the next, got {frames}")

@@ -162,7 +162,7 @@ class _Worker:
             folder = Path(name)
             self.output.outlast(lambda: self.output.files.download_folder(checkpoint_path(self.first_step), folder))
             step = TrainingStep(_on(stage.build(folder / "model"), device), self.config, **ranks)
-            step.load_state(_load_optimizer(folder / OPTIMIZER, device))
+            step.load_state(_load_optimizer(folder / OPTIMIZER))
             assert json.loads((folder / STATE).read_bytes())["step"] == self.first_step
             return step, (folder / METRICS).read_text(encoding="utf-8")
 
@@ -214,10 +214,13 @@ class _Worker:
         return float(longest)
 
 
-def _load_optimizer(file: Path, device: torch.device) -> dict[str, Any]:
-    """Loads the optimizer's state; torch's own message would advise to run whatever code is in the file."""
+def _load_optimizer(file: Path) -> dict[str, Any]:
+    """Loads the optimizer's state; torch's own message would advise to run whatever code is in the file.
+
+    On the CPU: the optimizer takes the moments to its parameters, and would wait for counters on a GPU in every step.
+    """
     try:
-        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
             f"{file.name} of the last checkpoint is damaged; remove its folder to resume from an earlier one"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from openvis_model.guidance import instance_guidance
-from openvis_model.options import Resampling
+from openvis_model.options import Guidance, Resampling
 
 # One mask of 2 × 4 logits on a grid of 1 × 2 patches, four logits each. ln 3 has probability 3/4, -ln 3 has 1/4.
 LN3 = math.log(3)
@@ -31,6 +31,13 @@ def test_binary_guidance_opens_every_patch_that_the_mask_touches() -> None:
     logits = torch.tensor([[[[0.1, -5.0, -5.0, -0.1], [-5.0, -5.0, -5.0, 0.0]]]])
     guidance = instance_guidance(logits, (1, 2), guidance="binary", resampling="mean_logit")
     assert guidance.tolist() == [[[0.0, -math.inf]]]
+
+
+@pytest.mark.parametrize("guidance", get_args(Guidance))
+@pytest.mark.parametrize("resampling", get_args(Resampling))
+def test_frames_without_masks(guidance: Guidance, resampling: Resampling) -> None:
+    result = instance_guidance(torch.zeros(2, 0, 8, 8), (2, 3), guidance=guidance, resampling=resampling)
+    assert result.shape == (2, 0, 6)
 
 
 def test_no_guidance() -> None:

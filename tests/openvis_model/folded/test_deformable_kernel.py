@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("triton", reason="Triton comes with the CUDA builds of torch")
 
 AGREES = """
-import logging, torch
+import logging, numpy, torch
 from openvis_model.folded import deformable_attention as attention, deformable_kernel as kernel
 logging.basicConfig(format="%(message)s")
 cpu = torch.device("cpu")
@@ -28,6 +28,13 @@ torch.testing.assert_close(kernel.sample_by_kernel(value, *given), expected, rto
 torch.testing.assert_close(
     kernel.sample_by_kernel(value.bfloat16(), *given), expected.bfloat16(), rtol=0.02, atol=0.02
 )
+
+numpy.seterr(invalid="ignore")  # in the interpreter
+for bad in (float("nan"), float("inf")):
+    where[0, 0, 0, 0, 0, 0] = bad
+    given = (where, share, grid.sizes, grid.starts)
+    for sampled in (kernel.sample_by_kernel(value, *given), attention.sample_rows(value, where, share, grid)):
+        assert sampled.isnan().nonzero().tolist() == [[0, 0, channel] for channel in range(8)]
 
 assert not attention.kernel_works(cpu, 6)
 kernel.sample_by_kernel = lambda value, *_: torch.zeros_like(value).flatten(2)

@@ -17,7 +17,14 @@ from openvis_model.training.config import (
     TrackingObjectiveConfig,
 )
 from openvis_model.training.losses import SetCriterion, SetLosses
-from openvis_model.training.objectives import InstanceObjective, TrackingObjective, predictions, presence, targets
+from openvis_model.training.objectives import (
+    InstanceObjective,
+    TrackingObjective,
+    most_shown,
+    predictions,
+    presence,
+    targets,
+)
 from openvis_model.training.training_clip import TrainingClip
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import load_checkpoint
@@ -106,6 +113,21 @@ def test_losses_of_federated_clips_among_others(model: InstFormer) -> None:
     federated = losses(exhaustive=False)
     assert federated.pop("objectness") < whole.pop("objectness")
     assert federated == whole
+
+
+def test_a_clip_that_is_matched_as_a_whole_has_no_more_objects_than_queries(
+    model: InstFormer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those in the fewest frames are left out, of the counts as well."""
+    monkeypatch.setattr(model.mask_proposal, "num_queries", 2)
+    crowded = clip(1, [[0], [0, 1, 2], [1], [1, 2]])
+    kept = most_shown(crowded, 2)
+    assert kept.categories.tolist() == crowded.categories[[1, 3]].tolist()
+    assert presence(kept).sum(1).tolist() == [3, 2]
+    assert most_shown(kept, 2) is kept
+    objective = InstanceObjective(model, NAMES, InstanceObjectiveConfig(matching="clip"))
+    assert objective.counts([crowded]).tolist() == objective.counts([kept]).tolist()
+    assert objective.counts([crowded])[3] == 5
 
 
 @pytest.mark.parametrize("kind", ["instances", "tracking"])

@@ -81,6 +81,15 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
         torch.testing.assert_close(b[name], tensor, rtol=0, atol=0)
 
 
+def test_clips_of_one_frame_have_nothing_to_predict(split: Path) -> None:
+    config = tracking_config(split, "model")
+    assert isinstance(config.data, TrainingDataConfig)
+    with pytest.raises(
+        ValueError, match="data: frames: expected at least 2, .* got 1"
+    ):
+        replace(config, data=replace(config.data, frames=1))
+
+
 @pytest.mark.parametrize("kind", ["instances", "tracking"])
 def test_the_stages_of_the_paper(kind: str, split: Path, checkpoint: str, tmp_path: Path) -> None:
     stage: InstanceStage | TrackingStage = InstanceStage(instance_config(split, checkpoint))
