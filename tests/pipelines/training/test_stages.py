@@ -84,9 +84,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 def test_clips_of_one_frame_have_nothing_to_predict(split: Path) -> None:
     config = tracking_config(split, "model")
     assert isinstance(config.data, TrainingDataConfig)
-    with pytest.raises(
-        ValueError, match="data: frames: expected at least 2, .* got 1"
-    ):
+    with pytest.raises(ValueError, match="data: frames: expected at least 2, .* got 1"):
         replace(config, data=replace(config.data, frames=1))
 
 
