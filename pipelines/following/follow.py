@@ -147,7 +147,7 @@ def _frame_of(prompt: Prompt, segments: Sequence[SegmentRow]) -> int:
     """
     info = segments[0].info
     if info is None:
-        raise VideoError(segments[0].error)
+        raise VideoError(str(segments[0].error))
     prompt.check_within(info.width, info.height)
     beyond = info.frames <= prompt.frame if prompt.frame is not None else info.duration_s <= (prompt.seconds or 0)
     if beyond:

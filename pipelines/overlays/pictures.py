@@ -10,6 +10,8 @@ from pipelines.overlays.contact_sheet import Tile
 from pipelines.overlays.drawing import DrawnObject
 from pipelines.overlays.render import render_frame
 from pipelines.video.download_cache import DownloadCache
+from pipelines.video.names import local_path
+from pipelines.video.plan import MachineError
 
 
 def pictures(hits: Sequence[Hit]) -> tuple[list[Tile], dict[str, str]]:
@@ -24,9 +26,10 @@ def pictures(hits: Sequence[Hit]) -> tuple[list[Tile], dict[str, str]]:
         mask = rle.decode(tuple(hit.mask["size"]), hit.mask["counts"].encode())
         shown = DrawnObject(track_id=hit.track_id, name=hit.category, score=hit.score, mask=mask)
         try:
-            with cache.open(hit.uri, cache.version(hit.uri)) as path:
+            uri = local_path(hit.uri)
+            with cache.open(uri, cache.version(uri)) as path:
                 image = render_frame(Path(path), hit.frame, [shown])
             tiles.append(Tile(image=image, video=os.path.basename(hit.uri.rstrip("/")), time_s=hit.time_s))
-        except ValueError as error:
+        except (ValueError, MachineError) as error:
             failures[hit.uri] = str(error)
     return tiles, failures

@@ -20,6 +20,7 @@ from pipelines.video.index import plan_video
 from pipelines.video.plan import Sampling, VideoError
 
 _MIN_HEIGHT = 360  # pixels; lower frames are enlarged to keep labels readable
+_MAX_SIDE = 16384  # pixels, of H.264
 _TILE = 480  # longer side of a contact sheet's pictures, pixels
 _HOLD = 1.5  # sampling periods for which masks stay if no labelled frame follows; periods may vary by a frame
 
@@ -87,11 +88,11 @@ def render_video(
     info, done = plan.info, 0
     size, tile_size = (
         _scaled(info.height, info.width, scale)
-        for scale in (-(-_MIN_HEIGHT // info.height), _TILE / max(info.height, info.width))
+        for scale in (_enlargement(info.height, info.width), _TILE / max(info.height, info.width))
     )
     sheet = {info.frames * (2 * number + 1) // (2 * tiles) for number in range(tiles)}
     shown = []
-    rate = Fraction(info.fps).limit_denominator(1001)
+    rate = max(Fraction(info.fps).limit_denominator(1001), Fraction(1, 1001))
     with written_whole(str(output), ".mp4") as path, encoder(path, rate, size) as encode:
         for batch in decode(str(video), info, plan.segments[0], size=None, batch_size=1):
             frame, index, time_s = batch.frames[0], int(batch.frame[0]), float(batch.time_s[0])
@@ -142,6 +143,11 @@ def render_frame(video: Path, frame: int, objects: Sequence[DrawnObject]) -> UIn
     except VideoError as error:
         raise ValueError(f"video: cannot read {video} ({error})") from error
     raise ValueError(f"video: cannot read {video} (frame {frame} cannot be decoded)")
+
+
+def _enlargement(height: int, width: int) -> int:
+    """Returns the whole factor that makes labels readable on frames of this size, and that H.264 can take."""
+    return max(1, min(-(-_MIN_HEIGHT // height), _MAX_SIDE // max(height, width)))
 
 
 def _scaled(height: int, width: int, scale: float) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """Opens, demuxes and decodes files with FFmpeg through PyAV."""
 
+import errno
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,14 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from pipelines.video.orientation import Orientation
-from pipelines.video.plan import VideoError
+from pipelines.video.plan import MachineError, VideoError
 
 if TYPE_CHECKING:
     VideoPacket = Packet[VideoStream]
 else:
     VideoPacket = Packet  # generic in the stubs only
+
+_OF_THE_MACHINE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 
 MAX_PIXELS = 1 << 26  # of one frame: twice 8K
 
@@ -69,14 +72,20 @@ def demux(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacke
     """Yields the stream's packets up to the end, or to the last whole one before the point where the file is cut off.
 
     Of half a packet, some decoders make a frame whose other half is whatever was in memory, and call it sound.
+
+    Raises:
+        MachineError: the disk or the network that the file is on fails.
     """
     held = None
-    with suppress(av.error.FFmpegError):
+    try:
         for packet in container.demux(stream):
             if packet.size:
                 if held is not None:
                     yield held
                 held = packet
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise MachineError(f"cannot be read here ({error.strerror})") from error
     if held is not None and not held.is_corrupt:
         yield held
 
@@ -102,6 +111,8 @@ def open_image(path: str) -> Iterator[tuple[av.VideoFrame, Orientation]]:
         orientation = Orientation.of_image(content)
         content.seek(0)
         with av.open(content, "r", options=_ONLY_IMAGES) as container:
+            # Otherwise the decoder fills what is missing of a file that was cut off, and calls it sound.
+            container.streams.video[0].codec_context.options = {"err_detect": "explode"}
             yield next(container.decode(video=0)), orientation
     except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
         raise VideoError(f"{os.path.basename(path)}: not an image that can be read") from error

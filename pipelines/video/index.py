@@ -6,7 +6,6 @@
 
 import bisect
 import itertools
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,8 +23,11 @@ from pipelines.video.orientation import Orientation
 from pipelines.video.plan import Sampling, Segment, VideoError, VideoInfo, VideoPlan
 from pipelines.video.truncation import is_cut_off
 
+_MOST_REORDERED = 16  # frames, in H.264 and HEVC
+_PROBED = 64  # packets
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, order=True)
 class _Key:
     """A key frame: the timestamp that identifies it, the one to seek to, and whether decoding is exact from it on."""
 
@@ -114,14 +116,17 @@ def _read_index(path: str) -> _Index:
         if scan.first is None or not scan.shown:
             raise VideoError(f"no frames (nothing of its {stream.codec_context.name} stream can be decoded)")
         rate = float(stream.average_rate or stream.guessed_rate or 1)
-        tick, keys = float(stream.time_base or 1), sorted(scan.keys, key=lambda key: key.pts)
+        tick, keys = float(stream.time_base or 1), sorted(scan.keys)
         if container.format.name == "mpeg":  # after seeking, FFmpeg gives its packets other times
             keys = []
-        timestamps = _are_timestamps(container, stream, scan)
+        timestamps = _are_timestamps(container, stream, scan) and not _are_fields(path, stream, scan.first)
         if timestamps:
-            # Frames shown before the first key frame refer to missing frames.
-            from_key = min((key.pts for key in scan.keys), default=-math.inf)
-            pts = np.array(sorted(t for _, t, _ in scan.shown if t is not None and t >= from_key), dtype=np.int64)
+            times, first_key = sorted(t for _, t, _ in scan.shown if t is not None), min(scan.keys, default=None)
+            if first_key and times[0] < first_key.pts:
+                # They may refer to frames that are missing.
+                before = _presented_before(path, first_key.pts)
+                times = [t for t in times if t >= first_key.pts or t in before]
+            pts = np.array(times, dtype=np.int64)
         else:
             pts, keys = _count(path, container, 1 / rate / tick), []
         times_s = (pts - pts[0]) * tick
@@ -129,6 +134,8 @@ def _read_index(path: str) -> _Index:
         fps = (len(pts) - 1) / span if span else rate
         last_s = max(scan.shown, key=lambda packet: packet[1] or packet[0] or 0)[2] * tick or min(1 / fps, 1 / rate)
         missing, cut_off = _missing(path, container, stream, scan, float(pts[-1]) * tick + last_s, fps)
+        if last_s > 1 / fps:  # the last frame is held
+            fps = len(pts) / (span + last_s)
         height, width = Orientation.of(scan.first).shown(scan.first.height, scan.first.width)
         info = VideoInfo(
             frames=len(pts),
@@ -167,7 +174,8 @@ def _is_shown(stream: VideoStream, packet: VideoPacket) -> bool:
 def _are_timestamps(container: InputContainer, stream: VideoStream, scan: _Scan) -> bool:
     """Checks that presentation times identify frames.
 
-    They do not if one is missing or given twice, or if decoding times decrease, as in joined recordings. AVI has none,
+    They do not if one is missing or given twice, or if decoding times decrease, as in joined recordings; where FFmpeg
+    has mended half of a joint, a frame is shown before it is decoded, or long after those that follow. AVI has none,
     and FFmpeg's guess is wrong. Copied from AVI or a raw stream, frames that are reordered have decoding times instead,
     maybe all of them late by the same time.
     """
@@ -180,8 +188,40 @@ def _are_timestamps(container: InputContainer, stream: VideoStream, scan: _Scan)
         and None not in presentation
         and len(presentation) == len(scan.shown)
         and all(a <= b for a, b in itertools.pairwise(decoding))
+        and min(delays, default=0) >= 0
+        and _delay([pts for _, pts, _ in scan.shown if pts is not None]) <= _MOST_REORDERED
         and not (reordered and len(delays) == 1)
     )
+
+
+def _delay(presentation: Sequence[int]) -> int:
+    """Returns how many places later than it is decoded a frame is shown, at most; times are in order of decoding."""
+    place = np.argsort(np.argsort(presentation))
+    return int((place - np.arange(len(place))).max(initial=0))
+
+
+def _are_fields(path: str, stream: VideoStream, first: av.VideoFrame) -> bool:
+    """Checks whether packets hold single fields, two for a frame, as interlaced H.264 may; decodes the first ones."""
+    if stream.codec_context.name != "h264" or not first.interlaced_frame:
+        return False
+    with open_video(path) as (container, again):
+        packets = list(itertools.islice(demux(container, again), _PROBED))
+        frames = sum(len(decode_packet(again, packet)) for packet in (*packets, None))
+    return frames < 0.75 * len(packets)
+
+
+def _presented_before(path: str, pts: int) -> set[int]:
+    """Decodes a file up to a key frame; returns the times of the frames that are shown before it."""
+    shown: set[int] = set()
+    with open_video(path) as (container, stream):
+        for packet in itertools.chain(demux(container, stream), [None]):
+            beat()
+            for frame in decode_packet(stream, packet):
+                if frame.pts is None or frame.pts >= pts:
+                    return shown
+                if not frame.is_corrupt:
+                    shown.add(frame.pts)
+    return shown
 
 
 def _count(path: str, container: InputContainer, step: float) -> Int64[np.ndarray, " F"]:

@@ -93,7 +93,7 @@ class IsolatedProcess:
 
         Raises:
             VideoError: if the generator raises, exceeds a limit, crashes the process, or sends what is no message.
-            MachineError: if something else has killed the process.
+            MachineError: if the generator raises one, or something else has killed the process.
         """
         self.free = False
         names = {kind.__name__: kind for kind in kinds}
@@ -117,6 +117,8 @@ class IsolatedProcess:
                 self.free = True
                 if kind == "error":
                     raise VideoError(value)
+                if kind == "lost":
+                    raise MachineError(value)
                 return
         except VideoError:
             raise
@@ -182,6 +184,8 @@ def _serve(connection: Connection) -> None:
             answer = ("end", "")
         except VideoError as error:
             answer = ("error", str(error))
+        except MachineError as error:
+            answer = ("lost", str(error))
         except MemoryError:
             answer = ("error", f"needs more than {resource.getrlimit(resource.RLIMIT_DATA)[0] / 1e9:g} GB to decode")
         except Exception as error:  # one video's failure must not stop the others

@@ -11,7 +11,13 @@ ROUNDING_S = 1e-3
 
 
 class VideoError(ValueError):
-    """A video that cannot be read; the message is the reason, to be shown beside the video's name."""
+    """A video that cannot be read; the message is the reason, to be shown beside the video's name.
+
+    Bytes of file names that are no UTF-8, which no table could hold, are escaped.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason.encode(errors="backslashreplace").decode())
 
 
 class MachineError(RuntimeError):

@@ -14,7 +14,7 @@ from pipelines.video.isolation import Limits
 from pipelines.video.plan import Sampling
 from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import Proxy
-from tests.pipelines.video.clips import H264, cut_off, number, write_clip
+from tests.pipelines.video.clips import H264, cut_off, number, write_clip, write_images
 
 
 @pytest.fixture
@@ -52,6 +52,17 @@ def test_segments_and_batches_know_their_place(clip: Path) -> None:
     ]
     assert frames == [(i, i) for i in range(48)]
     assert batches[-1].time_s.tolist() == pytest.approx([i / 24 for i in range(44, 48)])
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_an_image_whose_name_is_no_text_fails_its_video_alone(broken: int, tmp_path: Path) -> None:
+    """No table could hold such a name, and the run would end."""
+    frames = write_images(tmp_path / "frames", 2)
+    (frames / f"frame_{broken}.png").unlink()
+    (frames / os.fsdecode(b"frame_%d_caf\xe9.png" % broken)).write_bytes(b"no image")
+    (segment,) = plan(str(frames), None)
+    failed = segment if broken == 0 else decode(segment)[0]
+    assert failed.error == f"frame_{broken}_caf\\udce9.png: not an image that can be read"
 
 
 def test_short_videos_share_a_load(clip: Path, tmp_path: Path) -> None:

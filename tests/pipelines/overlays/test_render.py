@@ -12,12 +12,13 @@ import torch
 from openvis_model import rle
 from pipelines.archive.parts import Rows
 from pipelines.archive.tables import SCHEMAS, Results
-from pipelines.overlays.render import render_frame, render_video
+from pipelines.overlays.render import _enlargement, render_frame, render_video
 from pipelines.shapes.files import encode_video
 from pipelines.shapes.render import render
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.labels import part_name
+from tests.pipelines.video.clips import mux, write_clip
 
 
 def grey(height: int, width: int) -> np.ndarray:
@@ -101,6 +102,20 @@ def test_odd_sizes_are_padded(tmp_path: Path) -> None:
     rendered = render_video(tmp_path / "v.mkv", *EMPTY, tmp_path / "x.mp4")
     assert decode(tmp_path / "x.mp4").shape == (1, 402, 480, 3)
     assert (rendered.height, rendered.width) == (402, 480)
+
+
+@pytest.mark.parametrize(("height", "width", "scale"), [(20, 1000, 16), (90, 120, 4), (720, 1280, 1)])
+def test_small_frames_are_enlarged_as_far_as_h264_goes(height: int, width: int, scale: int) -> None:
+    assert _enlargement(height, width) == scale
+
+
+def test_slides_keep_their_times(tmp_path: Path) -> None:
+    """An hour each, fewer a second than any rate that the encoder knows."""
+    clip = write_clip(tmp_path / "a.webm", frames=3, codec="libvpx-vp9", fps=30)
+    slides = mux(tmp_path / "slides.webm", clip, times=[0, 3_600_000, 7_200_000])
+    assert render_video(Path(slides), *EMPTY, tmp_path / "x.mp4").frames == 3
+    with av.open(str(tmp_path / "x.mp4")) as container:
+        assert [round(float(frame.time or 0)) for frame in container.decode(video=0)] == [0, 3600, 7200]
 
 
 def test_masks_hold_until_the_next_labelled_frame(tmp_path: Path) -> None:

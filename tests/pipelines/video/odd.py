@@ -4,7 +4,10 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import av
+
 from tests.pipelines.video.clips import H264, mux, picture, write_clip, write_image
+from tests.pipelines.video.fields import write_fields
 
 FRAMES = 24
 
@@ -67,6 +70,43 @@ def _mirrored(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _fields(path: Path) -> None:
+    write_fields(path, [picture(i, 96, 128) for i in range(FRAMES)])
+
+
+def _leading(path: Path) -> None:
+    """HEVC from its second key frame on, which two frames precede that do without the ones before."""
+    options = {"x265-params": "log-level=none:radl=2:open-gop=0:keyint=12:min-keyint=12:bframes=3:b-adapt=0:pools=1"}
+    plain = write_clip(path.with_name(f".plain-{path.name}"), frames=FRAMES, codec="libx265", options=options)
+    with av.open(str(plain)) as source, av.open(str(path), "w") as target:
+        stream = source.streams.video[0]
+        copy, keys = target.add_stream_from_template(stream), 0
+        for packet in source.demux(stream):
+            keys += packet.is_keyframe
+            if packet.size and keys > 1:
+                packet.stream = copy
+                target.mux(packet)
+
+
+def _joined(path: Path) -> None:
+    """One frame, which is decoded late, before the others begin at an earlier time: FFmpeg mends half of its times."""
+    options = {"bf": "2", "g": "12", "q:v": "2"}
+    parts = []
+    for name, frames, begin in (("one", [0], 5.0), ("more", [*range(1, FRAMES)], 0.0)):
+        part = path.with_name(f".{name}-{path.name}")
+        write_clip(
+            part,
+            frames=len(frames),
+            codec="mpeg2video",
+            fps=25,
+            options=options,
+            container_options={"output_ts_offset": str(begin)},
+            draw=lambda i, height, width, frames=frames: picture(frames[i], height, width),
+        )
+        parts.append(part.read_bytes())
+    path.write_bytes(b"".join(parts))
+
+
 def _animation(path: Path) -> None:
     write_clip(path, frames=FRAMES, codec="gif", fps=10, pix_fmt="rgb8")
 
@@ -87,6 +127,10 @@ ODD: dict[str, tuple[Callable[[Path], None], list[int]]] = {
     "alt_ref.webm": (_alt_ref, [*range(FRAMES)]),
     "empty_chunks.avi": (_empty_chunks, [i for i in range(FRAMES) if not 6 <= i < 10]),
     "mirrored.mp4": (_mirrored, [*range(FRAMES)]),
+    "fields.ts": (_fields, [*range(FRAMES)]),
+    "fields.mp4": (_fields, [*range(FRAMES)]),
+    "leading.ts": (_leading, [*range(10, FRAMES)]),
+    "joined.ts": (_joined, [*range(FRAMES)]),
     "animation.gif": (_animation, [*range(FRAMES)]),
     "odd_digits": (_odd_digits, [*range(4)]),
 }

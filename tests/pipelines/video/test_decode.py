@@ -144,6 +144,16 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
         read(str(folder), plan)
 
 
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_an_image_that_was_cut_off_is_named(tmp_path: Path, share: float) -> None:
+    """FFmpeg fills the rest with a colour, and calls it sound."""
+    folder = write_images(tmp_path / "frames", 3, suffix=".jpg")
+    image = folder / "frame_2.jpg"
+    image.write_bytes(image.read_bytes()[: int(share * image.stat().st_size)])
+    with pytest.raises(VideoError, match=re.escape("frame_2.jpg: not an image that can be read")):
+        read(str(folder), plan_video(str(folder), ALL, None))
+
+
 def test_an_image_of_another_size_is_named(tmp_path: Path) -> None:
     """Stretched to the first one's, it would have masks that do not fit it."""
     folder = write_images(tmp_path / "frames", 2)

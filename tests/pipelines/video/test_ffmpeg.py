@@ -1,12 +1,23 @@
+import errno
+import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
+import av
 import numpy as np
 import pytest
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
 
+from pipelines.video.ffmpeg import demux, open_video
 from pipelines.video.index import plan_video
-from pipelines.video.plan import Sampling, VideoError
+from pipelines.video.plan import MachineError, Sampling, VideoError
 from tests.pipelines.video.clips import Clip, cut_off, write_audio
+
+INVALID_DATA = 1094995529  # FFmpeg's AVERROR_INVALIDDATA
 
 
 def test_reasons(tmp_path: Path, clip: Clip) -> None:
@@ -33,6 +44,26 @@ def test_reasons(tmp_path: Path, clip: Clip) -> None:
     }.items():
         with pytest.raises(VideoError, match=f"^{re.escape(reason)}$"):
             plan_video(str(tmp_path / name), ALL, None)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(errno.EIO, MachineError), (errno.ESTALE, MachineError), (INVALID_DATA, None)]
+)
+def test_a_disk_that_fails_is_not_the_end_of_the_file(code: int, error: type[Exception] | None, clip: Clip) -> None:
+    with open_video(clip("b_frames.mp4")) as (container, stream):
+
+        class Failing:
+            def demux(self, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
+                yield from itertools.islice(container.demux(stream), 5)
+                av.error.err_check(-code)
+
+        packets = demux(cast(InputContainer, Failing()), stream)
+        assert len(list(itertools.islice(packets, 4))) == 4
+        if error is None:
+            assert len(list(packets)) == 1
+        else:
+            with pytest.raises(error, match="cannot be read here"):
+                next(packets)
 
 
 def test_huge_frames_are_refused(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,25 @@ def test_the_end_of_a_file_that_states_no_number_of_frames(tmp_path: Path) -> No
     assert (0 < info.frames < 48, info.cut_off) == (True, True)
 
 
+def test_a_last_frame_that_is_held_makes_no_further_frames(tmp_path: Path) -> None:
+    """As in animations: rate and duration together are the number of frames."""
+    with PIL.Image.new("RGB", (64, 48)) as first:
+        images = [PIL.Image.fromarray(picture(i, 48, 64)) for i in range(8)]
+        first.save(tmp_path / "hold.gif", save_all=True, append_images=images, duration=[100] * 8 + [5000])
+    info = plan_video(str(tmp_path / "hold.gif"), ALL, None).info
+    assert (info.frames, info.duration_s) == (9, pytest.approx(5.8))
+    assert info.fps == pytest.approx(9 / 5.8)
+
+
+def test_frames_of_two_interleaved_fields_have_a_packet_each(tmp_path: Path) -> None:
+    """So the file can be cut at key frames; fields in packets of their own have to be counted."""
+    options = H264 | {"x264-params": "tff=1"}
+    path = str(write_clip(tmp_path / "interlaced.mp4", options=options))
+    info = plan_video(path, ALL, None).info
+    assert (info.frames, info.timestamps) == (48, True)
+    assert numbers(path) == list(range(48))
+
+
 @pytest.mark.parametrize(("name", "codec", "pix_fmt"), [("a.gif", "gif", "rgb8"), ("a.apng", "apng", "rgb24")])
 def test_animations(tmp_path: Path, name: str, codec: str, pix_fmt: str) -> None:
     path = str(write_clip(tmp_path / name, frames=5, codec=codec, fps=10, pix_fmt=pix_fmt))

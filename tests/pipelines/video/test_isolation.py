@@ -180,6 +180,13 @@ def test_errors_leave_the_process_as_it_is(function: object, argument: object, m
         assert list(process.run(bloat, 10**8)) == [10**8]
 
 
+def test_an_error_of_the_machine_stays_one() -> None:
+    before = process_id()
+    with pytest.raises(MachineError, match="^no good$"), isolated(LIMITS) as process:
+        list(process.run(refuse, MachineError))
+    assert process_id() == before
+
+
 def test_a_generator_that_is_left_ends_its_process() -> None:
     before = process_id()
     with isolated(LIMITS) as process:

@@ -32,6 +32,14 @@ def test_a_track_lasts_one_step_where_nothing_is_seen_after_it() -> None:
     assert hidden(video({0: (0, 9)})) == {0: [(0, 3), (9, None)]}
 
 
+def test_a_last_frame_that_is_held_adds_none() -> None:
+    """Ten frames, a tenth of a second each, but the last one five seconds: all were looked at."""
+    held = {"fps": 10 / 5.9, "duration_s": 5.9, "expected_frames": 10}
+    labels = video({0: (0, 1, 2, 5, 6)}, **held)
+    assert frame_count(labels) == 10
+    assert hidden(labels) == {0: [(0, None), (1, None), (2, 3), (5, None), (6, 7)]}
+
+
 def test_a_frame_behind_the_stated_end_counts() -> None:
     assert frame_count(video({0: (0,)})) == 10
     assert frame_count(video({0: (0, 12)})) == 13
