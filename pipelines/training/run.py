@@ -36,7 +36,7 @@ from pipelines.training.config import TrainingConfig
 from pipelines.training.output import METRICS, MODEL, TrainingOutput
 from pipelines.training.progress import Monitor, TrainingProgress
 from pipelines.training.stage import Stage
-from pipelines.training.worker import VALIDATION, Job, work
+from pipelines.training.worker import VALIDATION, Job, work_on
 
 _ANSWER_S = 600.0  # for the monitor, which has to start first
 _COLLECTIVE_S = 1800  # for what workers do together, as by Ray's default
@@ -126,8 +126,9 @@ def _run(
     # own storage, and are never given to `ray.train.report`.
     with tempfile.TemporaryDirectory(prefix="openvis-train-", ignore_cleanup_errors=True) as own_files:
         trainer = TorchTrainer(
-            work,
-            train_loop_config={"job": Job(config=config, stage=stage, output=output, monitor=monitor)},
+            work_on,
+            # A reference, since Ray Train's controller would import all networks to read the job itself.
+            train_loop_config={"job": ray.put(Job(config=config, stage=stage, output=output, monitor=monitor))},
             # Workers wait for the first one, which may outlast the storage twice before it has restored a checkpoint.
             torch_config=TorchConfig(timeout_s=int(2 * config.stall_s) + _COLLECTIVE_S),
             scaling_config=ScalingConfig(

@@ -51,13 +51,17 @@ class Job:
     monitor: Any
 
 
-def work(settings: dict[str, Job]) -> None:
-    """Trains in a worker; the function that Ray Train calls, and calls again in new workers after an error.
+def work_on(settings: dict[str, Any]) -> None:
+    """Trains on the `Job` whose reference is called `job`; Ray Train calls this in workers, again after an error."""
+    work(ray.get(settings["job"]))
+
+
+def work(job: Job) -> None:
+    """Trains in a worker.
 
     An error that would come again is reported to the monitor as well: the new workers then return at once. The failing
     worker raises it nevertheless, because its peers would wait forever for a worker that returned.
     """
-    job = settings["job"]
     if ray.get(job.monitor.failure.remote()) is not None:
         return
     try:

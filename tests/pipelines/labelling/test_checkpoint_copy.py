@@ -96,7 +96,7 @@ class HiddenCheckpoint(SharedCheckpoint):
         return model
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_recipe_is_built_by_the_driver_and_read_everywhere(
     no_cluster: None, offline: Path, repositories: dict[str, hub.Files], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,7 +62,7 @@ def test_the_same_tracks_and_masks_as_labelling(name: str, archive: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["eomt", "rf_detr"])
+@pytest.mark.parametrize("network", ["eomt", pytest.param("rf_detr", marks=pytest.mark.nightly)])
 def test_labelling_with_a_square_proposal_network(network: str, mini_config: InstFormerConfig, tmp_path: Path) -> None:
     """Of random weights, every proposal is a track; masks have the size of a wide video."""
     save_checkpoint(with_proposals(mini_config, network), tmp_path / "checkpoint")

@@ -230,7 +230,7 @@ class Mortal(DiscModel):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("actors", [1, "1-2"])
+@pytest.mark.parametrize("actors", [1, pytest.param("1-2", marks=pytest.mark.nightly)])
 def test_a_video_that_kills_the_model_is_given_up(
     actors: int | str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from pipelines.storage.files import Storage
 from tests.pipelines.review.browser import browser, needs_browser
 from tests.pipelines.review.serving import Client, served
 
-pytestmark = [needs_browser, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+pytestmark = [needs_browser, pytest.mark.nightly, pytest.mark.usefixtures("cluster")]
 
 NAMES = ("red striped star", "green plain moon", "blue dotted heart", "yellow checkered ring")
 MEANT = {NAMES[0]: NAMES[1], NAMES[1]: NAMES[0], NAMES[2]: NAMES[2], NAMES[3]: NAMES[3]}

@@ -44,7 +44,7 @@ def train_alone(config: TrainingConfig, stage: Stage) -> None:
     output = TrainingOutput.open(config.output)
     output.begin({**config.identity(), "stage": stage.fingerprint()})
     with no_ray():
-        work({"job": Job(config=config, stage=stage, output=output, monitor=Handle(Monitor()))})
+        work(Job(config=config, stage=stage, output=output, monitor=Handle(Monitor())))
     output.finish(config.steps)
 
 

@@ -43,6 +43,7 @@ def test_an_interrupted_training_stores_a_checkpoint_first(tmp_path: Path) -> No
     assert TrainingOutput.open(str(tmp_path)).intact() == [int(stored[1])]
 
 
+@pytest.mark.nightly
 def test_a_machine_that_is_taken_away_costs_no_step(
     no_cluster: None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,12 +26,12 @@ def test_s3_may_be_away_for_longer_than_a_lease_lasts(
     outage: Outage, cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.storage.lease.RENEW_S", 0.1)
-    monkeypatch.setattr("pipelines.storage.lease.EXPIRE_S", 1.0)
+    monkeypatch.setattr("pipelines.storage.lease.EXPIRE_S", 4.0)
     stage = PointsStage(hold=2, marker=tmp_path / "away")
 
     def report(progress: TrainingProgress) -> None:
         if progress.step == 2 and not outage.stops:
-            outage.begin(5.0)
+            outage.begin(7.0)
             (tmp_path / "away").touch()  # the next step is followed by a checkpoint
 
     output = "s3://outage/run"

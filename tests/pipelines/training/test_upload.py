@@ -77,7 +77,7 @@ def test_a_checkpoint_that_cannot_be_stored_is_told_and_the_last_whole_one_count
     with monkeypatch.context() as patch:
         patch.setattr(Storage, "put_folder", put)
         with no_ray(), pytest.raises(OSError, match="the disk is full"):
-            work({"job": job})
+            work(job)
     assert output.intact() == [2]
     train_alone(config, PointsStage())
     assert curve(tmp_path / "output") == curve(tmp_path / "undisturbed")
@@ -91,7 +91,7 @@ def test_an_error_in_training_does_not_lose_the_checkpoint_before_it(
     config = settings(tmp_path / "output", checkpoint_every=2)
     output = TrainingOutput.open(config.output)
     with no_ray(), pytest.raises(FloatingPointError, match="step 3"):
-        work({"job": Job(config=config, stage=PointsStage(broken=2), output=output, monitor=Handle(Monitor()))})
+        work(Job(config=config, stage=PointsStage(broken=2), output=output, monitor=Handle(Monitor())))
     assert output.intact() == [2]
 
 

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from pipelines.storage.lease import hold_lease
 from pipelines.training.config import TrainingConfig
@@ -58,7 +57,7 @@ class Ending(PointsStage):
 def run(tmp_path: Path, stage: PointsStage, **options: Any) -> Monitor:
     config: TrainingConfig = settings(tmp_path / "output", **{"validate_every": 2} | options)
     output, monitor = TrainingOutput.open(config.output), Monitor()
-    work({"job": Job(config=config, stage=stage, output=output, monitor=Handle(monitor))})
+    work(Job(config=config, stage=stage, output=output, monitor=Handle(monitor)))
     return monitor
 
 
@@ -106,7 +105,7 @@ def test_scores_of_before_are_shown(tmp_path: Path) -> None:
             fail=monitor.fail,
         )
     )
-    work({"job": Job(config=config, stage=PointsStage(), output=output, monitor=handle)})
+    work(Job(config=config, stage=PointsStage(), output=output, monitor=handle))
     assert [progress.step for progress in seen] == [4, 5, 6, 7, 8]
     assert seen[0].scores.keys() == {"error"}
 
@@ -133,7 +132,7 @@ def test_what_may_go_away_is_not_told(tmp_path: Path) -> None:
     config = settings(tmp_path / "output")
     job = Job(config=config, stage=Ending(2), output=TrainingOutput.open(config.output), monitor=Handle(monitor))
     with pytest.raises(StopError):
-        work({"job": job})
+        work(job)
     assert monitor.failure() is None
 
 
@@ -172,10 +171,10 @@ def test_what_cannot_go_away_is_told(tmp_path: Path, stage: PointsStage, reason:
     config = settings(tmp_path / "output")
     job = Job(config=config, stage=stage, output=TrainingOutput.open(config.output), monitor=Handle(monitor))
     with pytest.raises((ValueError, FloatingPointError)):
-        work({"job": job})
+        work(job)
     assert str(monitor.failure()).startswith(reason)
     before = (tmp_path / "output/metrics.jsonl").read_bytes()
-    work({"job": job})  # as a new start does, which comes of it: it returns
+    work(job)  # as a new start does, which comes of it: it returns
     assert (tmp_path / "output/metrics.jsonl").read_bytes() == before
 
 
@@ -213,7 +212,7 @@ def test_a_checkpoint_waits_while_s3_is_away(
     with hold_lease(opened.files) as lease:
         output = replace(opened, holder=lease.id, stall_s=60.0)
         stage = DuringOutage(outage=outage, steps=(2, 7))
-        work({"job": Job(config=config, stage=stage, output=output, monitor=Handle(monitor))})
+        work(Job(config=config, stage=stage, output=output, monitor=Handle(monitor)))
         lease.check()
     assert (outage.stops, monitor.starts) == (2, 1)
     assert output.intact()[-1] == 8
@@ -229,15 +228,9 @@ def test_a_run_that_another_one_followed_changes_nothing(tmp_path: Path, monkeyp
         lease_file = tmp_path / "output/lease.json"
         monkeypatch.setattr(TrainingOutput, "keep_last", lambda output, count: lease_file.write_text(TAKEN))
         with pytest.raises(RuntimeError, match="another run took over"):
-            work({"job": Job(config=settings(Path("unused")), stage=Ending(6), output=output, monitor=Handle(monitor))})
+            work(Job(config=settings(Path("unused")), stage=Ending(6), output=output, monitor=Handle(monitor)))
         with pytest.raises(RuntimeError, match="another run took over"):
-            work(
-                {
-                    "job": Job(
-                        config=settings(Path("unused")), stage=PointsStage(), output=output, monitor=Handle(monitor)
-                    )
-                }
-            )
+            work(Job(config=settings(Path("unused")), stage=PointsStage(), output=output, monitor=Handle(monitor)))
     assert opened.checkpoints() == [3]
     assert len((tmp_path / "output/metrics.jsonl").read_text().splitlines()) < 4
 
@@ -249,7 +242,7 @@ def test_a_checkpoint_is_stored_as_soon_as_it_is_asked_for(tmp_path: Path) -> No
     config = settings(tmp_path / "output", checkpoint_every=8)
     output = TrainingOutput.open(config.output)
     with pytest.raises(StopError):
-        work({"job": Job(config=config, stage=Ending(3), output=output, monitor=Handle(monitor))})
+        work(Job(config=config, stage=Ending(3), output=output, monitor=Handle(monitor)))
     assert seen == output.checkpoints() == [2]
 
 
@@ -274,5 +267,5 @@ def test_a_validation_that_does_not_end_costs_one_step(undisturbed: list[dict[st
 def test_no_advice_to_run_code_of_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / "optimizer.pt").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"optimizer.pt of the last checkpoint is damaged; remove") as error:
-        _load_optimizer(tmp_path / "optimizer.pt", torch.device("cpu"))
+        _load_optimizer(tmp_path / "optimizer.pt")
     assert "weights_only" not in str(error.value)
