@@ -2,8 +2,8 @@
 
 python -m jobs.benchmark --checkpoint checkpoints/mine --video street.mp4 --fps 5
 
-Every stage is measured by itself in this process, without Ray. The exit code is 0, 2 for bad input, 75 if it was
-interrupted.
+Every stage is measured by itself in this process, without Ray. The exit code is 0, 1 if it failed, 2 for bad
+input, 75 if it was interrupted.
 """
 
 import json

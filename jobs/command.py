@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,6 +17,17 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _working = False
 
 
+def check_address(name: str, value: str) -> None:
+    """Refuses an address in the cloud that is no URI, which would be taken for a local folder.
+
+    Raises:
+        ValueError: names the option.
+    """
+    if found := re.match(r"(s3|gs|az|abfss|https?):/?(?!/)", value):
+        rest = value[found.end() :]
+        raise ValueError(f"{name}: {value} has too few slashes for {found[1]}; write {found[1]}://{rest}")
+
+
 def check_kept(name: str, output: str | None) -> None:
     """Refuses an output that would not outlive the job.
 
@@ -28,6 +40,7 @@ def check_kept(name: str, output: str | None) -> None:
     Raises:
         ValueError: names the option.
     """
+    check_address(name, output or "")
     if output and "://" not in output and "working_dir_files" in Path(output).absolute().parts:
         raise ValueError(
             f"{name}: {output} is in the cluster's copy of the working folder, which is removed after the job; "
@@ -45,6 +58,7 @@ def check_present(name: str, path: str | None) -> None:
     Raises:
         ValueError: names the option.
     """
+    check_address(name, path or "")
     if path is not None and "://" not in path and not glob.has_magic(path) and not os.path.exists(path):
         raise ValueError(f"{name}: {path} does not exist; correct the path")
 

@@ -2,7 +2,8 @@
 
 python -m jobs.demo --output demo
 
-The output folder then has the videos, the tables, an overlay MP4 for each video, and a contact sheet.
+The output folder then has the videos, the tables, an overlay MP4 for each video, and a contact sheet. The exit code
+is 0, 1 if it failed, 2 for bad input, 75 if it was interrupted.
 """
 
 import os

@@ -4,7 +4,7 @@ python -m jobs.duplicates --labels labels/
 
 Compares the embeddings of all tracks; no video is read. A pair of tracks in different videos whose embeddings are
 similar enough is a row of the table, and so is a pair of videos most of whose tracks have such a counterpart. The exit
-code is 0, 2 for bad input, 75 if it was interrupted.
+code is 0, 1 if it failed, 2 for bad input, 75 if it was interrupted.
 """
 
 import time

@@ -4,7 +4,8 @@ python -m jobs.make_checkpoint --list
 python -m jobs.make_checkpoint --model mask2former-swin-tiny --output checkpoints/tiny
 python -m jobs.make_checkpoint --proposals model_final_3c8ec9.pkl --clip ViT-B-16/datacomp_xl_s13b_b90k --output mine
 
-The folder is for --checkpoint of the other jobs. The exit code is 0, or 2 for bad input.
+The folder is for --checkpoint of the other jobs. The exit code is 0, 1 if it failed, 2 for bad input,
+75 if it was interrupted.
 """
 
 from collections.abc import Sequence

@@ -171,11 +171,12 @@ def _parser(job: str, description: str, options: Iterable[_Option]) -> ArgumentP
     for option in options:
         kind = _spelled(option.kind)
         parent = option.name.rpartition(".")[0]
+        required = f"required with {parent}" if parent else "required"
         if config := _config_in(option.kind):
             groups[option.name] = parser.add_argument_group(option.name, parse(config.__doc__).short_description)
-            default = "required" if option.default is MISSING else "" if option.default else "default: null"
+            default = required if option.default is MISSING else "" if option.default else "default: null"
         else:
-            default = "required" if option.default is MISSING else f"default: {_plain(option.default)}"
+            default = required if option.default is MISSING else f"default: {_plain(option.default)}"
         text = f"{option.help} (type: {kind}{default and ', '}{default})".strip()
         metavar = option.name.rpartition(".")[2].upper()
         alone: dict[str, Any] = {"nargs": "?", "const": "true"} if option.kind is bool else {}

@@ -34,6 +34,8 @@ TOKENIZER = "tokenizer"
 BUILT_IN = Path(__file__).parents[1] / "built_in_model"
 """Checkpoint folder of the built-in model: the mini preset, trained on Shapes; it knows only the words of Shapes."""
 
+_REMEDY = "give one that jobs.train or jobs.make_checkpoint wrote"
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -61,8 +63,12 @@ def read_config(folder: Path) -> tuple[dict[str, Any], str]:
     try:
         stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         values, expected = stored["config"], stored["fingerprint"]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder}: not a checkpoint folder ({error!r} in config.json)") from error
+    except OSError as error:
+        why = "it has no config.json" if isinstance(error, FileNotFoundError) else f"config.json: {error.strerror}"
+        raise ValueError(f"checkpoint: {folder}: not a checkpoint folder ({why}); {_REMEDY}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"checkpoint: {folder}: not a checkpoint folder ({error!r} in config.json)"
+        raise ValueError(f"{what}; {_REMEDY}") from error
     if not isinstance(expected, str):
         raise ValueError(f"{folder}/config.json: fingerprint: expected text, got {expected!r}; copy the file again")
     return values, expected

@@ -42,7 +42,7 @@ def compact(config: CompactConfig) -> CompactSummary:
         ValueError: the output is missing or has no labels, a file is damaged, or another run is writing to it.
         RuntimeError: the lease on the output was lost.
     """
-    results = open_labels(config.output, "output")
+    results = open_labels(config.labels)
     before = results.parts()
     with hold_lease(results.storage) as lease:
         if config.repair:

@@ -19,13 +19,13 @@ class CompactConfig:
     """A compaction.
 
     Attributes:
-        output: folder of the tables, local or in the cloud.
+        labels: folder of the tables, local or in the cloud.
         part_mb: target size of a part, its three files together, 10⁶ bytes.
         keep_h: hours for which replaced parts are kept, for queries that have begun and for older versions.
         repair: starts new Delta Lake logs; older versions can no longer be read.
     """
 
-    output: str
+    labels: str
     part_mb: float = PART_MB
     keep_h: float = KEEP_H
     repair: bool = False

@@ -406,20 +406,19 @@ def _byte_ranges(metadata: pq.FileMetaData, groups: Sequence[int], columns: Sequ
                 yield start, start + chunk.total_compressed_size
 
 
-def open_labels(labels: str, option: str = "labels") -> Results:
+def open_labels(labels: str) -> Results:
     """Opens an archive that has at least one part.
 
     Args:
         labels: output of a labelling run, local or in the cloud.
-        option: option that it was given as, for errors.
 
     Raises:
         ValueError: the archive has no parts, or cannot be listed.
     """
     results = Results(Storage(labels))
-    with bad_input(option):
+    with bad_input("labels"):
         if not results.parts():
-            raise ValueError(f"{option}: {labels} has no labels; give the output of a labelling run")
+            raise ValueError(f"labels: {labels} has no labels; give the output of a labelling run")
     return results
 
 

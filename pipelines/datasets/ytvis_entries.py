@@ -75,7 +75,7 @@ class EntryReader:
         """Returns a list of the document."""
         value = document.get(name)
         if not isinstance(value, list):
-            raise self.error("the file", f"has no list {name!r}", "give a file in the expected format")
+            raise self.error("the file", f"has no list {name!r}", "give a file of annotations")
         return value
 
     def value(self, where: str, entry: Any, name: str, kind: type) -> Any:

@@ -33,7 +33,7 @@ class Storage:
     def __init__(self, root: str) -> None:
         remote = is_remote(root)
         if "://" in root and not remote and not root.startswith("file://"):
-            raise ValueError(f"{root}: only {SUPPORTED} are supported; mount or copy it")
+            raise ValueError(f"{root}: its scheme is unknown; give {SUPPORTED}")
         self._store: Store = CloudStore(root) if remote else LocalStore(root.removeprefix("file://"))
 
     @property

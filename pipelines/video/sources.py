@@ -75,6 +75,8 @@ def find_videos(source: str, *, allow_http: bool = False) -> Iterator[Video]:
             raise ValueError(f"{place}: video_id {video.video_id!r} is given twice; every video needs its own")
         found = True
         yield video
+    if not found and suffix(source) in MANIFEST_SUFFIXES:
+        raise ValueError(f"input: {source} lists no videos; give a row for each, with a column uri")
     if not found:
         raise ValueError(f"input: no videos in {source}; known extensions are {' '.join(sorted(VIDEO_SUFFIXES))}")
 

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import jobs.compact
 import jobs.evaluate
 import jobs.search
-from jobs.command import check_present, run_job
+from jobs.command import check_kept, check_present, run_job
 
 
 @pytest.mark.parametrize(
@@ -36,8 +37,8 @@ def test_an_output_that_goes_with_the_job_is_refused(
     folder = tmp_path / "runtime_resources/working_dir_files/_ray_pkg_1"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
-    assert jobs.compact.main(["--output", "labels/"]) == 2
-    assert "output: labels/ is in the cluster's copy of the working folder" in capsys.readouterr().err
+    assert jobs.compact.main(["--labels", "labels/"]) == 2
+    assert "labels: labels/ is in the cluster's copy of the working folder" in capsys.readouterr().err
     (folder / "sweep.yaml").write_text(
         "output: runs\ndatasets: [{name: a, protocol: shapes, ground_truth: a.json}]\ncheckpoints: [{name: b}]\n"
     )
@@ -45,7 +46,7 @@ def test_an_output_that_goes_with_the_job_is_refused(
     assert "output: runs is in the cluster's copy of the working folder" in capsys.readouterr().err
     assert jobs.search.main(["--labels", str(tmp_path), "--text", "star", "--sheet", "found.png"]) == 2
     assert "sheet: found.png is in the cluster's copy of the working folder" in capsys.readouterr().err
-    assert jobs.compact.main(["--output", str(tmp_path)]) == 2
+    assert jobs.compact.main(["--labels", str(tmp_path)]) == 2
     assert "has no labels" in capsys.readouterr().err
 
 
@@ -54,6 +55,20 @@ def test_absent_inputs_are_named(tmp_path: Path) -> None:
         check_present("input", path)
     with pytest.raises(ValueError, match="^input: absent.mp4 does not exist; correct the path$"):
         check_present("input", "absent.mp4")
+
+
+@pytest.mark.parametrize("check", [check_kept, check_present])
+def test_addresses_that_would_be_local_folders_are_refused(check: Callable[[str, str], None], tmp_path: Path) -> None:
+    for address in ("s3://bucket/x", "gs://bucket", "runs/s3/x", str(tmp_path)):
+        if check is check_kept or not address.startswith("runs"):
+            check("output", address)
+    for address, meant in (
+        ("s3:/bucket/x", "s3://bucket/x"),
+        ("gs:bucket", "gs://bucket"),
+        ("https:/a.b/c", "https://a.b/c"),
+    ):
+        with pytest.raises(ValueError, match=f"^output: {address} has too few slashes for .*; write {meant}$"):
+            check("output", address)
 
 
 SIGNALS = ["SIGTERM", "SIGINT"]

@@ -20,7 +20,8 @@ def test_the_fingerprint_covers_config_and_weights() -> None:
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{tmp_path}: not a checkpoint folder"):
+    message = f"^checkpoint: {tmp_path}: not a checkpoint folder \\(it has no config.json\\); give one that jobs.train"
+    with pytest.raises(ValueError, match=message):
         read_config(tmp_path)
     with pytest.raises(ValueError, match="clip.safetensors: cannot be read"):
         read_states(tmp_path, ["clip"])

@@ -47,7 +47,7 @@ def main(labels: str, output: str, vocabulary: str) -> None:
     for number in range(ROUNDS):
         label(Storage(labels), number)
         relabel(RelabelConfig(labels=labels, output=output, vocabulary=vocabulary))
-        compact(CompactConfig(output=output))
+        compact(CompactConfig(labels=output))
     assert len(Results(Storage(output)).parts()) == 1
 
 

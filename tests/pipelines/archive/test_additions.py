@@ -106,7 +106,7 @@ def test_an_export_has_added_tracks(tmp_path: Path) -> None:
     assert exported(labels, tmp_path / "all", "respect") == {"red striped star": [0, 2], "cup": [1, 2]}
     assert set(exported(labels, tmp_path / "only", "only")) == {"cup"}
     assert set(exported(labels, tmp_path / "none", "ignore")) == {"red striped star"}
-    compact(CompactConfig(output=str(labels), keep_h=0))
+    compact(CompactConfig(labels=str(labels), keep_h=0))
     assert set(exported(labels, tmp_path / "compact", "respect")) == {"red striped star", "cup"}
 
 

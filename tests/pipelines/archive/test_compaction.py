@@ -56,7 +56,7 @@ def settled(output: str) -> None:
 
 
 def compacted(output: str, **options: Any) -> CompactSummary:
-    return compact(CompactConfig(output=output, keep_h=0, **options))
+    return compact(CompactConfig(labels=output, keep_h=0, **options))
 
 
 class Crash(BaseException):
@@ -184,13 +184,13 @@ def test_replaced_parts_stay_for_readers_that_have_begun(
     root = output("labels")
     results = Results(Storage(root))
     put_part(results, part_name(1), "a", "b", category="old")
-    compact(CompactConfig(output=root))
+    compact(CompactConfig(labels=root))
     put_part(results, part_name(2), "b", category="new")
     before = tables_of_others(root)
-    assert compact(CompactConfig(output=root, part_mb=1e-6)).parts == 2
+    assert compact(CompactConfig(labels=root, part_mb=1e-6)).parts == 2
     put_part(results, part_name(3), "c")
     left = files(root)
-    assert compact(CompactConfig(output=root)).parts == 1
+    assert compact(CompactConfig(labels=root)).parts == 1
     assert left < files(root)
     assert tables_of_others(root, 0) == before != tables_of_others(root) == tables(root)
     assert read_tracks(root, version=0)["category"].to_pylist() == ["old", "old"]
@@ -198,10 +198,10 @@ def test_replaced_parts_stay_for_readers_that_have_begun(
 
     now = compaction.time.time()
     monkeypatch.setattr(compaction.time, "time", lambda: now + 167 * 3600)
-    compact(CompactConfig(output=root))
+    compact(CompactConfig(labels=root))
     assert left < files(root)
     monkeypatch.setattr(compaction.time, "time", lambda: now + 169 * 3600)
-    compact(CompactConfig(output=root))
+    compact(CompactConfig(labels=root))
     assert len(files(root)) == 3
     assert tables_of_others(root) == tables(root)
     with pytest.raises(ValueError, match=f"version: files of version 0 of {root}/tracks were deleted"):
@@ -211,13 +211,13 @@ def test_replaced_parts_stay_for_readers_that_have_begun(
 def test_what_cannot_be_compacted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.storage.lease.RENEW_S", 0.5)
     with pytest.raises(ValueError, match="output: .*absent has no labels; give the output of a labelling run"):
-        compact(CompactConfig(output=str(tmp_path / "absent")))
+        compact(CompactConfig(labels=str(tmp_path / "absent")))
     with pytest.raises(ValueError, match="output: .* has no labels; give the output of a labelling run"):
-        compact(CompactConfig(output=str(tmp_path)))
+        compact(CompactConfig(labels=str(tmp_path)))
     assert not list(tmp_path.iterdir())
     put_part(Results(Storage(str(tmp_path))), part_name(1), "a")
     with hold_lease(Storage(str(tmp_path))), pytest.raises(ValueError, match="is being written by another run"):
-        compact(CompactConfig(output=str(tmp_path)))
+        compact(CompactConfig(labels=str(tmp_path)))
 
 
 def test_an_output_whose_parts_are_registered_is_settled_without_reading_them(
@@ -256,7 +256,7 @@ def test_decisions_are_kept_in_one_part(output: Callable[[str], str]) -> None:
         while reviews.history().num_rows < count:
             reviews.add([decide(reviews.history().num_rows, "accept", "star")])
         before = reviews.history()
-        compact(CompactConfig(output=results.storage.root))
+        compact(CompactConfig(labels=results.storage.root))
         assert len(reviews.parts()) == 1
         assert reviews.history() == before == Reviews(results.storage).history()
         assert decisions_of_others(results.storage.root) == list(range(count))

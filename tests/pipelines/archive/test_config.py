@@ -8,7 +8,7 @@ from pipelines.archive.config import CompactConfig, ExportConfig, RelabelConfig,
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (lambda: CompactConfig(output="x", part_mb=0), "^part_mb: expected more than 0, got 0"),
+        (lambda: CompactConfig(labels="x", part_mb=0), "^part_mb: expected more than 0, got 0"),
         (lambda: SearchConfig(labels="x", text="red star", top=0), "^top: expected at least 1, got 0"),
         (lambda: RelabelConfig(labels="x", output="y", vocabulary="z", top=0), "^top: expected at least 1, got 0"),
         (lambda: RelabelConfig(labels="x", output="y", vocabulary="z", stall_s=0), "^stall_s: expected more than 0"),

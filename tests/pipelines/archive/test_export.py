@@ -32,7 +32,7 @@ def test_labels_that_change_meanwhile(labels: str, tmp_path: Path, kind: str) ->
         calls.append((done, total))
         if done == 1:
             put(results, part_name(3), {video: {0: ("comet", 0.7, (0, 3))} for video in SEEN})
-            compact(CompactConfig(output=labels, keep_h=0))
+            compact(CompactConfig(labels=labels, keep_h=0))
 
     config = ExportConfig(labels=labels, output=str(tmp_path / "out"), format=kind)
     assert export_annotations(config, change).videos == 3

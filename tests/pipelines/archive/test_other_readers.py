@@ -98,10 +98,10 @@ def output(tmp_path: Path) -> str:
     """Labelled, labelled again, compacted: the folders have files that no longer count."""
     results = Results(Storage(f"{tmp_path}/labels"))
     put_part(results, part_name(1), "a", "b", category="old")
-    compact(CompactConfig(output=results.storage.root))
+    compact(CompactConfig(labels=results.storage.root))
     put_part(results, part_name(2), "b", "c", category="new")
     put_part(results, part_name(2, 1), "d", status="failed", tracks=0)
-    compact(CompactConfig(output=results.storage.root))
+    compact(CompactConfig(labels=results.storage.root))
     assert len(list(results.names("tracks"))) > len(results.parts()) == 1
     return results.storage.root
 
@@ -140,7 +140,7 @@ def test_hugging_face_loads_the_files_that_count(output: str, tmp_path: Path, mo
 def test_an_engine_reads_only_parts_that_may_have_a_video(output: str) -> None:
     results = Results(Storage(output))
     put_part(results, part_name(9), "x", "y", category="late")
-    compact(CompactConfig(output=output, part_mb=1e-6))
+    compact(CompactConfig(labels=output, part_mb=1e-6))
     table = DeltaTable(f"{output}/tracks")
     for name, wanted in (("x", 1), ("b", 1)):
         dataset = table.to_pyarrow_dataset()
@@ -153,7 +153,7 @@ def test_an_engine_skips_row_groups_of_other_videos(tmp_path: Path, monkeypatch:
     names = [f"v{i * 7 % 40:02}" for i in range(40)]  # in the order in which they are finished
     put_part(Results(Storage(str(tmp_path))), part_name(1), *names[:20])
     put_part(Results(Storage(str(tmp_path))), part_name(1, 1), *names[20:])
-    compact(CompactConfig(output=str(tmp_path)))
+    compact(CompactConfig(labels=str(tmp_path)))
     table = DeltaTable(tmp_path / "masks")
     adds = pa.table(table.get_add_actions(flatten=True))
     assert adds.select(["min.video_id", "max.video_id"]).to_pylist() == [{"min.video_id": "v00", "max.video_id": "v39"}]

@@ -67,7 +67,7 @@ def test_parts_that_are_merged_meanwhile_are_found_again(results: Results) -> No
 
     def work(part: str, video_ids: pa.Array | None) -> dict[str, Any]:
         if part == part_name(1):
-            compact(CompactConfig(output=results.storage.root))
+            compact(CompactConfig(labels=results.storage.root))
         rows = pa.concat_tables(results.row_groups("videos", part, video_ids))
         return {"ids": rows["video_id"].to_pylist()}
 

@@ -128,12 +128,12 @@ def test_what_was_labelled_anew_since_is_renamed_anew(archive: Path, tmp_path: P
     labels, new = tmp_path / "labels", tmp_path / "new"
     shutil.copytree(archive / "all", labels)
     run(archive, new, labels=str(labels))
-    compact(CompactConfig(output=str(new)))
+    compact(CompactConfig(labels=str(new)))
     source, target = (Results(Storage(str(folder))) for folder in (labels, new))
     assert len(target.parts()) == 1
     video = source.read("videos").to_pylist()[0]
     put_video(source, video, tracks=1, model_s=99.0)
-    compact(CompactConfig(output=str(labels)))
+    compact(CompactConfig(labels=str(labels)))
 
     assert run(archive, new, labels=str(labels)).skipped == 4
     assert target.read("tracks", video_id=video["video_id"]).num_rows == 1

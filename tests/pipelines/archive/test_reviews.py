@@ -26,7 +26,7 @@ def actions(reviews: Reviews) -> dict[tuple[str, int, int | None], str]:
 
 
 def merge(storage: Storage) -> None:
-    compact(CompactConfig(output=storage.root, keep_h=0))
+    compact(CompactConfig(labels=storage.root, keep_h=0))
 
 
 def test_the_last_decision_about_a_piece_counts(storage: Storage) -> None:

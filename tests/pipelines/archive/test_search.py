@@ -48,7 +48,7 @@ def test_masks_are_read_once_a_part_and_tracks_that_are_gone_are_told(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(archive / "some", tmp_path / "labels")
-    compact(CompactConfig(output=str(tmp_path / "labels")))
+    compact(CompactConfig(labels=str(tmp_path / "labels")))
     config = SearchConfig(labels=str(tmp_path / "labels"), text="red striped star", top=8)
     reads, row_groups = [], Results.row_groups
 

@@ -130,7 +130,7 @@ def test_readers_never_notice_a_compaction(call: int, tmp_path: Path, monkeypatc
         calls.append(name)
         if len(calls) == call + 1:
             monkeypatch.undo()
-            compact(CompactConfig(output=str(tmp_path)))
+            compact(CompactConfig(labels=str(tmp_path)))
 
     sizes, read, read_bytes = Storage.sizes, Storage.read, Storage.read_bytes
     monkeypatch.setattr(Storage, "sizes", lambda self, folder: before("list") or sizes(self, folder))
@@ -158,7 +158,7 @@ def test_two_compactions_in_a_row_hide_nothing_from_a_slow_listing(
             with monkeypatch.context() as patch:
                 patch.setattr(Storage, "sizes", sizes)
                 put_part(results, results.next_run() + "-000000000000", f"v{len(listings)}")
-                compact(CompactConfig(output=str(tmp_path)))
+                compact(CompactConfig(labels=str(tmp_path)))
         return list(before.intersection(sizes(self, folder)))
 
     monkeypatch.setattr(Storage, "sizes", slow)
@@ -203,7 +203,7 @@ def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
     mine = tmp_path / "videos" / "manifest.parquet"
     mine.write_bytes(b"mine")
     assert results.parts() == [part_name(1), part_name(2)]
-    compact(CompactConfig(output=str(tmp_path)))
+    compact(CompactConfig(labels=str(tmp_path)))
     assert mine.read_bytes() == b"mine"
 
 

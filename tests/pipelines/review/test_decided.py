@@ -30,7 +30,7 @@ def test_what_others_decide_is_taken_over(tmp_path: Path) -> None:
         (None, "accept"),
     ]
     revision = ann.revision
-    compact(CompactConfig(output=storage.root))
+    compact(CompactConfig(labels=storage.root))
     assert ann.refresh() == []
     assert ann.revision == revision
 

@@ -76,7 +76,7 @@ def test_a_compaction_meanwhile(small: Review, results: Results) -> None:
     put(results, part_name(2), {"d": {0: ("star", 0.9, (0, 3))}})
     small.refresh()
     found = small.find(Filter())["found"]
-    compact(CompactConfig(output=results.storage.root, keep_h=0))
+    compact(CompactConfig(labels=results.storage.root, keep_h=0))
     with pytest.raises(AbsentError, match="they were rewritten meanwhile; load the page again"):
         small.video("d")
     small.refresh()
