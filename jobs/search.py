@@ -35,7 +35,8 @@ def _search(arguments: list[str] | None) -> int:
     found = search(config)
     print(f"{'':>4} {'similarity':>10}  {'at':>8}  track  labelled as")
     for rank, hit in enumerate(found.hits, start=1):
-        at = f"{int(hit.time_s // 60)}:{hit.time_s % 60:04.1f}"
+        tenths = round(10 * hit.time_s)
+        at = f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
         print(
             f"{rank:>4} {hit.similarity:>10.3f}  {at:>8}  {hit.track_id:>5}  {hit.category}  {hit.video_id}  {hit.uri}"
         )

@@ -24,7 +24,7 @@ Box = tuple[int, int, int, int]
 _ENDING = r"\.(?:jpe?g|png|webp)"
 _PICTURE = re.compile(rf"(?P<path>.+?{_ENDING})(?: +(?:box +(?P<box>.+)|mask +(?P<mask>.+{_ENDING})))?", re.IGNORECASE)
 _TRACK = re.compile(r"track: *(?P<video>[^/\s]+)/(?P<track>\d{1,9})(?: +of +(?P<archive>.+))?")
-_BETWEEN = re.compile(r",(?!\s*\d+\s*(?:,|$))")  # exemplars; commas within a box are followed by a number
+_BETWEEN = re.compile(r",(?!\s*\d+(?:[\s,]+\d+)*\s*(?:,|$))")  # exemplars; within a box, numbers follow
 _NAMES_PICTURE = re.compile(rf".*{_ENDING}( +(box|mask) .*)?", re.IGNORECASE)
 
 

@@ -72,10 +72,23 @@ def picture_content(image: bytes, *, box: Box | None = None, mask: bytes | None 
         coverage = _mask(mask, picture)
     scale = min(1.0, SIDE / max(picture.size))
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    pixels = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    pixels = eight_bit(picture).convert("RGB").resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
     return PictureContent(
         np.asarray(pixels, np.uint8), None if coverage is None else _reduced(coverage, size), digest.hexdigest()
     )
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Returns an image with 8 bits a channel; of 16, Pillow would cut off all above 255.
+
+    Raises:
+        ValueError: it has 32 bits.
+    """
+    if image.mode in ("I", "F"):
+        raise ValueError("has 32 bits a pixel; save it with 8 or 16")
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
 
 
 def read_local(path: str) -> bytes:
@@ -122,7 +135,8 @@ def _filled(box: Box, picture: Image.Image) -> Image.Image:
 
 def _mask(mask: bytes, picture: Image.Image) -> Image.Image:
     try:
-        grey = _decode(mask).convert("L")
+        grey = _decode(mask)
+        values = np.asarray(grey if grey.mode.startswith("I;16") else eight_bit(grey).convert("L"), np.int64)
     except ValueError as error:
         raise ValueError(f"the mask {error}") from error
     if grey.size != picture.size:
@@ -130,10 +144,10 @@ def _mask(mask: bytes, picture: Image.Image) -> Image.Image:
             f"the mask is {grey.width} x {grey.height} pixels, the picture {picture.width} x {picture.height}; "
             "give one of the same size"
         )
-    brightest = int(np.asarray(grey).max())
+    brightest = values.max()
     if not brightest:
         raise ValueError("the mask is empty; make the object white and all else black")
-    return grey.point([255 * (2 * value > brightest) for value in range(256)])
+    return Image.fromarray(np.where(2 * values > brightest, 255, 0).astype(np.uint8))
 
 
 def _reduced(mask: Image.Image, size: tuple[int, int]) -> Float32[np.ndarray, "H W"]:

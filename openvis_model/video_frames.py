@@ -62,7 +62,7 @@ def _batches(source: Iterable[Any], size: int) -> Iterator[Frames]:
             image = _tensor(item)
             if single and image.shape != single[0].shape:
                 yield _stacked(single)
-            single.append(image)
+            single.append(image.clone())  # cameras and decoders may write the next one to the same memory
             if len(single) == size:
                 yield _stacked(single)
             continue

@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int32
 
 from pipelines.archive.config import DuplicatesConfig
 from pipelines.archive.tables import open_labels
-from pipelines.archive.track_pairs import Pairs, similar_pairs
+from pipelines.archive.track_pairs import Pairs, of_other_groups, similar_pairs
 from pipelines.archive.track_vectors import TrackVectors, read_vectors
 from pipelines.storage.files import Storage, check_output, folder_of
 
@@ -59,7 +59,7 @@ def find_duplicates(config: DuplicatesConfig) -> DuplicatesSummary:
     video_ids, of_models = read_vectors(results)
     tables, tracks, pairs = list[pa.Table](), 0, 0
     for its in of_models:
-        found = _ascending(its, similar_pairs(its.vectors, its.videos, config.threshold, config.top))
+        found = _ascending(its, similar_pairs(its.vectors, of_other_groups(its.videos), config.threshold, config.top))
         tables += [_of_tracks(its, found, video_ids), _of_videos(its, found, video_ids, config.min_share)]
         tracks, pairs = tracks + len(its.frames), pairs + len(found[0])
     table = pa.concat_tables([SCHEMA.empty_table(), *tables]).sort_by(

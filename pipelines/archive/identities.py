@@ -1,16 +1,18 @@
 """Links tracks of the same object, across gaps, cuts and videos, into identities; tracks stay as they are."""
 
-from collections.abc import Iterator, Sequence
+import bisect
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from pipelines.archive.config import IdentitiesConfig
 from pipelines.archive.tables import open_labels
-from pipelines.archive.track_pairs import similar_pairs
+from pipelines.archive.track_pairs import ROUNDING, similar_pairs
 from pipelines.archive.track_vectors import read_vectors
 from pipelines.storage.files import check_output, folder_of
 
@@ -27,7 +29,7 @@ SCHEMA = pa.schema(
 )
 
 _TOP = 10
-"""Most similar tracks that a track is compared with."""
+"""Most similar tracks, of those that are not in sight with it, that a track is compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ def link(
         identity's mean.
     """
     groups = _Groups(vectors, frames, videos, spans)
-    for first, second in _pairs(vectors, videos, threshold, across=across):
+    for first, second in _pairs(vectors, videos, spans, threshold, across=across):
         groups.join(first, second, threshold)
     roots = np.array([groups.find(track) for track in range(len(vectors))], np.int64)
     _, at, identity = np.unique(roots, return_index=True, return_inverse=True)
@@ -110,17 +112,39 @@ def link(
 
 
 def _pairs(
-    vectors: Float32[np.ndarray, "N D"], videos: Int32[np.ndarray, " N"], threshold: float, *, across: bool
+    vectors: Float32[np.ndarray, "N D"],
+    videos: Int32[np.ndarray, " N"],
+    spans: Int32[np.ndarray, "N 2"],
+    threshold: float,
+    *,
+    across: bool,
 ) -> Iterator[tuple[int, int]]:
     """Yields the pairs of tracks that are similar enough, the most similar first, of one video after the other."""
     order = np.argsort(videos, kind="stable")
     ends = np.flatnonzero(np.diff(videos[order])) + 1
     for tracks in (np.arange(len(vectors)),) if across else np.split(order, ends):
-        each = np.arange(len(tracks), dtype=np.int32)
         chosen = vectors if across else np.ascontiguousarray(vectors[tracks])
-        first, second, cosines = similar_pairs(chosen, each, threshold, _TOP)
+        apart = partial(_apart, videos[tracks], *spans[tracks].T)
+        first, second, cosines = similar_pairs(chosen, apart, threshold, _TOP)
         best = np.argsort(-cosines, kind="stable")
         yield from zip(tracks[first[best]].tolist(), tracks[second[best]].tolist(), strict=True)
+
+
+def _apart(
+    videos: Int32[np.ndarray, " N"],
+    begin: Int32[np.ndarray, " N"],
+    end: Int32[np.ndarray, " N"],
+    some: Int32[np.ndarray, " P"],
+    others: Int32[np.ndarray, " P"],
+) -> Bool[np.ndarray, " P"]:
+    """Says which tracks are not in the same video at the same time."""
+    together = (begin[some] <= end[others]) & (begin[others] <= end[some])
+    apart: Bool[np.ndarray, " P"] = ~(together & (videos[some] == videos[others]))
+    return apart
+
+
+_Times = dict[int, list[tuple[int, int]]]
+"""Spans of frames by video, ascending; no two overlap."""
 
 
 class _Groups:
@@ -136,7 +160,8 @@ class _Groups:
         self._vectors, self._frames = vectors, frames
         self._videos, self._spans = videos.tolist(), spans.tolist()
         self._parents = list(range(len(vectors)))
-        self._members: dict[int, list[int]] = {}
+        self._times: dict[int, _Times] = {}
+        self._sizes: dict[int, int] = {}
         self._sums: dict[int, Float32[np.ndarray, " D"]] = {}
 
     def find(self, track: int) -> int:
@@ -149,15 +174,23 @@ class _Groups:
     def join(self, first: int, second: int, threshold: float) -> None:
         """Makes one of two identities if they are similar enough and never seen together."""
         one, other = self.find(first), self.find(second)
-        if one == other or self._seen_together(one, other):
+        if one == other:
             return
+        if self._size(one) < self._size(other):
+            one, other = other, one
         ours, theirs = self._sum(one), self._sum(other)
-        if ours @ theirs < threshold * np.linalg.norm(ours) * np.linalg.norm(theirs):
+        if ours @ theirs < (threshold - ROUNDING) * np.linalg.norm(ours) * np.linalg.norm(theirs):
             return
-        self._sums[one] = ours + theirs
-        self._members[one] = [*self._tracks(one), *self._tracks(other)]
-        self._members.pop(other, None)
-        self._sums.pop(other, None)
+        times, more = self._times_of(one), self._times_of(other)
+        if _overlap(times, more):
+            return
+        for video, spans in more.items():
+            for span in spans:
+                bisect.insort(times.setdefault(video, []), span)
+        self._times[one], self._sums[one] = times, ours + theirs
+        self._sizes[one] = self._size(one) + self._size(other)
+        for each in (self._times, self._sums, self._sizes):
+            each.pop(other, None)
         self._parents[other] = one
 
     def similarity(self, track: int) -> float:
@@ -165,18 +198,23 @@ class _Groups:
         mean = self._sum(self.find(track))
         return float(self._vectors[track] @ mean / np.linalg.norm(mean))
 
-    def _tracks(self, root: int) -> Sequence[int]:
-        return self._members.get(root, (root,))
+    def _size(self, root: int) -> int:
+        return self._sizes.get(root, 1)
+
+    def _times_of(self, root: int) -> _Times:
+        return self._times.get(root) or {self._videos[root]: [tuple(self._spans[root])]}
 
     def _sum(self, root: int) -> Float32[np.ndarray, " D"]:
         known = self._sums.get(root)
         return self._vectors[root] * max(1, self._frames[root]) if known is None else known
 
-    def _seen_together(self, one: int, other: int) -> bool:
-        return any(
-            self._videos[a] == self._videos[b]
-            and self._spans[a][0] <= self._spans[b][1]
-            and self._spans[b][0] <= self._spans[a][1]
-            for a in self._tracks(one)
-            for b in self._tracks(other)
-        )
+
+def _overlap(many: _Times, few: _Times) -> bool:
+    """Returns whether a span of one overlaps a span of the other in the same video."""
+    for video in many.keys() & few.keys():
+        spans = many[video]
+        for begin, end in few[video]:
+            after = bisect.bisect_right(spans, end, key=lambda span: span[0])  # the first one that begins later
+            if after and spans[after - 1][1] >= begin:
+                return True
+    return False

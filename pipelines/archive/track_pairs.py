@@ -1,9 +1,9 @@
 """Pairs of tracks with similar embeddings: exact within blocks of tracks around random ones, in bounded memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Bool, Float32, Int32
 
 BLOCK = 2048
 """Tracks per block, if all blocks were of one size: up to so many are all compared with each other."""
@@ -16,8 +16,21 @@ Pairs = tuple[Int32[np.ndarray, "P"], Int32[np.ndarray, "P"], Float32[np.ndarray
 """Places of two tracks, the first one smaller, and their cosine; sorted by place."""
 
 
+Apart = Callable[[Int32[np.ndarray, "P"], Int32[np.ndarray, "P"]], Bool[np.ndarray, "P"]]
+"""Says of the vectors at some places, and those at others, which may be a pair."""
+
+
+def of_other_groups(groups: Int32[np.ndarray, "N"]) -> Apart:
+    """Returns a rule by which vectors of different groups may be a pair."""
+    return lambda some, others: groups[some] != groups[others]
+
+
+ROUNDING = 1e-6
+"""By how much the cosine of equal vectors may be below 1."""
+
+
 def similar_pairs(
-    vectors: Float32[np.ndarray, "N D"], groups: Int32[np.ndarray, "N"], threshold: float, top: int, block: int = BLOCK
+    vectors: Float32[np.ndarray, "N D"], apart: Apart, threshold: float, top: int, block: int = BLOCK
 ) -> Pairs:
     """Finds pairs of vectors whose cosine reaches a threshold.
 
@@ -26,16 +39,16 @@ def similar_pairs(
 
     Args:
         vectors: unit norm; may be mapped from a file.
-        groups: vectors of one group are no pair.
+        apart: which vectors may be a pair; none is one with itself.
         threshold: least cosine.
         top: pairs of a vector that are kept, the most similar ones.
         block: vectors per block; at most so many are compared each with all.
     """
-    found = [_of_block(vectors, groups, rows, threshold, top) for rows in _blocks(vectors, block)]
+    found = [_of_block(vectors, apart, rows, threshold - ROUNDING, top) for rows in _blocks(vectors, block)]
     first, second, cosines = (np.concatenate(each) for each in zip(_NONE, *found, strict=True))
     low, high = np.minimum(first, second), np.maximum(first, second)
     order = np.lexsort((-cosines, high, low))
-    low, high, cosines = low[order], high[order], cosines[order]
+    low, high, cosines = low[order], high[order], cosines[order].clip(max=1)
     new = np.ones(len(low), bool)
     new[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
     return low[new], high[new], cosines[new]
@@ -63,7 +76,7 @@ def _blocks(vectors: Float32[np.ndarray, "N D"], block: int) -> Iterator[Int32[n
 
 def _of_block(
     vectors: Float32[np.ndarray, "N D"],
-    groups: Int32[np.ndarray, "N"],
+    apart: Apart,
     rows: Int32[np.ndarray, "B"],
     threshold: float,
     top: int,
@@ -77,8 +90,8 @@ def _of_block(
             others = rows[column : column + _COLUMNS]
             cosines = queries @ np.asarray(vectors[others]).T
             at, other = np.divmod(np.flatnonzero(cosines >= threshold), len(others))
-            apart = groups[those[at]] != groups[others[other]]
-            at, other = at[apart].astype(np.int32), other[apart]
+            pairs = apart(those[at], others[other]) & (those[at] != others[other])
+            at, other = at[pairs].astype(np.int32), other[pairs]
             best = _best(best, (at, others[other], cosines[at, other]), top)
         found.append((those[best[0]], best[1], best[2]))
     first, second, cosines = (np.concatenate(each) for each in zip(*found, strict=True))

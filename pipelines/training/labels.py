@@ -52,7 +52,7 @@ def labelled_video(video: AnnotatedVideo) -> TrainingVideo:
     """Returns a labelled video, of which the labelled frames are trained on.
 
     Raises:
-        VideoError: it is missing, cannot be read, or is another one than was labelled; says why.
+        VideoError: it is missing, cannot be read, or has another size or fewer frames than were labelled; says why.
     """
     uri, cache = local_path(video.uri or ""), DownloadCache()
     try:

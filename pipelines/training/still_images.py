@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from openvis_model.pictures import eight_bit
 from pipelines.video.plan import VideoError
 
 _ORIENTATION = 0x0112  # Exif tag; values 5 to 8 are turned by 90 degrees
@@ -31,7 +32,7 @@ def read_image(path: str) -> UInt8[np.ndarray, "h w 3"]:
         VideoError: the file is missing, not an image, or incomplete; names it.
     """
     with _open(path) as image:
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        return np.array(eight_bit(ImageOps.exif_transpose(image)).convert("RGB"))
 
 
 @contextmanager

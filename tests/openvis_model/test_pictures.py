@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from openvis_model import pictures
-from openvis_model.pictures import picture_content, read_pictures
+from openvis_model.pictures import eight_bit, picture_content, read_pictures
 from openvis_model.vocabulary import Vocabulary
 
 
@@ -38,6 +38,18 @@ def test_masks_are_what_is_bright(values: tuple[int, int]) -> None:
     mask = Image.fromarray(np.where(expected, values[1], values[0]).astype(np.uint8))
     content = picture_content(file(noise(6, 8)), mask=file(mask))
     assert np.array_equal(content.coverage, expected)
+
+
+def test_sixteen_bits_are_not_cut_off() -> None:
+    expected = np.zeros((6, 8), bool)
+    expected[1:3, 2:5] = True
+    mask = Image.fromarray(np.where(expected, 60_000, 1_000).astype(np.uint16))
+    grey = Image.fromarray((np.arange(48).reshape(6, 8) * 1024).astype(np.uint16))
+    content = picture_content(file(grey), mask=file(mask))
+    assert np.array_equal(content.coverage, expected)
+    assert np.array_equal(content.pixels[..., 0], np.arange(48).reshape(6, 8) * 4)
+    with pytest.raises(ValueError, match="has 32 bits a pixel; save it with 8 or 16"):
+        eight_bit(Image.new("F", (2, 2)))
 
 
 def test_masks_of_segmentation_data_sets_have_palettes() -> None:

@@ -33,6 +33,16 @@ def test_frames_come_in_every_form(source: object, expected: list[int]) -> None:
     assert lengths(source) == expected
 
 
+@pytest.mark.parametrize("buffer", [np.empty((4, 6, 3), np.uint8), torch.empty((4, 6, 3), dtype=torch.uint8)])
+def test_a_camera_may_write_all_frames_to_one_buffer(buffer: np.ndarray | torch.Tensor) -> None:
+    def shots() -> Iterator[np.ndarray | torch.Tensor]:
+        for image in VIDEO:
+            buffer[:] = image if isinstance(buffer, np.ndarray) else torch.from_numpy(image)
+            yield buffer
+
+    assert lengths(shots()) == [4, 4, 3]
+
+
 def test_indices_and_the_size_of_the_video_stay_with_their_frames() -> None:
     frames = Frames(pixels=VIDEO, index=np.arange(0, 22, 2), size=(40, 60))
     found = list(batches([frames], 8))

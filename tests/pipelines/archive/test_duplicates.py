@@ -53,7 +53,7 @@ def test_videos_are_alike_if_most_of_their_frames_are(results: Results) -> None:
     rows = found(results)
     assert [each[:5] for each in rows if each[0] == "video"] == [("video", "v0", None, "v1", None)]
     video = rows[0]
-    assert video[5:] == (1.0, pytest.approx(2 * (10 + 8) / (40 + 24)))
+    assert video[5:] == (pytest.approx(1), pytest.approx(2 * (10 + 8) / (40 + 24)))
     tracks = {each[1:5]: each[5] for each in rows if each[0] == "track"}
     cosine = pytest.approx(1 / 1.01**0.5)
     expected = {("v0", 0, "v1", 1): pytest.approx(1), ("v0", 1, "v1", 0): pytest.approx(1)}

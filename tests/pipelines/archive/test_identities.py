@@ -63,6 +63,30 @@ def test_videos_are_linked_if_asked_for() -> None:
     assert identities(vectors, [(0, 9)] * 3, [0, 0, 1], across=True) == [0, 1, 0]
 
 
+def test_look_alikes_that_are_seen_together_hide_no_link() -> None:
+    """A herd before and after a cut: nearest to each are the others of its shot, which it can't be."""
+    count, random = 12, np.random.default_rng(0)
+    each = np.eye(2 * count + 2, dtype=np.float32)
+    shots = [each[-2] + 0.05 * each[-1], each[-2] - 0.35 * each[-1]]
+    vectors = [shot + 0.1 * animal for shot in shots for animal in each[:count]]
+    vectors = [(vector / np.linalg.norm(vector)).astype(np.float32) for vector in vectors]
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[count] > 0.9
+    order = random.permutation(2 * count)
+    spans = [(0, 4) if place < count else (5, 9) for place in order]
+    found = identities([vectors[place] for place in order], spans)
+    animals = [place % count for place in order]
+    assert len(set(found)) == count
+    assert len(set(zip(found, animals, strict=True))) == count
+
+
+def test_an_identity_may_have_many_tracks() -> None:
+    """Seen anew in each of many spans, and once in two at a time."""
+    count = 3000
+    spans = [(3 * number, 3 * number + 1) for number in range(count)]
+    found = identities([A] * (count + 1), [*spans, (4000, 4003)])
+    assert sorted(np.bincount(found).tolist()) == [1, count]
+
+
 def test_none_and_one() -> None:
     assert identities([A], [(0, 1)]) == [0]
 

@@ -22,6 +22,11 @@ def test_grey_images_get_three_channels(tmp_path: Path) -> None:
     assert np.array_equal(read_image(str(tmp_path / "a.png")), np.full((4, 6, 3), 77))
 
 
+def test_sixteen_bits_are_not_cut_off(tmp_path: Path) -> None:
+    Image.fromarray((np.arange(24).reshape(4, 6) * 2048).astype(np.uint16)).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(str(tmp_path / "a.png"))[..., 1], np.arange(24).reshape(4, 6) * 8)
+
+
 def test_images_that_lie_on_their_side_are_turned(tmp_path: Path) -> None:
     image = Image.fromarray(picture(0, 96, 128))
     exif = image.getexif()
