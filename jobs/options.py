@@ -6,6 +6,8 @@ when there are values to check, so that `--help` is quick.
 
 import difflib
 import json
+import os
+import re
 import sys
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -61,6 +63,24 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc] # has no types
         return node
 
 
+_SCALARS = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)",
+        "-+.0123456789",
+    ),
+}
+"""Patterns of YAML 1.2, and with what they begin; those of 1.1 also take `yes`, 1:30, 1_8 and 010 for something."""
+
+_Loader.yaml_implicit_resolvers = {
+    first: [each for each in resolvers if each[0].rpartition(":")[2] not in _SCALARS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _kind, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
 def _yaml(text: str) -> Any:
     return yaml.load(text, _Loader)  # noqa: S506 - it is safe
 
@@ -99,6 +119,7 @@ def read_config(
     files, print_config = values.pop("config", []), values.pop("print_config", False)
     sources = [(file, _read_file(file)) for file in files]
     sources.append(("", _nested({name: _value(text, options[name].kind) for name, text in values.items()})))
+    sources = [(file, _expanded(values)) for file, values in sources]
     if suited:
         sources.insert(0, suited(_merged(sources)))
     config: T = _build(kind, sources, print_config=print_config)
@@ -226,6 +247,18 @@ def _read_file(file: str) -> _Values:
     return values
 
 
+def _expanded(value: Any, around: frozenset[int] = frozenset()) -> Any:
+    """Replaces `~` at the start of paths by the home folder, as a shell does where it sees one."""
+    if id(value) in around:  # an alias of what it is in
+        return value
+    around |= {id(value)}
+    if isinstance(value, dict):
+        return {name: _expanded(each, around) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_expanded(each, around) for each in value]
+    return os.path.expanduser(value) if isinstance(value, str) and re.match(r"~[\w.-]*(/|$)", value) else value
+
+
 def _may_be_repeated(kind: Any) -> bool:
     """Returns whether an option is a text or several, each given on its own."""
     parts = _alternatives(kind)
@@ -296,9 +329,21 @@ def _completed(kind: type, given: _Values) -> _Values:
             value = _merge(value, given[field.name])
         if inner and isinstance(value, dict):
             value = _completed(inner, value)
+        if {int, float}.intersection(_alternatives(hints[field.name])):
+            value = _as_number(value, hints[field.name])
         if value is not MISSING:
             completed[field.name] = value
     return completed | {name: value for name, value in given.items() if name not in completed}
+
+
+def _as_number(value: Any, kind: Any) -> Any:
+    """Returns a value of which Pydantic refuses what is no number in YAML; it would read `true` as 1, and 1_8 as 18."""
+    parts = _alternatives(kind)
+    if isinstance(value, bool) and bool not in parts:
+        return str(value).lower()
+    if isinstance(value, str) and str not in parts and isinstance(_value(value, kind), str):
+        return repr(value) if re.search(r"\d", value) else value
+    return value
 
 
 def _explain(errors: Sequence[Any], kind: Any, sources: Sequence[tuple[str, _Values]]) -> str:

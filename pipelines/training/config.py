@@ -85,8 +85,8 @@ class TrainingConfig:
         keep_checkpoints: number of recent checkpoints to keep.
         validate_every: steps between validations; 0 validates only at the end.
         max_failures: how often training restarts by itself after a worker has died.
-        stall_s: time for which the output may be away before the run ends with an error, seconds; training goes on
-            meanwhile, up to the next checkpoint.
+        stall_s: time for which the output may be away, or workers may wait for machines, before the run ends with an
+            error, seconds; training goes on while the output is away, up to the next checkpoint.
         grace_s: time for storing a checkpoint when the run is interrupted, seconds.
         optimizer: learning rate, schedule and clipping.
 

@@ -39,6 +39,7 @@ from pipelines.training.stage import Stage
 from pipelines.training.worker import VALIDATION, Job, work_on
 
 _ANSWER_S = 600.0  # for the monitor, which has to start first
+_TELL_S = 60.0
 _COLLECTIVE_S = 1800  # for what workers do together, as by Ray's default
 
 _log = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ def train(
     Raises:
         ValueError: before training starts: the output cannot be used, belongs to another training, or another run is
             writing to it.
-        RuntimeError: the run broke off, or Ray died; its last checkpoint is kept.
+        RuntimeError: the run broke off, Ray died, or there was no room for the workers for `stall_s`; the last
+            checkpoint is kept.
         OSError: the output was away for longer than `stall_s`.
     """
     start = time.monotonic()
@@ -143,10 +145,11 @@ def _run(
                 failure_config=FailureConfig(max_failures=config.max_failures),
             ),
         )
-        fitting, told = _Fitting(trainer), set[str]()
+        fitting, told, start = _Fitting(trainer), set[str](), _Start(config)
         try:
             while not fitting.over.wait(timeout=1):
                 lease.check_holder(config.stall_s)
+                start.check(monitor)
                 _report(monitor, report)
                 _warn_workers(monitor, told)
             failure, progress = answers([monitor.failure.remote(), monitor.progress.remote()], _ANSWER_S)
@@ -185,6 +188,34 @@ class _Fitting(threading.Thread):
             self.error = error
         finally:
             self.over.set()
+
+
+class _Start:
+    """The wait for the first worker: Ray Train says nothing, and has no end of its own, where there is no room."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+        self.begun = False
+        self.since = self.told = time.monotonic()
+
+    def check(self, monitor: Any) -> None:
+        """Tells about once a minute what the workers wait for.
+
+        Raises:
+            RuntimeError: they have waited for `stall_s`.
+        """
+        if self.begun or time.monotonic() - self.told < _TELL_S:
+            return
+        (machines,) = answers([monitor.machines.remote()], _ANSWER_S)
+        self.begun, self.told = bool(machines), time.monotonic()
+        if self.begun:
+            return
+        config, there = self.config, ray.cluster_resources()  # type: ignore[no-untyped-call]
+        wanted = f"{config.workers} workers, {config.cpus_per_worker:g} CPUs and {config.gpus_per_worker:g} GPUs each"
+        room = f"the cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
+        if self.told - self.since >= config.stall_s:
+            raise RuntimeError(f"no room for {wanted}: {room}; lower these options, or add machines")
+        _log.warning("waiting for %s: %s", wanted, room)
 
 
 def _report(monitor: Any, report: Callable[[TrainingProgress], None]) -> None:

@@ -97,3 +97,19 @@ def test_the_launcher_uses_what_the_stack_makes() -> None:
         if each["Sid"] == "EndOwn"
     )
     assert ends["Condition"]["StringEquals"] == {"aws:ResourceTag/ray-cluster-name": found["cluster_name"]}
+
+
+def test_the_head_cannot_make_other_machines_its_own() -> None:
+    """Who may tag any machine may end it: the tag is what rights to end depend on."""
+    statements = template()["Resources"]["HeadRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    tags = [each["Condition"]["StringEquals"] for each in statements if "ec2:CreateTags" in each["Action"]]
+    assert tags == [{"ec2:CreateAction": "RunInstances"}, {"aws:ResourceTag/ray-cluster-name": "openvis"}]
+
+
+def test_ssh_is_open_to_the_launcher_alone() -> None:
+    """To machines without a group of their own, Ray gives one that lets everybody in."""
+    assert all(kind["node_config"]["SecurityGroupIds"] for kind in launcher()["available_node_types"].values())
+    resources = template()["Resources"]
+    (ssh,) = resources["Machines"]["Properties"]["SecurityGroupIngress"]
+    assert (ssh["FromPort"], ssh["ToPort"], ssh["CidrIp"]) == (22, 22, "SshCidr")
+    assert resources["MachinesReachEachOther"]["Properties"]["SourceSecurityGroupId"] == "Machines"

@@ -1,4 +1,5 @@
 import gzip
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -242,11 +243,16 @@ def test_images_may_be_named_by_digest(tmp_path: Path) -> None:
     assert [image.split("@")[1] for image in images] == [digest]
 
 
+DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+"""From SIGTERM on, Ray's processes live so long, half a minute by default."""
+
+
 def test_pods_run_as_nobody_in_particular() -> None:
     (cluster,) = composed("cluster")
     for pod in pods(cluster["spec"]):
         assert pod["securityContext"]["runAsNonRoot"]
-        assert pod["terminationGracePeriodSeconds"] > 20  # LabelConfig.grace_s
+        (drain,) = [each["value"] for each in pod["containers"][0]["env"] if each["name"] == DRAIN]
+        assert pod["terminationGracePeriodSeconds"] > int(drain) > 20  # LabelConfig.grace_s
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["containers"]:
             assert container["securityContext"] == CONFINED
@@ -261,13 +267,24 @@ def test_pods_run_as_nobody_in_particular() -> None:
 def test_pods_fit_on_machines_with_8_cores_and_32_gib() -> None:
     """What EKS leaves for pods there: its reserves are 0.09 cores, 255 MiB + 11 for each of 58 pods, and 100 MiB."""
     (cluster,) = composed("cluster")
-    autoscaler = cluster["spec"]["autoscalerOptions"]["resources"]["requests"]
-    nothing = {"cpu": "0m", "memory": "0Gi"}
-    for pod, beside in zip(pods(cluster["spec"]), (autoscaler, nothing, nothing), strict=True):
-        requests = pod["containers"][0]["resources"]["requests"]
-        assert int(requests["cpu"]) + int(beside["cpu"].removesuffix("m")) / 1000 < 7.91 - 0.3  # daemon sets
-        gib = int(requests["memory"].removesuffix("Gi")) + int(beside["memory"].removesuffix("Gi"))
+    (logs,) = re.findall(
+        r"name: logs\n(?:.*\n)*?.*requests: (.*)", (KUBERNETES / "logs/kustomization.yaml").read_text()
+    )
+    (collector,) = re.findall(r"requests: (.*)", (KUBERNETES / "collector/kustomization.yaml").read_text())
+    in_each, at_head = [yaml.safe_load(collector)], cluster["spec"]["autoscalerOptions"]["resources"]["requests"]
+    for pod, beside in zip(pods(cluster["spec"]), ([at_head, yaml.safe_load(logs)], [], []), strict=True):
+        requests = [pod["containers"][0]["resources"]["requests"], *in_each, *beside]
+        cores, gib = (sum(amount(each[name]) for each in requests) for name in ("cpu", "memory"))
+        assert cores < 7.91 - 0.3  # daemon sets
         assert gib < 31 - (255 + 11 * 58 + 100) / 1024 - 1  # firmware and kernel; daemon sets
+
+
+def amount(quantity: str) -> float:
+    """Returns cores, or GiB."""
+    units = {"m": 1e-3, "Mi": 1 / 1024, "Gi": 1.0}
+    return next(
+        (float(quantity.removesuffix(unit)) * size for unit, size in units.items() if quantity.endswith(unit)), 0
+    ) or float(quantity)
 
 
 def test_a_job_of_last_night_does_not_stay_for_ever() -> None:

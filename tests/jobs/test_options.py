@@ -113,7 +113,7 @@ def test_what_is_wrong_is_named_with_the_remedy(arguments: tuple[str, ...], mess
         ("input: [", "is not YAML: while parsing a flow node"),
         pytest.param("[" * 9_000 + "]" * 9_000, "is nested too deeply", id="nested"),
         ("1: 2", "1: no such option"),
-        ("input: x\ntracker: {on: 3}", "tracker.True: no such option"),
+        ("input: x\ntracker: {on: 3}", "tracker.on: no such option"),
         ("input: 2020-99-99", "is not YAML: month must be in 1..12"),
         pytest.param(f"batch_size: {'1' * 5_000}", "is not YAML: Exceeds the limit", id="digits"),
         ("input: !!python/object/apply:os.getcwd []", "is not YAML: could not determine a constructor"),
@@ -165,6 +165,42 @@ def test_a_mapping_may_be_merged_into_others(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("input: x\ntracker: &base {max_gap: 3}\nmore: {<<: *base, max_gap: 4}")
     config = parse("--config", str(tmp_path / "a.yaml"))
     assert (config.tracker.max_gap, config.more) == (3, Inner(max_gap=4))
+
+
+@pytest.mark.parametrize("text", ["1_8", "1:30", "010", "yes", "true"])
+def test_what_only_looks_like_a_number_is_refused(text: str, tmp_path: Path) -> None:
+    """YAML 1.1 takes these for 18, 90, 8, 1 and 1."""
+    (tmp_path / "a.yaml").write_text(f"input: a\nratio: {text}\n")
+    with pytest.raises(ValueError, match="^ratio: "):
+        parse("--input", "a", "--ratio", text)
+    with pytest.raises(ValueError, match="ratio: "):
+        parse("--config", str(tmp_path / "a.yaml"))
+
+
+def test_numbers_are_those_of_yaml(tmp_path: Path) -> None:
+    for text, number in (
+        ("12", 12),
+        ("-3", -3),
+        ("1e3", 1000),
+        ("2.5", 2.5),
+        (".5", 0.5),
+        ("1.", 1),
+        ("1.5E-2", 0.015),
+    ):
+        (tmp_path / "a.yaml").write_text(f"input: a\nratio: {text}\n")
+        assert (
+            parse("--config", str(tmp_path / "a.yaml")).ratio
+            == parse("--input", "a", f"--ratio={text}").ratio
+            == number
+        )
+
+
+def test_paths_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In files and after `=`, no shell expands them, and a folder named ~ would be made."""
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "a.yaml").write_text("input: ~/videos\n")
+    assert parse("--config", str(tmp_path / "a.yaml")).input == parse("--input=~/videos").input == "/home/me/videos"
+    assert [parse(f"--input={text}").input for text in ("a~/b", "~ 3", "x/~")] == ["a~/b", "~ 3", "x/~"]
 
 
 def test_help_and_the_config_are_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,11 +31,7 @@ def test_exemplars_are_read_and_written(text: str, exemplar: PictureExemplar | T
 
 
 def test_commas_separate_exemplars_but_not_the_numbers_of_a_box() -> None:
-    for mixed in (
-        "a.jpg box 10 20, 200 180, 2.png",
-        "a.jpg box 10,20 200,180,2.png",
-        "a.jpg box 10, 20, 200 180 , 2.png",
-    ):
+    for box in ("10 20, 200 180", "10,20 200,180", "10, 20, 200 180 "):
         first, second = parse_exemplars(f"a.jpg box {box}, 2.png")
         assert isinstance(first, PictureExemplar)
         assert (first.path, first.box, str(second)) == ("a.jpg", (10, 20, 200, 180), "2.png")

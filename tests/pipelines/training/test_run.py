@@ -101,6 +101,17 @@ def test_a_killed_worker_is_replaced_and_bad_data_ends_a_training(trained: Path,
     assert not (output / "model").exists()
 
 
+def test_workers_without_room_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ray Train would wait for ever, and say nothing."""
+    monkeypatch.setattr("pipelines.training.run._TELL_S", 0.5)
+    monkeypatch.setattr("pipelines.storage.lease.RENEW_S", 0.5)
+    with pytest.raises(RuntimeError, match="^no room for 1 workers, 50 CPUs and 0 GPUs each: the cluster has 5 CPUs"):
+        train(settings(tmp_path / "output", workers=1, cpus_per_worker=50, stall_s=4), PointsStage())
+    assert "waiting for 1 workers, 50 CPUs and 0 GPUs each" in caplog.text
+
+
 def test_a_training_whose_driver_was_killed_goes_on(alone: Path, tmp_path: Path) -> None:
     """Killed in step 6, with a checkpoint half written and the metrics ahead of the last whole one."""
     output = tmp_path / "output"
