@@ -10,15 +10,17 @@ from jobs.options import read_config
 from pipelines.evaluation.ablations import Finding
 from pipelines.evaluation.config import AblationsConfig, ClaimConfig
 from pipelines.metrics.intervals import Difference
+from pipelines.shapes.files import write_split
+from pipelines.shapes.scenes import SceneConfig, Split
 
 
 @pytest.fixture
 def rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with this project's configs, and ground truths."""
     (tmp_path / "jobs").symlink_to(Path("jobs").resolve())
-    for split in ("novel", "crossing"):
-        (tmp_path / "runs/shapes_ablations" / split).mkdir(parents=True)
-        (tmp_path / "runs/shapes_ablations" / split / "instances.json").touch()
+    splits: tuple[Split, ...] = ("novel", "crossing")
+    for split in splits:
+        write_split(tmp_path / "runs/shapes_ablations", split, 1, 0, SceneConfig(frames=2))
     monkeypatch.chdir(tmp_path)
 
 

@@ -29,7 +29,7 @@ def label(config: LabelConfig, report: Any) -> LabelSummary:
     rows.add("masks", [row("masks", video_id="3", track_id=1, frame=0, rle=FULL)])
     rows.add("tracks", [row("tracks", video_id="3", track_id=1, top=top)])
     fingerprints = {f"{name}_fingerprint": name for name in ("model", "vocabulary", "config")}
-    rows.add("videos", [row("videos", video_id="3", status="ok", **fingerprints)])
+    rows.add("videos", [row("videos", video_id="3", status="ok", frames=1, **fingerprints)])
     rows.put(Results(Storage(config.output)).storage, part_name(1))
     return LabelSummary(videos=1, skipped=0, ok=1, failures={}, frames=1, tracks=1, seconds=0.0)
 
