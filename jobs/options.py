@@ -12,7 +12,6 @@ import sys
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -20,6 +19,7 @@ import yaml
 from docstring_parser.google import parse
 
 from jobs.command import check_kept
+from jobs.yaml_reader import parse_yaml, read_yaml
 
 T = TypeVar("T", bound=Any)
 
@@ -41,48 +41,6 @@ class _Option:
     kind: Any
     default: Any
     help: str
-
-
-class _GivenTwiceError(ValueError):
-    """A name occurs twice among its like; says in which line."""
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc] # has no types
-    """Reads plain YAML, and refuses what YAML itself forbids: of two equal names, PyYAML drops the first."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Called by PyYAML for each mapping."""
-        node = super().compose_mapping_node(anchor)
-        names = set[str]()
-        for name, _ in node.value:
-            if isinstance(name, yaml.ScalarNode):
-                if name.value in names:
-                    line = name.start_mark.line + 1
-                    raise _GivenTwiceError(f"line {line}: {name.value} is given twice; remove one of the two")
-                names.add(name.value)
-        return node
-
-
-_SCALARS = {
-    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "int": (r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
-    "float": (
-        r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)",
-        "-+.0123456789",
-    ),
-}
-"""Patterns of YAML 1.2, and with what they begin; those of 1.1 also take `yes`, 1:30, 1_8 and 010 for something."""
-
-_Loader.yaml_implicit_resolvers = {
-    first: [each for each in resolvers if each[0].rpartition(":")[2] not in _SCALARS]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for _kind, (_pattern, _first) in _SCALARS.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list(_first))
-
-
-def _yaml(text: str) -> Any:
-    return yaml.load(text, _Loader)  # noqa: S506 - it is safe
 
 
 def read_config(
@@ -117,7 +75,7 @@ def read_config(
         raise ValueError(_no_such_option(wrong.lstrip("-").partition("=")[0], [*options, "config", "print_config"]))
     values = vars(given)
     files, print_config = values.pop("config", []), values.pop("print_config", False)
-    sources = [(file, _read_file(file)) for file in files]
+    sources = [(file, read_yaml(file)) for file in files]
     sources.append(("", _nested({name: _value(text, options[name].kind) for name, text in values.items()})))
     sources = [(file, _expanded(values)) for file, values in sources]
     if suited:
@@ -231,22 +189,6 @@ def _listed(words: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def _read_file(file: str) -> _Values:
-    try:
-        values = _yaml(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"config: cannot read {file}: {error.strerror}") from error
-    except _GivenTwiceError as error:
-        raise ValueError(f"{file} {error}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date such as 2020-99-99, too many digits
-        raise ValueError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise ValueError(f"{file}: is nested too deeply; write options as `name: value`") from error
-    if not values or not isinstance(values, dict):
-        raise ValueError(f"{file}: has no options; write one per line, as `name: value`")
-    return values
-
-
 def _expanded(value: Any, around: frozenset[int] = frozenset()) -> Any:
     """Replaces `~` at the start of paths by the home folder, as a shell does where it sees one."""
     if id(value) in around:  # an alias of what it is in
@@ -273,7 +215,7 @@ def _value(text: str | list[str], kind: Any) -> Any:
     if all(part in (str, NoneType) or get_origin(part) is Literal for part in parts):
         return None if text == "null" and NoneType in parts else text
     try:
-        return _yaml(text)
+        return parse_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         return text
 

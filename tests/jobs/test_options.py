@@ -177,24 +177,6 @@ def test_what_only_looks_like_a_number_is_refused(text: str, tmp_path: Path) -> 
         parse("--config", str(tmp_path / "a.yaml"))
 
 
-def test_numbers_are_those_of_yaml(tmp_path: Path) -> None:
-    for text, number in (
-        ("12", 12),
-        ("-3", -3),
-        ("1e3", 1000),
-        ("2.5", 2.5),
-        (".5", 0.5),
-        ("1.", 1),
-        ("1.5E-2", 0.015),
-    ):
-        (tmp_path / "a.yaml").write_text(f"input: a\nratio: {text}\n")
-        assert (
-            parse("--config", str(tmp_path / "a.yaml")).ratio
-            == parse("--input", "a", f"--ratio={text}").ratio
-            == number
-        )
-
-
 def test_paths_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In files and after `=`, no shell expands them, and a folder named ~ would be made."""
     monkeypatch.setenv("HOME", "/home/me")
