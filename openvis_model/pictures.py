@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from openvis_model.bit_depth import eight_bit
 from openvis_model.exemplars import Box, PictureContent, PictureExemplar
 from openvis_model.vocabulary import Vocabulary
 
@@ -76,19 +77,6 @@ def picture_content(image: bytes, *, box: Box | None = None, mask: bytes | None 
     return PictureContent(
         np.asarray(pixels, np.uint8), None if coverage is None else _reduced(coverage, size), digest.hexdigest()
     )
-
-
-def eight_bit(image: Image.Image) -> Image.Image:
-    """Returns an image with 8 bits a channel; of 16, Pillow would cut off all above 255.
-
-    Raises:
-        ValueError: it has 32 bits.
-    """
-    if image.mode in ("I", "F"):
-        raise ValueError("has 32 bits a pixel; save it with 8 or 16")
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image
 
 
 def read_local(path: str) -> bytes:

@@ -38,7 +38,7 @@ JOBS = (
 
 
 ABSENT = (
-    "compact --output absent",
+    "compact --labels absent",
     "evaluate score --protocol lvvis --ground_truth absent.json --predictions absent.json",
     "export --labels absent --output out --format coco",
     "label --input absent --output out --vocabulary absent.txt",

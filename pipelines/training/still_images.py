@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from openvis_model.pictures import eight_bit
+from openvis_model.bit_depth import eight_bit
 from pipelines.video.plan import VideoError
 
 _ORIENTATION = 0x0112  # Exif tag; values 5 to 8 are turned by 90 degrees

@@ -27,7 +27,7 @@ def error_of(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     names.write_text("red star\n")
     labels = ["--labels", f"{bucket}/labels"]
     arguments = {
-        "compact": ["--output", f"{bucket}/labels"],
+        "compact": ["--labels", f"{bucket}/labels"],
         "export": [*labels, "--output", str(tmp_path / "out"), "--format", "coco"],
         "relabel": [*labels, "--output", str(tmp_path / "out"), "--vocabulary", str(names)],
         "search": [*labels, "--text", "red star"],
@@ -38,7 +38,7 @@ def error_of(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert MAINS[job](arguments[job]) == 2
         assert not (tmp_path / "out").exists()
         (line,) = capsys.readouterr().err.splitlines()
-        prefix = f"{job}: error: {'output' if job == 'compact' else 'labels'}: {bucket}/labels"
+        prefix = f"{job}: error: labels: {bucket}/labels"
         assert line.startswith(prefix)
         return line.removeprefix(prefix)
 

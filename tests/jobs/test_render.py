@@ -164,7 +164,7 @@ def test_a_video_that_was_labelled_twice_needs_its_id(folder: Path, tmp_path: Pa
         (("--output", "{}/v.mp4/x.mp4"), "v.mp4/x.mp4 ("),
         (("--output", "{}/v.mp4"), "is the video itself"),
         (("--output", "file://{}/v.mp4"), "is the video itself"),
-        (("--output", "ftp://bucket/x.mp4"), "output: ftp://bucket: only local folders, s3://"),
+        (("--output", "ftp://bucket/x.mp4"), "ftp://bucket: its scheme is unknown; give local folders, s3://"),
         (("--output", "x.mp4", "--sheet", "x.gif"), "sheet: x.gif must end with .png"),
         (("--output", "x.mp4", "--min_score", "2"), "min_score: expected 0 to 1, got 2.0"),
         (("--output", "x.mp4", "--most", "0"), "most: expected at least 1, got 0"),

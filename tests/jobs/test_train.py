@@ -201,7 +201,8 @@ def test_half_of_the_clips_are_of_lvis_in_the_recipe_with_it() -> None:
     assert config.stage_1
     lvis, coco, videos = config.stage_1.data_sets
     assert (lvis.annotations, lvis.videos, lvis.format) == ("data/lvis/lvis_v1_train.json", "data/coco", "coco")
-    assert (coco.videos, coco.format, videos.videos, videos.format) == ("data/coco/train2017", "coco", None, "ytvis")
+    assert (coco.videos, coco.format) == ("data/coco/train2017", "coco")
+    assert (videos.videos, videos.format) == ("data/youtube_vis_2019/train/JPEGImages", "ytvis")
     assert lvis.weight / (lvis.weight + coco.weight + videos.weight) == 0.5
     paper = read_config("train", "", TrainConfig, ["--config", "jobs/configs/paper/stage_1.yaml", "--output", "out"])
     assert config.optimizer == paper.optimizer

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from openvis_model import pictures
-from openvis_model.pictures import eight_bit, picture_content, read_pictures
+from openvis_model.pictures import picture_content, read_pictures
 from openvis_model.vocabulary import Vocabulary
 
 
@@ -48,8 +48,6 @@ def test_sixteen_bits_are_not_cut_off() -> None:
     content = picture_content(file(grey), mask=file(mask))
     assert np.array_equal(content.coverage, expected)
     assert np.array_equal(content.pixels[..., 0], np.arange(48).reshape(6, 8) * 4)
-    with pytest.raises(ValueError, match="has 32 bits a pixel; save it with 8 or 16"):
-        eight_bit(Image.new("F", (2, 2)))
 
 
 def test_masks_of_segmentation_data_sets_have_palettes() -> None:

@@ -210,9 +210,9 @@ def test_replaced_parts_stay_for_readers_that_have_begun(
 
 def test_what_cannot_be_compacted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.storage.lease.RENEW_S", 0.5)
-    with pytest.raises(ValueError, match="output: .*absent has no labels; give the output of a labelling run"):
+    with pytest.raises(ValueError, match="labels: .*absent has no labels; give the output of a labelling run"):
         compact(CompactConfig(labels=str(tmp_path / "absent")))
-    with pytest.raises(ValueError, match="output: .* has no labels; give the output of a labelling run"):
+    with pytest.raises(ValueError, match="labels: .* has no labels; give the output of a labelling run"):
         compact(CompactConfig(labels=str(tmp_path)))
     assert not list(tmp_path.iterdir())
     put_part(Results(Storage(str(tmp_path))), part_name(1), "a")

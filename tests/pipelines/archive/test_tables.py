@@ -275,9 +275,9 @@ def test_videos_of_other_models_are_found(tmp_path: Path) -> None:
 
 
 def test_labels_that_are_no_labels_are_named(tmp_path: Path, s3_environment: None) -> None:
-    for labels, option in ((str(tmp_path), "labels"), (str(tmp_path / "absent"), "output")):
-        with pytest.raises(ValueError, match=f"^{option}: {labels} has no labels; give the output of a labelling run"):
-            open_labels(labels, option)
+    for labels in (str(tmp_path), str(tmp_path / "absent")):
+        with pytest.raises(ValueError, match=f"^labels: {labels} has no labels; give the output of a labelling run"):
+            open_labels(labels)
     with pytest.raises(ValueError, match="^labels: s3://absent-bucket/a.*: there is no such bucket; check its name"):
         open_labels("s3://absent-bucket/a")
 

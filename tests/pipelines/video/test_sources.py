@@ -293,9 +293,9 @@ BAD_MANIFESTS = {
     "ragged": ("csv", "uri\na,b\n", "cannot be read"),
     "not json": ("jsonl", '{"uri":', "cannot be read"),
     "not parquet": ("parquet", "uri\na\n", "cannot be read"),
-    "empty file": ("csv", "", "no videos in"),
-    "empty lines": ("jsonl", "", "no videos in"),
-    "header only": ("csv", "uri,video_id\n", "no videos in"),
+    "empty file": ("csv", "", "list.csv lists no videos; give a row"),
+    "empty lines": ("jsonl", "", "list.jsonl lists no videos; give a row"),
+    "header only": ("csv", "uri,video_id\n", "list.csv lists no videos; give a row"),
 }
 
 
@@ -309,13 +309,11 @@ def test_bad_manifests(tmp_path: Path, name: str) -> None:
 
 def test_bad_sources(tmp_path: Path) -> None:
     touch(tmp_path / "notes.txt")
-    (tmp_path / "empty.csv").write_text("uri,video_id\n")
     for source, message in {
         "": "input: the path does not exist",
         f"{tmp_path}/none": "input: .*none does not exist",
         f"{tmp_path}": "input: no videos in .*known extensions are .3g2",
         f"{tmp_path}/*.mp4": "input: no videos in",
-        f"{tmp_path}/empty.csv": "input: .*empty.csv lists no videos; give a row for each, with a column uri",
         f"{tmp_path}/notes.txt": "input: .*neither a video nor a manifest",
         "ftp://bucket/videos": "input: ftp://bucket/videos: only local",
     }.items():
