@@ -103,7 +103,7 @@ class Review:
 
     def archive(self) -> Row:
         """Returns what the page shows of the whole archive."""
-        about = {"labels": self.config.labels, "reviewer": self.reviewer}
+        about = {"labels": self.results.storage.root, "reviewer": self.reviewer}  # also a key of what a browser keeps
         return about | self.state() | self.catalogue.summary() | {"categories": self.catalogue.categories()}
 
     def find(self, wanted: Filter, *, text: str | None = None, like: int | None = None) -> Row:

@@ -38,6 +38,13 @@ def rows(review: Review, **wanted: Any) -> list[dict[str, Any]]:
     return review.rows(review.find(Filter(**wanted))["found"], 0, 100)
 
 
+def test_an_archive_has_its_full_path(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser keeps waiting decisions by it; two archives may have the same relative name."""
+    folder = Path(results.storage.root)
+    monkeypatch.chdir(folder.parent)
+    assert Review(ReviewConfig(labels=folder.name, reviewer="ann")).archive()["labels"] == str(folder)
+
+
 def test_decisions_and_undoing_them(small: Review) -> None:
     assert small.decide([ACCEPT], "ann")[0]["pieces"][0]["action"] == "accept"
     assert rows(small, decision="accept")[0]["pieces"][0]["reviewer"] == "ann"
