@@ -208,7 +208,7 @@ def test_half_of_the_clips_are_of_lvis_in_the_recipe_with_it() -> None:
     assert config.optimizer == paper.optimizer
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("cluster")
 def test_from_pictures_to_a_labelled_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Ten iterations of each stage, each from the checkpoint before; the last one labels videos."""

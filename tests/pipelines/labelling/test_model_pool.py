@@ -70,7 +70,7 @@ class Pausing(Decode):
             yield batch
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_pool_shrinks_while_it_waits_for_work(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = tmp_path / "seen"
 
