@@ -1,7 +1,8 @@
 """Two commits by what users run: `python -m tests.benchmarks.commits BEFORE [AFTER]`, half an hour on two cores.
 
 Both run the same commands by turns, with the same data, the same checkpoint, which is BEFORE's built-in model, and the
-installed libraries. CPU time is that of all processes of a command; of each command, the run with the least is shown.
+installed libraries. CPU time is that of the whole machine, which has to be idle; of the runs of a command, the one with
+the least is shown.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,7 @@ from tests.benchmarks.evaluation_files import write
 from tests.benchmarks.pipeline import repeat
 
 GIT = shutil.which("git") or "git"
-ROUNDS = 3
-SAMPLE_S = 0.05
+SAMPLE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Command:
 
 @dataclass(frozen=True, order=True)
 class Cost:
-    """Of all processes of a command; memory as it was at its largest, without what processes share."""
+    """CPU time, duration, and memory of all processes at its largest, without what they share."""
 
     cpu_s: float
     wall_s: float
@@ -83,30 +83,34 @@ def cost(command: Command, commit: Path) -> Cost:
     if command.output:
         shutil.rmtree(command.output, ignore_errors=True)
     environment = os.environ | {"PYTHONPATH": str(commit), "RAY_ADDRESS": "local"}
-    start, seen, most = time.perf_counter(), dict[int, float](), 0.0
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each process would compile what it imports
+    start, before, most = time.perf_counter(), _busy_s(), 0.0
     words = [sys.executable, "-m", *command.words]
     process = psutil.Popen(words, cwd=commit, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    number = 0
     while process.poll() is None:
-        memory = 0
-        for each in (process, *_children(process)):
-            try:
-                times = each.cpu_times()
-                seen[each.pid] = times.user + times.system
-                memory += each.memory_full_info().uss if number % 20 == 0 else 0
-            except psutil.Error:  # it has just ended
-                continue
-        most, number = max(most, memory / 1e6), number + 1
-        time.sleep(SAMPLE_S)
+        most = max(most, _memory_mb(process))
+        with suppress(psutil.TimeoutExpired):
+            process.wait(SAMPLE_S)
     assert process.returncode == 0, process.stderr.read().decode()
-    return Cost(sum(seen.values()), time.perf_counter() - start, most)
+    wall = time.perf_counter() - start
+    time.sleep(2)  # for what it leaves behind to end
+    return Cost(_busy_s() - before, wall, most)
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.Error:
-        return []
+def _busy_s() -> float:
+    """Returns the time for which the machine's cores have been busy since it was started."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
+
+
+def _memory_mb(process: psutil.Process) -> float:
+    """Returns the memory of a process and those that it has started."""
+    total = 0
+    with suppress(psutil.Error):  # it has just ended
+        for each in (process, *process.children(recursive=True)):
+            with suppress(psutil.Error):
+                total += each.memory_full_info().uss
+    return total / 1e6
 
 
 @contextmanager
@@ -124,12 +128,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before")
     parser.add_argument("after", nargs="?", default="HEAD")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with checkout(options.before) as before, checkout(options.after) as after, tempfile.TemporaryDirectory() as folder:
         print(f"{'':<30}{'CPU s':>16}{'ratio':>8}{'wall s':>16}{'ratio':>8}{'MB':>14}   load")
         for command in commands(Path(folder), before / "openvis_model/built_in_model"):
             load = os.getloadavg()[0]
-            costs = [(cost(command, before), cost(command, after)) for _ in range(ROUNDS)]
+            costs = [(cost(command, before), cost(command, after)) for _ in range(options.rounds)]
             old, new = min(each for each, _ in costs), min(each for _, each in costs)
             print(
                 f"{command.name:<30}{old.cpu_s:>7.1f} →{new.cpu_s:>7.1f}{old.cpu_s / new.cpu_s:>6.2f} ×"
