@@ -12,6 +12,9 @@ _BLOCKS_OF_EACH = 2  # so that two similar tracks on either side of a border mee
 _ROWS, _COLUMNS = 1024, 8192  # tracks that are compared at a time
 _SEED = 0
 
+ROUNDING = 1e-6
+"""By how much the cosine of equal vectors may be below 1."""
+
 Pairs = tuple[Int32[np.ndarray, "P"], Int32[np.ndarray, "P"], Float32[np.ndarray, "P"]]
 """Places of two tracks, the first one smaller, and their cosine; sorted by place."""
 
@@ -23,10 +26,6 @@ Apart = Callable[[Int32[np.ndarray, "P"], Int32[np.ndarray, "P"]], Bool[np.ndarr
 def of_other_groups(groups: Int32[np.ndarray, "N"]) -> Apart:
     """Returns a rule by which vectors of different groups may be a pair."""
     return lambda some, others: groups[some] != groups[others]
-
-
-ROUNDING = 1e-6
-"""By how much the cosine of equal vectors may be below 1."""
 
 
 def similar_pairs(

@@ -27,7 +27,7 @@ _MOST_REORDERED = 16  # frames, in H.264 and HEVC
 _PROBED = 64  # packets
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
+@dataclass(frozen=True, kw_only=True)
 class _Key:
     """A key frame: the timestamp that identifies it, the one to seek to, and whether decoding is exact from it on."""
 
@@ -116,16 +116,16 @@ def _read_index(path: str) -> _Index:
         if scan.first is None or not scan.shown:
             raise VideoError(f"no frames (nothing of its {stream.codec_context.name} stream can be decoded)")
         rate = float(stream.average_rate or stream.guessed_rate or 1)
-        tick, keys = float(stream.time_base or 1), sorted(scan.keys)
+        tick, keys = float(stream.time_base or 1), sorted(scan.keys, key=lambda key: key.pts)
         if container.format.name == "mpeg":  # after seeking, FFmpeg gives its packets other times
             keys = []
         timestamps = _are_timestamps(container, stream, scan) and not _are_fields(path, stream, scan.first)
         if timestamps:
-            times, first_key = sorted(t for _, t, _ in scan.shown if t is not None), min(scan.keys, default=None)
-            if first_key and times[0] < first_key.pts:
-                # They may refer to frames that are missing.
-                before = _presented_before(path, first_key.pts)
-                times = [t for t in times if t >= first_key.pts or t in before]
+            times = sorted(t for _, t, _ in scan.shown if t is not None)
+            from_key = min((key.pts for key in scan.keys), default=times[0])
+            if times[0] < from_key:  # some may refer to frames that are missing
+                before = _presented_before(path, from_key)
+                times = [t for t in times if t >= from_key or t in before]
             pts = np.array(times, dtype=np.int64)
         else:
             pts, keys = _count(path, container, 1 / rate / tick), []
