@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.labelling.config import Precision
-from pipelines.video.plan import Sampling
+from pipelines.video.options import Sampling
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
 """Sizes of batches that are tried unless one is given."""

@@ -9,8 +9,7 @@ from typing import get_args
 from openvis_model.options import Shots, VideoTrackerConfig
 from pipelines.labelling.config import Precision, decoder_limits
 from pipelines.storage.outage import STALL_S
-from pipelines.video.isolation import Limits
-from pipelines.video.plan import Sampling
+from pipelines.video.options import Limits, Sampling
 
 PROMPTED = "prompts-"
 """What the config fingerprint of videos begins with whose tracks were prompted."""

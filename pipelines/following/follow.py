@@ -23,8 +23,8 @@ from pipelines.labelling.model_operator import Model
 from pipelines.labelling.rows import LabelledRow, SegmentRow
 from pipelines.labelling.video_writer import Tracked, mask_rows
 from pipelines.video.download_cache import DownloadCache
-from pipelines.video.isolation import Limits
-from pipelines.video.plan import ROUNDING_S, Sampling, VideoError
+from pipelines.video.options import Limits, Sampling
+from pipelines.video.plan import ROUNDING_S, VideoError
 from pipelines.video.sources import Video
 
 

@@ -11,9 +11,7 @@ from pipelines.archive.config import PART_MB
 from pipelines.labelling.placement import parse_machines
 from pipelines.processes import Processes
 from pipelines.storage.outage import STALL_S
-from pipelines.video.isolation import Limits
-from pipelines.video.plan import Sampling
-from pipelines.video.web import Web
+from pipelines.video.options import Limits, Sampling
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -140,10 +138,6 @@ class LabelConfig:
     def sampling(self) -> Sampling:
         """Returns which frames are labelled."""
         return Sampling(fps=self.fps, stride=self.stride)
-
-    def web(self) -> Web | None:
-        """Returns what downloads from web servers; None if none are asked."""
-        return Web(max_bytes=int(self.http_max_gb * 1e9)) if self.allow_http else None
 
     def model_processes(self) -> Processes:
         """Returns how many processes run the model."""

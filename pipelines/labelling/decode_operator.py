@@ -17,8 +17,9 @@ from pipelines.cluster.nodes import node_id
 from pipelines.labelling import decoder_process
 from pipelines.labelling.rows import BatchRow, SegmentRow, pack_load, unpack_load
 from pipelines.video.download_cache import DownloadCache, is_downloaded
-from pipelines.video.isolation import Limits, isolated
-from pipelines.video.plan import MachineError, Sampling, VideoError
+from pipelines.video.isolation import isolated
+from pipelines.video.options import Limits, Sampling
+from pipelines.video.plan import MachineError, VideoError
 
 LOAD_FRAMES = 256
 """Frames that short videos in one load have together at most: a task then decodes about as many as of a long video."""

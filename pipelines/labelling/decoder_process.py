@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from pipelines.video.decode import FrameBatch, decode
 from pipelines.video.index import plan_video
-from pipelines.video.plan import Sampling, Segment, VideoInfo, VideoPlan
+from pipelines.video.options import Sampling
+from pipelines.video.plan import Segment, VideoInfo, VideoPlan
 
 KINDS = (FrameBatch, Segment, VideoInfo, VideoPlan)
 """What the values of these functions are made of."""

@@ -30,6 +30,7 @@ from pipelines.labelling.placement import parse_machines, placed
 from pipelines.labelling.track_sink import TrackerActor, TrackSink
 from pipelines.video.download_cache import DownloadCache, is_downloaded
 from pipelines.video.sources import Video
+from pipelines.video.web import Web
 
 ROW_BYTES = 16 * 2**20
 """Size at which decoded batches are handed on: the model begins before a segment is decoded to its end."""
@@ -64,7 +65,8 @@ def label(
     context.target_max_block_size = ROW_BYTES
     calm_data(context)
     reading = placed(parse_machines("decode_on", config.decode_on), avoided)
-    cache, limits = DownloadCache(max_bytes=int(config.download_cache_gb * 1e9), web=config.web()), config.limits()
+    web = Web(max_bytes=int(config.http_max_gb * 1e9)) if config.allow_http else None
+    cache, limits = DownloadCache(max_bytes=int(config.download_cache_gb * 1e9), web=web), config.limits()
 
     # Unlike `from_arrow`, `from_items` makes its blocks here, without a task that waits for a process to start.
     blocks = math.ceil(len(videos) / group_size(videos, ray.cluster_resources().get("CPU", 1.0)))  # type: ignore[no-untyped-call]

@@ -17,7 +17,8 @@ from pipelines.overlays.encoder import encoder
 from pipelines.storage.files import written_whole
 from pipelines.video.decode import decode
 from pipelines.video.index import plan_video
-from pipelines.video.plan import Sampling, VideoError
+from pipelines.video.options import Sampling
+from pipelines.video.plan import VideoError
 
 _MIN_HEIGHT = 360  # pixels; lower frames are enlarged to keep labels readable
 _MAX_SIDE = 16384  # pixels, of H.264

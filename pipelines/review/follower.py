@@ -15,8 +15,7 @@ from pipelines.labelling.config import LabelConfig, Precision
 from pipelines.review.images import Recent
 from pipelines.storage.files import Storage
 from pipelines.video.download_cache import DownloadCache
-from pipelines.video.isolation import Limits
-from pipelines.video.plan import Sampling
+from pipelines.video.options import Limits, Sampling
 from pipelines.video.sources import Video
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from pycocotools import mask as coco
 from pipelines.video.decode import FrameBatch, decode
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.index import plan_video
-from pipelines.video.isolation import IsolatedProcess, Limits, isolated
+from pipelines.video.isolation import IsolatedProcess, isolated
 from pipelines.video.names import local_path
-from pipelines.video.plan import MachineError, Sampling, Segment, VideoError, VideoInfo, VideoPlan
+from pipelines.video.options import Limits, Sampling
+from pipelines.video.plan import MachineError, Segment, VideoError, VideoInfo, VideoPlan
 
 CROP = 256
 """Longer side of a crop, pixels."""

@@ -31,7 +31,7 @@ from pipelines.review.preview import Pictures, picture
 from pipelines.review.server import PAGE
 from pipelines.review.session import Review, Row
 from pipelines.storage.files import Storage, bad_input
-from pipelines.video.isolation import Limits
+from pipelines.video.options import Limits
 from pipelines.video.plan import VideoError
 
 SNAPSHOT = "snapshot.json"

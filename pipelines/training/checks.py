@@ -18,7 +18,8 @@ from pipelines.training.data import TrackTable, TrainingData, TrainingDataConfig
 from pipelines.training.labels import labelled_video, read_labels
 from pipelines.training.still_images import image_size
 from pipelines.video.index import plan_video
-from pipelines.video.plan import Sampling, VideoError, VideoPlan
+from pipelines.video.options import Sampling
+from pipelines.video.plan import VideoError, VideoPlan
 
 _LOG = logging.getLogger(__name__)
 _NAMED = 10  # problems listed in an error

@@ -15,7 +15,8 @@ from pipelines.training.data import TrainingDataConfig, TrainingVideo
 from pipelines.video.download_cache import DownloadCache
 from pipelines.video.index import plan_video
 from pipelines.video.names import local_path
-from pipelines.video.plan import MachineError, Sampling, VideoError
+from pipelines.video.options import Sampling
+from pipelines.video.plan import MachineError, VideoError
 
 _LOG = logging.getLogger(__name__)
 

@@ -213,9 +213,9 @@ class _Start:
         config, there = self.config, ray.cluster_resources()  # type: ignore[no-untyped-call]
         wanted = f"{config.workers} workers, {config.cpus_per_worker:g} CPUs and {config.gpus_per_worker:g} GPUs each"
         room = f"the cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
+        _log.warning("waiting for %s: %s", wanted, room)
         if self.told - self.since >= config.stall_s:
             raise RuntimeError(f"no room for {wanted}: {room}; lower these options, or add machines")
-        _log.warning("waiting for %s: %s", wanted, room)
 
 
 def _report(monitor: Any, report: Callable[[TrainingProgress], None]) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from openvis_model.video_frames import Frames
 from pipelines.video.decode import decode
 from pipelines.video.index import plan_video
-from pipelines.video.plan import Sampling
+from pipelines.video.options import Sampling
 
 
 def read_frames(

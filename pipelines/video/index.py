@@ -19,8 +19,9 @@ from jaxtyping import Float64, Int64
 from pipelines.video.ffmpeg import VideoPacket, decode_packet, demux, open_image, open_video
 from pipelines.video.heartbeat import beat
 from pipelines.video.names import list_images
+from pipelines.video.options import Sampling
 from pipelines.video.orientation import Orientation
-from pipelines.video.plan import Sampling, Segment, VideoError, VideoInfo, VideoPlan
+from pipelines.video.plan import Segment, VideoError, VideoInfo, VideoPlan, select, with_further
 from pipelines.video.truncation import is_cut_off
 
 _MOST_REORDERED = 16  # frames, in H.264 and HEVC
@@ -92,7 +93,7 @@ def plan_video(path: str, sampling: Sampling, segment_frames: int | None) -> Vid
     index = _read_index(path)
     pts, keys = index.pts, index.keys
     # Matroska rounds timestamps to milliseconds: at 30 frames/s, 33 ms stands for frame 1.
-    kept = sampling.select(index.times_s, tolerance_s=min(index.tick, 1e-3))
+    kept = select(sampling, index.times_s, tolerance_s=min(index.tick, 1e-3))
     segments: list[Segment] = []
     for start, stop in itertools.pairwise(_cuts(pts[kept], keys, segment_frames)):
         frames = kept[start:stop]
@@ -268,7 +269,7 @@ def _plan_images(folder: str, sampling: Sampling, segment_frames: int | None) ->
     fps = sampling.fps or 1.0
     with open_image(os.path.join(folder, names[0])) as (first, orientation):
         height, width = orientation.shown(first.height, first.width)
-    kept = sampling.with_further(np.arange(0, len(names), sampling.stride), np.arange(len(names)) / fps)
+    kept = with_further(sampling, np.arange(0, len(names), sampling.stride), np.arange(len(names)) / fps)
     step = segment_frames or len(kept)
     info = VideoInfo(
         frames=len(names),

@@ -15,13 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
 from pipelines.video import messages
 from pipelines.video.heartbeat import on_beat
+from pipelines.video.options import Limits
 from pipelines.video.plan import MachineError, VideoError
 
 T = TypeVar("T")
@@ -38,21 +38,6 @@ _NO_MESSAGE = "its decoder sent what is no message"
 _DEATH_S = 10.0  # from the end of its messages to its own
 
 _START_S = 60.0  # for Python and the libraries to load on a busy machine
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What the decoder of a video may use.
-
-    Attributes:
-        silence_s: longest wait for a sign of life, such as a decoded frame, seconds.
-        total_s: longest total wait for the index or for one segment, seconds.
-        memory_bytes: memory of the decoding process, on Linux.
-    """
-
-    silence_s: float = 120.0
-    total_s: float = 3600.0
-    memory_bytes: int = 4 * 10**9
 
 
 class IsolatedProcess:

@@ -1,10 +1,11 @@
 """What is known about a video before it is decoded, and which of its frames are kept."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
+
+from pipelines.video.options import Sampling
 
 ROUNDING_S = 1e-3
 """What times that are written down by hand are rounded to, seconds."""
@@ -22,52 +23,6 @@ class VideoError(ValueError):
 
 class MachineError(RuntimeError):
     """A video could not be read because of this machine; another one may read it, or this one later."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Which frames of a video to keep: all, every `stride`-th, or `fps` a second.
-
-    Attributes:
-        fps: frames per second: keeps, for each k, the first frame at or after k / fps seconds. Null keeps all.
-        stride: keeps frames 0, stride, 2 · stride, …
-        also: positions of further frames to keep.
-        also_s: times, seconds, at which a player shows further frames to keep.
-
-    Raises:
-        ValueError: for a value out of range, or if both fps and stride are given.
-    """
-
-    fps: float | None = None
-    stride: int = 1
-    also: tuple[int, ...] = ()
-    also_s: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
-            raise ValueError(f"fps: is {self.fps}; give a number above 0")
-        if self.stride < 1:
-            raise ValueError(f"stride: is {self.stride}; give 1 or more")
-        if self.fps is not None and self.stride > 1:
-            raise ValueError(f"fps and stride: are {self.fps} and {self.stride}; give one of the two")
-
-    def select(self, times_s: Float64[np.ndarray, " F"], tolerance_s: float) -> Int64[np.ndarray, "K"]:
-        """Returns the positions of the frames to keep.
-
-        Args:
-            times_s: time of each frame, increasing, seconds.
-            tolerance_s: rounding error of the times, seconds.
-        """
-        if self.fps is None:
-            return self.with_further(np.arange(0, len(times_s), self.stride), times_s)
-        ticks = np.floor((times_s + tolerance_s) * self.fps)
-        return self.with_further(np.flatnonzero(np.diff(ticks, prepend=-np.inf) > 0), times_s)
-
-    def with_further(self, kept: Int64[np.ndarray, "K"], times_s: Float64[np.ndarray, " F"]) -> Int64[np.ndarray, "L"]:
-        """Returns positions and those of the further frames, of which none beyond the end; arguments as `select`."""
-        shown = np.searchsorted(times_s, np.array(self.also_s) + ROUNDING_S, side="right") - 1
-        further = np.concatenate([shown, np.array(self.also, np.int64)])
-        return np.union1d(kept, further[further < len(times_s)]).astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,3 +79,26 @@ class VideoPlan:
 
     info: VideoInfo
     segments: tuple[Segment, ...]
+
+
+def select(sampling: Sampling, times_s: Float64[np.ndarray, " F"], tolerance_s: float) -> Int64[np.ndarray, "K"]:
+    """Returns the positions of the frames to keep.
+
+    Args:
+        sampling: what to keep.
+        times_s: time of each frame, increasing, seconds.
+        tolerance_s: rounding error of the times, seconds.
+    """
+    if sampling.fps is None:
+        return with_further(sampling, np.arange(0, len(times_s), sampling.stride), times_s)
+    ticks = np.floor((times_s + tolerance_s) * sampling.fps)
+    return with_further(sampling, np.flatnonzero(np.diff(ticks, prepend=-np.inf) > 0), times_s)
+
+
+def with_further(
+    sampling: Sampling, kept: Int64[np.ndarray, "K"], times_s: Float64[np.ndarray, " F"]
+) -> Int64[np.ndarray, "L"]:
+    """Returns positions and those of the further frames, of which none beyond the end; arguments as `select`."""
+    shown = np.searchsorted(times_s, np.array(sampling.also_s) + ROUNDING_S, side="right") - 1
+    further = np.concatenate([shown, np.array(sampling.also, np.int64)])
+    return np.union1d(kept, further[further < len(times_s)]).astype(np.int64)

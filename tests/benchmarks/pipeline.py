@@ -40,7 +40,7 @@ from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.video.decode import decode
 from pipelines.video.index import plan_video
-from pipelines.video.plan import Sampling
+from pipelines.video.options import Sampling
 from tests.pipelines.labelling.discs import DiscModel
 
 KEEP_ALL = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.0)

@@ -109,8 +109,8 @@ def test_such_a_share_may_fail(capsys: pytest.CaptureFixture[str], monkeypatch: 
         assert "failed: a-2: no video stream" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param("gcs_server", marks=pytest.mark.nightly), "raylet"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
 def test_a_cluster_that_dies_is_one_line_and_a_report(name: str, tmp_path: Path) -> None:
     split, output = write_split(tmp_path, "valid", 1, 0, SceneConfig(frames=24)).path, tmp_path / "out"
     (video,) = (split / "videos").iterdir()

@@ -46,7 +46,7 @@ def test_work_whose_results_are_no_longer_wanted_ends() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == READER]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_ray_that_dies_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", RAY_DIES], check=True, capture_output=True, text=True, timeout=300)
     assert "Ray died here (gcs_server, exit code -9); what is committed is kept, run it again" in done.stdout

@@ -96,7 +96,7 @@ def next_run(output: str) -> None:
     settled(output)
 
 
-@pytest.mark.parametrize("output", ["folder", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.parametrize("output", ["folder", pytest.param("s3", marks=pytest.mark.nightly)], indirect=True)
 def test_a_crash_between_any_two_writes_is_never_seen(
     output: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,7 +266,7 @@ def test_decisions_are_kept_in_one_part(output: Callable[[str], str]) -> None:
     assert tables(results.storage.root)["videos"]  # replaced decisions make no labels count again
 
 
-@pytest.mark.parametrize("output", ["folder", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.parametrize("output", ["folder", pytest.param("s3", marks=pytest.mark.nightly)], indirect=True)
 def test_no_crash_shows_a_decision_twice(output: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     def begin(name: str) -> str:
         root = output(name)

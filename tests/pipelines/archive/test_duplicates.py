@@ -114,7 +114,7 @@ def test_the_table_is_written_where_it_is_wanted(results: Results, tmp_path: Pat
         find_duplicates(DuplicatesConfig(labels=results.storage.root, output=f"{tmp_path}/x.csv"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_video_that_was_encoded_again_is_found(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     for number in range(2):

@@ -53,7 +53,7 @@ READERS: list[Read] = [by_deltalake, by_pandas, by_polars, by_duckdb]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["folder", "s3"])
+@pytest.mark.parametrize("place", ["folder", pytest.param("s3", marks=pytest.mark.nightly)])
 def test_none_sees_a_video_twice_or_missing_while_an_output_is_relabelled_and_compacted(
     place: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

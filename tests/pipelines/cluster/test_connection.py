@@ -64,7 +64,7 @@ assert set(ray.get([work.remote(0.5) for _ in range(3)])) <= first
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_workers_outlast_a_pause() -> None:
     """By default Ray ends after a second those that are more than its slots, and starts others in their place."""
     done = subprocess.run([sys.executable, "-c", IDLES], check=False, capture_output=True, text=True)
@@ -178,7 +178,7 @@ connection.connect(1)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_raylet_that_dies_while_this_process_registers_with_it_is_told() -> None:
     """Ray's native code then ends the process, and says nothing that `connect` lets through."""
     environment = os.environ | {"RAY_ADDRESS": "local"}
@@ -190,7 +190,7 @@ def test_a_raylet_that_dies_while_this_process_registers_with_it_is_told() -> No
     assert done.stderr.splitlines()[-1] == told
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("when", "text"),
     [
@@ -215,7 +215,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_joining_a_cluster_that_stands_still_can_be_interrupted() -> None:
     with started_cluster() as cluster, cluster.paused("gcs_server"):
         environment = cluster.environment | {"RAY_ADDRESS": cluster.address}

@@ -24,7 +24,7 @@ except RuntimeError as error:
 """
 
 
-@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+@pytest.mark.parametrize("name", ["raylet", pytest.param("gcs_server", marks=pytest.mark.nightly)])
 @pytest.mark.slow
 def test_a_ray_that_died_is_named(name: str) -> None:
     done = subprocess.Popen([sys.executable, "-c", DIES, name], stdout=subprocess.PIPE, text=True)
@@ -52,7 +52,7 @@ except RuntimeError as error:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+@pytest.mark.parametrize("name", ["raylet", pytest.param("gcs_server", marks=pytest.mark.nightly)])
 def test_a_joined_ray_that_died_is_named(name: str) -> None:
     with started_cluster() as cluster:
         environment = cluster.environment | {"RAY_ADDRESS": cluster.address}

@@ -39,7 +39,7 @@ def ablations(tmp_path: Path, **changes: Any) -> AblationsConfig:
     return replace(config, **changes)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_rows_from_training_to_table(cluster: None, disc_model: None, tmp_path: Path) -> None:
     write_split(tmp_path, "novel", 2, 0, SceneConfig(frames=4))
     asked: list[str] = []

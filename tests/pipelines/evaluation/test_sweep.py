@@ -105,6 +105,7 @@ def test_the_exported_file_scores_as_the_tables_do(
     assert result.about["model_fingerprint"]
 
 
+@pytest.mark.nightly
 def test_exemplars_take_the_place_of_names(truth: Path, tmp_path: Path) -> None:
     """Other pictures make another cell; a name that the data set lacks is refused before anything starts."""
     write_star(tmp_path)
@@ -126,6 +127,7 @@ def test_exemplars_take_the_place_of_names(truth: Path, tmp_path: Path) -> None:
         run_sweep(options)
 
 
+@pytest.mark.nightly
 def test_a_killed_sweep_keeps_its_finished_cells(truth: Path, tmp_path: Path) -> None:
     """SIGKILL of the driver while the second cell runs."""
     file, output = tmp_path / "sweep.yaml", tmp_path / "out"
@@ -150,6 +152,7 @@ def test_a_killed_sweep_keeps_its_finished_cells(truth: Path, tmp_path: Path) ->
     assert first.stat().st_mtime_ns == changed
 
 
+@pytest.mark.nightly
 def test_burst_is_handed_in_as_burst(truth: Path, tmp_path: Path) -> None:
     """Images, ids from 1, and a file that BURST's reader takes strictly."""
     objects = write_burst(tmp_path, truth)

@@ -10,8 +10,7 @@ from pipelines.labelling import decoder_process
 from pipelines.labelling.decode_operator import Decode, Plan
 from pipelines.labelling.rows import LOAD, BatchRow, SegmentRow, pack_load, unpack_load
 from pipelines.video.download_cache import DownloadCache
-from pipelines.video.isolation import Limits
-from pipelines.video.plan import Sampling
+from pipelines.video.options import Limits, Sampling
 from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import Proxy
 from tests.pipelines.video.clips import H264, cut_off, number, write_clip, write_images
@@ -105,6 +104,7 @@ def test_a_file_that_disappears_after_planning_is_one_row_with_the_reason(clip: 
     assert (batch.error, batch.lost, len(batch.frame), len(batch.frames)) == ("file not found", True, 0, 0)
 
 
+@pytest.mark.nightly
 def test_a_decoder_that_something_kills_loses_the_video(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = plan(str(clip), None)
     monkeypatch.setattr(decoder_process, "batches", killed)

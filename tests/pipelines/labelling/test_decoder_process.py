@@ -3,8 +3,8 @@ import sys
 from pathlib import Path
 
 from pipelines.labelling.decoder_process import KINDS, batches, plan
-from pipelines.video.isolation import Limits, isolated
-from pipelines.video.plan import Sampling
+from pipelines.video.isolation import isolated
+from pipelines.video.options import Limits, Sampling
 from tests.pipelines.video.clips import H264, write_clip
 
 

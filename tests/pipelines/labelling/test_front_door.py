@@ -14,7 +14,7 @@ from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.run import label_videos
 from pipelines.storage.files import Storage
 from pipelines.video.frames import read_frames
-from pipelines.video.plan import Sampling
+from pipelines.video.options import Sampling
 from tests.networks import with_proposals
 from tests.pipelines.archive.archives import STRIDE, TRACKER
 from tests.pipelines.video.clips import H264, write_clip
@@ -61,8 +61,8 @@ def test_the_same_tracks_and_masks_as_labelling(name: str, archive: Path) -> Non
         assert track.embedding.tolist() == pytest.approx(row["embedding"], abs=1e-6)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("network", ["eomt", pytest.param("rf_detr", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("network", ["eomt", "rf_detr"])
 def test_labelling_with_a_square_proposal_network(network: str, mini_config: InstFormerConfig, tmp_path: Path) -> None:
     """Of random weights, every proposal is a track; masks have the size of a wide video."""
     save_checkpoint(with_proposals(mini_config, network), tmp_path / "checkpoint")

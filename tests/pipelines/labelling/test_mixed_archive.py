@@ -29,7 +29,7 @@ from tests.pipelines.video.clips import CLIPS, H264, VFR, listed_clip, write_cli
 from tests.pipelines.video.hostile import HOSTILE, write_hostile
 from tests.pipelines.video.odd import ODD, write_odd
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0), objectness_threshold=0.0, max_gap=2)
 

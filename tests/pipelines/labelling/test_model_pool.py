@@ -32,7 +32,7 @@ def config(archive: Path, output: Path, **options: Any) -> LabelConfig:
     return LabelConfig(input=str(archive / "videos"), output=str(output), vocabulary=vocabulary, **options)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_pool_grows_with_its_work_and_shrinks_without(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

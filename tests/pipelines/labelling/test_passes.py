@@ -86,7 +86,7 @@ class DeadlyWriters(VideoWriters):
         return DeadlyWriter(video_id, uri, self.tracker, self.fingerprints)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_video_that_kills_its_process_is_given_up(
     archive: Path, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,7 +117,7 @@ class Unanswering(VideoWriters):
             os._exit(1)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_video_that_is_committed_twice_counts_once(
     archive: Path, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,8 +229,8 @@ class Mortal(DiscModel):
         return super().__call__(batches)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("actors", [1, pytest.param("1-2", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("actors", [1, "1-2"])
 def test_a_video_that_kills_the_model_is_given_up(
     actors: int | str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,8 +25,7 @@ from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
 from pipelines.video.download_cache import DownloadCache
-from pipelines.video.isolation import Limits
-from pipelines.video.plan import Sampling
+from pipelines.video.options import Limits, Sampling
 from tests.pipelines.archive.archives import CUT, STRIDE, label_archive
 from tests.pipelines.archive.delta import read_table
 
@@ -157,7 +156,7 @@ class Broken(Decode):
         return super().batches(row)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("disc_model")
 def test_overwriting_resumes_where_it_broke_off(
     labelled: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -201,7 +200,7 @@ def test_an_output_that_another_run_writes_to_is_left_alone(
     assert half.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("disc_model")
 def test_a_manifest_names_videos(archive: Path, tmp_path: Path) -> None:
     """Failed videos are tried again on request; an id that names another file now is an error."""

@@ -36,8 +36,8 @@ TRACKER = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0),
 @pytest.fixture(
     params=[
         "s3",
-        pytest.param("gcs", marks=pytest.mark.nightly),
-        pytest.param("azure", marks=[needs_azurite, pytest.mark.nightly]),
+        "gcs",
+        pytest.param("azure", marks=needs_azurite),
     ]
 )
 def home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Place:
@@ -76,7 +76,7 @@ def tables(output: str) -> dict[str, list[dict[str, Any]]]:
     return labelled
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_tables_in_the_cloud_are_those_of_local_videos(
     home: Place,
     cluster: Path,

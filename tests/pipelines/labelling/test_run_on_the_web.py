@@ -14,14 +14,14 @@ from tests.pipelines.video.clips import H264, write_clip
 from tests.pipelines.video.web_server import web_server
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("cluster", "disc_model")
 def test_videos_on_the_web_are_labelled_as_local_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One is missing, one leads into a private network, one is too large."""
     write_clip(tmp_path / "good.mp4", options=H264)
     (tmp_path / "names.txt").write_text("red star\n")
     # A server on this machine is refused otherwise.
-    monkeypatch.setattr("pipelines.labelling.config.Web", partial(Web, internal=frozenset({"127.0.0.1"})))
+    monkeypatch.setattr("pipelines.labelling.pipeline.Web", partial(Web, internal=frozenset({"127.0.0.1"})))
     names = ("good", "large", "missing", "elsewhere")
     with web_server() as server:
         server.files = {"/good.mp4": (tmp_path / "good.mp4").read_bytes(), "/large.mp4": bytes(5_000_000)}

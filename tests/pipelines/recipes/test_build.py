@@ -102,7 +102,7 @@ def start(cache: Path) -> "subprocess.Popen[str]":
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_build_it_once(offline: Path, tmp_path: Path) -> None:
     processes = [start(offline) for _ in range(2)]
     for process in processes:

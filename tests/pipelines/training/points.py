@@ -70,6 +70,7 @@ class PointsStage:
         hold: step at which batches wait until the marker is there.
         broken: step whose samples are NaN.
         bad: (rank, step) at which a worker's data cannot be read.
+        bad_without: folder that has to be gone before that.
         pause_s: time that each batch takes, seconds.
     """
 
@@ -79,6 +80,7 @@ class PointsStage:
     hold: int | None = None
     broken: int | None = None
     bad: tuple[int, int] | None = None
+    bad_without: Path | None = None
     pause_s: float = 0.0
     built: list[str] = field(default_factory=list)
 
@@ -96,6 +98,8 @@ class PointsStage:
             while self.hold == step and self.marker and not self.marker.exists():
                 time.sleep(0.05)
             if self.bad == (share.rank, step):
+                while self.bad_without and self.bad_without.exists():
+                    time.sleep(0.05)
                 raise ValueError("a.json: video 3, b.mp4: cannot be read")
             time.sleep(self.pause_s)
             samples = [sample(number) for number in share.numbers(step)]

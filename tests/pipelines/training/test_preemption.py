@@ -20,7 +20,7 @@ from tests.pipelines.training.alone import curve, train_alone
 from tests.pipelines.training.points import PointsStage, settings
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def test_an_interrupted_training_stores_a_checkpoint_first(tmp_path: Path) -> None:
@@ -43,7 +43,6 @@ def test_an_interrupted_training_stores_a_checkpoint_first(tmp_path: Path) -> No
     assert TrainingOutput.open(str(tmp_path)).intact() == [int(stored[1])]
 
 
-@pytest.mark.nightly
 def test_a_machine_that_is_taken_away_costs_no_step(
     no_cluster: None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

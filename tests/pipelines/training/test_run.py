@@ -91,13 +91,14 @@ def test_a_killed_worker_is_replaced_and_bad_data_ends_a_training(trained: Path,
     seen: list[TrainingProgress] = []
     output = tmp_path / "output"
     config = settings(output, validate_every=4, workers=2, accumulate=2, max_failures=5)
-    stage = PointsStage(marker=tmp_path / "killed", kill=(0, 5), bad=(1, 7))
+    resumed_at = output / "checkpoints/step-00000003"  # which goes once step 7, the last before a validation, is stored
+    stage = PointsStage(marker=tmp_path / "killed", kill=(0, 5), bad=(1, 7), bad_without=resumed_at)
     with pytest.raises(RuntimeError, match="the run broke off: a.json: video 3, b.mp4: cannot be read; its last"):
         train(config, stage, seen.append)
     assert (tmp_path / "killed").exists()
     assert (seen[-1].first_step, seen[-1].restarts) == (3, 1)
     assert curve(output)[:6] == curve(trained)[:6]
-    assert TrainingOutput.open(str(output)).checkpoints() == [6, 7]  # the last one before a validation
+    assert TrainingOutput.open(str(output)).checkpoints() == [6, 7]
     assert not (output / "model").exists()
 
 
@@ -112,6 +113,7 @@ def test_workers_without_room_are_named(
     assert "waiting for 1 workers, 50 CPUs and 0 GPUs each" in caplog.text
 
 
+@pytest.mark.nightly
 def test_a_training_whose_driver_was_killed_goes_on(alone: Path, tmp_path: Path) -> None:
     """Killed in step 6, with a checkpoint half written and the metrics ahead of the last whole one."""
     output = tmp_path / "output"
@@ -143,7 +145,8 @@ def test_a_training_whose_driver_was_killed_goes_on(alone: Path, tmp_path: Path)
     assert not half.exists()
 
 
-@pytest.mark.parametrize("name", ["raylet", pytest.param("gcs_server", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_a_ray_that_dies_ends_a_training_with_its_name(name: str, tmp_path: Path) -> None:
     output = tmp_path / "output"
     code = (

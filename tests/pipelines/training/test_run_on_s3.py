@@ -21,7 +21,7 @@ def cluster(outage: Outage, no_cluster: None) -> None:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_s3_may_be_away_for_longer_than_a_lease_lasts(
     outage: Outage, cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

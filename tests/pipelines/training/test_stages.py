@@ -216,7 +216,9 @@ def test_two_workers_train_as_one_does(split: Path, checkpoint: str, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "network", [pytest.param(name, marks=() if name == "mask2former" else pytest.mark.nightly) for name in NETWORKS]
+)
 def test_twenty_steps_of_both_stages_with_each_proposal_network(network: str, split: Path, tmp_path: Path) -> None:
     """From a folder of `transformers`, through the checkpoint of stage 1, to a model for inference."""
     tiny_transformers(network).save_pretrained(tmp_path / "public")

@@ -57,7 +57,7 @@ def predictions(split: Path, model: InstFormer, tmp_path: Path) -> list[Predicte
     return list(read_predictions(results, videos, category_ids(truth.categories), top_k=TOP_K))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("cluster")
 def test_validation_finds_what_labelling_finds(split: Path, tmp_path: Path) -> None:
     model = load_checkpoint(BUILT_IN)

@@ -18,7 +18,8 @@ import numpy as np
 
 from pipelines.video.decode import decode
 from pipelines.video.index import plan_video
-from pipelines.video.plan import Sampling, VideoError
+from pipelines.video.options import Sampling
+from pipelines.video.plan import VideoError
 from tests.pipelines.video.clips import cut_off, number, picture
 
 FRAMES, HEIGHT, WIDTH = 40, 96, 128

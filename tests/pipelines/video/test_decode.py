@@ -12,7 +12,8 @@ import pytest
 
 from pipelines.video.decode import FrameBatch, decode
 from pipelines.video.index import plan_video
-from pipelines.video.plan import Sampling, VideoError, VideoPlan
+from pipelines.video.options import Sampling
+from pipelines.video.plan import VideoError, VideoPlan
 from tests.pipelines.video.clips import (
     CLIPS,
     H264,
@@ -225,7 +226,8 @@ def test_nothing_is_printed(tmp_path: Path, clip: Clip) -> None:
         import sys
         from pipelines.video.decode import decode
         from pipelines.video.index import plan_video
-        from pipelines.video.plan import Sampling, VideoError
+        from pipelines.video.options import Sampling
+        from pipelines.video.plan import VideoError
         for path in sys.argv[1:]:
             try:
                 plan = plan_video(path, Sampling(), 8)

@@ -14,7 +14,8 @@ from av.video.stream import VideoStream
 
 from pipelines.video.ffmpeg import demux, open_video
 from pipelines.video.index import plan_video
-from pipelines.video.plan import MachineError, Sampling, VideoError
+from pipelines.video.options import Sampling
+from pipelines.video.plan import MachineError, VideoError
 from tests.pipelines.video.clips import Clip, cut_off, write_audio
 
 INVALID_DATA = 1094995529  # FFmpeg's AVERROR_INVALIDDATA

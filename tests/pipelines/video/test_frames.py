@@ -8,7 +8,8 @@ from pipelines.shapes.scenes import SceneConfig
 from pipelines.video.decode import decode
 from pipelines.video.frames import pick_frames, read_frames
 from pipelines.video.index import plan_video
-from pipelines.video.plan import Sampling, VideoError
+from pipelines.video.options import Sampling
+from pipelines.video.plan import VideoError
 
 
 @pytest.fixture(scope="module")

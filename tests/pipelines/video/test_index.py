@@ -9,7 +9,8 @@ import pytest
 
 from pipelines.video.decode import decode
 from pipelines.video.index import plan_video
-from pipelines.video.plan import Sampling, VideoError
+from pipelines.video.options import Sampling
+from pipelines.video.plan import VideoError
 from tests.pipelines.video.clips import CLIPS, H264, Clip, cut_off, mux, number, picture, write_clip, write_images
 
 ALL = Sampling()

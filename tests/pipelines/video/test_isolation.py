@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from pipelines.video.heartbeat import beat
-from pipelines.video.isolation import IsolatedProcess, Limits, isolated
+from pipelines.video.isolation import IsolatedProcess, isolated
+from pipelines.video.options import Limits
 from pipelines.video.plan import MachineError, VideoError
 
 LIMITS = Limits(silence_s=5.0, memory_bytes=500 * 10**6)
