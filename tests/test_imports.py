@@ -10,7 +10,7 @@ import pytest
 
 from openvis_model.weights.files import BUILT_IN
 from pipelines.archive.parts import Rows
-from pipelines.archive.tables import SCHEMAS
+from pipelines.archive.schemas import SCHEMAS
 from pipelines.storage.files import Storage
 
 HEAVY = {

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from pipelines.archive.formats.video_labels import Row, VideoLabels
 from pipelines.archive.reviews import is_stale
-from pipelines.archive.tables import READERS, SCHEMAS
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import READERS
 from pipelines.storage.files import Storage
 
 ADDITIONS = "additions"

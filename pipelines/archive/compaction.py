@@ -19,8 +19,9 @@ from pipelines.archive.config import KEEP_H, PART_MB, CompactConfig
 from pipelines.archive.parts import Rows
 from pipelines.archive.registration import Registration, forget
 from pipelines.archive.reviews import REVIEWS, Reviews
+from pipelines.archive.schemas import SCHEMAS
 from pipelines.archive.stale import Stale, counting, find_stale
-from pipelines.archive.tables import REMOVAL, SCHEMAS, Results, open_labels
+from pipelines.archive.tables import REMOVAL, Results, open_labels
 from pipelines.storage.lease import Lease, hold_lease
 
 _REMOVERS = 16  # files at a time

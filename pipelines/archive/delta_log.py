@@ -24,7 +24,8 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, PostCommitHookProperties, RemoveAction, create_table_with_add_actions
 
 from pipelines.archive import reviews
-from pipelines.archive.tables import READERS, SCHEMAS
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import READERS
 from pipelines.storage.files import Storage
 
 FOLDER = "_delta_log"

@@ -10,7 +10,8 @@ from jaxtyping import Float32
 
 from openvis_model.exemplars import Exemplar, TrackExemplar
 from openvis_model.vocabulary import Vocabulary
-from pipelines.archive.tables import SCHEMAS, open_labels, track_embeddings
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import open_labels, track_embeddings
 
 _Embedding = Float32[np.ndarray, " D"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.archive.schemas import ORDER, SCHEMAS
 from pipelines.archive.spool import Spool, read_spool
-from pipelines.archive.tables import ORDER, SCHEMAS
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import check_holder
 from pipelines.storage.outage import left_while_away

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Int64
 
 from pipelines.archive.delta_log import FOLDER, OtherWriterError, TableLog
 from pipelines.archive.reviews import REVIEWS
-from pipelines.archive.tables import ORDER, Results
+from pipelines.archive.schemas import ORDER
+from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import Lease
 

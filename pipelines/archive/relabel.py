@@ -17,7 +17,8 @@ from pipelines.archive.registration import registering
 from pipelines.archive.relabel_part import RENEWED, Relabel
 from pipelines.archive.reviews import Reviews
 from pipelines.archive.run_report import run_report
-from pipelines.archive.tables import SCHEMAS, Results, open_labels
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results, open_labels
 from pipelines.models import embed, load_light_model, load_vocabulary, vocabulary_fingerprint
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease

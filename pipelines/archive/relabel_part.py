@@ -10,7 +10,8 @@ import torch
 
 from openvis_model.vocabulary import VocabularyEmbedding
 from pipelines.archive.parts import Rows
-from pipelines.archive.tables import SCHEMAS, Results, track_embeddings
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results, track_embeddings
 from pipelines.storage.lease import check_holder
 from pipelines.storage.outage import outlast
 

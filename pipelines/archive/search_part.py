@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from pipelines.archive.tables import SCHEMAS, Results, track_embeddings
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results, track_embeddings
 
 _COLUMNS = tuple(name for name in SCHEMAS["tracks"].names if name not in ("top", "frames", "unknown"))
 

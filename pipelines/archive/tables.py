@@ -18,88 +18,17 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from jaxtyping import Float32
 
-from pipelines.storage.files import Storage, bad_input, plan_reads
-from pipelines.storage.ranged_file import Range
-
-SHOT = pa.struct(
-    [("first_frame", pa.int32()), ("last_frame", pa.int32()), ("start_s", pa.float64()), ("end_s", pa.float64())]
-)
-"""A shot: its first and last labelled frame, and their times."""
-
-SCHEMAS: Mapping[str, pa.Schema] = {
-    "videos": pa.schema(
-        [
-            ("video_id", pa.string()),
-            ("uri", pa.string()),
-            ("status", pa.string()),  # ok, failed
-            ("error", pa.string()),  # why it failed, or a warning; null otherwise
-            ("frames", pa.int32()),  # sampled and decoded
-            ("expected_frames", pa.int32()),  # to be sampled, by the index of the file
-            ("fps", pa.float64()),  # of the file
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("duration_s", pa.float64()),
-            ("tracks", pa.int32()),
-            ("shots", pa.list_(SHOT)),  # null if no cuts were looked for
-            ("model_fingerprint", pa.string()),
-            ("vocabulary_fingerprint", pa.string()),
-            ("config_fingerprint", pa.string()),
-            ("top", pa.int32()),  # largest number of categories per track
-            ("model_s", pa.float64()),  # seconds in the model
-            ("tracker_s", pa.float64()),  # seconds in the tracker and in writing
-        ]
-    ),
-    "tracks": pa.schema(
-        [
-            ("video_id", pa.string()),
-            ("track_id", pa.int32()),
-            ("category", pa.string()),
-            ("score", pa.float32()),
-            ("top", pa.list_(pa.struct([("category", pa.string()), ("score", pa.float32())]))),
-            ("first_frame", pa.int32()),
-            ("last_frame", pa.int32()),
-            ("frames", pa.int32()),  # frames that show it
-            ("objectness", pa.float32()),
-            ("embedding", pa.list_(pa.float32())),
-            ("unknown", pa.float32()),  # how likely an unrelated name fits as well as `category`
-        ]
-    ),
-    "masks": pa.schema(
-        [
-            ("video_id", pa.string()),
-            ("track_id", pa.int32()),
-            ("frame", pa.int32()),  # index in the file
-            ("time_s", pa.float64()),
-            ("x", pa.int32()),
-            ("y", pa.int32()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("area", pa.int32()),
-            ("score", pa.float32()),  # objectness
-            (
-                "rle",
-                pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())]),
-            ),  # COCO run lengths, as in pycocotools
-        ]
-    ),
-}
-
-
-LATER = frozenset({"shots", "unknown"})
-"""Columns that files of earlier versions lack; they are read as null."""
-
-ORDER = ("masks", "tracks", "videos")
-"""In which the files of a part are put in place and registered: `videos` last, which makes the part count."""
+from pipelines.archive.part_file import read_row_groups
+from pipelines.archive.schemas import SCHEMAS, schema_of
+from pipelines.storage.files import Storage, bad_input
 
 REMOVAL = "removal"
 """Names the parts that no longer count, with the time in seconds; their files stay for readers that have begun."""
@@ -110,19 +39,6 @@ READERS = 16
 _NAME = re.compile(r"(\d{6,})-[0-9a-f]{8}-[0-9a-f]{12}")  # number and id of the run, id of the part
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fingerprints:
-    """The model, vocabulary and settings that a video was labelled with; columns of the `videos` table.
-
-    `top`, the number of categories listed for a track, is separate: it can be changed without the video.
-    """
-
-    model_fingerprint: str
-    vocabulary_fingerprint: str
-    config_fingerprint: str
-    top: int
 
 
 class Results:
@@ -282,40 +198,8 @@ class Results:
     def row_groups(
         self, table: str, part: str, video_ids: pa.Array | None = None, columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
-        """Yields a table's rows in one part, or those of some videos, a row group at a time; reads no other bytes.
-
-        Raises:
-            FileNotFoundError: the part is absent, or is removed while it is read.
-            ValueError: the part is damaged.
-        """
-        if video_ids is not None and not len(video_ids):
-            return
-        schema, path = _schema(table, columns), f"{self.storage.root}/{table}/{part}.parquet"
-        with self.storage.read(f"{table}/{part}.parquet") as file:
-            try:
-                source = pq.ParquetFile(file)
-                there = source.schema_arrow.names
-                if missing := set(schema.names).difference(there, LATER):
-                    raise ValueError(f"{path}: has no column {missing.pop()}, written by another version; label again")
-                wanted = columns and ["video_id", *(name for name in columns if name in there)]
-                groups = [
-                    group
-                    for group in range(source.num_row_groups)
-                    if video_ids is None or _may_have(source.metadata.row_group(group), video_ids)
-                ]
-                plan_reads(file, _byte_ranges(source.metadata, groups, wanted))
-                for group in groups:
-                    # Threads of pyarrow's scanner can abort the process at its end where torch is loaded too.
-                    rows = source.read_row_group(group, wanted, use_threads=False)
-                    if video_ids is not None:
-                        rows = rows.filter(pc.is_in(rows["video_id"], video_ids))
-                    for name in set(schema.names).difference(there):
-                        rows = rows.append_column(name, pa.nulls(rows.num_rows, schema.field(name).type))
-                    yield rows.select(schema.names).cast(schema)
-            except (pa.ArrowException, OSError) as error:
-                if isinstance(error, OSError) and error.filename:  # of the storage
-                    raise
-                raise ValueError(f"{path}: damaged ({error}); remove it") from error
+        """Yields a table's rows in one part, as `read_row_groups`."""
+        return read_row_groups(self.storage, table, part, video_ids, columns)
 
     def _of_parts(self, read: Callable[[list[str]], T]) -> T:
         """Reads the current parts; reads again if a compaction replaced some."""
@@ -359,15 +243,11 @@ class Results:
         return video_ids
 
     def _rows(self, table: str, columns: Sequence[str] | None, part: str, ids: pa.Array | None = None) -> pa.Table:
-        return pa.concat_tables([_schema(table, columns).empty_table(), *self.row_groups(table, part, ids, columns)])
+        return pa.concat_tables([schema_of(table, columns).empty_table(), *self.row_groups(table, part, ids, columns)])
 
 
 def _order(part: str) -> tuple[int, str]:
     return int(part.partition("-")[0]), part
-
-
-def _schema(table: str, columns: Sequence[str] | None) -> pa.Schema:
-    return SCHEMAS[table] if columns is None else pa.schema([SCHEMAS[table].field(name) for name in columns])
 
 
 def _counting(listed: dict[str, pa.Table]) -> dict[str, pa.Array]:
@@ -385,25 +265,6 @@ def _counting(listed: dict[str, pa.Table]) -> dict[str, pa.Array]:
         rows = places[np.searchsorted(places, start) : np.searchsorted(places, end)] - start
         counting[part] = listed[part]["video_id"].take(pa.array(rows)).combine_chunks()
     return counting
-
-
-def _may_have(group: pq.RowGroupMetaData, video_ids: pa.Array) -> bool:
-    """Returns whether a row group's statistics allow for rows of some videos."""
-    statistics = group.column(0).statistics  # video_id is the first column of every table
-    if statistics is None or not statistics.has_min_max:
-        return True
-    within = pc.and_(pc.greater_equal(video_ids, statistics.min), pc.less_equal(video_ids, statistics.max))
-    return bool(pc.any(within).as_py())
-
-
-def _byte_ranges(metadata: pq.FileMetaData, groups: Sequence[int], columns: Sequence[str] | None) -> Iterator[Range]:
-    """Yields where the columns of some row groups are in a file."""
-    for group in groups:
-        chunks = (metadata.row_group(group).column(index) for index in range(metadata.num_columns))
-        for chunk in chunks:
-            if columns is None or chunk.path_in_schema.partition(".")[0] in columns:
-                start = chunk.dictionary_page_offset or chunk.data_page_offset
-                yield start, start + chunk.total_compressed_size
 
 
 def open_labels(labels: str) -> Results:

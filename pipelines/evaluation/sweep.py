@@ -14,7 +14,8 @@ from pathlib import Path
 from openvis_model import __version__
 from openvis_model.exemplars import PictureExemplar
 from openvis_model.vocabulary import Vocabulary
-from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results
 from pipelines.datasets.annotations import AnyGroundTruth
 from pipelines.datasets.benchmark_videos import BenchmarkVideo, category_ids, find_benchmark_videos
 from pipelines.evaluation.benchmarks import BENCHMARKS

@@ -17,7 +17,8 @@ from pipelines.archive.compaction import settle
 from pipelines.archive.parts import PartWriter, Rows
 from pipelines.archive.registration import registering
 from pipelines.archive.run_report import run_report
-from pipelines.archive.tables import Fingerprints, Results
+from pipelines.archive.schemas import Fingerprints
+from pipelines.archive.tables import Results
 from pipelines.cluster.nodes import thread_limit
 from pipelines.following.config import PROMPTED, TrackConfig
 from pipelines.following.follow import Followed, Following, follow_prompts

@@ -22,8 +22,9 @@ from pipelines.archive.exemplars import read_tracks
 from pipelines.archive.parts import PartWriter
 from pipelines.archive.registration import registering
 from pipelines.archive.run_report import run_report
+from pipelines.archive.schemas import Fingerprints
 from pipelines.archive.stale import counting, find_stale
-from pipelines.archive.tables import Fingerprints, Results
+from pipelines.archive.tables import Results
 from pipelines.cluster.connection import connect
 from pipelines.cluster.nodes import check_gpus
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint

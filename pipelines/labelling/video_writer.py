@@ -15,7 +15,7 @@ from openvis_model.track import Track
 from openvis_model.video_tracker import NO_TRACK, VideoTracker
 from openvis_model.video_tracking import VideoTracking
 from pipelines.archive.parts import PartWriter, Rows
-from pipelines.archive.tables import SCHEMAS, Fingerprints
+from pipelines.archive.schemas import SCHEMAS, Fingerprints
 from pipelines.labelling.instance_bytes import decode_instances
 from pipelines.labelling.rows import LabelledRow
 from pipelines.storage.lease import LEASE

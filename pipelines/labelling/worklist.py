@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.archive.buckets import BUCKETS, Buckets
-from pipelines.archive.tables import Fingerprints, Results
+from pipelines.archive.schemas import Fingerprints
+from pipelines.archive.tables import Results
 from pipelines.video.sources import Video
 
 BATCH = 2**13

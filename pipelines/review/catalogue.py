@@ -17,7 +17,8 @@ from jaxtyping import Int32
 from pipelines.archive.additions import Additions
 from pipelines.archive.duplicates import read_duplicates
 from pipelines.archive.reviews import SAME_TRACKS
-from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results
 from pipelines.review.clusters import clusters
 from pipelines.review.decided import Decided, Key
 

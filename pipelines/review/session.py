@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from openvis_model.prompts import parse_prompt
 from pipelines.archive.reviews import REVIEWS, SAME_TRACKS, Decision, Reviews
-from pipelines.archive.tables import SCHEMAS, open_labels
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import open_labels
 from pipelines.review.catalogue import Catalogue, Filter, is_renamed
 from pipelines.review.config import ReviewConfig
 from pipelines.review.decided import Decided

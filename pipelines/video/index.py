@@ -7,7 +7,8 @@
 import bisect
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import av
@@ -211,18 +212,11 @@ def _are_fields(path: str, stream: VideoStream, first: av.VideoFrame) -> bool:
     return frames < 0.75 * len(packets)
 
 
-def _presented_before(path: str, pts: int) -> set[int]:
+def _presented_before(path: str, pts: int) -> set[int | None]:
     """Decodes a file up to a key frame; returns the times of the frames that are shown before it."""
-    shown: set[int] = set()
-    with open_video(path) as (container, stream):
-        for packet in itertools.chain(demux(container, stream), [None]):
-            beat()
-            for frame in decode_packet(stream, packet):
-                if frame.pts is None or frame.pts >= pts:
-                    return shown
-                if not frame.is_corrupt:
-                    shown.add(frame.pts)
-    return shown
+    with closing(_decoded(path)) as frames:
+        before = itertools.takewhile(lambda frame: frame.pts is not None and frame.pts < pts, frames)
+        return {frame.pts for frame in before if not frame.is_corrupt}
 
 
 def _count(path: str, container: InputContainer, step: float) -> Int64[np.ndarray, " F"]:
@@ -233,7 +227,8 @@ def _count(path: str, container: InputContainer, step: float) -> Int64[np.ndarra
         container: its container.
         step: ticks per frame at the stated rate, for frames without any time.
     """
-    presentation, decoding = _presented(path)
+    both = [(frame.pts, frame.dts) for frame in _decoded(path)]
+    presentation, decoding = [pts for pts, _ in both], [dts for _, dts in both]
     times = decoding if container.format.name == "avi" else min(presentation, decoding, key=_disorder)
     known = np.array([time for time in times if time is not None], dtype=np.float64)
     if not times:
@@ -246,14 +241,12 @@ def _count(path: str, container: InputContainer, step: float) -> Int64[np.ndarra
     return ticks
 
 
-def _presented(path: str) -> tuple[list[int | None], list[int | None]]:
-    """Decodes a file; returns the presentation time and the decoding time of each frame, in order of presentation."""
+def _decoded(path: str) -> Generator[av.VideoFrame]:
+    """Yields the frames of a file in order of presentation."""
     with open_video(path) as (container, stream):
-        times = []
         for packet in itertools.chain(demux(container, stream), [None]):
             beat()
-            times += [(frame.pts, frame.dts) for frame in decode_packet(stream, packet)]
-    return [pts for pts, _ in times], [dts for _, dts in times]
+            yield from decode_packet(stream, packet)
 
 
 def _disorder(times: Sequence[int | None]) -> int:

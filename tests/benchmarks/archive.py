@@ -20,8 +20,9 @@ from pipelines.archive.duplicates import find_duplicates
 from pipelines.archive.part_map import map_parts
 from pipelines.archive.parts import Rows
 from pipelines.archive.relabel_part import Relabel
+from pipelines.archive.schemas import SCHEMAS
 from pipelines.archive.search_part import Best
-from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.archive.tables import Results
 from pipelines.cluster.connection import connect
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.archive.compaction import settle
-from pipelines.archive.tables import SCHEMAS, Fingerprints, Results
+from pipelines.archive.schemas import SCHEMAS, Fingerprints
+from pipelines.archive.tables import Results
 from pipelines.labelling.run import CHUNK
 from pipelines.labelling.worklist import Worklist, undone
 from pipelines.storage.files import Storage

@@ -16,7 +16,8 @@ from deltalake import DeltaTable
 from pipelines.archive.compaction import settle
 from pipelines.archive.delta_log import TableLog
 from pipelines.archive.registration import Registration
-from pipelines.archive.tables import ORDER, Results
+from pipelines.archive.schemas import ORDER
+from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import hold_lease
 from tests.pipelines.archive.labels import part_name, put_part

@@ -24,7 +24,8 @@ from openvis_model.config import paper
 from openvis_model.inst_former import InstFormer
 from openvis_model.weights.checkpoint import save_checkpoint
 from pipelines.archive.parts import Rows
-from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
 
 TEXTS = tuple(f"{colour} {thing}" for colour in ("red", "blue") for thing in ("dog", "car", "kite", "boat"))

@@ -4,7 +4,8 @@ import pytest
 from deltalake import DeltaTable
 
 from jobs.compact import main
-from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.delta import read_table
 from tests.pipelines.archive.labels import part_name, put_part

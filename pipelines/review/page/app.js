@@ -145,7 +145,7 @@ function App() {
       if (state.revision !== revision.current || state.search_off !== known.search_off || isListedAgain) {
         revision.current = state.revision;
         listed.current = state;
-        await Promise.all([readArchive(), now.current.tracks?.reread()]);
+        await Promise.all([readArchive(), now.current.tracks?.reread(now.current.chosen)]);
         changed();
       }
       if (isListedAgain) {

@@ -17,7 +17,7 @@ export class Tracks {
   constructor({ found, total, catalogue }, onChange, onGone, isAgain) {
     Object.assign(this, { found, total: Math.min(total, MOST), all: total, catalogue, onChange, onGone, isAgain });
     this.blocks = new Map();
-    this.failed = new Set(); // blocks to read again when they are in sight
+    this.stale = new Set(); // blocks to read again when they are in sight
     this.changes = []; // decisions so far; an answer may be older than some of them
   }
 
@@ -27,7 +27,7 @@ export class Tracks {
   }
 
   lacks(block) {
-    return !this.blocks.has(block) || this.failed.has(block);
+    return !this.blocks.has(block) || this.stale.has(block);
   }
 
   need(first, last) {
@@ -54,7 +54,7 @@ export class Tracks {
 
   async read(block) {
     const before = this.blocks.get(block);
-    this.failed.delete(block);
+    this.stale.delete(block);
     this.blocks.set(block, before ?? []); // what is shown stays until what is new is there
     const known = this.changes.length;
     try {
@@ -63,7 +63,7 @@ export class Tracks {
     } catch (error) {
       if (error.status === 404) this.onGone();
       setTimeout(() => {
-        this.failed.add(block);
+        this.stale.add(block);
         this.onChange();
       }, RETRY_MS);
     }
@@ -83,9 +83,10 @@ export class Tracks {
     }
   }
 
-  reread() {
-    const blocks = [...this.blocks.keys()];
-    return Promise.all(blocks.map((block) => this.read(block)));
+  // Has all be read again: what is around an index at once.
+  reread(index) {
+    for (const block of this.blocks.keys()) this.stale.add(block);
+    return this.around(index);
   }
 }
 

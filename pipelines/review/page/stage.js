@@ -49,7 +49,7 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
   const current = useRef({});
   const labels = `${video.catalogue} ${video.frames.length}`; // other masks may come with others
   const masks = useMemo(() => new Masks(video), [labels]);
-  current.current = { masks, chosen, pieceOf, onTime };
+  current.current = { masks, chosen, pieceOf, onTime, frame };
 
   const draw = async (index) => {
     const { masks: read } = current.current;
@@ -105,17 +105,25 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
     else control.current.toggle();
   };
   const failed = async () => {
-    const answer = await fetch(url("frame", { id: video.video_id, frame })).then((response) => response.json());
-    setError(answer.error ?? "the frame cannot be shown");
+    const answer = await fetch(url("frame", { id: video.video_id, frame }))
+      .then((response) => response.json())
+      .catch(() => ({}));
+    if (current.current.frame === frame) setError(answer.error ?? "the frame cannot be shown");
   };
   const source = url(byFrames ? "frame" : "media", byFrames ? { id: video.video_id, frame } : { id: video.video_id });
   return html`<div class="stage" style=${{ aspectRatio: `${video.width || 16} / ${video.height || 9}` }}>
     ${
-      error
-        ? html`<p class="missing" role="status">${error}</p>`
-        : byFrames
-          ? frame !== null && html`<img class="picture" src=${source} alt="" onError=${failed} />`
-          : html`<video
+      byFrames
+        ? frame !== null &&
+          html`<img
+            class="picture"
+            hidden=${error}
+            src=${source}
+            alt=""
+            onLoad=${() => setError(null)}
+            onError=${failed}
+          />`
+        : html`<video
             class="picture"
             ref=${media}
             src=${source}
@@ -128,6 +136,7 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
             onError=${() => setByFrames(true)}
           ></video>`
     }
+    ${error && html`<p class="missing" role="status">${error}</p>`}
     <canvas class="masks" ref=${canvas} width=${video.width} height=${video.height} onClick=${pick}></canvas>
     ${children}
     ${byFrames && !error && html`<span class="hint">frames by the server: this browser cannot play the file</span>`}

@@ -1,6 +1,6 @@
 // What the page asks a server elsewhere, answered from the files of a snapshot; see the `api.js` of the server.
 
-import { find, alike } from "./find.js";
+import { find, forget, alike } from "./find.js";
 import { Table } from "./tables.js";
 
 const MASKS = ["frame", "track_id", "counts"];
@@ -23,7 +23,8 @@ export class Outbox {
 
 const once = (make) => {
   let made = null;
-  return () => (made ??= make().catch((error) => ((made = null), Promise.reject(error))));
+  const get = () => (made ??= make().catch((error) => ((made = null), Promise.reject(error))));
+  return Object.assign(get, { clear: () => (made = null) });
 };
 
 async function json(path, options) {
@@ -126,9 +127,24 @@ const ANSWERS = {
   },
 };
 
-export function ask(path, query = {}) {
-  const given = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  return ANSWERS[path](Object.fromEntries(given));
+// A snapshot that was written again has its files elsewhere. Rows of what was found before are not in them.
+export async function ask(path, query = {}) {
+  const entries = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const given = Object.fromEntries(entries);
+  const { data } = await opened();
+  try {
+    return await ANSWERS[path](given);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    if ((await opened()).data === data) forgetAll();
+    if (path === "rows" || (await opened()).data === data) throw error;
+    return ANSWERS[path](given);
+  }
+}
+
+function forgetAll() {
+  forget();
+  for (const known of [opened, videos, folders, missing, results, read]) known.clear();
 }
 
 const sentence = (error) => `data:application/json,${encodeURIComponent(JSON.stringify({ error }))}`;

@@ -94,11 +94,13 @@ async function gathered(table, rows, columns) {
 
 let embeddings = null; // of all tracks, read once
 
+export const forget = () => (embeddings = null);
+
 // Of some rows those that are most similar to a track, best first, with their cosines; those of its model alone.
 export async function alike({ data, dimension, archive, tracks }, like, rows) {
   if (archive.similar_off) throw new Error(`search: ${archive.similar_off}`);
   embeddings ??= fetch(`${data}/embeddings.bin`).then(async (response) => {
-    if (!response.ok) throw new Error(`embeddings.bin: ${response.statusText}`);
+    if (!response.ok) throw Object.assign(new Error(`embeddings.bin: ${response.statusText}`), { status: response.status });
     return new Int8Array(await response.arrayBuffer());
   });
   embeddings.catch(() => (embeddings = null));

@@ -10,7 +10,7 @@ function remote(url, byteLength) {
     async slice(start, end = byteLength) {
       if (whole) return (await whole).slice(start, end);
       const response = await fetch(url, { headers: { Range: `bytes=${start}-${end - 1}` } });
-      if (!response.ok) throw new Error(`${url}: ${response.status} ${response.statusText}`);
+      if (!response.ok) throw Object.assign(new Error(`${url}: ${response.statusText}`), { status: response.status });
       if (response.status === 206) return response.arrayBuffer();
       whole = response.arrayBuffer();
       return (await whole).slice(start, end);

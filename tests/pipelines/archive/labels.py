@@ -3,7 +3,8 @@
 from typing import Any
 
 from pipelines.archive.parts import Rows
-from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results
 
 
 def row(table: str, **values: Any) -> dict[str, Any]:

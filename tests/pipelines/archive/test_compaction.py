@@ -11,7 +11,8 @@ from pipelines.archive import compaction
 from pipelines.archive.compaction import CompactSummary, compact, settle
 from pipelines.archive.config import CompactConfig
 from pipelines.archive.reviews import Reviews
-from pipelines.archive.tables import ORDER, SCHEMAS, Results, read_tracks
+from pipelines.archive.schemas import ORDER, SCHEMAS
+from pipelines.archive.tables import Results, read_tracks
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import LEASE, hold_lease
 from tests.pipelines.archive.decisions import decide

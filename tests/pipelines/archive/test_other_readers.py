@@ -19,7 +19,8 @@ from deltalake.exceptions import TableNotFoundError
 from pipelines.archive import spool
 from pipelines.archive.compaction import compact
 from pipelines.archive.config import CompactConfig
-from pipelines.archive.tables import SCHEMAS, Results, read_tracks
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results, read_tracks
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.delta import connection
 from tests.pipelines.archive.labels import part_name, put_part

@@ -9,7 +9,8 @@ from pipelines.archive import registration
 from pipelines.archive.compaction import settle
 from pipelines.archive.delta_log import FOLDER, TableLog
 from pipelines.archive.registration import Registration, registering
-from pipelines.archive.tables import ORDER, SCHEMAS, Results, read_masks, read_tracks, read_videos
+from pipelines.archive.schemas import ORDER, SCHEMAS
+from pipelines.archive.tables import Results, read_masks, read_tracks, read_videos
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import LEASE, hold_lease
 from pipelines.storage.outage import is_away

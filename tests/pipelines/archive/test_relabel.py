@@ -17,7 +17,8 @@ from pipelines.archive.parts import Rows
 from pipelines.archive.relabel import RelabelSummary, relabel
 from pipelines.archive.relabel_part import Relabel, named
 from pipelines.archive.reviews import Reviews, is_stale
-from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results
 from pipelines.models import load_light_model, load_vocabulary
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.archives import label_archive

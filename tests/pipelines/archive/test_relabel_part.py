@@ -9,7 +9,8 @@ import torch
 from openvis_model.vocabulary import VocabularyEmbedding
 from pipelines.archive.parts import Rows
 from pipelines.archive.relabel_part import Relabel, named
-from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import LEASE, hold_lease
 from tests.pipelines.archive.labels import part_name, put_part, row

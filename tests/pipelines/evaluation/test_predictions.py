@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from pipelines.archive.parts import Rows
-from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results
 from pipelines.datasets.annotations import Mask
 from pipelines.datasets.benchmark_videos import BenchmarkVideo
 from pipelines.evaluation.predictions import read_predictions

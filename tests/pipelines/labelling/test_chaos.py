@@ -17,7 +17,8 @@ import pytest
 from deltalake import DeltaTable
 from ray.cluster_utils import Cluster
 
-from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results
 from pipelines.shapes.files import write_split
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage import s3

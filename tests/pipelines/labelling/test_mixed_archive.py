@@ -15,7 +15,8 @@ from openvis_model.options import SIZE_DIVISOR, AssociationConfig, VideoTrackerC
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.video_tracker import VideoTracker
 from pipelines.archive.parts import PartWriter
-from pipelines.archive.tables import SCHEMAS, Fingerprints, Results
+from pipelines.archive.schemas import SCHEMAS, Fingerprints
+from pipelines.archive.tables import Results
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan
 from pipelines.labelling.run import LabelSummary, label_videos

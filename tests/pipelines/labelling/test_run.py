@@ -16,7 +16,8 @@ import pyarrow as pa
 import pytest
 from pycocotools import mask as coco
 
-from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results
 from pipelines.labelling.decode_operator import Decode, Plan
 from pipelines.labelling.rows import BatchRow, SegmentRow, unpack_load
 from pipelines.labelling.run import LabelSummary

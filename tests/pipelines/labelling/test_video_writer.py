@@ -14,7 +14,8 @@ from openvis_model.rle import encode
 from openvis_model.video_tracker import VideoTracker
 from openvis_model.vocabulary import VocabularyEmbedding
 from pipelines.archive.parts import PartWriter
-from pipelines.archive.tables import SCHEMAS, Fingerprints, Results
+from pipelines.archive.schemas import SCHEMAS, Fingerprints
+from pipelines.archive.tables import Results
 from pipelines.labelling.instance_bytes import encode_instances
 from pipelines.labelling.rows import LabelledRow
 from pipelines.labelling.track_sink import TrackerActor

@@ -5,7 +5,8 @@ import pytest
 
 from pipelines.archive import buckets
 from pipelines.archive.compaction import settle
-from pipelines.archive.tables import Fingerprints, Results
+from pipelines.archive.schemas import Fingerprints
+from pipelines.archive.tables import Results
 from pipelines.labelling import worklist
 from pipelines.labelling.worklist import Worklist, undone
 from pipelines.storage.files import Storage

@@ -11,7 +11,8 @@ import torch
 
 from openvis_model import rle
 from pipelines.archive.parts import Rows
-from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results
 from pipelines.overlays.render import _enlargement, render_frame, render_video
 from pipelines.shapes.files import encode_video
 from pipelines.shapes.render import render

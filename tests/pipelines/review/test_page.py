@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -103,6 +104,21 @@ def test_tracks_that_could_not_be_read_are_read_again(visit: Open) -> None:
     expect(page.locator(".card .waiting")).to_have_count(3)
     page.unroute("**/api/rows*")
     expect(page.locator(".card .name")).to_have_count(3)
+
+
+def test_tracks_out_of_sight_are_read_again_when_they_come_into_sight(visit: Open) -> None:
+    page, asked = visit(), list[str]()
+    page.on("request", lambda request: asked.append(request.url) if "api/rows" in request.url else None)
+    page.evaluate("""async () => {
+        const [{ Tracks }, { ask }] = await Promise.all([import("./grid.js"), import("./api.js")]);
+        const tracks = new Tracks({ ...(await ask("find")), total: 600 }, () => {}, () => {}, false);
+        for (let block = 0; block < 10; block++) await tracks.read(block);
+        await tracks.reread(300);
+        tracks.need(0, 119);
+        tracks.need(0, 119);
+    }""")
+    blocks = [int(parse_qs(urlsplit(url).query)["offset"][0]) // 60 for url in asked]
+    assert blocks == [*range(10), 4, 5, 6, 0, 1]
 
 
 def test_masks_that_could_not_be_read_are_read_again(visit: Open) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,12 @@ def test_frames_of_the_server_stand_in_for_a_video(
         press(page, "Enter")
         expect(page.locator(".stage .hint")).to_contain_text("frames by the server")
         expect(page.locator(".masks[data-frame='0']")).to_be_visible()
-        press(page, ".", ".", ".")
+        page.route(re.compile(r"api/frame\?.*frame=2(&|$)"), lambda route: route.abort())
+        press(page, ".", ".")
+        expect(page.locator(".stage .missing")).to_have_text("the frame cannot be shown")
+        press(page, ".")
         expect(page.locator(".masks[data-frame='3']")).to_be_visible()
+        expect(page.locator(".stage .missing")).to_have_count(0)
         page.wait_for_function("() => document.querySelector('.stage img').complete")
         assert page.evaluate(ON_SCREEN.replace(".stage video", ".stage img")) == [3, 3]
         page.close()

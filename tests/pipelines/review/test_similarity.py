@@ -6,7 +6,8 @@ import pytest
 
 from pipelines.archive.parts import Rows
 from pipelines.archive.reviews import Reviews
-from pipelines.archive.tables import SCHEMAS, Results
+from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.tables import Results
 from pipelines.review.catalogue import Catalogue
 from pipelines.review.decided import Decided
 from pipelines.review.similarity import Embeddings

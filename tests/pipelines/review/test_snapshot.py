@@ -127,6 +127,17 @@ def test_tracks_are_seen_but_not_judged(page: Page, host: StaticHost) -> None:
 
 
 @needs_browser
+def test_a_page_outlives_its_snapshot(chromium: Browser, host: StaticHost, folder: Path, review: Review) -> None:
+    page = chromium.new_page()
+    page.goto(host.url)
+    expect(page.locator(".card .name").first).to_be_visible()
+    write_snapshot(review, str(folder))
+    page.keyboard.press("Enter")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    page.close()
+
+
+@needs_browser
 @pytest.mark.slow
 def test_masks_are_those_of_the_frame_on_the_screen(page: Page) -> None:
     """Frames are unevenly spaced, every second one was labelled; checked while it plays and at each step."""
