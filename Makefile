@@ -34,7 +34,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 check: lint
-	$(BIN)/python -m pytest -n 3 -m 'not nightly'  # longer tests wait for processes, so that two leave cores idle
+	$(BIN)/python -m pytest -m 'not nightly'
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks

@@ -23,7 +23,7 @@ from pipelines.storage.files import Storage
 from tests.pipelines.evaluation.few_categories import leave_out_categories
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 REPOSITORY = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -136,7 +136,6 @@ def labelled(cluster: Cluster, split: Path, tmp_path_factory: pytest.TempPathFac
     return labels
 
 
-@pytest.mark.nightly
 def test_a_job_that_is_stopped_goes_on_when_it_is_submitted_again(labelled: Path) -> None:
     assert len(Results(Storage(str(labelled))).read("videos")) == 12
 
@@ -149,7 +148,6 @@ def test_bad_input_is_told(cluster: Cluster, split: Path, tmp_path: Path) -> Non
     assert "exit code 2" in bad.stdout + bad.stderr
 
 
-@pytest.mark.nightly
 def test_relabel_and_search(cluster: Cluster, split: Path, labelled: Path, tmp_path: Path) -> None:
     first, *_ = (split / "vocabulary.txt").read_text().splitlines()
     (tmp_path / "one.txt").write_text(first)
@@ -165,7 +163,6 @@ def test_relabel_and_search(cluster: Cluster, split: Path, labelled: Path, tmp_p
     assert "sheet: found.png is in the cluster's copy of the working folder" in relative.stdout
 
 
-@pytest.mark.nightly
 def test_train_and_evaluate(cluster: Cluster, tmp_path: Path) -> None:
     split = write_split(tmp_path, "train", 2, 0, SceneConfig(frames=4)).path
     leave_out_categories(split / "instances.json")

@@ -44,7 +44,7 @@ def track_of_star(labels: str | Path) -> dict[str, Any]:
     return max(tracks(labels)["star"], key=lambda row: row["objectness"] * row["frames"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_category_of_one_picture_finds_its_object_among_words(archive: Path, folder: Path) -> None:
     """In labelling; relabelling says the same. Other objects keep their names."""
     label_archive(archive, folder / "labels", str(folder / "names.txt"), input=str(archive / "videos/[0s]*.mp4"))

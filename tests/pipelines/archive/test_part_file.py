@@ -77,7 +77,7 @@ def large_part(bucket: str, proxy: Proxy) -> Results:
     return results
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_of_a_large_part_on_s3_only_what_is_asked_for_is_read(large_part: Results, proxy: Proxy) -> None:
     size = large_part.sizes(["tracks"])[part_name(1)]
     assert size > 128e6

@@ -262,7 +262,7 @@ def test_outputs_on_s3(bucket: str, proxy: Proxy) -> None:
     assert not [path for method, path in proxy.requests if "videos/0" in path]  # known already
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_tables_on_s3_survive_every_fault(bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.3)
     s3._client.cache_clear()

@@ -241,7 +241,7 @@ assert ray.cluster_resources()["CPU"] == 3
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_cluster_that_was_started_here_is_joined(tmp_path: Path) -> None:
     """As after `ray up` and `ray attach`, where nothing sets RAY_ADDRESS."""
     with started_cluster() as cluster:

@@ -51,8 +51,8 @@ except RuntimeError as error:
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["raylet", pytest.param("gcs_server", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_a_joined_ray_that_died_is_named(name: str) -> None:
     with started_cluster() as cluster:
         environment = cluster.environment | {"RAY_ADDRESS": cluster.address}

@@ -200,7 +200,7 @@ class Crashing(DiscModel):
     ("model", "why"),
     [
         (Unloadable, "ValueError: a weight is missing"),
-        pytest.param(Crashing, "RuntimeError: the process died while it loaded the model", id="crash"),
+        pytest.param(Crashing, "RuntimeError: the process died while it loaded the model", marks=pytest.mark.nightly),
     ],
 )
 @pytest.mark.slow

@@ -92,7 +92,7 @@ class Slow:
         return self.most
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_batches_wait_for_a_tracker(cluster: None) -> None:
     """More would each be another process, as long as the model is ahead."""
     tracker = ray.remote(num_cpus=0)(Slow).remote()

@@ -172,7 +172,7 @@ def test_masks_are_those_of_the_frame_on_the_screen(visit: Open) -> None:
 
 
 @pytest.mark.parametrize("card", [0, 2])
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_masks_of_new_labels_appear_in_the_open_video(visit: Open, review: Review, card: int) -> None:
     """As many frames are labelled as before, in a file that plays and in frames of the server."""
     page = visit()
@@ -354,7 +354,7 @@ def test_two_people_see_each_other(visit: Open, labels: str) -> None:
     assert set(Reviews(Storage(labels)).read()["reviewer"].to_pylist()) == {"ann", "bob"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_others_add_leaves_the_search_and_the_chosen_track(visit: Open, labels: str) -> None:
     page = visit()
     press(page, "/")
