@@ -9,7 +9,7 @@ code is 0, 1 if it failed, 2 for bad input, 75 if it was interrupted.
 
 import time
 
-from jobs.command import check_kept, check_present, run_job, start
+from jobs.command import check_present, run_job, start
 from jobs.options import read_config
 from pipelines.archive.config import DuplicatesConfig
 
@@ -22,7 +22,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _find(arguments: list[str] | None) -> int:
     config = read_config("duplicates", __doc__, DuplicatesConfig, arguments)
     check_present("labels", config.labels)
-    check_kept("output", config.output)
 
     from pipelines.archive.duplicates import find_duplicates
 

@@ -9,7 +9,7 @@ input, 75 if it was interrupted.
 
 import time
 
-from jobs.command import check_kept, check_present, run_job, start
+from jobs.command import check_present, run_job, start
 from jobs.options import read_config
 from pipelines.archive.config import IdentitiesConfig
 
@@ -22,7 +22,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _link(arguments: list[str] | None) -> int:
     config = read_config("identities", __doc__, IdentitiesConfig, arguments)
     check_present("labels", config.labels)
-    check_kept("output", config.output)
 
     from pipelines.archive.identities import find_identities
 

@@ -1,4 +1,4 @@
-"""Labels videos: finds, segments, tracks and names their objects, and writes Parquet tables.
+"""Labels videos: finds, segments, tracks and names their objects, and writes Delta Lake tables.
 
 python -m jobs.label --input videos/ --output labels/ --vocabulary names.txt --model mask2former-swin-tiny
 

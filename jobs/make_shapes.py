@@ -35,7 +35,7 @@ class ShapesConfig:
         height: height of the frames, pixels, even.
         width: width of the frames, pixels, even.
         fps: frames per second of playback.
-        every: keeps one of so many frames of the scene, so that all motion is as many times as fast.
+        every: keeps every n-th frame of the scene: motion is n times as fast.
         processes: number of processes; the files do not depend on it.
     """
 

@@ -81,7 +81,7 @@ def read_config(
     if suited:
         sources.insert(0, suited(_merged(sources)))
     config: T = _build(kind, sources, print_config=print_config)
-    for name in ("output", "sheet", "snapshot"):
+    for name in ("output", "report", "sheet", "snapshot"):
         check_kept(name, getattr(config, name, None))
     return config
 
@@ -279,7 +279,7 @@ def _completed(kind: type, given: _Values) -> _Values:
 
 
 def _as_number(value: Any, kind: Any) -> Any:
-    """Returns a value of which Pydantic refuses what is no number in YAML; it would read `true` as 1, and 1_8 as 18."""
+    """Returns a text that Pydantic refuses for what is no number in YAML; it would read `true` as 1, and 1_8 as 18."""
     parts = _alternatives(kind)
     if isinstance(value, bool) and bool not in parts:
         return str(value).lower()
@@ -299,8 +299,7 @@ def _explain(errors: Sequence[Any], kind: Any, sources: Sequence[tuple[str, _Val
     error = (unknown or others)[0]
     location = error["loc"]
     if error["type"] == "value_error":  # a config's own check, which begins with the option's name
-        text = str(error["ctx"]["error"])
-        location = (*location, text.partition(":")[0])
+        text, location = _placed(str(error["ctx"]["error"]), kind, location)
     elif unknown:
         *parents, last = location
         if error["type"] == "invalid_key":  # YAML reads names such as 1 and on as other things than texts
@@ -312,8 +311,27 @@ def _explain(errors: Sequence[Any], kind: Any, sources: Sequence[tuple[str, _Val
         )
     else:
         text = f"{_name(location)}: {_wrong_value(error['input'], _kind_at(kind, location))}"
-    file = next((file for file, values in reversed(sources) if _holds(values, location)), "")
+    places = [location[:end] for end in range(len(location), 0, -1)]
+    file = next((file for place in places for file, values in reversed(sources) if _holds(values, place)), "")
     return f"{file}: {text}" if file else text
+
+
+def _placed(text: str, kind: Any, location: tuple[str | int, ...]) -> tuple[str, tuple[str | int, ...]]:
+    """Returns the message of a config's own check with the option's whole name, and the option's location.
+
+    Args:
+        text: the message, which begins with the name of a field, alone or after that of the config.
+        kind: the outermost config.
+        location: where in it the config is that was checked.
+    """
+    name, _, reason = text.partition(":")
+    if location and name == location[-1]:
+        return f"{_name(location)}:{reason}", location
+    parts = name.removeprefix(f"{location[-1]}.").split(".") if location else name.split(".")
+    if parts[0] in [field.name for field in fields(_config_in(_kind_at(kind, location)) or kind)]:
+        location = (*location, *parts)
+        return f"{_name(location)}:{reason}", location
+    return f"{_name(location)}: {text}" if location else text, location
 
 
 def _located(errors: Sequence[Any], kind: Any) -> list[Any]:

@@ -42,7 +42,7 @@ class TrainConfig(TrainingConfig):
         names = ("pretraining", "stage_1", "stage_2")
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"expected one of {', '.join(names)}, got {', '.join(given) or 'none'}")
+            raise ValueError(f"stage_1: give one of {', '.join(names)}; got {', '.join(given) or 'none'}")
 
     def common(self) -> TrainingConfig:
         """Returns the options that all stages share."""

@@ -38,7 +38,7 @@ class ClipConfig:
         words: words that a CLIP with its own tokenizer was trained with; empty for CLIP's byte-pair encoding.
         pixel_mean: mean RGB, in [0, 1], that the weights were trained with. None takes that of all weights which
             open_clip lists for the model, or OpenAI's if they differ.
-        pixel_std: standard deviation of RGB, likewise.
+        pixel_std: standard deviation of RGB, in the same scale.
 
     Raises:
         ValueError: for a model or a field of the architecture that `open_clip` does not have, or words whose number

@@ -122,7 +122,7 @@ def mini(words: Sequence[str]) -> InstFormerConfig:
     """Returns a small but complete model for laptops and tests: 96-pixel frames, 16 queries, CLIP of 2.4 M parameters.
 
     Args:
-        words: every word that its CLIP shall know, including the words of the prompts.
+        words: every word that its CLIP must know, including the words of the prompts.
 
     Raises:
         ValueError: without words.

@@ -31,7 +31,7 @@ class MaskProposalConfig:
         architecture: its `transformers` config as plain values, backbone included.
         freeze_batch_norm: whether batch norm keeps its pretrained statistics and scales, as Mask2Former's ResNet does.
         pixel_mean: mean of RGB, in [0, 1], that its weights were trained with.
-        pixel_std: standard deviation of RGB, likewise.
+        pixel_std: standard deviation of RGB, in the same scale.
         image_size: side of a square input, pixels; 0 takes the one of the architecture.
     """
 

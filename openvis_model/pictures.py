@@ -106,7 +106,7 @@ def _decode(image: bytes) -> Image.Image:
             opened.load()
             return ImageOps.exif_transpose(opened)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError("is no picture that can be read; give a JPEG, PNG or WebP") from error
+        raise ValueError("is not a readable picture; give a JPEG, PNG or WebP") from error
 
 
 def _filled(box: Box, picture: Image.Image) -> Image.Image:

@@ -75,7 +75,7 @@ class Prompt:
 
         Args:
             width: of the video, pixels.
-            height: likewise.
+            height: of the video, pixels.
 
         Raises:
             ValueError: a box or a point lies outside, or a box is empty.

@@ -21,7 +21,7 @@ class VideoTracking:
 
     Attributes:
         state: after the last frame taken in; picklable.
-        shots: likewise.
+        shots: the detection of cuts after that frame; picklable.
     """
 
     def __init__(

@@ -63,7 +63,7 @@ def embed(vocabulary: Vocabulary, model: LightModel, checkpoint: str | None) -> 
     Args:
         vocabulary: its exemplars have been read.
         model: the light model of the checkpoint.
-        checkpoint: a folder, local or on S3; None is the built-in model.
+        checkpoint: a folder, local or in the cloud; None is the built-in model.
 
     Raises:
         ValueError: as `embed_vocabulary`.
@@ -72,7 +72,7 @@ def embed(vocabulary: Vocabulary, model: LightModel, checkpoint: str | None) -> 
 
 
 def load_vocabulary(path: str, synonyms: Synonyms = "mean") -> Vocabulary:
-    """Reads the vocabulary of a file, local or on S3, and its pictures; tracks are left to `archive.exemplars`.
+    """Reads the vocabulary of a file, local or in the cloud, and its pictures; tracks are left to `archive.exemplars`.
 
     Args:
         path: text or .json file; paths in it are relative to its folder.
@@ -85,7 +85,7 @@ def load_vocabulary(path: str, synonyms: Synonyms = "mean") -> Vocabulary:
 
 
 def read_pictures(vocabulary: Vocabulary) -> Vocabulary:
-    """Returns a vocabulary whose pictures, local or on S3, have been read.
+    """Returns a vocabulary whose pictures, local or in the cloud, have been read.
 
     Raises:
         ValueError: names the place of a picture that cannot be used, what is wrong, and the remedy.
@@ -98,7 +98,7 @@ def read_pictures(vocabulary: Vocabulary) -> Vocabulary:
 
 
 def _content(path: str, most: int) -> bytes:
-    """Returns the content of a file; of one that is larger than `most` bytes only so much that this can be told."""
+    """Returns a file's content, at most `most` + 1 bytes, so that the caller can tell that it is larger."""
     storage, name = folder_of(path)
     with storage.read(name) as file:
         return file.read(most + 1)

@@ -24,7 +24,7 @@ class FoldedMaskProposal(nn.Module):
         state: the weights under transformers' names.
         short_side: working size of the frames, pixels.
         pixel_mean: mean of RGB, in [0, 1], that the weights were trained with.
-        pixel_std: standard deviation of RGB, likewise.
+        pixel_std: standard deviation of RGB, in the same scale.
 
     Raises:
         ValueError: for a field with another value than the published one, or weights that no part of this network uses.

@@ -44,7 +44,7 @@ class SetCriterionConfig:
         for name, value in vars(self).items():
             low, high = lowest.get(name, 0), highest.get(name, 1e6)
             if not low <= value <= high:
-                raise ValueError(f"{name} = {value} is out of range: choose a number from {low} to {high:g}")
+                raise ValueError(f"{name}: expected {low} to {high:g}, got {value}")
 
 
 Matching = Literal["frame", "clip"]
@@ -87,11 +87,9 @@ class InstanceObjectiveConfig:
             )
         if not -1 <= self.margin <= 1:
             raise ValueError(f"margin: expected a cosine, -1 to 1, got {self.margin}")
-        if min(self.margin_weight, self.classification_weight) < 0:
-            raise ValueError(
-                "margin_weight, classification_weight: must not be negative, got "
-                f"{self.margin_weight} and {self.classification_weight}"
-            )
+        for name in ("margin_weight", "classification_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
 
 
 Candidates = Literal["all", "annotated"]
@@ -168,8 +166,6 @@ class StartConfig:
                 f"checkpoint={self.checkpoint!r} and preset={self.preset!r}"
             )
         if self.preset is not None and self.preset not in get_args(Preset):
-            raise ValueError(f"start.preset: unknown value {self.preset!r}; choose from {get_args(Preset)}")
+            raise ValueError(f"preset: unknown value {self.preset!r}; choose from {get_args(Preset)}")
         if self.clip_quick_gelu is not None and self.clip is None:
-            raise ValueError(
-                f"start.clip_quick_gelu: got {self.clip_quick_gelu} without weights; give start.clip, or leave it out"
-            )
+            raise ValueError(f"clip_quick_gelu: got {self.clip_quick_gelu} without weights; give clip, or leave it out")

@@ -28,7 +28,7 @@ PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 """Files of such a folder that say how pictures are prepared."""
 
 CLIP_FILES = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
-"""Names of the weights in a repository of open_clip; likewise the first."""
+"""Names of the weights in a repository of open_clip; the first that it has is fetched."""
 
 
 class NotHereError(ValueError):

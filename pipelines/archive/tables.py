@@ -7,10 +7,10 @@ OUTPUT/masks/PART.parquet     one row per track and frame
 OUTPUT/TABLE/_delta_log/      what other engines read: see `registration`
 OUTPUT/removal                parts that were replaced, and when
 
-OUTPUT is a local folder or a prefix on S3. A part is three files of one name with all rows of some videos. It counts
-when all three exist until it is replaced, and never changes; its name begins with the number of the run. If several
-parts have a video, the last one that labelled it counts, or else the last one that failed. `compaction.settle` replaces
-parts with other rows.
+OUTPUT is a local folder or a prefix in the cloud. A part is three files of one name with all rows of some videos. It
+counts when all three exist until it is replaced, and never changes; its name begins with the number of the run. If
+several parts have a video, the last one that labelled it counts, or else the last one that failed.
+`compaction.settle` replaces parts with other rows.
 """
 
 import json
@@ -34,7 +34,7 @@ REMOVAL = "removal"
 """Names the parts that no longer count, with the time in seconds; their files stay for readers that have begun."""
 
 READERS = 16
-"""Files that are read at a time: on S3 each one costs time before its first byte."""
+"""Files that are read at a time: in the cloud each one costs time before its first byte."""
 
 _NAME = re.compile(r"(\d{6,})-[0-9a-f]{8}-[0-9a-f]{12}")  # number and id of the run, id of the part
 

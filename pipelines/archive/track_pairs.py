@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
 BLOCK = 2048
-"""Tracks per block, if all blocks were of one size: up to so many are all compared with each other."""
+"""Tracks per block if all blocks were equal; up to this many are all compared with each other."""
 
 _BLOCKS_OF_EACH = 2  # so that two similar tracks on either side of a border meet
 _ROWS, _COLUMNS = 1024, 8192  # tracks that are compared at a time
@@ -41,7 +41,7 @@ def similar_pairs(
         apart: which vectors may be a pair; none is one with itself.
         threshold: least cosine.
         top: pairs of a vector that are kept, the most similar ones.
-        block: vectors per block; at most so many are compared each with all.
+        block: vectors per block; up to this many are all compared with each other.
     """
     found = [_of_block(vectors, apart, rows, threshold - ROUNDING, top) for rows in _blocks(vectors, block)]
     first, second, cosines = (np.concatenate(each) for each in zip(_NONE, *found, strict=True))

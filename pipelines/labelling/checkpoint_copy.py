@@ -27,7 +27,7 @@ class SharedCheckpoint:
     """A checkpoint as the driver sees it.
 
     Attributes:
-        path: its folder, local or on S3; None is the built-in model.
+        path: its folder, local or in the cloud; None is the built-in model.
         fingerprint: of the model as the driver has loaded it; its labels are under this name.
         node: Ray's id of the driver's machine.
     """

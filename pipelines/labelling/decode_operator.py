@@ -31,7 +31,7 @@ class Plan:
     Args:
         sampling: which frames are kept.
         segment_frames: frames after which a video may be cut.
-        cache: opens videos on S3.
+        cache: has local copies of remote videos.
         limits: what reading one video's index may take.
     """
 
@@ -78,7 +78,7 @@ class Decode:
         short_side: the model's working size, pixels.
         divisor: both working sides are multiples of it.
         batch_size: frames per batch.
-        cache: opens videos on S3.
+        cache: has local copies of remote videos.
         limits: what decoding one segment may take.
         shots: `cuts` adds what cuts are found by.
     """

@@ -59,7 +59,7 @@ def label(
         config: the job.
         checkpoint: that of the job.
         short_side: the model's working size, pixels.
-        avoided: Ray's ids of machines that shall read no videos.
+        avoided: Ray's ids of machines that must not read videos.
     """
     context = DataContext.get_current()
     context.target_max_block_size = ROW_BYTES

@@ -51,8 +51,8 @@ class Row:
 
     Attributes:
         video_id: the video.
-        uri: local path or S3 URI of the video.
-        version: ETag that the content on S3 must have; empty for a local path.
+        uri: local path, URI in the cloud, or web address of the video.
+        version: ETag or generation that the remote content must have; empty for a local path.
         error: why the video failed, null if it did not. Its other rows no longer count.
         lost: whether the error is the machine's, so that the video may be labelled on another one, or later.
         node: Ray's id of the machine that has read the video.

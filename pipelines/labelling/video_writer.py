@@ -26,7 +26,7 @@ class VideoWriter:
 
     Args:
         video_id: the video.
-        uri: local path or S3 URI of the video.
+        uri: local path, URI in the cloud, or web address of the video.
         tracker: shared by all videos.
         fingerprints: recorded with the video.
 

@@ -247,7 +247,7 @@ def _filter(values: Mapping[str, str]) -> Filter:
     """Returns the filter of a query."""
     kinds = {field.name: field.type for field in fields(Filter)}
     if unknown := set(values) - kinds.keys() - _NO_FILTERS:
-        raise ValueError(f"{min(unknown)}: is no filter; choose from {', '.join(kinds)}")
+        raise ValueError(f"{min(unknown)}: is not a filter; choose from {', '.join(kinds)}")
     given: dict[str, Any] = {name: value for name, value in values.items() if value and name in kinds}
     for name, kind in (("min_score", float), ("max_score", float), ("min_frames", int)):
         if name in given:

@@ -1,1 +1,1 @@
-"""Files in a folder or on S3."""
+"""Files in a folder or in the cloud."""

@@ -91,7 +91,7 @@ class TrainingVideo:
         width: pixels.
         length: frames.
         files: paths of one encoded file, or of an image per frame; of labels, the path or URI of the labelled video.
-        version: ETag of a video on S3; empty for local files.
+        version: ETag or generation of a video in the cloud; empty for local files.
         plan: index of the encoded file, cut at every key frame; None for images.
         frames: index in the encoded file of each frame; None if all of its frames are annotated.
         federation: which rows of the training vocabulary are known to be absent from an image, or are annotated in

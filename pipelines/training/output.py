@@ -1,4 +1,4 @@
-"""The output of a training, in a local folder or on S3.
+"""The output of a training, in a local folder or in the cloud.
 
     training.json               what was started here, and whether it is finished
     metrics.jsonl               a line per step

@@ -33,7 +33,7 @@ _KEPT = frozenset({"HOME", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "PATH",
 
 _PR_SET_NO_NEW_PRIVS, _CLONE_NEWUSER, _CLONE_NEWNET = 38, 0x10000000, 0x40000000  # of Linux
 
-_NO_MESSAGE = "its decoder sent what is no message"
+_NO_MESSAGE = "its decoder sent an invalid message"
 
 _DEATH_S = 10.0  # from the end of its messages to its own
 

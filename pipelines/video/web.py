@@ -59,9 +59,9 @@ def check_url(url: str) -> None:
         host, _ = parts.hostname, parts.port
         (host or "").encode("idna")
     except ValueError as error:
-        raise ValueError(f"is no address ({error}); give https://host/path") from None
+        raise ValueError(f"is not a web address ({error}); give https://host/path") from None
     if not host or not url.isprintable() or " " in url:
-        raise ValueError("is no address; give https://host/path, with %20 for a space")
+        raise ValueError("is not a web address; give https://host/path, with %20 for a space")
     if parts.username is not None:
         raise ValueError("has a user name, which would be in the tables; give an address without")
 
@@ -153,7 +153,7 @@ class Web:
             answer.close()
             onward = urljoin(at, location)
             if not is_web(onward) or (at.lower().startswith("https") and not onward.lower().startswith("https")):
-                raise VideoError(f"cannot be downloaded: it redirects to {location[:200]!r}, which is no https address")
+                raise VideoError(f"cannot be downloaded: it redirects to {location[:200]!r}, which is not https")
             try:
                 check_url(onward)
             except ValueError as error:

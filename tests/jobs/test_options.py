@@ -121,16 +121,16 @@ def test_what_is_wrong_is_named_with_the_remedy(arguments: tuple[str, ...], mess
         ("", "has no options"),
         ("input: x\ntracker: 5", "tracker: expected options, got 5"),
         ("input: x\nbatch_size: 0", "batch_size: expected at least 1, got 0"),
-        ("input: x\nmore: {max_gap: -1}", "max_gap: expected 0 or more, got -1"),
+        ("input: x\nmore: {max_gap: -1}", "more.max_gap: expected 0 or more, got -1"),
         ("input: x\nmore: {maxgap: 3}", "more.maxgap: no such option; did you mean more.max_gap?"),
         ("input: x\nmore: {max_gap: x}", "more.max_gap: expected int, got x"),
         ("input: x\nmore: {way: fats}", "more.way: expected fast or slow, got fats; did you mean fast?"),
         ("input: x\neither: {wya: fast}", "either.wya: no such option; did you mean either.way?"),
         ("input: x\neither: {way: fats}", "either.way: expected fast or slow, got fats; did you mean fast?"),
-        ("input: x\neither: {max_gap: -1}", "max_gap: expected 0 or more, got -1"),
+        ("input: x\neither: {max_gap: -1}", "either.max_gap: expected 0 or more, got -1"),
         ("input: x\neither: [{}, {wya: fast}]", "either[1].wya: no such option; did you mean either[1].way?"),
         ("input: x\neither: [{}, {max_gap: x}]", "either[1].max_gap: expected int, got x"),
-        ("input: x\neither: [{}, {max_gap: -1}]", "max_gap: expected 0 or more, got -1"),
+        ("input: x\neither: [{}, {max_gap: -1}]", "either[1].max_gap: expected 0 or more, got -1"),
         ("input: x\neither: 5", "either: expected options or list of options or null, got 5"),
         ("input: x\neither: [{}, 5]", "either[1]: expected options, got 5"),
     ],
@@ -284,5 +284,5 @@ def test_options_that_suit_others_fill_in_for_missing_ones(tmp_path: Path) -> No
     file.write_text("tracker: {max_gap: 9}\nname: abcdef\n")
     assert read("--name", "abcdef") == Switched(again=True, name="abcdef", tracker=Inner(max_gap=4, way="slow"))
     assert read("--config", str(file), "--again", "false").tracker == Inner(max_gap=9, way="slow")
-    with pytest.raises(ValueError, match=r"^suited\.yaml: max_gap: expected 0 or more, got -1"):
+    with pytest.raises(ValueError, match=r"^suited\.yaml: tracker\.max_gap: expected 0 or more, got -1"):
         read("--name", "a")

@@ -47,7 +47,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainingConfig]:
         (["--output", "x", "--steps", "3", "--batch_size", "2", "--workers", "3"], "batch_size: expected a multiple"),
         (
             ["--output", "x", "--steps", "3", "--batch_size", "2"],
-            "expected one of pretraining, stage_1, stage_2",
+            "stage_1: give one of pretraining, stage_1, stage_2; got none",
         ),
     ],
 )

@@ -83,7 +83,7 @@ def test_photographs_are_turned_upright() -> None:
             {"mask": file(Image.new("L", (6, 8), 255))},
             "the mask is 6 x 8 pixels, the picture 8 x 6; give one of the same",
         ),
-        ({"mask": b"no"}, "the mask is no picture that can be read; give a JPEG, PNG or WebP"),
+        ({"mask": b"no"}, "the mask is not a readable picture; give a JPEG, PNG or WebP"),
     ],
     ids=range(6),
 )
@@ -94,7 +94,7 @@ def test_what_is_wrong_is_told(options: dict[str, Any], message: str) -> None:
 
 def test_what_is_no_picture_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for content in (b"", b"<svg/>", file(noise(60, 80))[:-2000], file(noise(6, 8), "BMP")):
-        with pytest.raises(ValueError, match="^is no picture that can be read"):
+        with pytest.raises(ValueError, match="^is not a readable picture"):
             picture_content(content)
     monkeypatch.setattr(pictures, "MAX_PIXELS", 40)
     with pytest.raises(ValueError, match="^is 8 x 6 pixels, more than .* million; reduce it"):

@@ -116,7 +116,7 @@ def test_a_vocabulary_on_s3_has_its_pictures_beside_it(bucket: str, put: Put, tm
     assert vocabulary.identity == load_vocabulary(str(tmp_path / "names.txt")).identity
     for line, message in (
         (b"mine: absent.png", f"^{bucket}/names.txt: line 1: {bucket}/absent.png: cannot read {bucket}/absent.png"),
-        (b"mine: names.png", f"^{bucket}/names.txt: line 1: {bucket}/names.png: is no picture that can be read"),
+        (b"mine: names.png", f"^{bucket}/names.txt: line 1: {bucket}/names.png: is not a readable picture"),
         (b"mine: my.gif", f"^{bucket}/names.txt: line 1: 'my.gif' is neither a picture"),
     ):
         put(f"{bucket}/names.png", b"no")

@@ -27,7 +27,7 @@ class Losses:
                 named.append(f"{video.row['video_id']}/{track}")
 
     def lines(self) -> tuple[str, ...]:
-        """Returns a text for each loss, such as `holes are filled: 2 tracks (a/0, b/7)`."""
+        """Returns a text for each loss, such as `holes filled: 2 tracks (a/0, b/7)`."""
         return tuple(self._line(what, count) for what, count in self._counts.items())
 
     def _line(self, what: str, count: int) -> str:

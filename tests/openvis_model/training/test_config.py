@@ -36,7 +36,7 @@ def test_one_start_is_needed(values: dict[str, str]) -> None:
 
 @pytest.mark.usefixtures("as_user")
 def test_an_unknown_preset_is_named() -> None:
-    with pytest.raises(ValueError, match="start.preset: unknown value 'tiny'"):
+    with pytest.raises(ValueError, match="preset: unknown value 'tiny'"):
         StartConfig(preset="tiny")
 
 

@@ -58,7 +58,7 @@ def test_a_dropped_image_is_an_example(visit: Open, review: Review) -> None:
     drop(page, "flat.png", png(np.full((96, 128, 3), 128, np.uint8)))
     expect(page.locator(".notice")).to_have_text("image: shows no object; crop it more closely, or choose another")
     drop(page, "notes.txt", b"no image")
-    expect(page.locator(".notice")).to_contain_text("image: is no picture that can be read")
+    expect(page.locator(".notice")).to_contain_text("image: is not a readable picture")
     page.get_by_role("button", name="End the search").click()
     expect(page.locator(".chip")).to_have_count(0)
 

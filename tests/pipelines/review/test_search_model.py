@@ -39,7 +39,7 @@ def test_the_object_of_an_image_is_embedded(model: SearchModel) -> None:
 
 
 def test_what_is_no_image_is_named(model: SearchModel) -> None:
-    with pytest.raises(ValueError, match="^image: is no picture that can be read; give a JPEG, PNG or WebP"):
+    with pytest.raises(ValueError, match="^image: is not a readable picture; give a JPEG, PNG or WebP"):
         model.embed_image(b"<svg/>")
     file = io.BytesIO()
     Image.new("RGB", (96, 64), (128, 128, 128)).save(file, "PNG")

@@ -90,7 +90,7 @@ def test_tracks_are_filtered_and_searched(reader: Client) -> None:
     [
         ("find", {"order": "size"}, "order: unknown value 'size'"),
         ("find", {"min_score": "high"}, "min_score: is 'high'; give a number"),
-        ("find", {"size": "2"}, "size: is no filter; choose from category"),
+        ("find", {"size": "2"}, "size: is not a filter; choose from category"),
         ("find", {"text": "star,"}, "text: 'star,' has an empty word"),
         ("find", {"text": "platypus"}, "platypus"),
         ("find", {"like": "x"}, "like: is 'x'; give a whole number"),

@@ -144,7 +144,7 @@ def send_pickle() -> Iterator[int]:
 
 
 def test_pickles_from_a_decoder_are_not_read() -> None:
-    with pytest.raises(VideoError, match="^its decoder sent what is no message$"), isolated(Limits()) as process:
+    with pytest.raises(VideoError, match="^its decoder sent an invalid message$"), isolated(Limits()) as process:
         list(process.run(send_pickle))
 
 

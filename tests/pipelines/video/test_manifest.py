@@ -37,5 +37,5 @@ def test_the_input_itself_is_not_on_the_web() -> None:
 def test_bad_addresses_are_named(tmp_path: Path, uri: str) -> None:
     manifest = tmp_path / "list.csv"
     manifest.write_text(f"uri\n{uri}\n")
-    with pytest.raises(ValueError, match=r"list.csv row 1: https?:.*: (has a user name|is no address)"):
+    with pytest.raises(ValueError, match=r"list.csv row 1: https?:.*: (has a user name|is not a web address)"):
         list(find_videos(str(manifest), allow_http=True))

@@ -57,7 +57,7 @@ def test_redirects_are_followed_and_checked(server: WebServer) -> None:
     server.moved = {"/start": "/next", "/next": f"{server.url}/end", "/loop": "/loop"}
     assert content(f"{server.url}/start") == b"end"
     for path, target, message in (
-        ("/file", "file:///etc/passwd", "redirects to 'file:///etc/passwd', which is no https address"),
+        ("/file", "file:///etc/passwd", "redirects to 'file:///etc/passwd', which is not https"),
         ("/ftp", "ftp://127.0.0.1/a", "redirects to 'ftp://"),
         ("/user", "http://a:b@127.0.0.1/", "redirects to an address that has a user name"),
         ("/private", "http://10.0.0.1/", r"the address of 10.0.0.1, 10.0.0.1, is not public"),
@@ -184,12 +184,12 @@ def test_certificates_are_checked(server: WebServer, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("http://", "is no address; give https://host/path"),
-        ("http://[::1/a", "is no address"),
-        ("http://a:b/c", "is no address"),
-        ("http://a..b/c", "is no address"),
-        ("http://host/a b", "is no address; .* with %20 for a space"),
-        ("http://host/a\nb", "is no address"),
+        ("http://", "is not a web address; give https://host/path"),
+        ("http://[::1/a", "is not a web address"),
+        ("http://a:b/c", "is not a web address"),
+        ("http://a..b/c", "is not a web address"),
+        ("http://host/a b", "is not a web address; .* with %20 for a space"),
+        ("http://host/a\nb", "is not a web address"),
         ("http://user:secret@host/a", "has a user name"),
     ],
 )
