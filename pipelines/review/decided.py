@@ -28,7 +28,7 @@ class Decided:
         self.reviews = reviews
         self.revision = 0
         self.latest = datetime(1, 1, 1, tzinfo=UTC)
-        self._lock = threading.Lock()
+        self._lock, self._adding = threading.Lock(), threading.Lock()
         self._videos: dict[str, dict[int, dict[int | None, Row]]] = {}  # rows by video, track and first frame
         self._ids = set[str]()
         self.refresh()
@@ -44,9 +44,10 @@ class Decided:
         One that is stored already was sent again, because its answer was lost: it keeps its time, and so does not
         outdo what was decided since.
         """
-        if new := [decision for decision in decisions if decision.review_id not in self._ids]:
-            self.reviews.add(new)
-            self._ids |= {decision.review_id for decision in new}
+        with self._adding:  # otherwise one that is sent twice at once would be stored twice
+            if new := [decision for decision in decisions if decision.review_id not in self._ids]:
+                self.reviews.add(new)
+                self._ids |= {decision.review_id for decision in new}
         return self.refresh()
 
     def last(self, key: Key) -> Row | None:

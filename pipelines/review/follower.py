@@ -5,13 +5,14 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from openvis_model.options import Shots, VideoTrackerConfig
 from openvis_model.prompts import Prompt
 from pipelines.labelling.config import LabelConfig, Precision
+from pipelines.review.decided import Row
 from pipelines.review.images import Recent
 from pipelines.storage.files import Storage
 from pipelines.video.download_cache import DownloadCache
@@ -26,8 +27,6 @@ FOLLOWED_ID = 999_999
 """Id under which the page shows a track that nobody has kept yet."""
 
 _KEPT = 16  # results that can still be looked at
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,9 @@ Decoding happens in child processes with limits, so that a hostile or damaged vi
 """
 
 import io
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
@@ -34,6 +36,7 @@ FRAME = 960
 _MARGIN = 0.2  # of a crop around its box, as a part of the box's longer side
 _DIM = 0.55  # brightness of what is not the object
 _LIMITS = Limits(silence_s=20.0, total_s=120.0)
+_REFUSED_S = 60.0  # for which a frame that could not be read is not tried again
 
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
@@ -68,9 +71,17 @@ class Recent(Generic[_K, _V]):
                 self._total -= self._size(self._values.popitem(last=False)[1])
         return value
 
+    def forget(self, is_old: Callable[[_V], bool]) -> None:
+        """Drops some values."""
+        with self._lock:
+            for key in [key for key, value in self._values.items() if is_old(value)]:
+                self._total -= self._size(self._values.pop(key))
+
 
 class Frames:
     """Decodes some frames of videos, and remembers where in their files the last videos have them.
+
+    Methods may be called by several threads.
 
     Args:
         limits: of the process that decodes.
@@ -80,17 +91,33 @@ class Frames:
         self._limits = limits
         self._cache = DownloadCache()
         self._plans: Recent[tuple[str, str], VideoPlan] = Recent(64)
+        self._refused: dict[tuple[str, int], tuple[float, str]] = {}  # when, and why, by video and frame
+        self._lock = threading.Lock()
 
     def read(self, uri: str, frame: int) -> UInt8[np.ndarray, "H W 3"]:
-        """Returns a frame of a video, upright.
+        """Returns a frame of a video, upright. One that could not be read is tried again after a minute.
 
         Raises:
             VideoError: the video is missing or cannot be read, or has no such frame.
         """
-        found = list(self.each(uri, lambda plan: np.array([frame])))
-        if not found:
-            raise VideoError(f"frame {frame} cannot be decoded")
+        with self._lock:
+            at, reason = self._refused.get((uri, frame), (-math.inf, ""))
+        if time.monotonic() < at + _REFUSED_S:
+            raise VideoError(reason)
+        try:
+            found = list(self.each(uri, lambda plan: np.array([frame])))
+            if not found:
+                raise VideoError(f"frame {frame} cannot be decoded")
+        except VideoError as error:
+            self._refuse(uri, frame, str(error))
+            raise
         return np.asarray(found[0].frames[0])
+
+    def _refuse(self, uri: str, frame: int, reason: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            recent = {key: value for key, value in self._refused.items() if now < value[0] + _REFUSED_S}
+            self._refused = recent | {(uri, frame): (now, reason)}
 
     def each(self, uri: str, wanted: Callable[[VideoPlan], Int64[np.ndarray, " n"]]) -> Iterator[FrameBatch]:
         """Yields some frames of a video, upright, one by one and in order, without those that cannot be decoded.

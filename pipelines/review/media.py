@@ -1,6 +1,7 @@
 """Videos for the browser, in the ranges that it asks for, from a local file or from the cloud."""
 
 import asyncio
+import logging
 import os
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ TYPES = {
 }
 """Containers that a browser may be able to play, and how each is announced; no other file is ever sent."""
 
+_LOG = logging.getLogger(__name__)
 _CHUNK = 2**20  # bytes of an object in memory at a time
 
 
@@ -29,7 +31,7 @@ def is_playable(uri: str) -> bool:
 
 
 async def send_video(request: web.Request, uri: str) -> web.StreamResponse:
-    """Answers with a video, or with a range of it.
+    """Answers with a video, or with a range of it. If reading breaks off, so does the connection.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -56,7 +58,14 @@ async def _send_object(request: web.Request, uri: str, headers: dict[str, str]) 
     if request.method != "HEAD":
         read = partial(objects.cloud_of(uri).read_range, uri, etag=entry.etag)
         for begin in range(start, stop, _CHUNK):
-            await response.write(await asyncio.to_thread(read, begin, min(begin + _CHUNK, stop)))
+            try:
+                data = await asyncio.to_thread(read, begin, min(begin + _CHUNK, stop))
+            except OSError as error:
+                _LOG.warning("review: %s cannot be read: %s", uri, error)
+                if request.transport:
+                    request.transport.close()  # an answer that says so would be taken for bytes of the video
+                return response
+            await response.write(data)
     await response.write_eof()
     return response
 

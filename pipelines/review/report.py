@@ -21,7 +21,7 @@ _REJECTED = 200  # rejected tracks that others are compared with
 
 
 @dataclass(frozen=True, kw_only=True)
-class Precision:
+class CategoryPrecision:
     """The precision of one category of the labels.
 
     Attributes:
@@ -58,7 +58,7 @@ class Suggestion:
 class Report:
     """A report: categories with most judged tracks first."""
 
-    categories: tuple[Precision, ...]
+    categories: tuple[CategoryPrecision, ...]
     suggestions: tuple[Suggestion, ...]
 
 
@@ -95,10 +95,12 @@ def interval(right: int, judged: int) -> tuple[float, float]:
     return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
-def _precision(category: str, tracks: int, judged: int, right: int) -> Precision:
+def _precision(category: str, tracks: int, judged: int, right: int) -> CategoryPrecision:
     low, high = interval(right, judged)
     share = right / judged if judged else 0.0
-    return Precision(category=category, tracks=tracks, judged=judged, right=right, precision=share, low=low, high=high)
+    return CategoryPrecision(
+        category=category, tracks=tracks, judged=judged, right=right, precision=share, low=low, high=high
+    )
 
 
 def _suggestions(review: Review) -> Iterator[Suggestion]:

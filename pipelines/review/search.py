@@ -47,7 +47,7 @@ class Search:
 
     def __init__(self, results: Results, checkpoint: str | None, catalogue: Catalogue) -> None:
         self._results, self._checkpoint = results, checkpoint
-        self._first = catalogue
+        self._first = catalogue.id
         self._model: SearchModel | None = None
         self._away = False  # the model could not be loaded, but may be later
         self.embeddings = Embeddings(catalogue)
@@ -119,7 +119,7 @@ class Search:
             ValueError: they cannot be read, or not yet.
         """
         embeddings = self.embeddings
-        if embeddings.catalogue is not self._first:  # tracks were added: they are being read
+        if embeddings.catalogue.id != self._first:  # tracks were added: they are being read
             embeddings.ready.wait(SOON_S)
         if reason := _reason(embeddings):
             raise ValueError(f"search: {reason}")

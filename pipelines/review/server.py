@@ -10,6 +10,7 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -31,6 +32,7 @@ _LOG = logging.getLogger(__name__)
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _BODY_BYTES = 32 * 2**20  # of a dropped image
 _MOST_ROWS = 500  # of one answer
+_DECODERS = 3  # pictures made at a time; decisions do not wait for them
 _REFRESH_S = 5.0
 _NAME = 100  # characters of a reviewer's name at most
 
@@ -40,7 +42,10 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
 }
+"""Of every answer, unless it has others."""
+
 _NO_FILTERS = {"token", "text", "like"}
 _KEPT = {"Cache-Control": "private, max-age=3600"}  # of what never changes under its URL
 
@@ -58,6 +63,7 @@ class Server:
     def __init__(self, review: Review) -> None:
         self.review = review
         self.token = secrets.token_urlsafe(24)
+        self._decoders = ThreadPoolExecutor(_DECODERS, "picture")
         self.cookie = f"openvis-review-{secrets.token_hex(4)}"  # browsers share cookies among ports
         self._files = {
             f"/{file.relative_to(PAGE).as_posix()}": (file.read_bytes(), _TYPES[file.suffix])
@@ -88,6 +94,7 @@ class Server:
                 web.get("/{path:.*}", self._page),
             ]
         )
+        app.on_response_prepare.append(_add_headers)
         app.cleanup_ctx.append(self._background)
         return app
 
@@ -119,8 +126,6 @@ class Server:
                 response = _refusal(500, "the server made a mistake, and has printed it; try again")
             if request.query.get("token"):
                 response.set_cookie(self.cookie, self.token, httponly=True, samesite="Strict")
-        if not response.prepared:
-            response.headers.update({"Cache-Control": "no-store"} | _HEADERS | dict(response.headers))
         return response
 
     def _json(
@@ -187,11 +192,14 @@ class Server:
 
     async def _crop(self, request: web.Request) -> web.Response:
         track = _whole(request.query, "track")
-        image = await _elsewhere(self.review.crop, request.query.get("id", ""), -1 if track is None else track)
-        return web.Response(body=image, content_type="image/jpeg", headers=_KEPT)
+        return await self._picture(self.review.crop, request.query.get("id", ""), -1 if track is None else track)
 
     async def _frame(self, request: web.Request) -> web.Response:
-        image = await _elsewhere(self.review.frame, request.query.get("id", ""), _whole(request.query, "frame") or 0)
+        frame = _whole(request.query, "frame") or 0
+        return await self._picture(self.review.frame, request.query.get("id", ""), frame)
+
+    async def _picture(self, make: Callable[[str, int], bytes], video_id: str, number: int) -> web.Response:
+        image = await asyncio.get_running_loop().run_in_executor(self._decoders, make, video_id, number)
         return web.Response(body=image, content_type="image/jpeg", headers=_KEPT)
 
     async def _media(self, request: web.Request) -> web.StreamResponse:
@@ -211,6 +219,7 @@ class Server:
         """Warms up, then keeps up with other reviewers and with new labels, while the server runs."""
         task = asyncio.create_task(self._keep_up())
         yield
+        self._decoders.shutdown(wait=False, cancel_futures=True)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
@@ -223,6 +232,11 @@ class Server:
                 await asyncio.to_thread(self.review.refresh)
             except (OSError, ValueError) as error:  # storage may be back at the next attempt
                 _LOG.warning("review: what is new could not be read: %s", error)
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

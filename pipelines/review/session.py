@@ -18,7 +18,7 @@ from pipelines.archive.schemas import SCHEMAS
 from pipelines.archive.tables import open_labels
 from pipelines.review.catalogue import Catalogue, Filter, is_renamed
 from pipelines.review.config import ReviewConfig
-from pipelines.review.decided import Decided
+from pipelines.review.decided import Decided, Row
 from pipelines.review.follower import Follower, Job
 from pipelines.review.images import FRAME, Frames, Recent, best_mask, crop, jpeg
 from pipelines.review.media import is_playable
@@ -32,8 +32,6 @@ _OF_FOLLOWED = ("track_id", "category", "score", "first_frame", "last_frame", "f
 _MASK_BYTES = 256 * 2**20  # of the videos that were looked at last
 _CROP_BYTES = 64 * 2**20
 _FOUND = 16  # results that can still be scrolled through
-
-Row = dict[str, Any]
 
 
 class Review:
@@ -87,8 +85,9 @@ class Review:
     def _list_again(self) -> Embeddings:
         """Takes over the tracks that there are now; returns their embeddings, which are not loaded yet."""
         with self._listing:  # otherwise an older list could replace a newer one
-            revision = self.decided.revision
+            revision, latest = self.decided.revision, self.catalogue
             self.catalogue = Catalogue(self.results, self.decided)
+            self._found.forget(lambda found: found.catalogue not in (latest, self.catalogue))  # each is a whole archive
             if self.decided.revision != revision:  # decisions that the list before may have got
                 self.catalogue.decide(self.decided.tracks())
             return self.search.list_again(self.catalogue)

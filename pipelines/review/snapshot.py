@@ -26,10 +26,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.review.decided import Row
 from pipelines.review.images import Frames
 from pipelines.review.preview import Pictures, picture
 from pipelines.review.server import PAGE
-from pipelines.review.session import Review, Row
+from pipelines.review.session import Review
 from pipelines.storage.files import Storage, bad_input
 from pipelines.video.options import Limits
 from pipelines.video.plan import VideoError
@@ -213,7 +214,7 @@ def _write_video(review: Review, target: _Target, video_id: str, number: int, fr
     folder, about = f"{number:06d}", review.video(video_id)
     video = review.catalogue.video(video_id)
     assert video is not None, "it is in this catalogue"
-    masks = review.masks_of(video)
+    masks, reason = review.masks_of(video), None
     with tempfile.TemporaryDirectory(prefix="openvis-snapshot-") as drafts:
         film = Path(drafts, "film.mp4")
         try:
@@ -235,7 +236,7 @@ def _write_video(review: Review, target: _Target, video_id: str, number: int, fr
     size = target.put_table(f"{folder}/masks.parquet", rows, _MASK_GROUP)
     first = masks["frame"].combine_chunks().value_counts()
     starts = [0, *pa.compute.cumulative_sum(first.field("counts")).to_pylist()]
-    about |= {"playable": bool(found.crops), "missing": None if found.crops else reason, "starts": starts, "size": size}
+    about |= {"playable": reason is None, "missing": reason, "starts": starts, "size": size}
     target.put(f"{folder}/about.json", json.dumps(about).encode())
     return found
 
@@ -283,6 +284,7 @@ def _archive(review: Review, name: str, similar_off: str | None) -> Row:
         "labels": name,
         "reviewer": "",
         "catalogue": name,
+        "numbering": name,
         "duplicates": 0,  # its tables do not have them
         "read_only": f"this is a snapshot of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "search_off": "a snapshot has no model that reads texts and images",

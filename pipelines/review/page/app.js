@@ -12,6 +12,7 @@ import { Player } from "./player.js";
 import { samePiece } from "./timeline.js";
 
 const POLL_MS = 4000;
+const SEARCHING = "Searching …";
 const NARROW = "(max-width: 820px)";
 
 const stored = (name, fallback) => JSON.parse(localStorage.getItem(name) ?? "null") ?? fallback;
@@ -53,6 +54,7 @@ function App() {
   const now = useRef({});
   const revision = useRef(null); // of the decisions that are shown
   const searching = useRef(null); // the latest search, until its answer is there
+  const cause = useRef(null); // why the next search is made, if nobody asked for it
   const listed = useRef(null); // tells which tracks there were when what is shown was found
   const narrow = useMemo(() => matchMedia(NARROW).matches, []);
 
@@ -102,7 +104,8 @@ function App() {
     const request = asked.image
       ? ask("find", query, { method: "POST", body: asked.image })
       : ask("find", { ...query, text: asked.text, like: asked.like });
-    setMessage("Searching …");
+    setMessage(cause.current ?? SEARCHING);
+    cause.current = null;
     searching.current = request;
     const isLatest = () => searching.current === request;
     request.then(
@@ -116,7 +119,7 @@ function App() {
         if (!isLatest()) return;
         searching.current = null;
         const was = isAgain && now.current.tracks?.at(now.current.chosen);
-        setMessage("");
+        setMessage((text) => (text === SEARCHING ? "" : text));
         setChosen(was ? Math.max(0, found.indexOf(was)) : 0);
         setTracks(found);
       },
@@ -137,9 +140,13 @@ function App() {
   // Others decide, too.
   useEffect(() => {
     const timer = setInterval(async () => {
-      const state = await ask("state").catch(() => null);
       const known = now.current.archive;
-      if (!state || !known) return;
+      if (!known) {
+        if (await readArchive()) find(now.current.filter, now.current.search);
+        return;
+      }
+      const state = await ask("state").catch(() => null);
+      if (!state) return;
       const before = listed.current;
       const isListedAgain = state.catalogue !== before.catalogue;
       if (state.revision !== revision.current || state.search_off !== known.search_off || isListedAgain) {
@@ -150,9 +157,9 @@ function App() {
       }
       if (isListedAgain) {
         const { filter: wanted, search: asked } = now.current;
+        cause.current = "The labels have changed since; what is shown is found again.";
         if (asked.like === undefined || state.numbering === before.numbering) find(wanted, asked, true);
         else setSearch({}); // its row has another number now
-        setMessage("The labels have changed since; what is shown is found again.");
       }
     }, POLL_MS);
     return () => clearInterval(timer);
@@ -177,6 +184,11 @@ function App() {
     return { ...about, category, label: row.category, pieces: row.pieces };
   };
   const undoStack = () => stored(now.current.undoName, []);
+  // Returns why nothing can be decided; null if it can.
+  const readOnly = () => {
+    const { read_only: reason } = now.current.archive;
+    return reason && `Decisions cannot be stored: ${reason}`;
+  };
   // Returns whether the decision is on its way.
   const decide = (decision, about = target()) => {
     const refuse = (text) => {
@@ -184,7 +196,7 @@ function App() {
       return false;
     };
     if (!about) return refuse("Choose a track first.");
-    if (now.current.archive.read_only) return refuse(`Decisions cannot be stored: ${now.current.archive.read_only}`);
+    if (readOnly()) return refuse(readOnly());
     if (about.track_id === FOLLOWED) return refuse("Keep the track, or discard it, first.");
     const { video_id, track_id, split_at } = about;
     const latest = target(); // while a dialog was open, something may have been stored
@@ -196,6 +208,7 @@ function App() {
     return true;
   };
   const undo = () => {
+    if (readOnly()) return setMessage(readOnly());
     const stack = undoStack();
     if (!stack.length) return setMessage("Nothing to undo.");
     const last = stack.pop();
@@ -291,7 +304,7 @@ function App() {
       const act = keys.current[isUndo ? "u" : event.key];
       if (!act) return;
       event.preventDefault();
-      act();
+      if (!event.repeat || [",", "."].includes(event.key)) act(); // nobody decides about tracks that fly by
     };
     const drop = (event) => {
       event.preventDefault();

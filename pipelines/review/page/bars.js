@@ -28,6 +28,7 @@ export function Top({ archive, box, reviewer, onReviewer, theme, onTheme, onSear
   const take = (event) => {
     const [image] = event.currentTarget.files;
     if (image) onSearch({ image, name: image.name });
+    event.currentTarget.value = ""; // otherwise the same image could not be chosen again
   };
   return html`<header class="top">
     <h1>openvis review</h1>

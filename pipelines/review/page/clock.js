@@ -76,43 +76,54 @@ export function watch(video, onFrame) {
   };
 }
 
-// Plays frames that the server makes, one for each labelled frame; looks like what `watch` returns, with play and pause.
-// `labelled` returns the video as it is labelled now.
-export function projector(labelled, show, onFrame, onState) {
-  let at = 0;
+// Plays frames that the server makes, one for each labelled frame; looks like what `watch` returns, with pause.
+// `labelled` returns the video as it is labelled now, `load` promises the picture of a frame, and `show` takes a
+// picture and its time.
+export function projector(labelled, load, show, onState) {
+  let at = 0; // index of the frame that was asked for last
+  let asked = 0; // frames so far
+  let shown = 0; // number of the one on the screen
+  let playing = false;
   let timer = null;
-  const go = (index) => {
-    const video = labelled();
-    at = Math.max(0, Math.min(video.times.length - 1, index));
-    show(video.frames[at]);
-    onFrame(video.times[at]);
+  let stopped = false;
+  const go = async (index) => {
+    const { frames, times } = labelled();
+    if (!times.length) return;
+    clearTimeout(timer);
+    at = Math.max(0, Math.min(times.length - 1, index));
+    const [number, time] = [++asked, times[at]];
+    const picture = await load(frames[at]);
+    if (stopped || number < shown) return; // a later one was there first
+    shown = number;
+    show(picture, time);
+    if (playing && number === asked) wait();
+  };
+  const wait = () => {
+    const { times } = labelled();
+    if (at + 1 >= times.length) return pause();
+    timer = setTimeout(go, 1000 * (times[at + 1] - times[at]), at + 1);
   };
   const pause = () => {
     clearTimeout(timer);
-    timer = null;
+    playing = false;
     onState(false);
   };
-  const next = () => {
-    const video = labelled();
-    if (at + 1 >= video.times.length) return pause();
-    timer = setTimeout(
-      () => {
-        go(at + 1);
-        next();
-      },
-      1000 * (video.times[at + 1] - video.times[at]),
-    );
-  };
   const play = () => {
-    if (at + 1 >= labelled().times.length) go(0);
+    const { times } = labelled();
+    if (!times.length) return;
+    playing = true;
     onState(true);
-    next();
+    if (at + 1 >= times.length) go(0);
+    else if (shown === asked) wait();
   };
-  if (labelled().times.length) go(0);
+  go(0);
   return {
     seek: (time) => go(labelled().times.findLastIndex((each) => each <= time + ROUNDING)),
-    toggle: () => (timer === null ? play() : pause()),
+    toggle: () => (playing ? pause() : play()),
     pause,
-    stop: pause,
+    stop: () => {
+      stopped = true;
+      pause();
+    },
   };
 }

@@ -70,6 +70,8 @@ export function Follow({ video, following, onFollowing, reviewer, onFound, onKep
   const [keeping, setKeeping] = useState(false);
   const latest = useRef(); // an answer counts only for what was asked last
   latest.current = following;
+  const found = useRef(); // with where the player is then
+  found.current = onFound;
   const marking = following?.step === "mark";
   const input = useRef();
   useLayoutEffect(() => input.current?.focus(), [following?.step]); // the name is typed at once
@@ -88,7 +90,7 @@ export function Follow({ video, following, onFollowing, reviewer, onFound, onKep
         ask("followed", { followed: running }).then(
           unless((state) => {
             if (state.error) fail(new Error(state.error));
-            else if (state.track) onFound(running, state.track);
+            else if (state.track) found.current(running, state.track);
             else onFollowing({ ...latest.current, ...state, away: null });
           }),
           unless((problem) => {

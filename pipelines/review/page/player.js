@@ -71,7 +71,10 @@ export function Player({
   });
   const step = (by) => {
     control.current.pause();
-    aim.current = Math.max(0, Math.min(video.times.length - 1, (aim.current ?? index.current) + by));
+    const before = video.times.findLastIndex((each) => each <= time);
+    const inGap = by < 0 ? before + 1 : before; // a step leads to one of its ends
+    const from = aim.current ?? (index.current < 0 ? inGap : index.current);
+    aim.current = Math.max(0, Math.min(video.times.length - 1, from + by));
     control.current.seek(video.times[aim.current]);
   };
   const toggle = () => {

@@ -44,12 +44,13 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
   const canvas = useRef();
   const state = useRef({ owners: new Map(), index: -1, time: null });
   const [byFrames, setByFrames] = useState(!video.playable);
-  const [frame, setFrame] = useState(null);
-  const [error, setError] = useState(null);
+  const [picture, setPicture] = useState({}); // {image} of the frame on the screen, or {error}
   const current = useRef({});
   const labels = `${video.catalogue} ${video.frames.length}`; // other masks may come with others
   const masks = useMemo(() => new Masks(video), [labels]);
-  current.current = { masks, chosen, pieceOf, onTime, frame };
+  const film = url("media", { id: video.video_id });
+  useLayoutEffect(() => setByFrames(!video.playable), [film]);
+  current.current = { masks, chosen, pieceOf, onTime };
 
   const draw = async (index) => {
     const { masks: read } = current.current;
@@ -72,10 +73,27 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
   useEffect(() => {
     draw(state.current.index);
   }, [chosen?.track_id]);
+  const load = async (frame) => {
+    const image = new Image();
+    image.src = url("frame", { id: video.video_id, frame });
+    try {
+      await image.decode();
+      return { image };
+    } catch {
+      const answer = await fetch(image.src)
+        .then((response) => response.json())
+        .catch(() => ({}));
+      return { error: answer.error ?? "the frame cannot be shown" };
+    }
+  };
   // Before the browser can show a frame: of one that is on the screen already, it tells nothing.
   useLayoutEffect(() => {
     if (byFrames) {
-      const player = projector(() => current.current.masks.video, setFrame, show, onPlaying);
+      const project = (loaded, time) => {
+        setPicture(loaded);
+        show(time);
+      };
+      const player = projector(() => current.current.masks.video, load, project, onPlaying);
       Object.assign(control.current, player);
       return player.stop;
     }
@@ -104,29 +122,14 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
     if (track !== null && track !== false) onPick(track);
     else control.current.toggle();
   };
-  const failed = async () => {
-    const answer = await fetch(url("frame", { id: video.video_id, frame }))
-      .then((response) => response.json())
-      .catch(() => ({}));
-    if (current.current.frame === frame) setError(answer.error ?? "the frame cannot be shown");
-  };
-  const source = url(byFrames ? "frame" : "media", byFrames ? { id: video.video_id, frame } : { id: video.video_id });
   return html`<div class="stage" style=${{ aspectRatio: `${video.width || 16} / ${video.height || 9}` }}>
     ${
       byFrames
-        ? frame !== null &&
-          html`<img
-            class="picture"
-            hidden=${error}
-            src=${source}
-            alt=""
-            onLoad=${() => setError(null)}
-            onError=${failed}
-          />`
+        ? picture.image && html`<img class="picture" src=${picture.image.src} alt="" />`
         : html`<video
             class="picture"
             ref=${media}
-            src=${source}
+            src=${film}
             muted
             playsinline
             preload="auto"
@@ -136,9 +139,13 @@ export function Stage({ video, chosen, pieceOf, control, onTime, onPick, onPlayi
             onError=${() => setByFrames(true)}
           ></video>`
     }
-    ${error && html`<p class="missing" role="status">${error}</p>`}
+    ${byFrames && picture.error && html`<p class="missing" role="status">${picture.error}</p>`}
     <canvas class="masks" ref=${canvas} width=${video.width} height=${video.height} onClick=${pick}></canvas>
     ${children}
-    ${byFrames && !error && html`<span class="hint">frames by the server: this browser cannot play the file</span>`}
+    ${
+      byFrames &&
+      picture.image &&
+      html`<span class="hint">frames by the server: this browser cannot play the file</span>`
+    }
   </div>`;
 }

@@ -33,8 +33,10 @@ async function json(path, options) {
   return response.json();
 }
 
+const current = () => json("snapshot.json", { cache: "no-cache" });
+
 const opened = once(async () => {
-  const snapshot = await json("snapshot.json", { cache: "no-cache" });
+  const snapshot = await current();
   if (!snapshot.data) throw new Error("This snapshot is not complete: it is being written, or that broke off.");
   return { ...snapshot, tracks: await Table.open(`${snapshot.data}/tracks.parquet`, snapshot.sizes.tracks) };
 });
@@ -74,7 +76,11 @@ async function about(id) {
 
 const ANSWERS = {
   archive: async () => (await opened()).archive,
-  state: async () => (await opened()).archive,
+
+  async state() {
+    await isReplaced((await opened()).data);
+    return (await opened()).archive;
+  },
 
   async find({ like, ...wanted }) {
     const snapshot = await opened();
@@ -127,7 +133,14 @@ const ANSWERS = {
   },
 };
 
-// A snapshot that was written again has its files elsewhere. Rows of what was found before are not in them.
+// Returns whether other data lie in the folder now; if so, forgets what the page knows of those before.
+async function isReplaced(data) {
+  const { data: latest } = await current();
+  if (latest !== data && (await opened()).data === data) forgetAll();
+  return latest !== data;
+}
+
+// A snapshot that was written again has its files elsewhere. Rows of its tables have other numbers.
 export async function ask(path, query = {}) {
   const entries = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const given = Object.fromEntries(entries);
@@ -135,16 +148,16 @@ export async function ask(path, query = {}) {
   try {
     return await ANSWERS[path](given);
   } catch (error) {
-    if (error.status !== 404) throw error;
-    if ((await opened()).data === data) forgetAll();
-    if (path === "rows" || (await opened()).data === data) throw error;
+    if (error.status !== 404 || !(await isReplaced(data))) throw error;
+    if (path === "rows" || given.like !== undefined) throw error;
     return ANSWERS[path](given);
   }
 }
 
+// The folders stay: a film that is shown keeps its address until that of the next is known.
 function forgetAll() {
   forget();
-  for (const known of [opened, videos, folders, missing, results, read]) known.clear();
+  for (const known of [opened, videos, missing, results, read]) known.clear();
 }
 
 const sentence = (error) => `data:application/json,${encodeURIComponent(JSON.stringify({ error }))}`;

@@ -1,4 +1,6 @@
+import secrets
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,13 @@ def review(labels: str) -> Review:
     review = Review(ReviewConfig(labels=labels, reviewer="ann"))
     review.warm_up()
     return review
+
+
+@pytest.fixture
+def counted_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids of added tracks are random; here they count from the first one."""
+    numbers = count()
+    monkeypatch.setattr(secrets, "randbelow", lambda most: next(numbers))
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,5 @@
+import threading
+import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -6,7 +8,7 @@ import pytest
 
 from pipelines.archive.compaction import compact
 from pipelines.archive.config import CompactConfig
-from pipelines.archive.reviews import Reviews
+from pipelines.archive.reviews import Decision, Reviews
 from pipelines.archive.tables import Results
 from pipelines.review.decided import Decided
 from pipelines.storage.files import Storage
@@ -70,3 +72,21 @@ def test_a_decision_that_is_sent_again_does_not_outdo_later_ones(
     assert last is not None
     assert last["action"] == "reject"
     assert Reviews(storage).history().num_rows == 2
+
+
+def test_a_decision_that_is_sent_twice_at_once_is_stored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decided, decision = Decided(Reviews(Storage(str(tmp_path)))), decide(1, "accept", "star")
+    stored, add = list[Decision](), decided.reviews.add
+
+    def slowly(new: list[Decision]) -> None:
+        stored.extend(new)
+        time.sleep(0.2)
+        add(new)
+
+    monkeypatch.setattr(decided.reviews, "add", slowly)
+    senders = [threading.Thread(target=decided.add, args=([decision],)) for _ in range(2)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    assert stored == [decision]

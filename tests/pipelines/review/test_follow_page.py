@@ -17,7 +17,7 @@ from tests.pipelines.review.browser import choose, needs_browser, press
 from tests.pipelines.review.following import write_labelled
 from tests.pipelines.review.serving import served
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.usefixtures("counted_ids")]
 
 Shown = tuple[Page, Results, Scene]
 
@@ -125,6 +125,20 @@ def test_a_click_shows_an_object_and_the_track_is_discarded(shown: Shown) -> Non
     press(page, "Escape")
     expect(page.locator(".follow")).to_have_count(0)
     expect(page.locator(".player header")).to_be_visible()
+
+
+def test_the_player_stays_where_it_was_moved_while_an_object_was_followed(shown: Shown) -> None:
+    page, _, scene = shown
+    page.route("**/api/followed*", lambda route: route.abort())
+    page.get_by_role("button", name="Follow an object").click()
+    show(page, scene, "my star")
+    expect(page.locator(".follow")).to_contain_text("trying again")
+    press(page, ",")
+    expect(page.locator(".masks")).to_have_attribute("data-frame", "8")
+    page.unroute("**/api/followed*")
+    expect(page.locator(".follow")).to_contain_text("Found in 6 frames")
+    expect(page.locator(".what")).to_contain_text("followed: my star")
+    expect(page.locator(".masks")).to_have_attribute("data-frame", "8")
 
 
 def test_an_answer_after_cancelling_changes_nothing(shown: Shown) -> None:

@@ -21,6 +21,8 @@ from tests.pipelines.following.videos import Scene
 from tests.pipelines.review.archives import put_video
 from tests.pipelines.review.following import write_labelled, write_report
 
+pytestmark = pytest.mark.usefixtures("counted_ids")
+
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> tuple[Results, Scene]:

@@ -34,6 +34,22 @@ def test_what_cannot_be_read_is_told(videos: Path, tmp_path: Path) -> None:
         Frames().read(str(tmp_path / "broken.mp4"), 0)
 
 
+def test_a_frame_that_cannot_be_read_is_tried_again_after_a_minute(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, file, now = Frames(), tmp_path / "late.mp4", 100.0
+    monkeypatch.setattr("pipelines.review.images.time.monotonic", lambda: now)
+    with pytest.raises(VideoError, match="file not found"):
+        frames.read(str(file), 3)
+    file.write_bytes((videos / "numbered.mp4").read_bytes())
+    now += 59
+    with pytest.raises(VideoError, match="file not found"):
+        frames.read(str(file), 3)
+    assert number(frames.read(str(file), 4)) == 4
+    now += 2
+    assert number(frames.read(str(file), 3)) == 3
+
+
 def mask_of(track: int, frame: int) -> dict[str, object]:
     from pycocotools import mask as coco
 
@@ -79,3 +95,5 @@ def test_recent_values_are_made_once_and_forgotten_in_time() -> None:
     assert made == ["a", "b", "c", "b"]
     large: Recent[str, bytes] = Recent(2, len)
     assert large.get("a", lambda: b"large") == b"large"
+    large.forget(lambda value: value == b"large")
+    assert large.get("a", lambda: b"x") == b"x"

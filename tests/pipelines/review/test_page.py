@@ -223,6 +223,29 @@ def test_decisions_survive_a_reload_and_are_undone(visit: Open, labels: str) -> 
     expect(page.locator(".notice")).to_have_text("Nothing to undo.")
 
 
+def test_a_held_key_decides_once(visit: Open, labels: str) -> None:
+    """But it steps through a video."""
+    page = visit()
+    choose(page, 0)
+    for key in ("r", "r", "r"):
+        page.keyboard.down(key)
+    page.keyboard.up("r")
+    expect(page.locator("#card-0 .badge")).to_have_text("✗ rejected")
+    press(page, "a")
+    expect(page.locator("#card-1 .badge")).to_have_text("✓ accepted")
+    assert decided(labels) == {
+        ("numbered", 1, None): ("reject", "red striped star"),
+        (EVIL_NAME, 1, None): ("accept", EVIL_CATEGORY),
+    }
+    choose(page, 0)
+    press(page, "Enter")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    for key in (".", "."):
+        page.keyboard.down(key)
+    page.keyboard.up(".")
+    expect(page.locator(".masks")).to_have_attribute("data-frame", "4")
+
+
 def test_tracks_are_split_and_merged(visit: Open, labels: str) -> None:
     page = visit()
     choose(page, 0)
@@ -337,6 +360,32 @@ def test_hostile_names_are_text(visit: Open) -> None:
     rename(page, "<b onclick=alert(1)>bold</b>")
     expect(page.locator("#card-1 .name")).to_have_text("<b onclick=alert(1)>bold</b>")
     assert page.locator("b").count() == 0
+
+
+@pytest.mark.parametrize("search", [[], ["l"]])
+def test_labels_that_have_changed_are_told(visit: Open, review: Review, search: list[str]) -> None:
+    """A search for more like a track ends: its row has another number."""
+    page = visit()
+    choose(page, 0)
+    press(page, *search)
+    expect(page.locator(".chip")).to_have_count(len(search))
+    put_video(review.results, part_name(2), "new", "new.mp4", {1: ("red striped star", 0.99, (0, 1))}, [0, 1])
+    expect(page.locator(".card")).to_have_count(8)
+    expect(page.locator(".chip")).to_have_count(0)
+    told = "The labels have changed since; what is shown is found again."
+    expect(page.locator(".notice")).to_have_text(told)
+    press(page, "v")
+    expect(page.locator(".notice")).to_have_count(0)
+
+
+def test_an_archive_that_could_not_be_read_is_read_again(visit: Open, client: Client) -> None:
+    page = visit().context.new_page()
+    for path in ("archive", "find"):
+        page.route(f"**/api/{path}*", lambda route: route.abort(), times=1)
+    page.goto(client.url)
+    expect(page.locator(".loading")).to_contain_text("fetch")
+    expect(page.locator(".card .name")).to_have_count(7)
+    expect(page.locator(".notice")).to_have_count(0)
 
 
 @pytest.mark.slow
@@ -580,11 +629,16 @@ def test_without_the_right_to_write_nothing_is_decided(
         raise ValueError("output: cannot write to labels/reviews (Read-only file system); choose another folder")
 
     monkeypatch.setattr(Storage, "check_writable", refuse)
+    undo = f"'openvis-undo {labels}'"
     with served(Review(ReviewConfig(labels=labels))) as client:
         page = chromium.new_context().new_page()
         page.goto(client.url)
         choose(page, 0)
-        press(page, "a")
+        press(page, "u")
+        expect(page.locator(".notice")).to_contain_text("Decisions cannot be stored")
+        page.evaluate(f"localStorage.setItem({undo}, '[[{{}}]]')")  # of when they could
+        press(page, "u", "a")
+        assert page.evaluate(f"localStorage.getItem({undo})") == "[[{}]]"
         expect(page.locator(".status")).to_contain_text("decisions are off: output: cannot write to")
         expect(page.locator(".notice")).to_contain_text("Decisions cannot be stored")
         page.context.close()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from pipelines.archive.tables import Results
 from pipelines.review.catalogue import Filter
@@ -63,6 +63,16 @@ def test_a_dropped_image_is_an_example(visit: Open, review: Review) -> None:
     expect(page.locator(".chip")).to_have_count(0)
 
 
+def test_the_same_image_is_chosen_twice(visit: Open) -> None:
+    page = visit()
+    image = png(render(SceneConfig(frames=2), "novel", 0, 1).frames[0])
+    chooser = page.locator("input[type=file]")
+    chooser.set_input_files({"name": "star.png", "mimeType": "image/png", "buffer": image})
+    expect(page.locator(".chip")).to_contain_text("similar to star.png")
+    expect(page.locator("#card-0 .about")).to_contain_text("≈")
+    expect(chooser).to_have_value("")  # otherwise browsers tell nothing of the second time
+
+
 @pytest.mark.parametrize(
     ("name", "options"), [("hevc.mp4", {"codec": "libx265", "options": HEVC}), ("stream.ts", {"options": H264})]
 )
@@ -88,6 +98,47 @@ def test_frames_of_the_server_stand_in_for_a_video(
         expect(page.locator(".stage .missing")).to_have_count(0)
         page.wait_for_function("() => document.querySelector('.stage img').complete")
         assert page.evaluate(ON_SCREEN.replace(".stage video", ".stage img")) == [3, 3]
+        page.close()
+
+
+def test_masks_wait_for_the_frames_of_the_server(visit: Open) -> None:
+    """So does playing."""
+    page, held, asked = visit(), list[Route](), list[str]()
+    choose(page, 2)
+    press(page, "Enter")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    page.on("request", lambda request: asked.append(request.url) if "api/frame" in request.url else None)
+    page.route(re.compile(r"api/frame\?.*frame=4(&|$)"), lambda route: held.append(route))
+    press(page, " ")
+    while not held:
+        page.wait_for_timeout(50)
+    page.wait_for_timeout(1500)
+    assert page.evaluate(ON_SCREEN.replace(".stage video", ".stage img")) == [0, 0]
+    expect(page.locator(".player")).to_contain_text("0:00.00")
+    assert len(asked) == 1
+    held.pop().continue_()
+    for frame in (4, 8, 12):
+        expect(page.locator(".masks")).to_have_attribute("data-frame", str(frame))
+        assert page.evaluate(ON_SCREEN.replace(".stage video", ".stage img")) == [frame, frame]
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
+
+
+def test_a_step_out_of_a_gap_leads_to_its_ends(chromium: Browser, tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", frames=48, fps=8, options=H264)
+    results = Results(Storage(str(tmp_path / "labels")))
+    tracks = {1: ("red striped star", 0.9, [0, 2, 4, 40, 42])}
+    put_video(results, part_name(1), "a", str(tmp_path / "a.mp4"), tracks, [number / 8 for number in range(48)])
+    with served(Review(ReviewConfig(labels=results.storage.root))) as client:
+        page = chromium.new_page()
+        page.goto(client.url)
+        choose(page, 0)
+        press(page, "Enter")
+        expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+        for key, end in ((".", 40), (",", 4)):
+            page.evaluate("document.querySelector('.stage video').currentTime = 20 / 8")
+            expect(page.locator(".masks")).to_have_attribute("data-frame", "")
+            press(page, key)
+            expect(page.locator(".masks")).to_have_attribute("data-frame", str(end))
         page.close()
 
 

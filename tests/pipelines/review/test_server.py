@@ -128,6 +128,23 @@ def test_pictures_show_the_right_frames(reader: Client) -> None:
     assert reader.get("api/crop", id="numbered").status == 404
 
 
+def test_a_video_that_stands_still_blocks_no_decision(
+    client: Client, review: Review, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(review, "crop", lambda *_: go_on.wait(60) and b"crop")
+    crops = [threading.Thread(target=client.get, args=("api/crop",)) for _ in range(40)]
+    try:
+        for crop in crops:
+            crop.start()
+        assert client.decide(ACCEPT).status == 200
+        assert all(crop.is_alive() for crop in crops)
+    finally:
+        go_on.set()
+        for crop in crops:
+            crop.join()
+
+
 def check_ranges(client: Client, content: bytes) -> None:
     whole = client.get("api/media", id="numbered")
     assert (whole.status, whole.body, whole.headers["Content-Type"]) == (200, content, "video/mp4")

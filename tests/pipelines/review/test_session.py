@@ -1,3 +1,5 @@
+import gc
+import weakref
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -152,6 +154,20 @@ def test_results_are_forgotten_in_time(small: Review) -> None:
         small.find(Filter())
     with pytest.raises(AbsentError, match="was found too long ago; search again"):
         small.rows(first, 0, 10)
+
+
+def test_results_do_not_keep_old_catalogues(small: Review, results: Results) -> None:
+    """Each is as large as the archive."""
+    first, catalogue = small.find(Filter())["found"], weakref.ref(small.catalogue)
+    put(results, part_name(2), {"d": SEEN["a"]})
+    small.refresh()
+    assert len(small.rows(first, 0, 10)) == 4
+    put(results, part_name(3), {"e": SEEN["a"]})
+    small.refresh()
+    with pytest.raises(AbsentError, match="was found too long ago; search again"):
+        small.rows(first, 0, 10)
+    gc.collect()
+    assert catalogue() is None
 
 
 def test_a_folder_that_cannot_be_written_to(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:

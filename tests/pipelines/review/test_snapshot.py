@@ -1,6 +1,7 @@
 """The page without a server of ours: a folder on a static host, in a real browser."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,18 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Error, Page, expect
 
 import jobs.review
+from pipelines.archive.tables import Results
 from pipelines.review import snapshot
 from pipelines.review.catalogue import Filter
+from pipelines.review.config import ReviewConfig
 from pipelines.review.session import Review
 from pipelines.review.snapshot import SNAPSHOT, write_snapshot
-from tests.pipelines.review.archives import EVIL_CATEGORY, EVIL_NAME
+from pipelines.storage.files import Storage
+from tests.pipelines.archive.labels import part_name
+from tests.pipelines.review.archives import EVIL_CATEGORY, EVIL_NAME, put_video
 from tests.pipelines.review.browser import ON_SCREEN, needs_browser, play
 from tests.pipelines.review.static_host import StaticHost, hosted
 
@@ -138,6 +143,57 @@ def test_a_page_outlives_its_snapshot(chromium: Browser, host: StaticHost, folde
 
 
 @needs_browser
+def test_a_page_shows_what_was_written_again(chromium: Browser, host: StaticHost, folder: Path, review: Review) -> None:
+    """A search for more like a track ends: its row has another number."""
+    page = chromium.new_page()
+    page.goto(host.url)
+    page.locator("#card-0").click()
+    page.keyboard.press("l")
+    expect(page.locator(".chip")).to_have_count(1)
+    review.decide([{"video_id": EVIL_NAME, "track_id": 1, "action": "accept", "category": EVIL_CATEGORY}], "ann")
+    write_snapshot(review, str(folder))
+    expect(page.locator("#card-1 .badge")).to_have_text("✓ accepted")
+    expect(page.locator(".chip")).to_have_count(0)
+    expect(page.locator(".notice")).to_contain_text("The labels have changed since")
+    page.close()
+
+
+@needs_browser
+def test_a_film_is_back_when_it_was_written_again(
+    chromium: Browser, host: StaticHost, folder: Path, review: Review
+) -> None:
+    page, asked = chromium.new_page(), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(host.url)
+    page.locator("#card-0").click()
+    page.keyboard.press("Enter")
+    expect(page.locator(".masks[data-frame='0']")).to_be_visible()
+    page.evaluate("document.querySelector('.stage video').dispatchEvent(new Event('error'))")
+    expect(page.locator(".stage .missing")).to_have_text("this browser cannot play the film of the video")
+    write_snapshot(review, str(folder))
+    data = json.loads((folder / SNAPSHOT).read_text())["data"]
+    expect(page.locator(".stage video")).to_have_attribute("src", re.compile(data))
+    expect(page.locator(".stage .missing")).to_have_count(0)
+    assert not any("undefined" in url for url in asked)
+    page.close()
+
+
+@needs_browser
+def test_rows_of_a_snapshot_are_not_those_of_the_next(
+    chromium: Browser, host: StaticHost, folder: Path, review: Review
+) -> None:
+    page = chromium.new_page()
+    page.add_init_script("window.setInterval = () => 0;")  # so that the page does not see it by itself
+    page.goto(host.url)
+    expect(page.locator(".card .name").first).to_be_visible()
+    write_snapshot(review, str(folder))
+    with pytest.raises(Error, match=r"embeddings.bin: Not Found"):
+        page.evaluate(ASK, {"like": 0})
+    assert len(page.evaluate(ASK, {"like": 0})) == 7
+    page.close()
+
+
+@needs_browser
 @pytest.mark.slow
 def test_masks_are_those_of_the_frame_on_the_screen(page: Page) -> None:
     """Frames are unevenly spaced, every second one was labelled; checked while it plays and at each step."""
@@ -215,6 +271,7 @@ def test_a_snapshot_is_replaced_as_a_whole(review: Review, folder: Path, monkeyp
     assert len(list(folder.glob("data-*"))) == 2
     summary = write_snapshot(review, str(folder))
     second = json.loads((folder / SNAPSHOT).read_text())
+    assert second["archive"]["numbering"] == second["data"]
     assert [path.name for path in folder.glob("data-*")] == [second["data"]] != [first["data"]]
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != SNAPSHOT]
     assert summary.size == sum(path.stat().st_size for path in files)
@@ -232,6 +289,21 @@ def test_a_snapshot_that_was_never_finished_is_recognised(
         write_snapshot(review, str(tmp_path / "new"))
     assert json.loads((tmp_path / "new" / SNAPSHOT).read_text())["data"] is None
     assert not (tmp_path / "new" / "index.html").exists()
+
+
+def test_a_video_without_its_labelled_frames_has_a_film(videos: Path, tmp_path: Path) -> None:
+    """Another one lies in its place: it is shorter."""
+    results = Results(Storage(str(tmp_path / "labels")))
+    uri, times = str(videos / "old.avi"), [number / 8 for number in range(40)]
+    put_video(results, part_name(1), "old", uri, {1: ("red striped star", 0.9, (30,))}, times)
+    review = Review(ReviewConfig(labels=results.storage.root))
+    review.search.embeddings.load()
+    summary = write_snapshot(review, str(tmp_path / "snapshot"))
+    assert summary.failures == {uri: "frame 30 cannot be decoded"}
+    (about,) = (json.loads(path.read_text()) for path in (tmp_path / "snapshot").rglob("about.json"))
+    assert (about["playable"], about["missing"]) == (True, None)
+    (track,) = pq.read_table(next((tmp_path / "snapshot").rglob("tracks.parquet"))).to_pylist()
+    assert track["missing"] == "frame 30 cannot be decoded"
 
 
 @pytest.mark.parametrize("name", ["notes.txt", SNAPSHOT])
