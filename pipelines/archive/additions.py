@@ -3,22 +3,25 @@
 OUTPUT/additions/VIDEO-TRACK.parquet    one row: a track with its masks, in a file that never changes
 
 Decisions about an added track are rows of `reviews`, like those about any other. Its id, from `FIRST_ID` on, is that of
-no labelled track. It belongs to the model and settings of the labels that it was added to: with others, it is stale and
-left out, as decisions are.
+no labelled track, and random, so that tracks added to a copy of the archive have others. It belongs to the model and
+settings of the labels that it was added to: with others, it is stale and left out, as decisions are.
 """
 
 import hashlib
 import io
 import re
+import secrets
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.archive.formats.video_labels import Row, VideoLabels
+from pipelines.archive.part_file import naming_damage
 from pipelines.archive.reviews import is_stale
 from pipelines.archive.schemas import SCHEMAS
 from pipelines.archive.tables import READERS
@@ -27,7 +30,9 @@ from pipelines.storage.files import Storage
 ADDITIONS = "additions"
 
 FIRST_ID = 1_000_000
-"""Id of the first added track of a video."""
+"""Least id of an added track."""
+
+_END = 2**31 - 2**20  # pieces of tracks get the ids after the last one, as int32
 
 _MASK = [field for field in SCHEMAS["masks"] if field.name not in ("video_id", "track_id")]
 
@@ -76,16 +81,13 @@ class Additions:
         rows = masks.select([field.name for field in _MASK]).to_pylist()
         about = {"masks": rows, "prompt": prompt, "reviewer": reviewer, "time": datetime.now(UTC)}
         row = {**track, "video_id": video["video_id"], **about, **{name: video[name] for name in _PRINTS}}
-        key = _name(video["video_id"], 0).partition("-")[0]
-        taken = [int(name.partition("-")[2]) for name in self.names() if name.startswith(key)]
-        track_id = max(taken, default=FIRST_ID - 1) + 1
         while True:
+            track_id = FIRST_ID + secrets.randbelow(_END - FIRST_ID)
             content = io.BytesIO()
             pq.write_table(pa.Table.from_pylist([{**row, "track_id": track_id}], SCHEMA), content, compression="zstd")
-            path = f"{ADDITIONS}/{_name(video['video_id'], track_id)}.parquet"
+            path = _path(_name(video["video_id"], track_id))
             if self.storage.replace_tagged(path, content.getvalue(), None) is not None:
                 return track_id
-            track_id += 1  # another reviewer was first
 
     def names(self) -> list[str]:
         """Returns the names of the table's files; skips files of others."""
@@ -130,23 +132,38 @@ class Additions:
         return replace(labels, tracks=labels.tracks | added, masks=masks, frames=frames)
 
     def copy_to(self, target: "Additions") -> None:
-        """Adds the tracks that another archive lacks."""
-        there = set(target.names())
-        for name in self.names():
-            path = f"{ADDITIONS}/{name}.parquet"
-            if name not in there and (content := self.storage.read_bytes(path)) is not None:
-                target.storage.replace_tagged(path, content, None)
+        """Adds the tracks that another archive lacks.
+
+        Raises:
+            ValueError: it has another track of the same video under the same id.
+        """
+        names, there = set(self.names()), set(target.names())
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(partial(self._check_same, target), names & there))
+            list(pool.map(partial(self._copy, target), names - there))
+
+    def _copy(self, target: "Additions", name: str) -> None:
+        content = self.storage.read_bytes(_path(name))
+        if content is not None and target.storage.replace_tagged(_path(name), content, None) is None:
+            self._check_same(target, name)
+
+    def _check_same(self, target: "Additions", name: str) -> None:
+        path = _path(name)
+        if self.storage.read_bytes(path) != target.storage.read_bytes(path):
+            text = f"{target.storage.root}/{path} is another track than the one of {self.storage.root}"
+            raise ValueError(f"output: {text}; choose another output")
 
     def _file(self, name: str, columns: Sequence[str]) -> pa.Table:
-        path = f"{ADDITIONS}/{name}.parquet"
-        with self.storage.read(path) as file:
-            try:
-                rows = pq.ParquetFile(file).read(list(columns), use_threads=False)
-                return rows.select(list(columns)).cast(pa.schema([SCHEMA.field(column) for column in columns]))
-            except (pa.ArrowException, KeyError) as error:
-                raise ValueError(f"{self.storage.root}/{path}: damaged ({error}); remove it") from error
+        path = _path(name)
+        with self.storage.read(path) as file, naming_damage(f"{self.storage.root}/{path}"):
+            rows = pq.ParquetFile(file).read(list(columns), use_threads=False)
+            return rows.select(list(columns)).cast(pa.schema([SCHEMA.field(column) for column in columns]))
 
 
 def _name(video_id: str, track_id: int) -> str:
     """Returns the name of a track's file; the id of a video may have slashes."""
     return f"{hashlib.sha256(video_id.encode()).hexdigest()[:32]}-{track_id}"
+
+
+def _path(name: str) -> str:
+    return f"{ADDITIONS}/{name}.parquet"

@@ -37,7 +37,7 @@ class CompactConfig:
             raise ValueError(f"keep_h: expected at least 0, got {self.keep_h}")
 
 
-Format = Literal["youtube_vis", "coco", "cvat", "yolo", "mots", "label_studio", "huggingface", "rerun"]
+FormatName = Literal["youtube_vis", "coco", "cvat", "yolo", "mots", "label_studio", "huggingface", "rerun"]
 
 Reviewed = Literal["only", "respect", "ignore"]
 """Use of decisions: `only` what was decided counts, or all labels but what was decided otherwise, or no decision."""
@@ -64,7 +64,7 @@ class ExportConfig:
 
     labels: str
     output: str
-    format: Format
+    format: FormatName
     min_score: float = 0.0
     max_unknown: float = 1.0
     reviewed: Reviewed = "respect"
@@ -72,8 +72,8 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         _check_reviewed(self.reviewed)
-        if self.format not in get_args(Format):
-            raise ValueError(f"format: unknown value {self.format!r}; choose from {', '.join(get_args(Format))}")
+        if self.format not in get_args(FormatName):
+            raise ValueError(f"format: unknown value {self.format!r}; choose from {', '.join(get_args(FormatName))}")
         for name in ("min_score", "max_unknown"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected 0 to 1, got {getattr(self, name)}")

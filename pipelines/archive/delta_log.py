@@ -24,6 +24,7 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, PostCommitHookProperties, RemoveAction, create_table_with_add_actions
 
 from pipelines.archive import reviews
+from pipelines.archive.part_file import naming_damage
 from pipelines.archive.schemas import SCHEMAS
 from pipelines.archive.tables import READERS
 from pipelines.storage.files import Storage
@@ -169,10 +170,8 @@ class TableLog:
     def _added(self, path: str, *, now: int, data_change: bool) -> AddAction:
         with self._storage.read(f"{self._table}/{path}") as file:
             size = file.seek(0, 2)
-            try:
+            with naming_damage(f"{self._storage.root}/{self._table}/{path}"):
                 metadata = pq.ParquetFile(file).metadata
-            except pa.ArrowException as error:
-                raise ValueError(f"{self._storage.root}/{self._table}/{path}: damaged ({error}); remove it") from error
         return AddAction(path, size, {}, now, data_change, json.dumps(_statistics(metadata)))
 
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Int32
 
 from pipelines.archive.config import DuplicatesConfig
+from pipelines.archive.part_file import naming_damage
 from pipelines.archive.tables import open_labels
 from pipelines.archive.track_pairs import Pairs, of_other_groups, similar_pairs
 from pipelines.archive.track_vectors import TrackVectors, read_vectors
@@ -82,12 +83,8 @@ def read_duplicates(storage: Storage) -> pa.Table:
     """
     if not storage.exists(FILE):
         return SCHEMA.empty_table()
-    with storage.read(FILE) as file:
-        try:
-            return pq.read_table(file).select(SCHEMA.names).cast(SCHEMA)
-        except (pa.ArrowException, KeyError) as error:
-            text = f"labels: {storage.root}/{FILE}: damaged ({error}); run jobs.duplicates again"
-            raise ValueError(text) from error
+    with storage.read(FILE) as file, naming_damage(f"labels: {storage.root}/{FILE}", "run jobs.duplicates again"):
+        return pq.read_table(file).select(SCHEMA.names).cast(SCHEMA)
 
 
 def _ascending(tracks: TrackVectors, pairs: Pairs) -> Pairs:

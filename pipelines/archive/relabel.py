@@ -91,8 +91,8 @@ def relabel(config: RelabelConfig, report: Callable[[int, int], None] = lambda d
         if config.reviewed == "only":
             todo = todo.filter(pc.is_in(todo, Reviews(source.storage).read()["video_id"].combine_chunks()))
         if config.reviewed != "ignore":
+            Additions(source.storage).copy_to(Additions(target.storage))  # first: it refuses tracks of the same id
             Reviews(source.storage).copy_to(Reviews(target.storage))
-            Additions(source.storage).copy_to(Additions(target.storage))
         videos, tracks, failures = 0, 0, dict[str, str]()
         if todo:
             facts = {"config": asdict(config), "vocabulary_fingerprint": work.fingerprint, "wanted": len(todo)}

@@ -64,9 +64,10 @@ class Relabel:
                 for group in self.source.row_groups(table, part, video_ids):
                     sizes[table] += group.num_rows
                     rows.add_table(table, self._renewed(table, group))
-            name = hashlib.sha256(part.encode()).hexdigest()[:12]  # a repeated task replaces its part
+            name = f"{self.run}-{hashlib.sha256(part.encode()).hexdigest()[:12]}"
             check_holder(self.target.storage, self.holder)
-            rows.put(self.target.storage, f"{self.run}-{name}")
+            if not self.target.storage.exists(f"videos/{name}.parquet"):  # by this task before: it may be registered
+                rows.put(self.target.storage, name)
         finally:
             rows.discard()
         return {"videos": sizes["videos"], "tracks": sizes["tracks"]}

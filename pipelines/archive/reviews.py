@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.archive.part_file import naming_damage
 from pipelines.archive.tables import READERS, Results
 from pipelines.storage.files import Storage
 from pipelines.storage.lease import Lease
@@ -203,11 +204,8 @@ class Reviews:
 
     def _part(self, name: str) -> pa.Table:
         path = f"{REVIEWS}/{name}.parquet"
-        with self.storage.read(path) as file:
-            try:
-                return pq.ParquetFile(file).read(use_threads=False).select(SCHEMA.names).cast(SCHEMA)
-            except (pa.ArrowException, KeyError) as error:
-                raise ValueError(f"{self.storage.root}/{path}: damaged ({error}); remove it") from error
+        with self.storage.read(path) as file, naming_damage(f"{self.storage.root}/{path}"):
+            return pq.ParquetFile(file).read(use_threads=False).select(SCHEMA.names).cast(SCHEMA)
 
 
 def last_ones(history: pa.Table) -> pa.Table:

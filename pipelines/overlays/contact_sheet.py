@@ -58,5 +58,5 @@ def contact_sheet(tiles: Sequence[Tile], output: str | Path, *, columns: int = 4
             name = shorten(tile.video, font, right - left - font.getlength(time) - gap)
             pen.text((left, middle), name, _INK, font, "lm")
             pen.text((right, middle), time, _FAINT, font, "rm")
-    with written_whole(str(output), ".png") as path:
+    with written_whole("sheet", str(output), ".png") as path:
         sheet.save(path, "PNG")

@@ -94,7 +94,7 @@ def render_video(
     sheet = {info.frames * (2 * number + 1) // (2 * tiles) for number in range(tiles)}
     shown = []
     rate = max(Fraction(info.fps).limit_denominator(1001), Fraction(1, 1001))
-    with written_whole(str(output), ".mp4") as path, encoder(path, rate, size) as encode:
+    with written_whole("output", str(output), ".mp4") as path, encoder(path, rate, size) as encode:
         for batch in decode(str(video), info, plan.segments[0], size=None, batch_size=1):
             frame, index, time_s = batch.frames[0], int(batch.frame[0]), float(batch.time_s[0])
             objects = labels.at(index, time_s)

@@ -61,10 +61,12 @@ class Storage:
         try:
             with self.write(probe) as file:
                 file.write(b"")
-            next(self.list(folder or "."), None)
-            with self.read(probe) as file:
-                file.read()
-            self.remove(probe)
+            try:
+                next(self.list(folder or "."), None)
+                with self.read(probe) as file:
+                    file.read()
+            finally:
+                self.remove(probe)
         except OSError as error:
             raise ValueError(
                 f"{option}: cannot write to {self.root}/{folder} ({error.strerror}); choose another folder"
@@ -182,7 +184,8 @@ def bad_input(option: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(f"{option}: {error.filename}: {error.strerror}") from error
+        parts = (option, error.filename, error.strerror or str(error))  # some errors of libraries name no file
+        raise ValueError(": ".join(filter(None, parts))) from error
 
 
 def folder_of(file: str) -> tuple[Storage, str]:
@@ -194,6 +197,7 @@ def folder_of(file: str) -> tuple[Storage, str]:
     Raises:
         ValueError: the path names no file, or has a scheme that is not supported.
     """
+    file = file.removeprefix("file://")
     folder, _, name = file.rpartition("/")
     if is_remote(file) and not key_of(file):
         raise ValueError(f"{file}: names no file; give {file.rstrip('/')}/key")
@@ -238,15 +242,24 @@ def check_output(option: str, output: str, suffix: str) -> None:
 
 
 @contextmanager
-def written_whole(output: str, suffix: str) -> Iterator[Path]:
-    """Gives the path of a local draft, which gets its name when the block ends without an error."""
+def written_whole(option: str, output: str, suffix: str) -> Iterator[Path]:
+    """Gives the path of a local draft, which gets its name when the block ends without an error.
+
+    Args:
+        option: option that the file was given as, for errors.
+        output: local or in the cloud.
+        suffix: required end of its name.
+
+    Raises:
+        ValueError: the name ends otherwise, or the file cannot be written.
+    """
     if Path(output).suffix.lower() != suffix:
-        raise ValueError(f"output: {output} must end with {suffix}")
+        raise ValueError(f"{option}: {output} must end with {suffix}")
     storage, name = folder_of(output)
-    with tempfile.TemporaryDirectory(prefix="openvis-render-") as drafts:
+    with tempfile.TemporaryDirectory(prefix="openvis-") as drafts:
         draft = Path(drafts, f"draft{suffix}")
         yield draft
         try:
             storage.put(draft, name)
         except OSError as error:
-            raise ValueError(f"output: cannot write {output} ({error.strerror}); choose another path") from error
+            raise ValueError(f"{option}: cannot write {output} ({error.strerror}); choose another path") from error

@@ -132,8 +132,17 @@ def _blob(uri: str) -> Any:
 
 def _patience() -> dict[str, Any]:
     """Returns how long a request waits and is repeated; all of ours may be."""
-    retry = DEFAULT_RETRY.with_delay(initial=0.1, maximum=10).with_timeout(PATIENCE_S)
+    retry = DEFAULT_RETRY.with_predicate(_may_pass).with_delay(initial=0.1, maximum=10).with_timeout(PATIENCE_S)
     return {"timeout": (10, cloud.READ_TIMEOUT_S), "retry": retry}
+
+
+def _may_pass(error: Exception) -> bool:
+    return not _is_untrusted(error) and bool(DEFAULT_RETRY._predicate(error))
+
+
+def _is_untrusted(error: Exception) -> bool:
+    """Returns whether an error is of the server's certificate; other errors of TLS may pass."""
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 @functools.cache
@@ -153,10 +162,10 @@ def _explained(uri: str) -> Iterator[None]:
         raise _of_status(error.code, uri) from None
     except InvalidResponse as error:
         raise _of_status(error.response.status_code, uri) from None
-    except requests.exceptions.SSLError:
-        text = "the certificate of the server is not trusted; set REQUESTS_CA_BUNDLE to who signed it"
-        raise OSError(errno.EPROTO, text, uri) from None
     except (requests.RequestException, TransportError, RetryError) as error:
+        if _is_untrusted(error):
+            text = "the certificate of the server is not trusted; set REQUESTS_CA_BUNDLE to who signed it"
+            raise OSError(errno.EPROTO, text, uri) from None
         text = f"Google Cloud Storage cannot be reached ({type(error).__name__}); check the network"
         raise OSError(errno.EHOSTUNREACH, text, uri) from None
     except GoogleAuthError as error:

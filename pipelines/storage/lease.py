@@ -34,7 +34,7 @@ class Lease:
         storage: the output.
         tag: tag of the lease file as it was written.
         content: content of the lease file.
-        asked: monotonic time before the request that wrote it.
+        asked: time, as of `_now`, before the request that wrote it.
     """
 
     def __init__(self, storage: Storage, tag: str, content: dict[str, Any], asked: float) -> None:
@@ -60,12 +60,14 @@ class Lease:
             OSError: the lease is due for a renewal, and the storage does not answer or refuses.
         """
         for _ in range(_RENEWALS):
-            if not self._lost and time.monotonic() - self._renewed > EXPIRE_S:
+            if not self._lost and _now() - self._renewed > EXPIRE_S:
                 self._renew()
         self.check_holder(EXPIRE_S)
 
     def check_holder(self, patience_s: float) -> None:
         """Raises if another run took over, or if the storage is away for too long: enough for adding files.
+
+        A machine that was suspended renews the lease first.
 
         Args:
             patience_s: how long the lease may go without a renewal.
@@ -73,9 +75,12 @@ class Lease:
         Raises:
             RuntimeError: nothing of this run may count from now on.
         """
+        if not self._lost and _now() - self._renewed > patience_s:
+            with suppress(OSError):
+                self._renew()
         if self._lost:
             raise RuntimeError(self._lost)
-        if time.monotonic() - self._renewed > patience_s:
+        if _now() - self._renewed > patience_s:
             raise RuntimeError(f"the lease on {self._storage.root} could not be renewed for {patience_s:g} s")
 
     def release(self) -> None:
@@ -94,7 +99,7 @@ class Lease:
     def _renew(self) -> None:
         with self._renewing:
             content = {**self._content, "renewals": self._content["renewals"] + 1}
-            asked = time.monotonic()  # others count from when the storage has it, which is later
+            asked = _now()  # others count from when the storage has it, which is later
             tag = self._storage.replace_tagged(LEASE, _json(content), self._tag)
             if tag is not None:
                 self._tag, self._content, self._renewed = tag, content, asked
@@ -151,7 +156,7 @@ def _acquire(storage: Storage) -> Lease:
         watched = answered if seen is None else watched + answered - polled
         tag = current and current[1]
         free = current is None or _is_free(current[0]) or (tag == seen and time.monotonic() - watched > EXPIRE_S)
-        asked = time.monotonic()
+        asked = _now()
         if free and (written := storage.replace_tagged(LEASE, _json(content), tag)):
             content["renewals"] += 1
             if checked := _check_conditions(storage, content, written):
@@ -164,6 +169,11 @@ def _acquire(storage: Storage) -> Lease:
             )
         seen = tag
         time.sleep(_POLL_S)
+
+
+def _now() -> float:
+    """Returns a time in seconds that goes on while this machine is suspended, if its system has one."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def _check_conditions(storage: Storage, content: dict[str, Any], tag: str) -> str | None:

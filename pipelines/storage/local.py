@@ -1,31 +1,41 @@
 """Local folders: files and folders that appear whole or not at all."""
 
+import errno
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pipelines.storage.store import Entry
 
 _PARTIAL = ".partial"  # ends the hidden name of a file or folder that is being written
+_LOCK = ".lock"  # in a folder; never removed, because others may hold it
 
 
 @contextmanager
-def whole_file(target: Path) -> Iterator[BinaryIO]:
-    """Opens a file that gets its name, safe from a power failure, when the block ends without an error."""
+def whole_file(target: Path, place: Callable[[Path, Path], None] = os.replace) -> Iterator[BinaryIO]:
+    """Opens a file that gets its name, safe from a power failure, when the block ends without an error.
+
+    Args:
+        target: the file.
+        place: gives a draft its name.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft(target)
     try:
-        with draft.open("wb") as file:
+        raw = _File(draft, "wb", target)
+        with io.BufferedWriter(raw, _block(raw)) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
+            with _naming(target):
+                os.fsync(file.fileno())
+        place(draft, target)
         _sync(target.parent)
     finally:
         draft.unlink(missing_ok=True)
@@ -69,7 +79,7 @@ class LocalStore:
 
     def put(self, source: Path, path: str) -> None:
         """See `Store`."""
-        with source.open("rb") as file, self.write(path) as target:
+        with _open(source) as file, self.write(path) as target:
             shutil.copyfileobj(file, target)
 
     def put_folder(self, source: Path, path: str) -> None:
@@ -81,7 +91,7 @@ class LocalStore:
 
     def open(self, path: str) -> BinaryIO:
         """See `Store`."""
-        return self._resolve(path).open("rb")
+        return _open(self._resolve(path))
 
     def download(self, entries: list[tuple[Entry, Path]]) -> None:
         """See `Store`."""
@@ -134,31 +144,116 @@ class LocalStore:
 
     def read_tagged(self, path: str) -> tuple[bytes, str] | None:
         """See `Store`."""
-        try:
-            data = self._resolve(path).read_bytes()
-        except FileNotFoundError:
-            return None
-        return data, hashlib.sha256(data).hexdigest()
+        while True:
+            try:
+                file = self.open(path)
+            except FileNotFoundError:
+                return None
+            with file, suppress(FileNotFoundError):  # another machine has just replaced it
+                data = file.read()
+                return data, hashlib.sha256(data).hexdigest()
 
     def replace_tagged(self, path: str, data: bytes, tag: str | None) -> str | None:
         """See `Store`."""
-        folder = self._resolve(path).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the system frees it when a process dies
+        target = self._resolve(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.parent):
             self.remove_partial(path)
             current = self.read_tagged(path)
             if (current and current[1]) != tag:
                 return None
-            with self.write(path) as file:
-                file.write(data)
-        finally:
-            os.close(descriptor)
+            try:
+                with whole_file(target, _place_new if tag is None else os.replace) as file:
+                    file.write(data)
+            except FileExistsError:
+                return None
         return hashlib.sha256(data).hexdigest()
 
     def _resolve(self, path: str) -> Path:
         return Path(self.root, path)
+
+
+class _File(io.FileIO):
+    """A local file whose errors name it, which Python leaves out once a file is open.
+
+    Args:
+        path: where it is.
+        mode: as of `open`.
+        target: its name in errors.
+    """
+
+    def __init__(self, path: Path, mode: str, target: Path) -> None:
+        super().__init__(path, mode)
+        self._target = target
+
+    def readinto(self, buffer: Any) -> int:
+        """See `io.FileIO`."""
+        with _naming(self._target):
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        """See `io.FileIO`."""
+        with _naming(self._target):
+            return super().readall()
+
+    def write(self, data: Any) -> int:
+        """See `io.FileIO`."""
+        with _naming(self._target):
+            return super().write(data)
+
+
+def _open(path: Path) -> BinaryIO:
+    raw = _File(path, "rb", path)
+    return io.BufferedReader(raw, _block(raw))
+
+
+def _block(file: io.FileIO) -> int:
+    """Returns the size of buffer that suits a file's disk, which `open` would take, bytes."""
+    return os.fstat(file.fileno()).st_blksize
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Names the file in errors of the system that do not; one that another machine has removed (NFS) is absent."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        number = errno.ENOENT if error.errno == errno.ESTALE else error.errno
+        raise OSError(number, error.strerror, str(file)) from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder while the block runs; the system frees it when a process dies.
+
+    It is one on a file that is open for writing: NFS locks folders on each machine by itself.
+    """
+    file = folder / _LOCK
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with suppress(OSError):  # it is another user's
+            os.fchmod(descriptor, folder.stat().st_mode & 0o666)  # who may write to the folder may lock it
+        with _naming(file):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _place_new(draft: Path, target: Path) -> None:
+    """Gives a draft its name, unless a file has it; where there are no hard links, the folder's lock must suffice.
+
+    Raises:
+        FileExistsError: a file has it.
+    """
+    try:
+        os.link(draft, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        os.replace(draft, target)
 
 
 def _draft(target: Path) -> Path:
@@ -169,6 +264,7 @@ def _sync(path: Path) -> None:
     """Makes a file's content, or the names in a folder, survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with _naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

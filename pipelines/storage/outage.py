@@ -10,6 +10,7 @@ STALL_S = 1800.0
 """Default of every job's `stall_s`."""
 
 _PAUSE_S = 1.0
+_RETRIES_S = 600.0  # a request to a server that is away fails sooner, with all its retries
 
 T = TypeVar("T")
 
@@ -24,18 +25,22 @@ def outlast(work: Callable[[], T], stall_s: float) -> T:
 
     Args:
         work: can be done again after it broke off.
-        stall_s: how long the storage may be away, counted from the first error, seconds.
+        stall_s: how long the storage may be away, counted from the first error, or the first one after work that
+            went on for longer than a request's retries, seconds.
 
     Raises:
         OSError: the storage is still away, or refuses.
     """
     since: float | None = None
     while True:
+        begun = time.monotonic()
         try:
             return work()
         except OSError as error:
-            since = since or time.monotonic()
-            if not is_away(error) or time.monotonic() - since >= stall_s:
+            now = time.monotonic()
+            if since is None or now - begun > _RETRIES_S:
+                since = now
+            if not is_away(error) or now - since >= stall_s:
                 raise
         time.sleep(_PAUSE_S)
 

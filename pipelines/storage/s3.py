@@ -293,7 +293,7 @@ def replace_tagged(uri: str, data: bytes, etag: str | None) -> str | None:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
             if status == 501:
                 raise OSError(errno.ENOTSUP, "the server has no conditional writes; use one that has", uri) from None
-            if status not in (404, 409, 412):
+            if status not in (404, 409, 412) or error.response.get("Error", {}).get("Code") == "NoSuchBucket":
                 raise
             current = read_tagged(uri)  # our own content, if the answer was lost and the request sent again
             return current[1] if current and current[0] == data else None

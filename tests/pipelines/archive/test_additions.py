@@ -1,5 +1,6 @@
 import hashlib
 import json
+import secrets
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from pipelines.archive.tables import Results
 from pipelines.review.catalogue import Catalogue
 from pipelines.review.decided import Decided
 from pipelines.storage.files import Storage
+from tests.pipelines.archive.damage import damage_footer
 from tests.pipelines.archive.labels import part_name
 from tests.pipelines.review.archives import embedding, model, put_video
 
@@ -39,34 +41,58 @@ def test_an_added_track_is_read_as_it_was(where: str, bucket: str, tmp_path: Pat
     storage = Storage(str(tmp_path) if where == "folder" else f"{bucket}/labels")
     additions = Additions(storage)
     assert additions.tracks().num_rows == 0
-    assert [add(storage), add(storage, reviewer="ben"), add(storage, VIDEO | {"video_id": "c"})] == [
-        FIRST_ID,
-        FIRST_ID + 1,
-        FIRST_ID,
-    ]
+    first, second, other = add(storage), add(storage, reviewer="ben"), add(storage, VIDEO | {"video_id": "c"})
+    assert min(first, second, other) >= FIRST_ID
     rows = {(row["video_id"], row["track_id"]): row for row in additions.tracks().to_pylist()}
-    assert set(rows) == {("a/b", FIRST_ID), ("a/b", FIRST_ID + 1), ("c", FIRST_ID)}
-    row = rows["a/b", FIRST_ID + 1]
+    assert set(rows) == {("a/b", first), ("a/b", second), ("c", other)}
+    row = rows["a/b", second]
     assert (row["category"], row["reviewer"], row["prompt"]) == ("cup", "ben", "1s: point 1 0 = cup")
     assert row["embedding"] == pytest.approx([0.6, 0.8])
     found = additions.masks([row]).to_pylist()
     assert [(mask["track_id"], mask["frame"], mask["time_s"]) for mask in found] == [
-        (FIRST_ID + 1, 2, 0.25),
-        (FIRST_ID + 1, 4, 0.5),
+        (second, 2, 0.25),
+        (second, 4, 0.5),
     ]
     assert found[0]["rle"] == {"size": [2, 3], "counts": "222"}
 
 
 def test_two_reviewers_who_add_at_once_both_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage = Storage(str(tmp_path))
-    assert add(storage) == FIRST_ID
-    monkeypatch.setattr(Additions, "names", lambda self: [])  # as seen before the other one has added
-    assert add(storage) == FIRST_ID + 1
+    """Even if chance gives them the same id."""
+    storage, drawn = Storage(str(tmp_path)), [7, 7, 8]
+    monkeypatch.setattr(secrets, "randbelow", lambda most: drawn.pop(0))
+    assert [add(storage), add(storage)] == [FIRST_ID + 7, FIRST_ID + 8]
+
+
+def test_tracks_that_were_added_to_two_copies_of_an_archive_come_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Archives of earlier versions may have the same id for two tracks; no decision may land on the other one."""
+    source, target = (Additions(Storage(str(tmp_path / name))) for name in ("source", "target"))
+    added = {add(source.storage), add(target.storage, reviewer="ben")}
+    source.copy_to(target)
+    source.copy_to(target)
+    assert set(target.tracks()["track_id"].to_pylist()) == added
+    monkeypatch.setattr(secrets, "randbelow", lambda most: 0)
+    for additions in (source, target):
+        add(additions.storage)
+    monkeypatch.undo()
+    add(source.storage)
+    with pytest.raises(
+        ValueError, match=rf"output: {tmp_path}/target/additions/.*-{FIRST_ID}.parquet is another track"
+    ):
+        source.copy_to(target)
+    assert target.tracks().num_rows == 3
+    monkeypatch.setattr(target, "names", list)  # as seen before a reviewer has added it
+    with pytest.raises(ValueError, match="is another track than the one of .*/source; choose another output"):
+        source.copy_to(target)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     add(Storage(str(tmp_path)))
-    (file,) = (tmp_path / ADDITIONS).iterdir()
+    (file,) = (tmp_path / ADDITIONS).glob("*.parquet")
+    damage_footer(file)
+    with pytest.raises(ValueError, match=rf"(?s){file.name}: damaged .* remove it"):
+        Additions(Storage(str(tmp_path))).tracks()
     file.write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=rf"{file.name}: damaged .* remove it"):
         Additions(Storage(str(tmp_path))).tracks()

@@ -14,6 +14,7 @@ from pipelines.archive.parts import Rows
 from pipelines.archive.tables import Results
 from pipelines.storage import s3
 from pipelines.storage.files import Storage
+from tests.pipelines.archive.damage import damage_footer
 from tests.pipelines.archive.delta import connection, read_table
 from tests.pipelines.archive.labels import part_name, put_part, row
 from tests.pipelines.storage.s3_server import Proxy
@@ -154,6 +155,9 @@ def change(log: Path, old: str, new: str) -> None:
 
 def test_a_damaged_part_is_named(results: Results) -> None:
     file = Path(results.storage.root, "tracks", f"{part_name(1)}.parquet")
+    damage_footer(file)
+    with pytest.raises(ValueError, match=f"(?s){file}: damaged .*; remove it"):
+        committed(results.storage, [part_name(1)])
     file.write_bytes(b"junk")
     with pytest.raises(ValueError, match=f"{file}: damaged .*; remove it"):
         committed(results.storage, [part_name(1)])

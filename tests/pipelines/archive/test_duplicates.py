@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pipelines.shapes.render import render
 from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.archives import label_archive
+from tests.pipelines.archive.damage import damage_footer
 from tests.pipelines.archive.labels import part_name, row
 from tests.pipelines.video.clips import H264, write_clip
 
@@ -106,6 +108,10 @@ def test_the_table_is_written_where_it_is_wanted(results: Results, tmp_path: Pat
     assert (summary.videos, summary.tracks, summary.video_pairs, summary.track_pairs) == (1, 1, 0, 0)
     assert pq.read_table(output).schema.equals(SCHEMA)
     assert not results.storage.exists(FILE)
+    shutil.copy(output, Path(results.storage.root, FILE))
+    damage_footer(Path(results.storage.root, FILE))
+    with pytest.raises(ValueError, match=f"(?s)^labels: .*/{FILE}: damaged .*; run jobs.duplicates again"):
+        read_duplicates(results.storage)
     with results.storage.write(FILE) as file:
         file.write(b"none")
     with pytest.raises(ValueError, match=f"{FILE}: damaged .*; run jobs.duplicates again"):

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from openvis_model.exemplars import TrackExemplar
 from openvis_model.vocabulary import Vocabulary
 from openvis_model.weights.light_model import LightModel
+from pipelines.archive.additions import Additions
 from pipelines.archive.config import RelabelConfig, SearchConfig
 from pipelines.archive.exemplars import read_tracks
 from pipelines.archive.relabel import relabel
@@ -14,6 +16,8 @@ from pipelines.archive.tables import Results
 from pipelines.models import load_light_model, load_vocabulary, vocabulary_fingerprint
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.archives import label_archive, write_star
+from tests.pipelines.archive.labels import part_name
+from tests.pipelines.review.archives import embedding, put_video
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -137,6 +141,27 @@ def test_bad_tracks_are_told(archive: Path, tmp_path: Path, model: LightModel) -
     ):
         with pytest.raises(ValueError, match=message):
             read(*arguments)
+
+
+def test_a_track_that_a_reviewer_added_is_an_exemplar(tmp_path: Path, model: LightModel) -> None:
+    results = Results(Storage(str(tmp_path)))
+    put_video(results, part_name(1), "v", "v.mp4", {0: ("red striped star", 0.9, [0])}, [0.0])
+    (video,), (track,) = (results.read(table).to_pylist() for table in ("videos", "tracks"))
+    masks, other = results.read("masks"), embedding("blue dotted moon")
+    added = Additions(results.storage).add({**track, "embedding": other}, masks, video, "0s: point 1 1", "ann")
+    stale = Additions(results.storage).add(track, masks, video | {"config_fingerprint": "old"}, "0s: point 1 1", "ann")
+
+    def read(track_id: int) -> TrackExemplar:
+        (exemplar,) = read_tracks(
+            Vocabulary.from_lines([f"mine: track: v/{track_id}"]), model.fingerprint, str(tmp_path)
+        ).shown
+        assert isinstance(exemplar, TrackExemplar)
+        return exemplar
+
+    assert read(added).embedding == pytest.approx(other)
+    for absent in (stale, 3):
+        with pytest.raises(ValueError, match=f"the video has no track {absent} in .*, it has tracks 0 to 0; correct"):
+            read(absent)
 
 
 def test_the_fingerprint_is_that_of_the_embedding(archive: Path, folder: Path, model: LightModel) -> None:

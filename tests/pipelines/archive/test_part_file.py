@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ from pipelines.archive.parts import Rows
 from pipelines.archive.schemas import SCHEMAS
 from pipelines.archive.tables import Results, read_videos
 from pipelines.storage.files import Storage
+from tests.pipelines.archive.damage import damage_footer
 from tests.pipelines.archive.labels import part_name, put_part, row
+from tests.pipelines.storage.broken_disk import break_reads
 from tests.pipelines.storage.put import Put
 from tests.pipelines.storage.s3_server import Proxy
 
@@ -38,6 +41,28 @@ def test_damaged_pages_name_the_file(tmp_path: Path) -> None:
     file.write_bytes(data)
     with pytest.raises(ValueError, match=rf"(?s)videos/{part_name(1)}\.parquet: damaged .*; remove it"):
         results.read("videos")
+
+
+def test_a_damaged_footer_names_the_file(tmp_path: Path) -> None:
+    results = Results(Storage(str(tmp_path)))
+    put_part(results, part_name(1), "a")
+    damage_footer(tmp_path / "videos" / f"{part_name(1)}.parquet")
+    with pytest.raises(ValueError, match=rf"(?s)videos/{part_name(1)}\.parquet: damaged .*; remove it"):
+        results.read("videos")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_file_that_the_disk_does_not_give_is_not_damaged(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine that has just removed it leaves a stale file here."""
+    results = Results(Storage(str(tmp_path)))
+    put_part(results, part_name(1), "a")
+    with monkeypatch.context() as patch:
+        break_reads(patch, number)
+        with pytest.raises(OSError, match=f"videos/{part_name(1)}.parquet") as error:
+            list(results.row_groups("videos", part_name(1)))
+    assert isinstance(error.value, FileNotFoundError) == (number == errno.ESTALE)
 
 
 def test_only_row_groups_of_a_video_are_read(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import VocabularyEmbedding
 from openvis_model.weights.checkpoint import load_checkpoint, save_checkpoint
 from openvis_model.weights.files import BUILT_IN
+from pipelines.archive.additions import ADDITIONS, FIRST_ID
 from pipelines.archive.compaction import compact
 from pipelines.archive.config import CompactConfig, RelabelConfig
 from pipelines.archive.parts import Rows
@@ -231,5 +232,13 @@ def test_decisions_hold_for_the_new_labels(archive: Path, tmp_path: Path) -> Non
     assert target.history() == source.history()
     new = rows(tmp_path / "new", "videos").to_pylist()[0]
     assert not any(is_stale(row, new) for row in target.read().to_pylist())
+    accept(0)
+    before = target.history()
+    for storage in (source.storage, target.storage):  # as versions that counted ids added them
+        with storage.write(f"{ADDITIONS}/{'0' * 32}-{FIRST_ID}.parquet") as file:
+            file.write(storage.root.encode())
+    with pytest.raises(ValueError, match=r"output: .* is another track than the one of .*/labels; choose another"):
+        run(archive, tmp_path / "new", **options)
+    assert target.history() == before
     run(archive, tmp_path / "ignored", reviewed="ignore", **options)
     assert not (tmp_path / "ignored" / "reviews").exists()

@@ -12,6 +12,7 @@ from pipelines.archive.config import CompactConfig
 from pipelines.archive.reviews import REVIEWS, SCHEMA, Decision, Reviews, is_stale
 from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
+from tests.pipelines.archive.damage import damage_footer
 from tests.pipelines.archive.decisions import decide
 from tests.pipelines.archive.labels import part_name, put_part
 
@@ -112,8 +113,13 @@ def test_a_part_that_is_not_stored_whole_does_not_count(tmp_path: Path, monkeypa
         with pytest.raises(OSError, match="No space"):
             reviews.add([decide(1, "accept", "star")])
     assert reviews.read().num_rows == 0
-    (tmp_path / REVIEWS / "20260101T000000000000-0123456789ab.parquet").write_bytes(b"PAR1")
+    damaged = tmp_path / REVIEWS / "20260101T000000000000-0123456789ab.parquet"
+    damaged.write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="0123456789ab.parquet: damaged .*; remove it"):
+        reviews.read()
+    pq.write_table(SCHEMA.empty_table(), damaged)
+    damage_footer(damaged)
+    with pytest.raises(ValueError, match=r"(?s)0123456789ab.parquet: damaged .*; remove it"):
         reviews.read()
 
 

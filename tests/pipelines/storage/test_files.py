@@ -1,4 +1,6 @@
+import errno
 import pickle
+from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -6,7 +8,9 @@ import boto3
 import pytest
 
 from pipelines.storage import objects
-from pipelines.storage.files import Storage
+from pipelines.storage.files import Storage, bad_input, folder_of, written_whole
+from pipelines.storage.local import LocalStore
+from pipelines.storage.store import Entry
 from tests.pipelines.storage.clouds import OTHERS, bucket_in
 
 
@@ -63,7 +67,8 @@ def test_what_dead_writers_left_is_removed(tmp_path: Path) -> None:
     storage.remove_partial("a/*.parquet")
     tag = storage.replace_tagged("lease.json", b"mine", None)
     assert tag is not None
-    assert everything(str(tmp_path), tmp_path) == {"a/x.parquet", "a/.other.csv.0123.partial", "lease.json"}
+    assert everything(str(tmp_path), tmp_path) == {"a/x.parquet", "a/.other.csv.0123.partial", "lease.json", ".lock"}
+    assert list(storage.list(".")) == ["lease.json"]
 
 
 def test_lists_are_of_one_folder(root: str, tmp_path: Path) -> None:
@@ -128,6 +133,58 @@ def test_bad_roots_are_refused(tmp_path: Path) -> None:
         Storage("s3:///a")
     Storage(str(tmp_path / "new")).check_writable()
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_listed_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: LocalStore, folder: str, *, deep: bool = False) -> Iterator[Entry]:
+        raise PermissionError(errno.EACCES, "Permission denied", folder)
+
+    monkeypatch.setattr(LocalStore, "list", refuse)
+    with pytest.raises(ValueError, match=r"output: cannot write to .* \(Permission denied\)"):
+        Storage(str(tmp_path)).check_writable()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_has_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file, root in (
+        ("/x", "/"),
+        ("file:///x", "/"),
+        ("file:///a/x", "/a"),
+        ("a/x", f"{tmp_path}/a"),
+        ("x", tmp_path),
+    ):
+        storage, name = folder_of(file)
+        assert (storage.root, name) == (str(root), "x")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), "labels: a/b: No space left on device"),
+        (OSError(errno.ENOSPC, "No space left on device"), "labels: No space left on device"),
+        (OSError("cannot be decoded"), "labels: cannot be decoded"),
+    ],
+)
+def test_an_error_becomes_one_of_the_option(error: OSError, text: str) -> None:
+    with pytest.raises(ValueError, match=f"^{text}$"), bad_input("labels"):
+        raise error
+
+
+def test_a_file_is_given_its_name_once_it_is_whole(tmp_path: Path) -> None:
+    with written_whole("sheet", f"{tmp_path}/x.png", ".png") as draft:
+        draft.write_bytes(b"whole")
+        assert list(tmp_path.iterdir()) == []
+        assert draft.parent.name.startswith("openvis-")
+    assert (tmp_path / "x.png").read_bytes() == b"whole"
+    with pytest.raises(ValueError, match=r"^sheet: x.gif must end with .png"), written_whole("sheet", "x.gif", ".png"):
+        pass
+    output = f"{tmp_path}/x.png/y.png"
+    with (
+        pytest.raises(ValueError, match=f"^sheet: cannot write {output}"),
+        written_whole("sheet", output, ".png") as draft,
+    ):
+        draft.touch()
 
 
 def test_outputs_on_s3_are_tried(bucket: str, tmp_path: Path) -> None:

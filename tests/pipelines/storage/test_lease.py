@@ -129,15 +129,19 @@ def test_a_slow_renewal_counts_from_its_request(storage: Storage, monkeypatch: p
         clock[0] += 14.0
         return tag
 
+    def fail(*arguments: Any) -> None:
+        raise OSError("no connection")
+
     monkeypatch.setattr(module, "RENEW_S", 60.0)
     monkeypatch.setattr(module, "EXPIRE_S", 30.0)
     with hold_lease(storage) as lease:
-        monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+        monkeypatch.setattr(module, "_now", lambda: clock[0])
         monkeypatch.setattr(Storage, "replace_tagged", slow)
         lease._renew()
         clock[0] = 29.0
         lease.check_holder(module.EXPIRE_S)
         clock[0] = 31.0
+        monkeypatch.setattr(Storage, "replace_tagged", fail)
         with pytest.raises(RuntimeError, match="could not be renewed for 30 s"):
             lease.check_holder(module.EXPIRE_S)
 
@@ -158,6 +162,26 @@ def test_an_outage_does_not_end_a_run_that_nobody_follows(storage: Storage, monk
         lease.check()  # asks at once
 
 
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="no clock that counts a suspension")
+def test_a_machine_that_was_suspended_renews_first(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile another one may have taken over; the clock of this process stood still."""
+    read, replace = time.clock_gettime, Storage.replace_tagged
+
+    def fail(*arguments: Any) -> None:
+        raise OSError("no connection")
+
+    monkeypatch.setattr(module, "RENEW_S", 60.0)
+    with hold_lease(storage) as lease:
+        lease.check()
+        monkeypatch.setattr(Storage, "replace_tagged", fail)
+        monkeypatch.setattr(module.time, "clock_gettime", lambda clock: read(clock) + 3600.0)
+        with pytest.raises(OSError, match="no connection"):
+            lease.check()
+        monkeypatch.setattr(Storage, "replace_tagged", replace)
+        lease.check_holder(60.0)
+        lease.check()
+
+
 def test_a_renewal_that_an_outage_delayed_is_repeated(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts from its request, before the outage: by itself it would end a run that nobody follows."""
     replace = Storage.replace_tagged
@@ -171,7 +195,7 @@ def test_a_renewal_that_an_outage_delayed_is_repeated(storage: Storage, monkeypa
     monkeypatch.setattr(module, "RENEW_S", 60.0)
     monkeypatch.setattr(module, "EXPIRE_S", 30.0)
     with hold_lease(storage) as lease:
-        monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+        monkeypatch.setattr(module, "_now", lambda: clock[0])
         lease._renew()
         monkeypatch.setattr(Storage, "replace_tagged", slow)
         clock[0] = 31.0

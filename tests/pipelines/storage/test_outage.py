@@ -55,6 +55,18 @@ def test_patience_counts_from_the_first_error(clock: list[float]) -> None:
     assert attempts == 61
 
 
+def test_patience_begins_again_after_work_that_went_on_for_long(clock: list[float]) -> None:
+    durations = [0.0, 3600.0, 3600.0]
+
+    def work() -> int:
+        if not durations:
+            return 7
+        clock[0] += durations.pop()
+        raise AWAY
+
+    assert outlast(work, 60.0) == 7
+
+
 def test_what_is_left_while_away() -> None:
     with left_while_away():
         raise AWAY

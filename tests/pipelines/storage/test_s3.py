@@ -316,6 +316,12 @@ def test_nobody_and_nothing_there(bucket: str, monkeypatch: pytest.MonkeyPatch, 
                 s3.head(f"{bucket}/a")
 
 
+@pytest.mark.parametrize("etag", [None, '"a"'])
+def test_a_bucket_that_is_absent_is_no_other_writer(bucket: str, etag: str | None) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no such bucket"):
+        s3.replace_tagged(f"{bucket}x/a", b"1", etag)
+
+
 def test_certificates_are_checked(bucket: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*make_ssl_devcert(str(tmp_path / "own"), host="localhost"))
