@@ -23,7 +23,7 @@ Box = tuple[int, int, int, int]
 
 _ENDING = r"\.(?:jpe?g|png|webp)"
 _PICTURE = re.compile(rf"(?P<path>.+?{_ENDING})(?: +(?:box +(?P<box>.+)|mask +(?P<mask>.+{_ENDING})))?", re.IGNORECASE)
-_TRACK = re.compile(r"track: *(?P<video>[^/\s]+)/(?P<track>\d{1,9})(?: +of +(?P<archive>.+))?")
+_TRACK = re.compile(r"track: *(?P<video>[^/\s]+)/(?P<track>\d{1,10})(?: +of +(?P<archive>.+))?")
 _BETWEEN = re.compile(r",(?!\s*\d+(?:[\s,]+\d+)*\s*(?:,|$))")  # exemplars; within a box, numbers follow
 _NAMES_PICTURE = re.compile(rf".*{_ENDING}( +(box|mask) .*)?", re.IGNORECASE)
 
@@ -34,13 +34,26 @@ class PictureContent:
 
     Attributes:
         pixels: RGB, upright.
-        coverage: share of each pixel that belongs to the object, 0 to 1; None for all of the picture.
+        coverage: share of each pixel that belongs to the object, of 255; None for all of the picture.
         digest: hash of the files and the box.
     """
 
     pixels: UInt8[np.ndarray, "H W 3"]
-    coverage: Float32[np.ndarray, "H W"] | None
+    coverage: UInt8[np.ndarray, "H W"] | None
     digest: str
+
+
+@dataclass(frozen=True)
+class CheckedPicture:
+    """A picture that can be used; its pixels are in memory only while they are.
+
+    Attributes:
+        digest: hash of the files and the box.
+        load: reads the files again; raises ValueError, with the place and the exemplar, if they have changed since.
+    """
+
+    digest: str
+    load: Callable[[], PictureContent]
 
 
 @dataclass(frozen=True)
@@ -52,14 +65,14 @@ class PictureExemplar:
         box: where the object is; None for everywhere.
         mask: path of a mask; not together with a box.
         place: where the exemplar is given, for errors.
-        content: what it shows; None until `pictures.read_pictures` has read it.
+        content: its digest, and what reads it; None until `pictures.read_pictures` has checked it.
     """
 
     path: str
     box: Box | None = None
     mask: str | None = None
     place: str = field(default="vocabulary", compare=False)
-    content: PictureContent | None = field(default=None, compare=False, repr=False)
+    content: CheckedPicture | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         part = f" mask {self.mask}" if self.mask else ""
@@ -147,6 +160,8 @@ def parse_exemplar(text: str, place: str = "vocabulary") -> Exemplar:
             f"{place}: {text!r}: the box is {found['box']!r}; write left, top, width and height in whole pixels: "
             "box 10 20 200 180"
         )
+    if found["mask"] and re.search(rf"{_ENDING} +mask +", found["mask"], re.IGNORECASE):
+        raise ValueError(f"{place}: {text!r}: has several masks; draw all of the object into one")
     left, top, width, height = map(int, box.groups()) if box else (0, 0, 0, 0)
     return PictureExemplar(found["path"], (left, top, width, height) if box else None, found["mask"], place)
 
@@ -162,7 +177,8 @@ def names_picture(name: str) -> bool:
 
 
 def relative_to(path: str, file: str) -> str:
-    """Returns the full path of a path that is relative to the folder of a file, local or on S3."""
+    """Returns the full path of one that is relative to the folder of a file, local or on S3, or to the home (`~`)."""
+    path = posixpath.expanduser(path)
     if "://" in path or posixpath.isabs(path):
         return path
     scheme, mark, place = file.rpartition("://")

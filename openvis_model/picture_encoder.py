@@ -35,12 +35,14 @@ class PictureEncoder:
         A mask belongs to no query, so it is embedded with the instance token of each, and the mean is taken.
 
         Raises:
-            ValueError: the picture was not read, or its mask covers less than a pixel of what the model sees.
+            ValueError: the picture has changed since it was checked, or its mask covers less than a pixel of what the
+                model sees.
         """
         assert exemplar.content is not None, "read_pictures comes first"
-        pixels, coverage = exemplar.content.pixels, exemplar.content.coverage
+        content = exemplar.content.load()
+        pixels, coverage = content.pixels, content.coverage
         height, width = pixels.shape[:2]
-        shares = torch.ones(height, width) if coverage is None else torch.from_numpy(coverage)
+        shares = torch.ones(height, width) if coverage is None else torch.tensor(coverage) / 255
         masks = self._masks(shares[None])
         if masks.max() < 0:
             raise ValueError(

@@ -22,6 +22,8 @@ _MAX_COLOURS = 0.68
 _MAX_FADED_STRUCTURE = 0.5
 _UNIFORM = 0.02  # standard deviation of brightness, in [0, 1], of a frame that shows nothing, such as a black one
 _BURNT = 0.3  # share of cells that a flash turns white, or a failing exposure black
+_CONTRARY = 0.05  # share of cells that may darken in a flash, or brighten in a failing exposure: what moves meanwhile
+_CHANGED = 8  # change of brightness that counts there, of 255
 _FLASH_FRAMES = 3
 
 _SAMPLES = 3  # pixels per side of a cell that its mean is taken of, at least
@@ -72,7 +74,8 @@ def begins_shot(state: ShotState, thumbnail: UInt8[np.ndarray, "32 32 3"]) -> tu
 
     A frame of one colour belongs to the shot before it, and is compared with nothing: a fade through black or white is
     one cut, where the new scene appears, faint still and without its colours, so that structure decides alone. Up to
-    three frames with many more burnt-out cells than before are taken for a flash.
+    three frames with many more burnt-out cells than before are taken for a flash, unless they come after a frame of one
+    colour, or some cells have brightened while others have darkened.
 
     Args:
         state: of the video; `ShotState()` for a new one.
@@ -84,7 +87,8 @@ def begins_shot(state: ShotState, thumbnail: UInt8[np.ndarray, "32 32 3"]) -> tu
     if state.reference is None:
         return False, ShotState(thumbnail, look=look)
     before = state.look or _Look.of(state.reference)
-    if look.burnt - before.burnt > _BURNT and state.flash < _FLASH_FRAMES:
+    burns = look.burnt - before.burnt > _BURNT and state.flash < _FLASH_FRAMES
+    if burns and not state.blank and _one_way(state.reference, thumbnail):
         return False, replace(state, flash=state.flash + 1)
     structure = _structure(before, look)
     faded = state.blank and structure < _MAX_FADED_STRUCTURE
@@ -130,6 +134,12 @@ class _Look:
             lit=_histogram(colours / max(_RANGE * brightness, 1e-3)),
             negative=_histogram((1 - colours) / max(_RANGE * (1 - brightness), 1e-3)),
         )
+
+
+def _one_way(one: UInt8[np.ndarray, "32 32 3"], other: UInt8[np.ndarray, "32 32 3"]) -> bool:
+    """Returns whether hardly any cells have darkened, or hardly any have brightened."""
+    change = other.mean(-1) - one.mean(-1)
+    return bool(min((change < -_CHANGED).mean(), (change > _CHANGED).mean()) <= _CONTRARY)
 
 
 def _histogram(colours: Float[np.ndarray, "32 32 3"]) -> Float[np.ndarray, " bins"]:

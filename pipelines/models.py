@@ -72,7 +72,7 @@ def embed(vocabulary: Vocabulary, model: LightModel, checkpoint: str | None) -> 
 
 
 def load_vocabulary(path: str, synonyms: Synonyms = "mean") -> Vocabulary:
-    """Reads the vocabulary of a file, local or in the cloud, and its pictures; tracks are left to `archive.exemplars`.
+    """Reads a vocabulary, local or in the cloud, and checks its pictures; tracks are left to `archive.exemplars`.
 
     Args:
         path: text or .json file; paths in it are relative to its folder.
@@ -85,7 +85,7 @@ def load_vocabulary(path: str, synonyms: Synonyms = "mean") -> Vocabulary:
 
 
 def read_pictures(vocabulary: Vocabulary) -> Vocabulary:
-    """Returns a vocabulary whose pictures, local or in the cloud, have been read.
+    """Returns a vocabulary whose pictures, local or in the cloud, have been checked.
 
     Raises:
         ValueError: names the place of a picture that cannot be used, what is wrong, and the remedy.
@@ -94,7 +94,7 @@ def read_pictures(vocabulary: Vocabulary) -> Vocabulary:
         return vocabulary
     from openvis_model import pictures  # imports PIL
 
-    return pictures.read_pictures(vocabulary, lambda path: _content(path, pictures.MAX_BYTES))
+    return pictures.read_pictures(vocabulary, partial(_content, most=pictures.MAX_BYTES))
 
 
 def _content(path: str, most: int) -> bytes:

@@ -73,6 +73,10 @@ class TrackConfig:
             raise ValueError(
                 "prompt: missing; give one as --prompt '0.5s: box 10 20 200 180 = my cup', or --prompts FILE"
             )
+        if self.precision not in get_args(Precision):
+            raise ValueError(
+                f"precision: unknown value {self.precision!r}; choose from {', '.join(get_args(Precision))}"
+            )
         for name in ("batch_size", "segment_frames"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -106,7 +106,8 @@ def follow_prompts(
 
     Raises:
         VideoError: the video cannot be read.
-        ValueError: a prompt is outside of the frame or the video, fits no proposal, or means the same as another one.
+        ValueError: a prompt is outside of the frame or the video, fits no proposal, or means the same as another one,
+            unless it is in another frame and has the same name: then both are one track.
     """
     seconds = tuple(prompt.seconds for prompt in prompts if prompt.seconds is not None)
     frames = tuple(prompt.frame for prompt in prompts if prompt.frame is not None)
@@ -125,9 +126,9 @@ def follow_prompts(
             last = replace(batch, instances=b"", thumbnails=b"")
             report(len(store), expected)
     start = time.perf_counter()
-    picks = _picks(store, prompts, shown, following)
+    picks, distinct = _merged(_picks(store, prompts, shown, following), prompts)
     order = np.argsort((picks != ABSENT).argmax(1), kind="stable")
-    picks, sorted_prompts = picks[order], [prompts[number] for number in order]
+    picks, sorted_prompts = picks[order], [distinct[number] for number in order]
     return Followed(
         last=last,
         store=store,
@@ -233,6 +234,35 @@ def _picks(
             for at, picked in zip(way, found, strict=False):  # tracks may end before the shot does
                 picks[numbers, at] = picked
     return picks
+
+
+def _merged(
+    picks: Int32[np.ndarray, "k F"], prompts: Sequence[Prompt]
+) -> tuple[Int32[np.ndarray, "m F"], list[Prompt]]:
+    """Returns one row for all prompts of one name that share most of the instances of the shorter row, with the first.
+
+    Raises:
+        ValueError: prompts of different names do.
+    """
+    rows, kept = list[Int32[np.ndarray, " F"]](), list[Prompt]()
+    for row, prompt in zip(picks, prompts, strict=True):
+        same = next((number for number, each in enumerate(rows) if _share_most(row, each)), None)
+        if same is None:
+            rows.append(row)
+            kept.append(prompt)
+        elif kept[same].name == prompt.name:
+            rows[same] = np.where(rows[same] == ABSENT, row, rows[same])
+        else:
+            raise ValueError(
+                f"{prompt.place}: {prompt}: means the same object as {kept[same]}; remove one of the two, or give both "
+                "the same name"
+            )
+    return np.stack(rows), kept
+
+
+def _share_most(one: Int32[np.ndarray, " F"], other: Int32[np.ndarray, " F"]) -> bool:
+    shorter = min((one != ABSENT).sum(), (other != ABSENT).sum())
+    return bool(2 * ((one == other) & (one != ABSENT)).sum() > shorter)
 
 
 def _tracks(store: InstanceStore, picks: Int32[np.ndarray, "k F"], prompts: Sequence[Prompt]) -> list[Track]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from openvis_model.calibration import calibrated
-from openvis_model.exemplars import PictureContent, PictureExemplar
+from openvis_model.exemplars import CheckedPicture, PictureContent, PictureExemplar
 from openvis_model.frame_model import FrameModel
 from openvis_model.picture_encoder import PictureEncoder
 from openvis_model.text_embedding import embed_vocabulary
@@ -93,8 +93,9 @@ def _embedded(encoder: PictureEncoder, frame: np.ndarray, mask: np.ndarray) -> d
 
 
 def _exemplar(pixels: np.ndarray, mask: np.ndarray | None) -> PictureExemplar:
-    coverage = None if mask is None else mask.astype(np.float32)
-    return PictureExemplar("shapes.png", content=PictureContent(np.ascontiguousarray(pixels), coverage, ""))
+    coverage = None if mask is None else 255 * mask.astype(np.uint8)
+    content = PictureContent(np.ascontiguousarray(pixels), coverage, "")
+    return PictureExemplar("shapes.png", content=CheckedPicture("", lambda: content))
 
 
 def none(shown: Tensor, words: Tensor) -> Rows:

@@ -62,6 +62,20 @@ class Sequences:
             range(10, 11),
         )
 
+    def partly(self, kind: str, black: int = 0) -> Sequence:
+        """A scene of which much is black or white, maybe after black frames."""
+        first, second = self.two(20)
+        height, width = second.shape[1:3]
+        rows, columns, level = {
+            "night": (slice(None), slice(width // 2, None), 0),
+            "product on white": (slice(height // 6, -height // 6), slice(width // 6, -width // 6), 255),
+            "between pillars": (slice(None), slice(width // 6, -width // 6), 0),
+        }[kind]
+        shown = np.full_like(second, level)
+        shown[:, rows, columns] = second[:, rows, columns]
+        before = np.concatenate([first, np.zeros_like(first[:black])])
+        return joined(before, shown), range(len(before), len(before) + 1)
+
     def fade(self, level: int) -> Sequence:
         first, second = self.two(30)
         weight = np.linspace(1, 0, FADE)[:, None, None, None]
@@ -160,6 +174,9 @@ def main() -> None:
         report(f"shake by up to {share:.0%} of the height a frame", lambda share=share: make.shake(share))
     for share in (0.05, 0.2):
         report(f"pan by {share:.0%} of the width a frame", lambda share=share: make.pan(share))
+    for kind in ("night", "product on white", "between pillars"):
+        report(f"cuts, {kind}", lambda kind=kind: make.partly(kind))
+        report(f"cuts, {kind}, after 3 black frames", lambda kind=kind: make.partly(kind, black=3))
     for stride in (1, 8, 30):
         false = sum(len(list(find(clip[::stride].astype(np.float32)))) for clip in clips)
         print(

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from openvis_model.exemplars import (
+    CheckedPicture,
     PictureContent,
     PictureExemplar,
     TrackExemplar,
@@ -51,6 +52,7 @@ def test_commas_separate_exemplars_but_not_the_numbers_of_a_box() -> None:
         ),
         ("cup.jpg box -1 2 3 4", "the box is '-1 2 3 4'"),
         ("cup.jpg mask cup.txt", "is neither"),
+        ("cup.jpg mask a.png mask b.png", "line 3: 'cup.jpg mask a.png mask b.png': has several masks; draw all"),
         ("track: v", "line 3: 'track: v' names no track; write track: VIDEO_ID/TRACK_ID"),
         ("track: v/x", "names no track"),
     ],
@@ -80,6 +82,12 @@ def test_paths_are_relative_to_the_file(path: str, file: str, full: str) -> None
     assert relative_to(path, file) == full
 
 
+def test_a_tilde_is_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert relative_to("~/a.jpg", "s3://bucket/names.txt") == "/home/ann/a.jpg"
+    assert relative_to("~/labels/", "/data/names.txt") == "/home/ann/labels/"
+
+
 def test_paths_are_mapped() -> None:
     assert str(parse_exemplar("a.jpg mask b.png").mapped(str.upper)) == "A.JPG mask B.PNG"
     assert str(parse_exemplar("track: v/1 of a").mapped(str.upper)) == "track: v/1 of A"
@@ -88,7 +96,7 @@ def test_paths_are_mapped() -> None:
 
 def test_digests_are_those_of_the_content() -> None:
     content = PictureContent(np.zeros((1, 1, 3), np.uint8), None, "abc")
-    assert PictureExemplar("a.jpg", content=content).digest == "abc"
+    assert PictureExemplar("a.jpg", content=CheckedPicture("abc", lambda: content)).digest == "abc"
     one, other = (TrackExemplar("v", 1, embedding=np.float32([number, 1])).digest for number in (0, 1))
     assert one != other
     for unread in ("a.jpg", "track: v/1"):

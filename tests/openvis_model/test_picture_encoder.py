@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from openvis_model.config import InstFormerConfig
 from openvis_model.dead_leaves import OBJECTS, PICTURES
-from openvis_model.exemplars import PictureContent, PictureExemplar
+from openvis_model.exemplars import CheckedPicture, PictureContent, PictureExemplar
 from openvis_model.inst_former import InstFormer
 from openvis_model.picture_encoder import PictureEncoder
 from openvis_model.weights.folded_model import load, load_picture_encoder
@@ -20,7 +20,9 @@ def encoder() -> PictureEncoder:
 
 
 def exemplar(pixels: torch.Tensor, mask: np.ndarray | None = None) -> PictureExemplar:
-    return PictureExemplar("cup.png", place="line 2", content=PictureContent(pixels.numpy(), mask, ""))
+    coverage = None if mask is None else (mask * 255).astype(np.uint8)
+    content = PictureContent(pixels.numpy(), coverage, "")
+    return PictureExemplar("cup.png", place="line 2", content=CheckedPicture("", lambda: content))
 
 
 def test_a_mask_is_embedded_as_inst_clip_embeds_it(encoder: PictureEncoder, frames: torch.Tensor) -> None:

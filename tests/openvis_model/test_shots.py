@@ -85,10 +85,49 @@ def test_a_flash_makes_no_cut(frames: int, gain: float, offset: float) -> None:
     assert not cuts(video)
 
 
-def test_a_bright_shot_that_lasts_is_no_flash() -> None:
-    bright = scene(1, 8)
-    bright[:, :, WIDTH // 3 :] = 255
-    assert cuts(np.concatenate([scene(0, 4), bright])) == [7]
+def partly(level: int, part: str, frames: int) -> np.ndarray:
+    """Another scene, much of which is white or black."""
+    shown, ground = scene(1, frames), np.full((frames, HEIGHT, WIDTH, 3), float(level))
+    rows, columns = {
+        "right": (slice(None), slice(WIDTH // 2, None)),
+        "middle": (slice(HEIGHT // 6, -HEIGHT // 6), slice(WIDTH // 6, -WIDTH // 6)),
+        "between pillars": (slice(None), slice(WIDTH // 6, -WIDTH // 6)),
+    }[part]
+    ground[:, rows, columns] = shown[:, rows, columns]
+    return ground
+
+
+BURNT = [(0, "right"), (255, "right"), (255, "middle"), (0, "between pillars")]
+
+
+@pytest.mark.parametrize(("level", "part"), BURNT)
+def test_another_shot_of_much_white_or_black_is_no_flash(level: int, part: str) -> None:
+    """A night, a window, a product on white, and a picture between pillars."""
+    assert cuts(np.concatenate([scene(0, 4), partly(level, part, 8)])) == [4]
+
+
+@pytest.mark.parametrize(("level", "part"), BURNT)
+def test_shots_of_much_white_or_black_that_take_turns(level: int, part: str) -> None:
+    other = partly(level, part, 3)
+    assert cuts(np.concatenate([scene(0, 3), other, scene(0, 3), other])) == [3, 6, 9]
+
+
+@pytest.mark.parametrize(("level", "part"), BURNT)
+def test_a_shot_of_much_white_or_black_after_a_black_one_is_no_flash(level: int, part: str) -> None:
+    black = np.zeros((3, HEIGHT, WIDTH, 3))
+    assert cuts(np.concatenate([scene(0, 4), black, partly(level, part, 4)])) == [7]
+
+
+def test_white_letters_on_black_after_a_black_frame_are_no_flash() -> None:
+    title = np.zeros((4, HEIGHT, WIDTH, 3))
+    title[:, 40:56, 30:130] = 255
+    assert cuts(np.concatenate([scene(0, 4), title[:1] * 0, title])) == [5]
+
+
+def test_a_flash_on_what_moves_makes_no_cut() -> None:
+    video = scene(0, 10, shift=6)
+    video[4:6] = video[4:6] * 3 + 120
+    assert not cuts(video)
 
 
 @pytest.mark.parametrize("level", [0, 255])

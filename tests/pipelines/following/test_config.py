@@ -18,6 +18,7 @@ GIVEN: dict[str, Any] = {"video": "v.mp4", "output": "out", "prompt": "1s: point
         ({"stall_s": 0.0}, "stall_s: expected more than 0"),
         ({"decoder_memory_gb": 0.1}, "decoder_memory_gb: expected 0.5 or more"),
         ({"shots": "all"}, "shots: unknown value 'all'"),
+        ({"precision": "bf16"}, "precision: unknown value 'bf16'"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], error: str) -> None:

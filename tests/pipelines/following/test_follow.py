@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 
 from pipelines.archive.tables import read_masks, read_videos
@@ -58,3 +59,15 @@ def test_a_prompt_that_cannot_be_followed_is_refused_at_once(
 def test_two_prompts_mean_two_objects(scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"prompt 2: .* means the same proposal as frame 12: box"):
         track(scene, tmp_path, scene.prompt(12), scene.prompt(12, name="again"))
+
+
+def test_prompts_of_one_object_at_two_times_are_one_track(scene: Scene, tmp_path: Path) -> None:
+    prompts = scene.prompt(4), scene.prompt(20)
+    track(scene, tmp_path / "one", prompts[0], stride=4)
+    (followed, prompt), (_, other) = track(scene, tmp_path / "two", *prompts, scene.prompt(8, 1), stride=4).tracks
+    assert (followed.first_frame, followed.last_frame) == (0, 20)
+    assert (str(prompt), str(other)) == (prompts[0], scene.prompt(8, 1))
+    masks = read_masks(str(tmp_path / "two"))
+    assert masks.filter(pc.equal(masks["track_id"], 0)).equals(read_masks(str(tmp_path / "one")))
+    with pytest.raises(ValueError, match="prompt 2: frame 20: .* means the same object as frame 4: .*; remove one of"):
+        track(scene, tmp_path / "names", prompts[0], scene.prompt(20, name="again"), stride=4)
