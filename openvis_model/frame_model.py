@@ -1,13 +1,15 @@
 """Frames in, instances out: what the trained model and the one for inference have in common."""
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from openvis_model.frames import check_frames
 from openvis_model.instances import Instances
+from openvis_model.proposals import Proposals
 from openvis_model.rle import encode_logits
 from openvis_model.rollout_tracker import RolloutTracker
 from openvis_model.text_encoder import TextEncoder
@@ -18,7 +20,8 @@ class FrameModel(nn.Module):
 
     Attributes:
         mask_proposal: frames to `Proposals`.
-        classifier: frames, mask logits [T, n, h, w] and query indices [T, n] to instance tokens [T, n, D].
+        classifier: frames, mask logits [T, n, h, w] and query indices [T, n] to instance tokens [T, n, D]; its
+            `embedding_width` is D.
         text_encoder: embeds names.
         rollout_tracker: predicts tracking tokens.
         short_side: shorter side of the frames as the networks see them, pixels.
@@ -66,22 +69,34 @@ class FrameModel(nn.Module):
         # What is kept is decided on the CPU: this is the only wait for the device before the masks are encoded.
         objectness = _finite("objectness", proposals.objectness.float().cpu())
         kept = objectness >= objectness_floor
-        query_index, valid = compact(kept)
-        chosen, places = (
-            index.to(device, non_blocking=True) for index in (query_index, valid.flatten().nonzero()[:, 0])
-        )
-        frame_index = torch.arange(len(frames), device=device)[:, None]
-        mask_logits = proposals.mask_logits[frame_index, chosen]
-        tokens = self.classifier(frames, mask_logits, chosen)
-        queries = proposals.queries[frame_index, chosen]
+        query_index = kept.nonzero()[:, 1]
+        tokens = self._instance_tokens(frames, proposals, kept)
+        chosen = kept.nonzero().to(device, non_blocking=True).unbind(1)
+        queries = proposals.queries[chosen]
 
-        masks = encode_logits(mask_logits.flatten(0, 1)[places], size)
-        tokens, queries = (column.flatten(0, 1)[places].float().cpu() for column in (tokens, queries))
-        columns = (objectness[kept], _finite("instance tokens", tokens), queries, query_index[valid])
+        masks = encode_logits(proposals.mask_logits[chosen], size)
+        tokens, queries = (column.float().cpu() for column in (tokens, queries))
+        columns = (objectness[kept], _finite("instance tokens", tokens), queries, query_index)
         counts = kept.sum(1).tolist()
         # Clones: a view would be pickled with the memory of the whole batch.
         split = ([part.clone() for part in column.split(counts)] for column in columns)
         return [Instances(*row) for row in zip(*split, masks.split(counts), strict=True)]
+
+    def _instance_tokens(
+        self, frames: Tensor, proposals: Proposals, kept: Bool[Tensor, "T N"]
+    ) -> Float[Tensor, "instances D"]:
+        """Embeds the kept proposals, frame by frame in the order of the queries; skips frames without any."""
+        shown = kept.any(1).nonzero()[:, 0]
+        if not len(shown):
+            width: Any = self.classifier.embedding_width
+            return proposals.queries.new_zeros(0, width)
+        query_index, valid = compact(kept[shown])
+        shown, query_index, places = (
+            index.to(frames.device, non_blocking=True)
+            for index in (shown, query_index, valid.flatten().nonzero()[:, 0])
+        )
+        tokens: Tensor = self.classifier(frames[shown], proposals.mask_logits[shown[:, None], query_index], query_index)
+        return tokens.flatten(0, 1)[places]
 
 
 def _finite(name: str, values: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-# Limits memory to about 0.5 GB for pure noise, which changes sign everywhere; ordinary masks need a tenth of it.
-_MAX_KNOT_PAIRS = 1 << 23
+# Visits of cells at a time: about 30 MB. More do not fit into a CPU's cache; fewer cost a GPU more launches and waits.
+_MAX_VISITS = 1 << 19
 
 
 class CocoRle(TypedDict):
@@ -88,8 +88,10 @@ def encode_logits(mask_logits: Float[Tensor, "N h w"], size: tuple[int, int]) ->
     # The minimum is NaN if any value is; unlike isnan().any(), it needs no temporary tensor.
     if len(logits) and logits.amin().isnan():
         raise ValueError("mask_logits has NaN")
-    step = max(1, _MAX_KNOT_PAIRS // (size[1] * (logits.shape[1] + 1)))
-    chunks = [_pack(_sign_changes(chunk, size), len(chunk), size) for chunk in torch.split(logits, step)]
+    cells = _Cells.of(logits, size)
+    chunks = [
+        _pack(_sign_changes(logits, cells.of_masks(part), size), part.stop - part.start, size) for part in cells.parts()
+    ]
     areas, boxes = (np.concatenate(arrays) for arrays in zip(*((c.areas, c.boxes) for c in chunks), strict=True))
     return RleMasks(size, tuple(counts for chunk in chunks for counts in chunk.counts), areas, boxes)
 
@@ -152,22 +154,77 @@ def _check(name: str, masks: Tensor, size: tuple[int, int], kind: str, is_kind: 
         raise ValueError(f"size must be a positive height and width, got {size}")
 
 
-def _sign_changes(logits: Float[Tensor, "N h w"], size: tuple[int, int]) -> Int64[Tensor, "M"]:
-    """Returns where each mask's sign changes, as ascending keys: mask * (H * W + 1) + column-major pixel."""
-    (n, h, w), (H, W), device = logits.shape, size, logits.device
-    line, interval = _mixed_cells(logits)
+@dataclass(frozen=True)
+class _Cells:
+    """The cells with both signs, and which of them each output column visits: those of its source column, in order.
 
-    # Every output column visits the cells of its source column; in this order the keys come out ascending.
-    x = ((torch.arange(W, device=device, dtype=torch.float64) + 0.5) * w / W - 0.5).clamp(0, w - 1)
-    starts = torch.searchsorted(line, torch.arange(n * w + 1, device=device))
-    first_cell = starts[:-1].view(n, w)[:, x.long()].flatten()
-    visits = starts.diff().view(n, w)[:, x.long()].flatten()
-    column = torch.arange(n * W, device=device).repeat_interleave(visits)
-    cell = torch.arange(len(column), device=device) + (first_cell - visits.cumsum(0) + visits).take(column)
-    upper, lower = _knots(logits, line, interval, cell, x.frac().repeat(n).take(column))
+    Attributes:
+        line: mask * w + column of each cell, ascending.
+        interval: interval of each cell.
+        first: number of the first cell that an output column visits.
+        visits: number of cells that it visits.
+        share: how far each output column is from its source column to the next.
+        counts: visits of each mask.
+        starts: number of the first cell of each mask, and of all cells.
+    """
+
+    line: Int64[Tensor, "A"]
+    interval: Int64[Tensor, "A"]
+    first: Int64[Tensor, "N W"]
+    visits: Int64[Tensor, "N W"]
+    share: Float[Tensor, " W"]
+    counts: list[int]
+    starts: list[int]
+
+    @classmethod
+    def of(cls, logits: Float[Tensor, "N h w"], size: tuple[int, int]) -> "_Cells":
+        """Finds the cells of mask logits, which are upsampled to `size`."""
+        (n, _, w), device = logits.shape, logits.device
+        line, interval = _mixed_cells(logits)
+        x = ((torch.arange(size[1], device=device, dtype=torch.float64) + 0.5) * w / size[1] - 0.5).clamp(0, w - 1)
+        starts = torch.searchsorted(line, torch.arange(n * w + 1, device=device))
+        visits = starts.diff().view(n, w)[:, x.long()]
+        first = starts[:-1].view(n, w)[:, x.long()]
+        counts, of_masks = torch.stack([F.pad(visits.sum(1), (0, 1)), starts[::w]]).tolist()  # one wait for the device
+        return cls(line, interval, first, visits, x.frac(), counts[:-1], of_masks)
+
+    def parts(self) -> list[slice]:
+        """Returns the masks in groups that visit at most `_MAX_VISITS` cells, or have one mask; at least one."""
+        parts, total = [slice(0, 0)], 0
+        for mask, count in enumerate(self.counts):
+            total += count
+            if total > _MAX_VISITS and mask > parts[-1].start:
+                parts.append(slice(mask, mask))
+                total = count
+            parts[-1] = slice(parts[-1].start, mask + 1)
+        return parts
+
+    def of_masks(self, part: slice) -> "_Cells":
+        """Returns the cells of some masks."""
+        first, last = self.starts[part.start], self.starts[part.stop]
+        return _Cells(
+            self.line[first:last],
+            self.interval[first:last],
+            self.first[part] - first,
+            self.visits[part],
+            self.share,
+            self.counts[part],
+            [first, last],
+        )
+
+
+def _sign_changes(logits: Float[Tensor, "N h w"], cells: _Cells, size: tuple[int, int]) -> Int64[Tensor, "M"]:
+    """Returns where the sign of some masks changes, as ascending keys: mask * (H * W + 1) + column-major pixel."""
+    h, (H, W), device = logits.shape[1], size, logits.device
+    visits, n = cells.visits.flatten(), len(cells.counts)
+    # In this order the keys come out ascending.
+    column = torch.arange(n * W, device=device).repeat_interleave(visits, output_size=sum(cells.counts))
+    cell = torch.arange(len(column), device=device)
+    cell += (cells.first.flatten() - visits.cumsum(0) + visits).take(column)
+    upper, lower = _knots(logits, cells.line, cells.interval, cell, cells.share.repeat(n).take(column))
 
     change = ((upper > 0) != (lower > 0)).nonzero().squeeze(1)
-    interval, column = interval.take(cell.take(change)), column.take(change)
+    interval, column = cells.interval.take(cell.take(change)), column.take(change)
     row = _rows(upper.take(change), lower.take(change), interval, h, H)
     # If the mask continues from one column to the next, or several knots lie between two rows, changes coincide and
     # cancel in pairs. A mask has one key more than pixels, so that its end does not cancel the start of the next mask.

@@ -86,12 +86,25 @@ def sample(
         attention: weights of the samples.
         grid: sizes and starts of the maps.
     """
-    for_kernel = value.is_cuda and value.dtype != torch.float64 and not torch.compiler.is_compiling()
-    if for_kernel and kernel_works(value.device, value.shape[-1]):
+    if value.is_cuda and value.dtype != torch.float64:
+        sampled: Tensor = sample_on_gpu(value, where, attention, grid.sizes, grid.starts)
+        return sampled
+    return sample_rows(value, where, attention, grid.sizes, grid.starts)
+
+
+@torch.library.custom_op("openvis::sample", mutates_args=())
+def sample_on_gpu(value: Tensor, where: Tensor, attention: Tensor, sizes: Tensor, starts: Tensor) -> Tensor:
+    """Does what `sample` does, as one operation that `torch.compile` does not look into."""
+    if kernel_works(value.device, value.shape[-1]):
         from openvis_model.folded.deformable_kernel import sample_by_kernel
 
-        return sample_by_kernel(value, where, attention, grid.sizes, grid.starts)
-    return sample_rows(value, where, attention, grid)
+        return sample_by_kernel(value, where, attention, sizes, starts)
+    return sample_rows(value, where, attention, sizes, starts)
+
+
+@sample_on_gpu.register_fake
+def _(value: Tensor, where: Tensor, attention: Tensor, sizes: Tensor, starts: Tensor) -> Tensor:
+    return value.new_empty(value.shape).flatten(2)
 
 
 @functools.cache
@@ -114,7 +127,7 @@ def kernel_works(device: torch.device, width: int) -> bool:
     except Exception as error:  # of a package that is missing, a compiler, or a driver
         logging.getLogger(__name__).warning("no Triton kernel for deformable attention on %s: %r", device, error)
         return False
-    works = torch.allclose(by_kernel, sample_rows(*given[:3], grid), rtol=0, atol=1e-5)
+    works = torch.allclose(by_kernel, sample_rows(*given), rtol=0, atol=1e-5)
     if not works:
         logging.getLogger(__name__).warning("the Triton kernel for deformable attention is wrong on %s", device)
     return works
@@ -124,9 +137,10 @@ def sample_rows(
     value: Float[Tensor, "B S H d"],
     where: Float[Tensor, "B S H L P 2"],
     attention: Float[Tensor, "B S H L P"],
-    grid: Grid,
+    sizes: Float[Tensor, "L 2"],
+    starts: Float[Tensor, " L"],
 ) -> Float[Tensor, "B S H*d"]:
-    """Does what `sample` does, anywhere.
+    """Does what `sample` does, anywhere; `sizes` and `starts` are those of the grid.
 
     A sample is the weighted sum of four rows of a table, and all samples of a head are one bag of such rows.
     """
@@ -137,12 +151,12 @@ def sample_rows(
         first = corner[..., axis]
         fraction = where[..., axis] - first
         both = torch.stack([first, first + 1], -1)
-        last = grid.sizes[:, axis, None, None] - 1
+        last = sizes[:, axis, None, None] - 1
         inside = (both >= 0) & (both <= last)
         weights.append(torch.stack([1 - fraction, fraction], -1) * inside)
         indices.append(both.clamp(min=0).minimum(last).nan_to_num(0).to(torch.int32))  # the weight stays NaN
     columns, rows = indices
-    widths, starts = (each.to(torch.int32)[:, None, None] for each in (grid.sizes[:, 0], grid.starts))
+    widths, starts = (each.to(torch.int32)[:, None, None] for each in (sizes[:, 0], starts))
     image = places * torch.arange(batch, device=value.device, dtype=torch.int32).view(-1, 1, 1, 1, 1, 1)
     head = torch.arange(heads, device=value.device, dtype=torch.int32).view(-1, 1, 1, 1)
     rows = (rows * widths + (starts + image)) * heads + head

@@ -86,6 +86,11 @@ class FoldedInstClip(nn.Module):
         """N, the number of instance queries, each of which has its own instance token."""
         return len(self.instance_tokens)
 
+    @property
+    def embedding_width(self) -> int:
+        """D, the width of CLIP's joint embedding space."""
+        return self.projection.shape[1]
+
     def forward(
         self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"], query_index: Int[Tensor, "B N"]
     ) -> Float[Tensor, "B N D"]:
@@ -161,18 +166,34 @@ class Block(nn.Module):
     ) -> Float[Tensor, "B S-{skip} W"]:
         count, patches = guidance.shape[1:]
         first_instance = tokens.shape[1] - count
-        q, k, v = self.query_key_value(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self._project(tokens, skip)
         streams = []
         if skip < first_instance:
-            image = (q[:, :, skip:first_instance], k[:, :, :first_instance], v[:, :, :first_instance])
+            image = (q[:, :, : first_instance - skip], k[:, :, :first_instance], v[:, :, :first_instance])
             streams.append(F.scaled_dot_product_attention(*image))
-        query = q[:, :, first_instance:] * q.shape[-1] ** -0.5
+        query = q[:, :, first_instance - skip :] * q.shape[-1] ** -0.5
         on_patches = query @ k[:, :, :patches].mT + guidance[:, None]
         on_itself = (query * k[:, :, first_instance:]).sum(-1, keepdim=True)
         attention = torch.cat([on_patches, on_itself], -1).softmax(-1).to(v.dtype)
         seen, itself = attention.split([patches, 1], -1)
         streams.append(seen @ v[:, :, :patches] + itself * v[:, :, first_instance:])
         return torch.cat(streams, 2).transpose(1, 2).flatten(2)
+
+    def _project(self, tokens: Float[Tensor, "B S W"], skip: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns queries [B, heads, S - skip, d], keys and values [B, heads, S, d]."""
+        if not skip:
+            q, k, v = self._heads(self.query_key_value(tokens), 3)
+            return q, k, v
+        weight, bias = self.query_key_value.weight, self.query_key_value.bias
+        assert bias is not None
+        width = tokens.shape[-1]
+        (q,) = self._heads(F.linear(tokens[:, skip:], weight[:width], bias[:width]), 1)
+        k, v = self._heads(F.linear(tokens, weight[width:], bias[width:]), 2)
+        return q, k, v
+
+    def _heads(self, x: Float[Tensor, "B S _"], parts: int) -> tuple[Tensor, ...]:
+        heads: tuple[Tensor, ...] = x.unflatten(2, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        return heads
 
 
 class PatchProjection(nn.Module):

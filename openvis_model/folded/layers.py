@@ -140,3 +140,14 @@ class FeedForward(nn.Module):
         """Transforms each token."""
         out: Tensor = self.norm(x + self.narrow(self.widen(x).relu_()))
         return out
+
+
+def hold_in_bfloat16(network: nn.Module) -> None:
+    """Casts the weights of a network's products once, which autocast to bfloat16 would do again in each call.
+
+    Results under autocast stay the same: norms, positions and tokens keep their precision. Only layers that are never
+    trained are cast.
+    """
+    for module in network.modules():
+        if isinstance(module, Linear | Convolution):
+            module.to(torch.bfloat16)

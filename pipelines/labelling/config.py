@@ -127,8 +127,10 @@ class LabelConfig:
             )
         if self.shots not in get_args(Shots):
             raise ValueError(f"shots: unknown value {self.shots!r}; choose cuts or none")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision: unknown value {self.precision!r}; choose float32 or bfloat16")
+        if self.precision not in get_args(Precision):
+            raise ValueError(
+                f"precision: unknown value {self.precision!r}; choose from {', '.join(get_args(Precision))}"
+            )
         self.limits()  # checks the options of the decoder
         self.sampling()  # checks fps and stride
         self.model_processes()

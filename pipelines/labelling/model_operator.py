@@ -2,16 +2,19 @@
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate, groupby, pairwise
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import UInt8
 
+from openvis_model.folded.layers import hold_in_bfloat16
+from openvis_model.instances import Instances
 from pipelines.cluster.nodes import node_id
 from pipelines.cluster.ray_data import check_restarts
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
@@ -23,7 +26,8 @@ from pipelines.labelling.rows import BatchRow, LabelledRow
 class Model:
     """Turns rows of frames into rows of instances; holds the model of one actor.
 
-    On a GPU, Ray Data calls it in two threads: while one waits for the GPU, the other reads frames, or encodes masks.
+    On a GPU, Ray Data calls it in two threads, each with a CUDA stream: while one waits for its results, or encodes
+    masks, the other's frames are copied and go through the networks.
 
     Args:
         checkpoint: what the driver labels with.
@@ -53,13 +57,19 @@ class Model:
             share = max(1, (os.cpu_count() or 1) // actors)
             torch.set_num_threads(min(threads or share, share))
         self.device = device
-        self.model = checkpoint.load().to(device)
-        if compile:
-            self.model.mask_proposal.compile()
-            self.model.classifier.compile()
-        self.batch_size = batch_size
+        self.model = checkpoint.load()
         self.bfloat16 = precision == "bfloat16"
+        for network in (self.model.mask_proposal, self.model.classifier):  # the rest is not used here
+            network.to(device)
+            if self.bfloat16:
+                hold_in_bfloat16(network)
+            if compile:
+                network.compile()
+        if device == "cuda":
+            torch.cuda.synchronize()  # weights are there for all streams
+        self.batch_size = batch_size
         self.objectness_floor = objectness_floor
+        self._own, self._alone = threading.local(), threading.Lock()
 
     def __call__(self, batches: pa.Table) -> pa.Table:
         """Returns the `LabelledRow` of each `BatchRow`; one with an error or without frames passes through."""
@@ -70,22 +80,15 @@ class Model:
 
     def _label(self, rows: Sequence[BatchRow]) -> list[LabelledRow]:
         """Returns the labels of rows whose frames go through the model together."""
-        first = rows[0]
-        assert first.info is not None
         start = time.perf_counter()
-        try:
-            with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
-                instances = self.model(
-                    self._to_device(np.concatenate([row.frames for row in rows])),
-                    objectness_floor=self.objectness_floor,
-                    frame_size=(first.info.height, first.info.width),
-                )
-        except torch.AcceleratorError as error:  # every later call in this process would fail as well
-            logging.getLogger(__name__).critical("the device has failed, this process ends: %s", error)
-            os._exit(1)  # Ray restarts the actor and repeats the batch
-        except Exception as error:  # the failure of one video must not stop the others
-            if len(rows) > 1:
+        instances = self._instances(rows)
+        if isinstance(instances, torch.OutOfMemoryError) and len(rows) == 1:
+            with self._alone:  # another thread's batch may have taken the rest
+                instances = self._instances(rows)
+        if isinstance(instances, Exception):
+            if len(rows) > 1:  # the failure of one video must not stop the others
                 return [labelled for row in rows for labelled in self._label([row])]
+            first, error = rows[0], instances
             if isinstance(error, torch.OutOfMemoryError):
                 return [first.to(LabelledRow, error=f"the device's memory is full: {error}", lost=True, node=node_id())]
             return [first.to(LabelledRow, error=f"model failed on frames from {first.frame[0]}: {error!r}")]
@@ -96,9 +99,31 @@ class Model:
             for row, (i, j) in zip(rows, pairwise(stops), strict=True)
         ]
 
-    def _to_device(self, frames: UInt8[np.ndarray, "B h w 3"]) -> UInt8[torch.Tensor, "B h w 3"]:
-        tensor = torch.from_numpy(frames)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device == "cuda" else tensor
+    def _instances(self, rows: Sequence[BatchRow]) -> list[Instances] | Exception:
+        """Returns the instances of all frames, or why there are none, without the traceback, which holds memory."""
+        info = rows[0].info
+        assert info is not None
+        try:
+            with self._stream(), torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+                frames = torch.from_numpy(np.concatenate([row.frames for row in rows]))
+                if self.device == "cuda":
+                    frames = frames.pin_memory().to(self.device, non_blocking=True)
+                size = (info.height, info.width)
+                found: list[Instances] = self.model(frames, objectness_floor=self.objectness_floor, frame_size=size)
+                return found
+        except torch.AcceleratorError as error:  # every later call in this process would fail as well
+            logging.getLogger(__name__).critical("the device has failed, this process ends: %s", error)
+            os._exit(1)  # Ray restarts the actor and repeats the batch
+        except Exception as error:
+            return error.with_traceback(None)
+
+    def _stream(self) -> AbstractContextManager[object]:
+        """Returns the stream of this thread: one thread need not wait for what the other has queued."""
+        if self.device == "cpu":
+            return nullcontext()
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream()
+        return torch.cuda.stream(self._own.stream)
 
 
 def fill_batches(rows: Sequence[BatchRow], batch_size: int) -> Iterator[list[BatchRow]]:

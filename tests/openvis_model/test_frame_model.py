@@ -8,16 +8,7 @@ from torch import Tensor
 
 from openvis_model.frame_model import compact
 from openvis_model.inst_former import InstFormer
-from openvis_model.instances import Instances
-
-
-def assert_same(a: list[Instances], b: list[Instances]) -> None:
-    assert [len(frame) for frame in a] == [len(frame) for frame in b]
-    for one, other in zip(a, b, strict=True):
-        assert one.masks == other.masks
-        assert torch.equal(one.query_index, other.query_index)
-        for name in ("objectness", "instance_tokens", "queries"):
-            assert torch.allclose(getattr(one, name), getattr(other, name), atol=1e-5), name
+from tests.openvis_model.same import assert_same
 
 
 def test_instances_are_the_parts_results(mini_model: InstFormer, frames: Tensor) -> None:
@@ -60,6 +51,18 @@ def test_frames_without_objects_are_normal(mini_model: InstFormer, frames: Tenso
     assert [len(instances) for instances in result] == [0] * 5
     assert result[0].instance_tokens.shape == (0, 128)
     assert result[0].masks.boxes.shape == (0, 4)
+
+
+def test_frames_without_objects_are_not_embedded(mini_model: InstFormer, frames: Tensor) -> None:
+    best = sorted(instances.objectness.max().item() for instances in mini_model(frames))
+    floor, embedded = (best[1] + best[2]) / 2, list[int]()
+    one_by_one = [mini_model(frame[None], objectness_floor=floor)[0] for frame in frames]
+    hook = mini_model.classifier.register_forward_pre_hook(lambda _, given: embedded.append(len(given[0])))
+    together = mini_model(frames, objectness_floor=floor)
+    hook.remove()
+    assert embedded == [3]
+    assert sorted(len(instances) > 0 for instances in together) == [False, False, True, True, True]
+    assert_same(together, one_by_one)
 
 
 def test_a_floor_that_is_no_probability_is_refused(mini_model: InstFormer, frames: Tensor) -> None:

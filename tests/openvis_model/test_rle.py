@@ -127,7 +127,7 @@ def test_logits_may_be_strided_and_need_gradients() -> None:
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = smooth(7, (24, 40))
     whole = encode_logits(logits, (90, 155))
-    monkeypatch.setattr(rle, "_MAX_KNOT_PAIRS", 3 * 155 * 25)
+    monkeypatch.setattr(rle, "_MAX_VISITS", max(rle._Cells.of(logits, (90, 155)).counts) * 2)
     parts = encode_logits(logits, (90, 155))
     assert parts == whole
     np.testing.assert_array_equal(parts.areas, whole.areas)

@@ -1,7 +1,7 @@
 import torch
 from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
 
-from openvis_model.folded.deformable_attention import Grid, sample
+from openvis_model.folded.deformable_attention import Grid, sample, sample_on_gpu, sample_rows
 
 SIZES = ((2, 3), (4, 6))
 DOUBLE = torch.zeros(1, dtype=torch.float64)
@@ -44,3 +44,13 @@ def test_samples_are_those_of_transformers() -> None:
     fractions = (where + 0.5) / GRID.sizes[:, None]
     expected = multi_scale_deformable_attention(value, list(SIZES), fractions, attention)
     torch.testing.assert_close(sample(value, where, attention, GRID), expected, rtol=0, atol=1e-12)
+
+
+def test_what_runs_on_a_gpu_is_one_operation_to_torch_compile() -> None:
+    """Here, where there is no kernel, it is the plain form."""
+    grid = Grid.of(SIZES, torch.zeros(1))
+    where = grid.places[:, None, :, None] + torch.randn(2, 30, 4, 2, 3, 2)
+    given = torch.randn(2, 30, 4, 8), where, torch.rand(2, 30, 4, 2, 3), grid.sizes, grid.starts
+    torch.library.opcheck(sample_on_gpu, given)
+    compiled = torch.compile(sample_on_gpu, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*given), sample_rows(*given))

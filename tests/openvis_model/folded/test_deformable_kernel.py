@@ -23,7 +23,7 @@ where = grid.places[:, None, :, None] + 4 * torch.rand(1, 30, 2, 2, 1, 2) - 2
 where[0, 0, 0, 0, 0] = torch.tensor([1e9, -1e9])
 value, share = torch.rand(1, 30, 2, 8), torch.rand(1, 30, 2, 2, 1)
 given = (where, share, grid.sizes, grid.starts)
-expected = attention.sample_rows(value, where, share, grid)
+expected = attention.sample_rows(value, *given)
 torch.testing.assert_close(kernel.sample_by_kernel(value, *given), expected, rtol=0, atol=1e-6)
 torch.testing.assert_close(
     kernel.sample_by_kernel(value.bfloat16(), *given), expected.bfloat16(), rtol=0.02, atol=0.02
@@ -33,7 +33,7 @@ numpy.seterr(invalid="ignore")  # in the interpreter
 for bad in (float("nan"), float("inf")):
     where[0, 0, 0, 0, 0, 0] = bad
     given = (where, share, grid.sizes, grid.starts)
-    for sampled in (kernel.sample_by_kernel(value, *given), attention.sample_rows(value, where, share, grid)):
+    for sampled in (kernel.sample_by_kernel(value, *given), attention.sample_rows(value, *given)):
         assert sampled.isnan().nonzero().tolist() == [[0, 0, channel] for channel in range(8)]
 
 assert not attention.kernel_works(cpu, 6)

@@ -2,7 +2,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from openvis_model.folded.layers import Convolution, ConvolutionGroupNorm, Linear, Weights
+from openvis_model.folded.layers import Convolution, ConvolutionGroupNorm, Linear, Weights, hold_in_bfloat16
+from openvis_model.inst_former import InstFormer
+from openvis_model.weights.checkpoint import fold
 
 
 def test_items_are_in_the_order_of_their_numbers() -> None:
@@ -42,3 +44,14 @@ def test_group_norms_have_32_groups() -> None:
     x = torch.randn(1, 3, 4, 5)
     torch.testing.assert_close(ConvolutionGroupNorm(Weights(layers.state_dict()))(x), layers(x))
     assert not torch.allclose(layers(x), F.group_norm(layers[0](x), 16))
+
+
+def test_weights_that_are_cast_once_give_the_same_as_those_that_are_cast_each_time(mini_model: InstFormer) -> None:
+    clip, once = fold(mini_model).classifier, fold(mini_model).classifier
+    hold_in_bfloat16(once)
+    frames, query_index = torch.randint(0, 256, (2, 96, 128, 3), dtype=torch.uint8), torch.tensor([[0, 3], [1, 2]])
+    given = (frames, torch.randn(2, 2, 24, 32), query_index)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(once(*given), clip(*given))
+    assert {buffer.dtype for buffer in once.blocks[0].output.buffers()} == {torch.bfloat16}
+    assert {buffer.dtype for buffer in once.blocks[0].norm_1.buffers()} == {torch.float32}

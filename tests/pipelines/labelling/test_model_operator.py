@@ -1,3 +1,4 @@
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -78,6 +79,25 @@ def test_a_failure_of_the_model_is_the_videos_error(model: Model, monkeypatch: p
     monkeypatch.setattr(FrameModel, "forward", fail)
     labelled = label(model, BATCH)
     assert labelled.error == "model failed on frames from 0: RuntimeError('out of memory')"
+
+
+def test_memory_of_a_batch_that_does_not_fit_is_free_before_its_videos_are_tried_alone(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, alive = FrameModel.forward, list[weakref.ref[torch.Tensor]]()
+
+    def forward(self: FrameModel, frames: torch.Tensor, **options: Any) -> list[Instances]:
+        assert not any(activations() is not None for activations in alive)
+        activations = frames.float()
+        alive.append(weakref.ref(activations))
+        if len(frames) > 2 or len(alive) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, frames, **options)
+
+    monkeypatch.setattr(FrameModel, "forward", forward)
+    table = model(pa.concat_tables([BATCH.to_table(), replace(BATCH, video_id="w").to_table()]))
+    assert [row.error for row in LabelledRow.from_table(table)] == [None, None]
+    assert len(alive) == 4  # both, the first twice, since another thread may have had the memory, and the second
 
 
 def test_a_failed_device_ends_the_process(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
