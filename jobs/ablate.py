@@ -11,8 +11,8 @@ import sys
 
 import jobs.train
 from jobs.command import check_present, run_job, start
-from jobs.evaluate import CellProgress
 from jobs.options import read_config
+from jobs.progress import CellProgress
 from pipelines.evaluation.config import AblationsConfig
 
 

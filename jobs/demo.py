@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.command import check_local, run_job, start
-from jobs.label import LabelProgress, print_summary
+from jobs.label import print_summary
 from jobs.options import read_config
+from jobs.progress import LabelProgress
 from pipelines.labelling.config import LabelConfig
 
 MARKER = ".openvis-demo"
@@ -79,7 +80,7 @@ def _demo(arguments: list[str] | None) -> int:
     )
     progress = LabelProgress()
     summary = label_videos(config, progress)
-    progress.line.end()
+    progress.end()
     print_summary(summary, config.output)
     with ThreadPoolExecutor(1) as thread:
         thread.submit(disconnect)  # takes seconds, in which the overlays are rendered

@@ -6,18 +6,16 @@ python -m jobs.evaluate run --config sweep.yaml
 The exit code is 0, 1 if a cell of a sweep or the whole run failed, 2 for bad input, 75 if it was interrupted.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.command import check_present, run_job, start
-from jobs.label import LabelProgress
 from jobs.options import read_command
+from jobs.progress import CellProgress
 from pipelines.evaluation.benchmark import Benchmark
 from pipelines.evaluation.benchmarks import BENCHMARKS, Protocol
 from pipelines.evaluation.config import SweepConfig
-from pipelines.labelling.progress import Progress
 
 if TYPE_CHECKING:
     from pipelines.evaluation.report import CellResult
@@ -80,25 +78,10 @@ def _run(config: SweepConfig) -> int:
 
     progress = CellProgress()
     results = run_sweep(config, progress)
-    progress.line.line.end()
+    progress.end()
     print_results(results)
     print(f"tables and page: {config.output}/index.html")
     return 1 if any(result.status == "failed" for result in results) else 0
-
-
-class CellProgress:
-    """A progress line per cell."""
-
-    def __init__(self) -> None:
-        self.cell, self.line = "", LabelProgress()
-
-    def __call__(self, cell: str, done: Progress, total: int) -> None:
-        """Shows how far the cell has come."""
-        if cell != self.cell:
-            self.line.line.end()
-            self.cell, self.line = cell, LabelProgress()
-            print(cell, file=sys.stderr)
-        self.line(done, total)
 
 
 def print_score(scored: "Score") -> None:

@@ -8,47 +8,18 @@ if it was interrupted.
 """
 
 import sys
-import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from jobs.command import check_present, run_job, start
 from jobs.options import read_config
-from jobs.progress import ProgressLine
+from jobs.progress import LabelProgress
 from jobs.recipes import LabelOptions, chosen, suited
-from pipelines.labelling.progress import Progress
 
 if TYPE_CHECKING:
     from pipelines.labelling.run import LabelSummary
 
 _LISTED = 100  # failures printed at most
-
-
-class LabelProgress:
-    """Progress line of a labelling run; rates count from the first frames on."""
-
-    def __init__(self) -> None:
-        self.line = ProgressLine()
-        self.began: tuple[float, Progress] | None = None
-
-    def __call__(self, done: Progress, total: int) -> None:
-        """Shows how far the run has come."""
-        now = time.monotonic()
-        finished = min(done.ok + done.failed, total)  # videos of a lost actor count twice
-        if self.began is None and (done.frames or finished):
-            self.began = now, done
-        failed = f", {done.failed} failed" if done.failed else ""
-        line = f"{finished}/{total} videos{failed}, {done.frames} frames{self._rate(done, total, now)}"
-        self.line.show(line, finished=finished == total)
-
-    def _rate(self, done: Progress, total: int, now: float) -> str:
-        if self.began is None:
-            return ", starting"
-        start, first = self.began
-        elapsed, videos = max(now - start, 1e-9), done.ok + done.failed - first.ok - first.failed
-        left = max(total - done.ok - done.failed, 0)
-        remaining = f", {elapsed * left / videos:.0f} s left" if videos and left else ""
-        return f" at {(done.frames - first.frames) / elapsed:.1f}/s, {done.tracks} tracks{remaining}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,7 +43,7 @@ def _label(arguments: list[str] | None) -> int:
         )
     progress = LabelProgress()
     summary = label_videos(config, progress)
-    progress.line.end()
+    progress.end()
     print_summary(summary, config.output)
     return 1 if len(summary.failures) > config.max_failed * summary.videos else 0
 

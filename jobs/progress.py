@@ -3,6 +3,8 @@
 import sys
 import time
 
+from pipelines.labelling.progress import Progress
+
 LOG_EVERY, REWRITE_EVERY = 10.0, 0.1
 """Seconds between progress lines: in a log, and in a terminal."""
 
@@ -45,3 +47,53 @@ class ProgressCount:
     def __call__(self, done: int, total: int) -> None:
         """Shows the count."""
         self._line.show(f"{done}/{total} {self._things}", finished=done >= total)
+
+
+class LabelProgress:
+    """Progress line of a labelling run; rates count from the first frames on."""
+
+    def __init__(self) -> None:
+        self.line = ProgressLine()
+        self.began: tuple[float, Progress] | None = None
+
+    def __call__(self, done: Progress, total: int) -> None:
+        """Shows how far the run has come."""
+        now = time.monotonic()
+        finished = min(done.ok + done.failed, total)  # videos of a lost actor count twice
+        if self.began is None and (done.frames or finished):
+            self.began = now, done
+        failed = f", {done.failed} failed" if done.failed else ""
+        line = f"{finished}/{total} videos{failed}, {done.frames} frames{self._rate(done, total, now)}"
+        self.line.show(line, finished=finished == total)
+
+    def end(self) -> None:
+        """Ends the line, so that other output starts below it."""
+        self.line.end()
+
+    def _rate(self, done: Progress, total: int, now: float) -> str:
+        if self.began is None:
+            return ", starting"
+        start, first = self.began
+        elapsed, videos = max(now - start, 1e-9), done.ok + done.failed - first.ok - first.failed
+        left = max(total - done.ok - done.failed, 0)
+        remaining = f", {elapsed * left / videos:.0f} s left" if videos and left else ""
+        return f" at {(done.frames - first.frames) / elapsed:.1f}/s, {done.tracks} tracks{remaining}"
+
+
+class CellProgress:
+    """A progress line per cell."""
+
+    def __init__(self) -> None:
+        self.cell, self.line = "", LabelProgress()
+
+    def __call__(self, cell: str, done: Progress, total: int) -> None:
+        """Shows how far the cell has come."""
+        if cell != self.cell:
+            self.line.end()
+            self.cell, self.line = cell, LabelProgress()
+            print(cell, file=sys.stderr)
+        self.line(done, total)
+
+    def end(self) -> None:
+        """Ends the line of the last cell."""
+        self.line.end()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.label import LabelProgress, main, print_summary
+from jobs.label import main, print_summary
+from jobs.progress import LabelProgress
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.run import LabelSummary
 from pipelines.shapes.files import write_split
