@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from jobs.command import check_local, check_present, run_job, start
 from jobs.options import read_config
 from jobs.progress import ProgressLine
-from jobs.recipes import BenchmarkOptions, chosen
+from jobs.recipes import BenchmarkOptions, with_checkpoint
 
 if TYPE_CHECKING:
     from pipelines.benchmark.run import BenchmarkResult
@@ -38,7 +38,7 @@ def _benchmark(arguments: list[str] | None) -> int:
         if Path(config.output).is_dir() or not Path(config.output).parent.is_dir():
             raise ValueError(f"output: {config.output} is a folder, or in none; give a JSON file in an existing folder")
 
-    config = chosen(config)
+    config = with_checkpoint(config)
 
     from pipelines.benchmark.run import run_benchmark
 

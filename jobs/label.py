@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from jobs.command import check_present, run_job, start
 from jobs.options import read_config
 from jobs.progress import LabelProgress
-from jobs.recipes import LabelOptions, chosen, suited
+from jobs.recipes import LabelOptions, recipe_options, with_checkpoint
 
 if TYPE_CHECKING:
     from pipelines.labelling.run import LabelSummary
@@ -28,10 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _label(arguments: list[str] | None) -> int:
-    config = read_config("label", __doc__, LabelOptions, arguments, suited)
+    config = read_config("label", __doc__, LabelOptions, arguments, recipe_options)
     for name in ("input", "vocabulary", "checkpoint"):
         check_present(name, getattr(config, name))
-    config = chosen(config)
+    config = with_checkpoint(config)
 
     from pipelines.labelling.run import label_videos
 

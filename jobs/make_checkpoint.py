@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from jobs.command import run_job, start
 from jobs.options import read_config
-from jobs.recipes import described, read_recipe, recipe_names
+from jobs.recipes import origin_line, read_recipe, recipe_names
 from pipelines.recipes.recipe import ClipPart, Licences, ProposalPart, Recipe, check_licences
 
 
@@ -96,7 +96,7 @@ def _make(arguments: Sequence[str] | None) -> int:
     from pipelines.recipes.build import make_checkpoint
 
     make_checkpoint(recipe, config.output)
-    print(described(config.output))
+    print(origin_line(config.output))
     return 0
 
 

@@ -84,7 +84,7 @@ def read_recipe(name: str) -> Recipe:
     return read_config("make_checkpoint", "", Recipe, ["--config", str(_FOLDER / f"{name}.yaml")])
 
 
-def suited(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+def recipe_options(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """Returns the options of labelling that suit the given model, and the file that they are from."""
     if given.get("model") is not None:
         name = str(given["model"])
@@ -94,7 +94,7 @@ def suited(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     return f"{checkpoint}/config.json", origin["recipe"]["label"] if origin else {}
 
 
-def chosen(options: Options) -> Options:
+def with_checkpoint(options: Options) -> Options:
     """Returns options with the checkpoint of their model, which is built first if need be, and prints its licences.
 
     Raises:
@@ -115,11 +115,11 @@ def chosen(options: Options) -> Options:
     from pipelines.recipes.build import cached_checkpoint
 
     checkpoint = cached_checkpoint(options.model, recipe, lambda text: print(text, file=sys.stderr))
-    print(described(checkpoint), file=sys.stderr)
+    print(origin_line(checkpoint), file=sys.stderr)
     return replace(options, checkpoint=checkpoint)
 
 
-def described(checkpoint: str) -> str:
+def origin_line(checkpoint: str) -> str:
     """Returns in a line what a checkpoint is put together from, and under which licences."""
     origin = origin_of(checkpoint)
     parts = []

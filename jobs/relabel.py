@@ -12,7 +12,7 @@ import sys
 from jobs.command import check_present, print_left_out, run_job, start
 from jobs.options import read_config
 from jobs.progress import ProgressCount
-from jobs.recipes import RelabelOptions, chosen
+from jobs.recipes import RelabelOptions, with_checkpoint
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def _relabel(arguments: list[str] | None) -> int:
     config = read_config("relabel", __doc__, RelabelOptions, arguments)
     for name in ("labels", "vocabulary", "checkpoint"):
         check_present(name, getattr(config, name))
-    config = chosen(config)
+    config = with_checkpoint(config)
 
     from pipelines.archive.relabel import relabel
 

@@ -16,7 +16,7 @@ import sys
 from jobs.command import check_present, run_job, start
 from jobs.options import read_config
 from jobs.progress import ProgressCount
-from jobs.recipes import ReviewOptions, chosen
+from jobs.recipes import ReviewOptions, with_checkpoint
 from pipelines.review.config import ReviewConfig
 
 
@@ -29,7 +29,7 @@ def _review(arguments: list[str] | None) -> int:
     options = read_config("review", __doc__, ReviewOptions, arguments)
     for name in ("labels", "checkpoint"):
         check_present(name, getattr(options, name))
-    config = chosen(options)
+    config = with_checkpoint(options)
     if config.report is not None:
         return _report(config, config.report)
     if config.snapshot is not None:

@@ -12,7 +12,7 @@ import time
 
 from jobs.command import check_present, print_left_out, run_job, start
 from jobs.options import read_config
-from jobs.recipes import SearchOptions, chosen
+from jobs.recipes import SearchOptions, with_checkpoint
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def _search(arguments: list[str] | None) -> int:
     config = read_config("search", __doc__, SearchOptions, arguments)
     for name in ("labels", "checkpoint"):
         check_present(name, getattr(config, name))
-    config = chosen(config)
+    config = with_checkpoint(config)
 
     from pipelines.archive.search import search
     from pipelines.storage.files import check_output

@@ -14,7 +14,7 @@ from typing import Any
 from jobs.command import check_present, run_job, start
 from jobs.options import read_config
 from jobs.progress import ProgressCount
-from jobs.recipes import TrackOptions, chosen, suited
+from jobs.recipes import TrackOptions, recipe_options, with_checkpoint
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def _track(arguments: list[str] | None) -> int:
     config = read_config("track", __doc__, TrackOptions, arguments, _suited)
     for name in ("video", "prompts", "checkpoint"):
         check_present(name, getattr(config, name))
-    config = chosen(config)
+    config = with_checkpoint(config)
 
     from pipelines.following.run import track_video
 
@@ -47,7 +47,7 @@ def _track(arguments: list[str] | None) -> int:
 
 def _suited(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """As for labelling; proposals below the tracker's threshold never count here."""
-    file, options = suited(given)
+    file, options = recipe_options(given)
     return file, {name: value for name, value in options.items() if name != "objectness_floor"}
 
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from jobs import recipes
-from jobs.recipes import BenchmarkOptions, chosen, described, read_recipe, recipe_names, suited
+from jobs.recipes import BenchmarkOptions, origin_line, read_recipe, recipe_names, recipe_options, with_checkpoint
 from openvis_model.clip import ClipConfig
 from openvis_model.weights.clip_origin import origin_of_tag
 from pipelines.labelling.config import LabelConfig
@@ -46,24 +46,24 @@ def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
 
 def test_a_checkpoint_beside_a_model_is_refused() -> None:
     with pytest.raises(ValueError, match=f"model, checkpoint: both are given \\({TINY}, mine\\); leave one out"):
-        chosen(BenchmarkOptions(model=TINY, checkpoint="mine"))
-    assert chosen(BenchmarkOptions(checkpoint="mine")) == BenchmarkOptions(checkpoint="mine")
+        with_checkpoint(BenchmarkOptions(model=TINY, checkpoint="mine"))
+    assert with_checkpoint(BenchmarkOptions(checkpoint="mine")) == BenchmarkOptions(checkpoint="mine")
 
 
 def test_excluded_licences_are_refused_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.recipes.build.cached_checkpoint", lambda *_: pytest.fail("fetched"))
     with pytest.raises(ValueError, match="licence of proposals .* is CC-BY-NC-4.0"):
-        chosen(BenchmarkOptions(model=TINY, licence="permissive"))
+        with_checkpoint(BenchmarkOptions(model=TINY, licence="permissive"))
 
 
 def test_a_checkpoint_remembers_what_it_is_made_of(offline: Path, tmp_path: Path) -> None:
     """Its licences, and the options that suit it."""
     made = str(tmp_path / "made")
     make_checkpoint(RECIPE, made)
-    assert "at 0123456789ab, licence CC-BY-NC-4.0; clip ViT-B-32/datacomp_xl_s13b_b90k at" in described(made)
-    file, options = suited({"checkpoint": made})
+    assert "at 0123456789ab, licence CC-BY-NC-4.0; clip ViT-B-32/datacomp_xl_s13b_b90k at" in origin_line(made)
+    file, options = recipe_options({"checkpoint": made})
     assert (file, options) == (f"{made}/config.json", RECIPE.label)
-    assert suited({"model": TINY}) == (str(recipes._FOLDER / f"{TINY}.yaml"), read_recipe(TINY).label)
-    assert suited({})[1] == {}
+    assert recipe_options({"model": TINY}) == (str(recipes._FOLDER / f"{TINY}.yaml"), read_recipe(TINY).label)
+    assert recipe_options({})[1] == {}
     with pytest.raises(ValueError, match="licence of proposals"):
-        chosen(BenchmarkOptions(checkpoint=made, licence="permissive"))
+        with_checkpoint(BenchmarkOptions(checkpoint=made, licence="permissive"))
