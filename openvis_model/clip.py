@@ -36,19 +36,22 @@ class ClipConfig:
         stem: how pixels become tokens: `patches` is CLIP's linear projection of each patch; `convolutional` is a small
             residual network, which lets a small CLIP learn from few images.
         words: words that a CLIP with its own tokenizer was trained with; empty for CLIP's byte-pair encoding.
+        picture_size: side of the pictures that a vision transformer of CLIP's own kind was trained with, pixels, if
+            they were smaller than the square of its positions. None is `image_size`, the side of that square.
         pixel_mean: mean RGB, in [0, 1], that the weights were trained with. None takes that of all weights which
             open_clip lists for the model, or OpenAI's if they differ.
         pixel_std: standard deviation of RGB, in the same scale.
 
     Raises:
-        ValueError: for a model or a field of the architecture that `open_clip` does not have, or words whose number
-            does not match the size of the embedding table.
+        ValueError: for a model or a field of the architecture that `open_clip` does not have, words whose number does
+            not match the size of the embedding table, or pictures that the positions do not cover.
     """
 
     model: str = ""
     architecture: dict[str, Any] = field(default_factory=dict)
     stem: Stem = "patches"
     words: tuple[str, ...] = ()
+    picture_size: int | None = None
     pixel_mean: tuple[float, float, float] | None = None
     pixel_std: tuple[float, float, float] | None = None
 
@@ -75,6 +78,13 @@ class ClipConfig:
                 f"clip.words: {len(self.words)} words need architecture.text_cfg.vocab_size = "
                 f"{WordTokenizer.vocabulary_size(self.words)}, got {size}"
             )
+        if self.picture_size is not None:
+            tower = VisionTowerConfig.of(architecture_of(self))
+            if self.picture_size % tower.patch_size or not 0 < self.picture_size <= tower.image_size:
+                raise ValueError(
+                    f"clip.picture_size: expected a multiple of {tower.patch_size} up to {tower.image_size} pixels, "
+                    f"got {self.picture_size}"
+                )
         for name, default in (("mean", OPENAI_DATASET_MEAN), ("std", OPENAI_DATASET_STD)):
             if getattr(self, f"pixel_{name}") is None:
                 object.__setattr__(self, f"pixel_{name}", _pixels_of(self.model, name, default))
@@ -127,6 +137,7 @@ def build_clip(config: ClipConfig) -> Clip:
         stem = ConvolutionalStem(tower.positions.shape[-1], patch_size=tower.patch_size)
         clip.visual.set_submodule(tower.stem_name, stem)
     clip.visual.image_mean, clip.visual.image_std = config.pixel_mean, config.pixel_std
+    clip.visual.picture_size = config.picture_size
     return clip
 
 

@@ -170,6 +170,7 @@ def mini(words: Sequence[str]) -> InstFormerConfig:
             },
             stem="convolutional",
             words=tuple(words),
+            picture_size=48,
         ),
     )
 

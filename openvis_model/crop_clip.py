@@ -1,9 +1,12 @@
 """The paper's baseline (Table 5, line 1): N masked crops of a frame through plain CLIP, one image each."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.func import functional_call
 from torchvision.ops import roi_align
 
 from openvis_model.clip_towers import guided_tower
@@ -17,7 +20,8 @@ CROPS_PER_BATCH = 16
 class CropClip(nn.Module):
     """A drop-in for `InstClip` that cuts out each instance and runs CLIP on the crop.
 
-    A crop is the square around the mask's box. Everything outside of the mask is CLIP's mean colour.
+    A crop is the square around the mask's box, resized to the pictures that CLIP was trained with. Everything outside
+    of the mask is CLIP's mean colour. Crops smaller than the square of CLIP's positions have those of its middle.
 
     Args:
         visual: the vision transformer of an `open_clip` model, of any kind that InstCLIP takes.
@@ -27,11 +31,14 @@ class CropClip(nn.Module):
         ValueError: for a vision transformer that `guided_tower` refuses.
     """
 
+    visual: Any  # as open_clip has it
+
     def __init__(self, visual: nn.Module, *, short_side: int) -> None:
         super().__init__()
         self.tower = guided_tower(visual)
         self.visual = visual
         self.short_side = short_side
+        self.size: int = getattr(visual, "picture_size", None) or self.visual.image_size[0]
         mean, std = pixel_statistics(visual)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
@@ -56,7 +63,7 @@ class CropClip(nn.Module):
         count = mask_logits.shape[1]
         # Crops are cut batch by batch: for many frames, all of them would not fit into memory.
         embeddings = [
-            self.visual(self.crops(frames[t : t + 1], mask_logits[t : t + 1, i : i + CROPS_PER_BATCH]))
+            self.embed(self.crops(frames[t : t + 1], mask_logits[t : t + 1, i : i + CROPS_PER_BATCH]))
             for t in range(len(frames))
             for i in range(0, count, CROPS_PER_BATCH)
         ]
@@ -70,18 +77,30 @@ class CropClip(nn.Module):
         return []
 
     def crops(self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B*N 3 size size"]:
-        """Returns normalised crops at CLIP's input size, zero (the mean colour) outside of the mask."""
+        """Returns normalised crops, zero (the mean colour) outside of the mask."""
         pixels = (to_pixels(frames, short_side=self.short_side, divisor=1) - self.mean) / self.std
         masks = F.interpolate(mask_logits.float(), size=pixels.shape[-2:], mode="bilinear") > 0
         frame_index = torch.arange(len(frames), device=pixels.device).repeat_interleave(masks.shape[1])
         boxes = torch.cat([frame_index[:, None].float(), square_boxes(masks.flatten(0, 1))], dim=1)
-        size = self.visual.image_size
-        crops = roi_align(pixels, boxes, size, sampling_ratio=2, aligned=True)
+        crops = roi_align(pixels, boxes, self.size, sampling_ratio=2, aligned=True)
         mask_index = torch.arange(len(boxes), device=pixels.device)[:, None].float()
         mask_boxes = torch.cat([mask_index, boxes[:, 1:]], dim=1)
-        inside = roi_align(masks.flatten(0, 1)[:, None].float(), mask_boxes, size, sampling_ratio=2, aligned=True)
+        inside = roi_align(masks.flatten(0, 1)[:, None].float(), mask_boxes, self.size, sampling_ratio=2, aligned=True)
         masked: Tensor = crops * (inside >= 0.5)
         return masked
+
+    def embed(self, crops: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n D"]:
+        """Embeds normalised crops with plain CLIP, before normalisation."""
+        patches, grid = self.size // self.tower.patch_size, self.tower.positions
+        first = [(side - patches) // 2 for side in grid.shape[:2]]
+        embeddings: Tensor
+        if not any(first):
+            embeddings = self.visual(crops)
+            return embeddings
+        middle = grid[first[0] : first[0] + patches, first[1] : first[1] + patches].flatten(0, 1)
+        positions = torch.cat([self.visual.positional_embedding[:1], middle])
+        embeddings = functional_call(self.visual, {"positional_embedding": positions}, (crops,))
+        return embeddings
 
 
 def square_boxes(masks: Bool[Tensor, "n H W"]) -> Float[Tensor, "n 4"]:

@@ -32,7 +32,7 @@ class Finding:
     """The test of a claim.
 
     It holds or is reversed only where the 95 % interval of the mean difference excludes 0, and the difference has the
-    same sign with each seed.
+    same sign with each seed. The interval is over videos and seeds, drawn together; a few seeds are a small sample.
     """
 
     claim: ClaimConfig
@@ -158,6 +158,13 @@ def _markdown(config: AblationsConfig, results: dict[str, list[CellResult]], fin
             shown = [_number(results[row.name], name) for name in _COLUMNS]
             lines += [f"| {row.name} | {row.dataset} | {row.paper or '–'} | {' | '.join(shown)} |"]
         lines += [""]
+    notes = dict.fromkeys(
+        f"- {row.dataset}: {note}"
+        for row in config.rows
+        for result in results[row.name]
+        for note in (*result.warnings, *BENCHMARKS[result.protocol].remarks(result.numbers))
+    )
+    lines += ["### Data sets", "", *notes, ""]
     lines += [
         "### Orderings",
         "",

@@ -12,13 +12,13 @@ from jaxtyping import Float64, Int64
 
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
 from pipelines.metrics.open_vocabulary import match_as_one_ranking
-from pipelines.metrics.resampling import Ranking, draw, rankings, resampled_ap
+from pipelines.metrics.resampling import Ranking, draw, rankings, resampled_ap, resampled_recall
 from pipelines.metrics.rules import EMPTY_MEAN, OPEN_VOCABULARY
 from pipelines.metrics.track_matching import match_tracks
 from pipelines.metrics.track_naming import NamedTracks, name_tracks, right_names, share_masks
 
 MACRO = ("AP", "base/AP", "novel/AP")
-NAMES = (*MACRO, "micro/AP", "top1", "agnostic/AP")
+NAMES = (*MACRO, "micro/AP", "top1", "agnostic/AP", "agnostic/AR10")
 """Numbers of `open_vocabulary` that have intervals."""
 
 _ENDS = (2.5, 97.5)  # percentiles
@@ -76,15 +76,15 @@ def paired_difference(
 ) -> Difference:
     """Returns a number of one method's predictions minus that of another's, with its 95 % interval.
 
-    Every draw has the same videos for both, so that what makes a video hard for both cancels out. If the
-    interval excludes 0, other videos would most likely give the same order. It says nothing about other trainings:
-    the spread of `each` does.
+    Every draw has the same videos for both, so that what makes a video hard for both cancels out, and as many pairs as
+    there are, drawn with replacement as well. If the interval excludes 0, other videos and other trainings would most
+    likely give the same order; with a single training, it says nothing about others.
 
     Args:
         ground_truth: the objects.
         pairs: predictions of both methods, of one or several trainings; the difference is the mean over the pairs.
         name: one of `NAMES`.
-        resamples: how often as many videos as there are get drawn.
+        resamples: how often as many videos, and pairs, as there are get drawn.
         seed: seed of the draws.
         threads: threads to match in; the numbers do not depend on it.
 
@@ -101,9 +101,10 @@ def paired_difference(
                 f"name: {ground_truth.path} has no objects that {name} is a mean over; choose another number"
             )
         differences.append(np.where(a == EMPTY_MEAN, np.nan, a - b))  # where one has no number, no other has
-    mean = np.mean(differences, axis=0)
-    low, high = _ends(mean[:-1][~np.isnan(mean[:-1])])
-    return Difference(float(mean[-1]), low, high, tuple(float(difference[-1]) for difference in differences))
+    drawn, each = np.stack(differences)[:, :-1], tuple(float(difference[-1]) for difference in differences)
+    mean = (draw(len(pairs), resamples, seed + 1).T * drawn).mean(0)  # not the random numbers of the videos
+    low, high = _ends(mean[~np.isnan(mean)])
+    return Difference(float(np.mean(each)), low, high, each)
 
 
 def _ends(values: Float64[np.ndarray, "n"]) -> tuple[float, float]:
@@ -128,10 +129,12 @@ def _draws(
         _, matches = match_as_one_ranking(ground_truth, predictions, threads=threads)
         ranked = rankings(ground_truth, predictions, matches, replace(OPEN_VOCABULARY, categories=False))
         numbers["micro/AP"] = _mean(ranked.values(), weights)
-    if {"top1", "agnostic/AP"} & set(names):
+    if {"top1", "agnostic/AP", "agnostic/AR10"} & set(names):
         named = name_tracks(ground_truth, predictions, threads=threads)
         ranked = rankings(ground_truth, named.tracks, named.matches, named.rules)
         numbers["agnostic/AP"] = _mean(ranked.values(), weights)
+        recalls = [resampled_recall(ranking, weights, limit=10) for ranking in ranked.values()]
+        numbers["agnostic/AR10"] = recalls[0] if recalls else np.full(len(weights), EMPTY_MEAN)
         numbers["top1"] = _top1(ground_truth, named, weights)
     return {name: numbers[name] for name in names}
 

@@ -1,4 +1,4 @@
-"""Average precision of videos drawn with replacement: matched once, counted as often as each video was drawn."""
+"""Precision and recall of videos drawn with replacement: matched once, counted as often as each video was drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,3 +97,20 @@ def resampled_ap(ranking: Ranking, weights: Int64[np.ndarray, "R V"]) -> Float64
         reached = np.searchsorted(RECALLS, hits / np.maximum(objects, 1)[:, None], side="right")
         total += (best * np.diff(reached, prepend=0)).sum(1) / len(RECALLS)
     return np.where(objects > 0, total / len(ranking.right), EMPTY_MEAN)
+
+
+def resampled_recall(ranking: Ranking, weights: Int64[np.ndarray, "R V"], *, limit: int) -> Float64[np.ndarray, "R"]:
+    """Returns the share of objects that the best `limit` predictions of each video find, for each draw.
+
+    It is the mean over IoU thresholds, and -1 where a draw has no objects.
+    """
+    order = np.argsort(ranking.videos, kind="stable")
+    of_video = ranking.videos[order]
+    counted = np.zeros(len(order), np.bool_)
+    counted[order] = np.arange(len(order)) - np.searchsorted(of_video, of_video) < limit
+    hits = sum(
+        (np.bincount(ranking.videos[right & counted], minlength=weights.shape[1]) for right in ranking.right),
+        np.zeros(weights.shape[1], np.int64),
+    )
+    objects = weights @ ranking.objects
+    return np.where(objects > 0, weights @ hits / (np.maximum(objects, 1) * len(ranking.right)), EMPTY_MEAN)

@@ -4,11 +4,13 @@ python -m tests.benchmarks.association [NAME=CHECKPOINT ...]
 
 All rows link the same instances of the same videos, of the split crossing, and differ in the association alone.
 `annotated` instances are the objects themselves: an object has its own mask, the instance token that InstCLIP makes of
-it, and the query of the proposal that covers it best. `proposed` ones are the model's. Tracks begin and end as in
+it, and the query of the proposal that covers it best. `proposed` ones are the model's; the row `annotations` gives each
+object the likely proposal that overlaps it best, which is as good as linking can be. Tracks begin and end as in
 labelling, but no match of tokens is refused, except in the row with labelling's gate; boxes must overlap. Each
 checkpoint, the built-in model without any, adds the rows of its rollout tracker; the instances are those of the first,
-so the others may differ in the tracker only. Brackets: 95 % interval of the difference to the first rollout row, of
-1,000 resamples of the videos. With one checkpoint it takes eight minutes of CPU time.
+so the others may differ in the tracker only. The last column is a 95 % interval, of 1,000 resamples of the videos: of
+the difference to the first rollout row, or of that between the two of a pair. With one checkpoint it takes eight
+minutes of CPU time.
 """
 
 import sys
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import trackeval
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -51,6 +53,9 @@ ASSOCIATIONS = {
     "IoU": AssociationConfig(kind="iou"),
     "SORT": AssociationConfig(kind="sort"),
 }
+PAIRS = (("Hungarian, both tokens", "Hungarian, query"), ("running mean, both tokens", "Hungarian, both tokens"))
+"""Associations that are compared with each other."""
+
 RESAMPLES = 1000
 SURE = 8.0  # log-odds of an annotated mask's pixels
 
@@ -110,18 +115,22 @@ class Score(NamedTuple):
     identity: dict[str, object]
 
 
-def track(tracker: VideoTracker, own: Video, instances: Sequence[Instances], every: int) -> Score:
-    """Tracks one of `every` frames of a video."""
+def track(tracker: VideoTracker | None, own: Video, instances: Sequence[Instances], every: int) -> Score:
+    """Tracks one of `every` frames of a video; without a tracker, by the annotations."""
     state = TrackerState()
     ids, overlaps, shown = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
     for t in range(0, len(instances), every):
-        state, tracked = tracker.step(state, t, instances[t])
-        there, linked = own.masks[:, t].any((1, 2)), tracked.track_ids >= 0
+        if tracker is None:
+            track_ids = identities(own.masks[:, t], instances[t])
+        else:
+            state, tracked = tracker.step(state, t, instances[t])
+            track_ids = tracked.track_ids
+        there, linked = own.masks[:, t].any((1, 2)), track_ids >= 0
         found = instances[t].masks.take(np.flatnonzero(linked)).to_dense().astype(np.float32)
         true = own.masks[there, t].astype(np.float32)
         common = np.einsum("ohw,nhw->on", true, found)
         union = true.sum((1, 2))[:, None] + found.sum((1, 2)) - common
-        ids.append(tracked.track_ids[linked])
+        ids.append(track_ids[linked])
         shown.append(np.flatnonzero(there))
         overlaps.append((common / np.maximum(union, 1)).astype(np.float64))
     pairs = FramePairs(
@@ -144,6 +153,20 @@ def track(tracker: VideoTracker, own: Video, instances: Sequence[Instances], eve
     return Score(hota_sums(pairs), trackeval.metrics.Identity({"PRINT_CONFIG": False}).eval_sequence(data))
 
 
+def identities(masks: Bool[np.ndarray, "O H W"], instances: Instances) -> Int64[np.ndarray, "n"]:
+    """Returns the object that each instance is of, each object once; -1 for unlikely instances and the others."""
+    ids = np.full(len(instances), -1)
+    likely = np.flatnonzero(instances.objectness.numpy() >= VideoTrackerConfig().objectness_threshold)
+    found = instances.masks.take(likely).to_dense().reshape(len(likely), -1).astype(np.float32)
+    own = masks.reshape(len(masks), -1).astype(np.float32)
+    common = found @ own.T
+    iou = common / np.maximum(found.sum(1)[:, None] + own.sum(1) - common, 1)
+    rows, objects = linear_sum_assignment(-iou)
+    overlapping = iou[rows, objects] > 0
+    ids[likely[rows[overlapping]]] = objects[overlapping]
+    return ids
+
+
 def association_accuracies(scores: Sequence[Score], weights: Float64[np.ndarray, "R V"]) -> Float64[np.ndarray, "R"]:
     """Returns AssA of R resamples; a weight says how often a video was drawn."""
     association = weights @ np.stack([score.hota.association for score in scores])
@@ -157,12 +180,17 @@ def row(name: str, kind: str, every: int, scores: Sequence[Score], reference: Se
     hota = HotaSums.pool([score.hota for score in scores]).summary()
     identity = trackeval.metrics.Identity({"PRINT_CONFIG": False})
     idf1 = identity.combine_sequences({str(number): score.identity for number, score in enumerate(scores)})["IDF1"]
+    numbers = " | ".join(f"{100 * value:.1f}" for value in (hota["AssA"], idf1, hota["HOTA"]))
+    compared = "" if scores is reference else difference(scores, reference)
+    return f"| {kind} | {every} | {name} | {numbers} | {compared} |"
+
+
+def difference(scores: Sequence[Score], reference: Sequence[Score]) -> str:
+    """Returns the 95 % interval of the difference in AssA, in points."""
     draws = np.random.default_rng(0).multinomial(len(scores), np.full(len(scores), 1 / len(scores)), RESAMPLES)
     differences = association_accuracies(scores, draws) - association_accuracies(reference, draws)
     low, high = 100 * np.percentile(differences, [2.5, 97.5])
-    numbers = " | ".join(f"{100 * value:.1f}" for value in (hota["AssA"], idf1, hota["HOTA"]))
-    compared = "" if scores is reference else f"{low:+.1f} to {high:+.1f}"
-    return f"| {kind} | {every} | {name} | {numbers} | {compared} |"
+    return f"{low:+.1f} to {high:+.1f}"
 
 
 def main() -> None:
@@ -188,11 +216,15 @@ def main() -> None:
     print("|---|---:|---|---:|---:|---:|---|")
     for kind in ("annotated", "proposed"):
         for every in RATES:
-            reference: list[Score] = []
+            linked: dict[str, list[Score]] = {}
             for name, its in trackers.items():
-                scores = [track(its, each, getattr(each, kind), every) for each in videos]
-                reference = reference or scores
-                print(row(name, kind, every, scores, reference), flush=True)
+                linked[name] = [track(its, each, getattr(each, kind), every) for each in videos]
+                print(row(name, kind, every, linked[name], next(iter(linked.values()))), flush=True)
+            if kind == "proposed":
+                ideal = [track(None, each, each.proposed, every) for each in videos]
+                print(row("annotations", kind, every, ideal, next(iter(linked.values()))), flush=True)
+            for better, worse in PAIRS:
+                print(f"| {kind} | {every} | {better} > {worse} | | | | {difference(linked[better], linked[worse])} |")
 
 
 def tracker(

@@ -78,7 +78,7 @@ def write_start(folder: Path) -> None:
     built_in = load_checkpoint(BUILT_IN)
     vision = {"image_size": 96, "timm_model_name": "openvis_miniature_pe", "timm_pool": "map", "timm_proj": None}
     config: ClipConfig = built_in.config.clip
-    config = replace(config, architecture=config.architecture | {"vision_cfg": vision})
+    config = replace(config, architecture=config.architecture | {"vision_cfg": vision}, picture_size=None)
     clip = build_clip(config)
     own = read_states(BUILT_IN, ("clip",))["clip"]
     text = {name: tensor for name, tensor in own.items() if not name.startswith("visual.")}

@@ -32,6 +32,12 @@ def test_a_vision_transformer_of_openai_has_quick_gelu() -> None:
         ({"architecture": {"text_cfg": {"head": 2}}}, "architecture.text_cfg.head: .*did you mean 'heads'"),
         ({"architecture": {"text_cfg": 3}}, "architecture.text_cfg: expected fields, got 3"),
         ({"architecture": {"vision": {}}}, "architecture.vision: .*did you mean 'vision_cfg'"),
+        (
+            {"model": "ViT-B-32", "picture_size": 256},
+            "picture_size: expected a multiple of 32 up to 224 pixels, got 256",
+        ),
+        ({"model": "ViT-B-32", "picture_size": 40}, "picture_size: expected a multiple of 32 up to 224 pixels, got 40"),
+        ({"model": "PE-Core-B-16", "picture_size": 112}, "expected CLIP's own vision transformer"),
     ],
 )
 def test_bad_config_is_refused(fields: dict[str, object], message: str) -> None:

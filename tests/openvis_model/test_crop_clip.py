@@ -1,14 +1,17 @@
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 
-from openvis_model.clip import build_clip
+from openvis_model.clip import ClipConfig, build_clip
 from openvis_model.config import mini
 from openvis_model.crop_clip import CropClip, square_boxes
 from tests.words import WORDS
 
 
-def crop_clip() -> CropClip:
-    return CropClip(build_clip(mini(WORDS).clip).eval().visual, short_side=96)
+def crop_clip(picture_size: int | None = None) -> CropClip:
+    config = replace(mini(WORDS).clip, picture_size=picture_size)
+    return CropClip(build_clip(config).eval().visual, short_side=96)
 
 
 def test_square_boxes_by_hand() -> None:
@@ -46,6 +49,26 @@ def test_embeds_each_crop_with_clip_as_it_is() -> None:
         expected = F.normalize(model.visual(model.crops(frames, logits)[23:24]), dim=-1)
     assert tokens.shape == (2, 20, 128)
     assert (tokens[1, 3] - expected[0]).abs().max() < 1e-5
+
+
+def test_a_crop_is_as_large_as_the_pictures_that_clip_was_trained_with() -> None:
+    """48 of 96 pixels: 6 × 6 patches, whose positions are rows and columns 3 to 8 of 12 × 12."""
+    model = crop_clip(48)
+    crops = model.crops(torch.randint(0, 256, (1, 96, 96, 3), dtype=torch.uint8), torch.randn(1, 3, 24, 24))
+    assert crops.shape == (3, 3, 48, 48)
+    with torch.inference_mode():
+        small = build_clip(mini_clip(48)).eval().visual
+        state = model.visual.state_dict()
+        class_token, patches = state["positional_embedding"].split([1, 144])
+        middle = patches.view(12, 12, -1)[3:9, 3:9].reshape(36, -1)
+        small.load_state_dict(state | {"positional_embedding": torch.cat([class_token, middle])})
+        assert torch.equal(model.embed(crops), small(crops))
+
+
+def mini_clip(image_size: int) -> ClipConfig:
+    config = mini(WORDS).clip
+    tower = config.architecture["vision_cfg"] | {"image_size": image_size}
+    return replace(config, architecture=config.architecture | {"vision_cfg": tower})
 
 
 def test_no_instances() -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from openvis_model.clip import build_clip, build_text_encoder
 from openvis_model.crop_clip import CropClip
-from openvis_model.exemplars import PictureContent, PictureExemplar, TrackExemplar
+from openvis_model.exemplars import CheckedPicture, PictureContent, PictureExemplar, TrackExemplar
 from openvis_model.inst_former import InstFormer
 from openvis_model.picture_encoder import PictureEncoder
 from openvis_model.text_embedding import embed_vocabulary
@@ -123,7 +123,8 @@ def test_a_siglips_pictures_are_as_likely_as_anything(tmp_path: Path) -> None:
     encoder = build_text_encoder(config, clip)
     pictures = PictureEncoder(CropClip(clip.visual, short_side=64), short_side=64)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    exemplar = PictureExemplar("a.png", content=PictureContent(pixels, None, ""))
+    content = CheckedPicture("", lambda: PictureContent(pixels, None, ""))
+    exemplar = PictureExemplar("a.png", content=content)
     vocabulary = Vocabulary((("mug",),), exemplars=((exemplar,),))
     embedded = embed_vocabulary(vocabulary, encoder, lambda: pictures)
     assert embedded.offset is not None

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from openvis_model.exemplars import PictureContent, PictureExemplar, TrackExemplar
+from openvis_model.exemplars import CheckedPicture, PictureContent, PictureExemplar, TrackExemplar
 from openvis_model.training.losses import classification_loss
 from openvis_model.vocabulary import PROMPTS, Vocabulary, VocabularyEmbedding, prompt_words
 
@@ -241,7 +241,8 @@ def test_exemplars_take_the_place_of_words_of_the_same_name() -> None:
 
 def test_what_exemplars_show_is_part_of_the_identity() -> None:
     def identity(digest: str) -> tuple[object, ...]:
-        content = PictureContent(np.zeros((1, 1, 3), np.uint8), None, digest)
+        picture = PictureContent(np.zeros((1, 1, 3), np.uint8), None, digest)
+        content = CheckedPicture(digest, lambda: picture)
         return replace(vocabulary, exemplars=((), (PictureExemplar("a.jpg", content=content),))).identity
 
     vocabulary = Vocabulary.from_lines(["dog", "mug"])

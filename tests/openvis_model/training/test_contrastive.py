@@ -31,7 +31,7 @@ def config(request: pytest.FixtureRequest) -> InstFormerConfig:
     pool = {"timm_pool": "map", "timm_proj": None}
     vision = {"image_size": SIZE, "timm_model_name": f"openvis_{request.param}"}
     architecture = config.clip.architecture | {"vision_cfg": vision | pool}
-    return replace(config, clip=replace(config.clip, architecture=architecture))
+    return replace(config, clip=replace(config.clip, architecture=architecture, picture_size=None))
 
 
 @pytest.fixture

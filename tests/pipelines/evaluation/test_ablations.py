@@ -65,6 +65,7 @@ def test_rows_from_training_to_table(cluster: None, disc_model: None, tmp_path: 
     table = (tmp_path / "ablations" / REPORT).read_text()
     assert table.startswith("### Table 5\n\n| | videos | paper, BURST | AP | micro AP |")
     assert "| first | novel | 1.09 | 0." in table
+    assert "\n- novel: warning: not by the protocol, which wants 10 objects or more of each category" in table
     assert "| fourth > second | +0.0 AP | +0.0 to +0.0 | +0.0, +0.0 | undecided |" in table
 
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "ablations").rglob("result.json")}

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipelines.datasets.annotations import GroundTruth, PredictedTrack
 from pipelines.metrics.intervals import NAMES, confidence_intervals, paired_difference
 from pipelines.metrics.open_vocabulary import open_vocabulary
 from tests.pipelines.metrics.open_vocabulary_cases import DISC, TRUTH, predictions, world
@@ -24,6 +25,7 @@ def test_intervals_of_two_videos() -> None:
         "micro/AP": pytest.approx((0, micro)),
         "top1": pytest.approx((0, 1 / 2)),
         "agnostic/AP": pytest.approx((agnostic, 1)),
+        "agnostic/AR10": pytest.approx((1, 1)),
     }
     other = confidence_intervals(replace(TRUTH, videos=TRUTH.videos[::-1]), predictions())
     assert other == {name: pytest.approx(ends) for name, ends in intervals.items()}
@@ -87,21 +89,31 @@ def test_a_difference_is_seen_on_the_same_videos() -> None:
 
 
 def test_a_difference_of_several_trainings_is_their_mean() -> None:
-    """Once as above, once none: half of it, on the same draws."""
+    """Once as above, once none: half of it. Draws of the first training alone give all of it."""
     a, b = predictions(), [each for each in predictions() if each.score != 0.4]
     difference = paired_difference(TRUTH, [(a, b), (a, a)])
-    assert difference[:3] == pytest.approx((51 / 808, 0, 1 / 8))
+    assert difference[:3] == pytest.approx((51 / 808, 0, 1 / 4))
     assert difference.each == pytest.approx((51 / 404, 0))
 
 
+def test_trainings_that_differ_widen_the_interval() -> None:
+    """The same in every video, but 0.4 with one training and 0 with the other."""
+    truth, a, b = better_by_as_much_everywhere()
+    assert paired_difference(truth, [(a, b), (a, a)])[:3] == pytest.approx((0.2, 0, 0.4))
+
+
 def test_what_is_the_same_in_every_video_is_certain() -> None:
-    """One better by the same amount everywhere: nothing is left to chance."""
-    tracks = [replace(TRUTH.tracks[0], id=video, video_id=video) for video in range(1, 31)]
-    truth = world(*tracks, videos=range(1, 31))
-    a = [guess([strip(0, 20)], 0.5, video=video) for video in range(1, 31)]
-    b = [guess([strip(0, 15)], 0.5, video=video) for video in range(1, 31)]
+    """Nothing is left to chance."""
+    truth, a, b = better_by_as_much_everywhere()
     assert paired_difference(truth, [(a, b)])[:3] == pytest.approx((0.4, 0.4, 0.4))
     assert confidence_intervals(truth, b)["AP"] == pytest.approx((0.6, 0.6))
+
+
+def better_by_as_much_everywhere() -> tuple[GroundTruth, list[PredictedTrack], list[PredictedTrack]]:
+    """The same object in 30 videos, found by the first predictions as it is, by the second ones in part."""
+    tracks = [replace(TRUTH.tracks[0], id=video, video_id=video) for video in range(1, 31)]
+    a, b = ([guess([strip(0, stop)], 0.5, video=video) for video in range(1, 31)] for stop in (20, 15))
+    return world(*tracks, videos=range(1, 31)), a, b
 
 
 def test_bad_input() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.datasets.annotations import GroundTruth, PredictedTrack
-from pipelines.metrics.resampling import draw, rankings, resampled_ap
+from pipelines.metrics.resampling import Ranking, draw, rankings, resampled_ap, resampled_recall
 from pipelines.metrics.rules import LVVIS, OPEN_VOCABULARY, UVO, YTVIS, ApRules
 from pipelines.metrics.track_matching import match_tracks
 from pipelines.metrics.video_ap import video_ap
@@ -82,3 +82,12 @@ def test_draws_are_as_many_videos_as_there_are() -> None:
     for videos, resamples in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match=f"resamples: {resamples} of {videos} videos"):
             draw(videos, resamples, 0)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1, [1 / 3, 1 / 2, -1]), (2, [1, 1, -1])])
+def test_recall_of_the_best_predictions_of_each_video(limit: int, expected: list[float]) -> None:
+    """The best prediction of the second video is wrong."""
+    right = np.array([[True, False, True, True]])
+    ranking = Ranking(videos=np.array([0, 1, 0, 1]), right=right, wrong=~right, objects=np.array([2, 1]))
+    weights = np.array([[1, 1], [2, 0], [0, 0]])
+    assert resampled_recall(ranking, weights, limit=limit).tolist() == pytest.approx(expected)
