@@ -1,5 +1,6 @@
 """The fixtures of all tests."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -57,6 +58,7 @@ def cluster() -> Iterator[None]:
         ray.init(address="local", num_cpus=CPUS, num_gpus=1, include_dashboard=False, log_to_driver=False)
     yield
     if ray.is_initialized():  # unless the file's last test was one of `no_cluster`
+        gc.collect()  # the traceback of an error that a test expected may hold an actor
         wait_until(lambda: ray.available_resources().get("CPU", 0) == CPUS, "actors are left")
 
 

@@ -259,7 +259,7 @@ def test_an_interrupted_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     assert masks.group_by(masks.column_names).aggregate([]).num_rows == masks.num_rows
     files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
     parts = {f"{table}/{part}.parquet" for table in SCHEMAS for part in results.parts()}
-    assert {file for file in files if not re.search("^runs/|/_delta_log/", file)} == {*parts, "lease.json"}
+    assert {file for file in files if not re.search("^runs/|/_delta_log/", file)} == {*parts, "lease.json", ".lock"}
 
 
 @pytest.mark.parametrize(
