@@ -62,7 +62,7 @@ class Review:
         self._found: Recent[str, Found] = Recent(_FOUND)
         self._masks: Recent[tuple[str, str, int], pa.Table] = Recent(_MASK_BYTES, lambda rows: int(rows.nbytes))
         self._crops: Recent[tuple[str, str, int], bytes] = Recent(_CROP_BYTES, len)
-        self._lock, self._keeping, self._listing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._lock, self._keeping, self._listing = threading.Lock(), threading.Lock(), threading.RLock()
         self._last = self.decided.latest
 
     def warm_up(self) -> None:
@@ -76,11 +76,15 @@ class Review:
             decided = self.decided.refresh()
             self.catalogue.decide(decided)
             self.search.refresh()
-            has_new = set(self.results.parts()) != set(self.catalogue.listed)
-            if has_new or self.catalogue.additions.names() != self.catalogue.known:
-                embeddings = self._list_again()
+            with self._listing:
+                embeddings = self._list_again() if self._has_new() else None
+            if embeddings:
                 embeddings.catalogue.warm_up()
                 embeddings.load()
+
+    def _has_new(self) -> bool:
+        has_new = set(self.results.parts()) != set(self.catalogue.listed)
+        return has_new or self.catalogue.additions.names() != self.catalogue.known
 
     def _list_again(self) -> Embeddings:
         """Takes over the tracks that there are now; returns their embeddings, which are not loaded yet."""

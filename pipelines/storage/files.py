@@ -184,8 +184,8 @@ def bad_input(option: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        parts = (option, error.filename, error.strerror or str(error))  # some errors of libraries name no file
-        raise ValueError(": ".join(filter(None, parts))) from error
+        parts = (option, error.filename, error.strerror or error)  # some errors of libraries name no file
+        raise ValueError(": ".join(str(part) for part in parts if part is not None)) from error
 
 
 def folder_of(file: str) -> tuple[Storage, str]:

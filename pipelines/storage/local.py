@@ -183,7 +183,7 @@ class _File(io.FileIO):
     """
 
     def __init__(self, path: Path, mode: str, target: Path) -> None:
-        super().__init__(path, mode)
+        super().__init__(str(path), mode)
         self._target = target
 
     def readinto(self, buffer: Any) -> int:

@@ -41,5 +41,5 @@ def test_an_unknown_preset_is_named() -> None:
 
 
 def test_an_activation_without_weights_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"start\.clip_quick_gelu: got True without weights"):
+    with pytest.raises(ValueError, match=r"^clip_quick_gelu: got True without weights"):
         StartConfig(preset="paper", clip_quick_gelu=True)

@@ -22,6 +22,7 @@ from tests.pipelines.review.archives import EVIL_CATEGORY, EVIL_NAME, put_video,
 from tests.pipelines.review.browser import ON_SCREEN, Open, choose, names, needs_browser, play, press
 from tests.pipelines.review.serving import Client, served
 from tests.pipelines.video.clips import VFR
+from tests.waiting import wait_until
 
 pytestmark = needs_browser
 
@@ -453,7 +454,7 @@ def test_a_decision_is_undone_while_the_one_before_waits(visit: Open, labels: st
     page.unroute("**/api/decide*")
     expect(page.locator(".notice")).to_contain_text("Undone: track 1.")
     expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
-    assert decided(labels) == {("numbered", 1, None): ("accept", "red striped star")}
+    wait_until(lambda: decided(labels) == {("numbered", 1, None): ("accept", "red striped star")})
     press(page, "u")
     expect(page.locator("#card-0 .badge")).to_have_count(0)
 
