@@ -26,7 +26,7 @@ def test_everything_moves_with_the_model(mini_model: InstFormer) -> None:
     assert torch.float32 in {tensor.dtype for tensor in folded.buffers()}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("as_user")
 def test_a_compiled_model_is_compiled_once_for_a_size(mini_model: InstFormer) -> None:
     graphs, plain, compiled = list[GraphModule](), fold(mini_model), fold(mini_model)

@@ -197,7 +197,7 @@ def test_validation_is_video_ap(split: Path, checkpoint: str) -> None:
     assert objective.training
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("cluster")
 def test_two_workers_train_as_one_does(split: Path, checkpoint: str, tmp_path: Path) -> None:
     """Over five steps, float32: losses to 1e-4, relative, and the gradient's norm to 1e-3."""
