@@ -10,6 +10,7 @@ from pipelines.archive.tables import Results
 from pipelines.storage.files import Storage
 
 
+@pytest.mark.slow
 def test_demo_ends_with_tables_overlays_and_a_contact_sheet(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.demo", "--output", tmp_path / "demo", "--videos", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

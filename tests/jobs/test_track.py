@@ -9,6 +9,7 @@ from pipelines.archive.tables import read_tracks
 from tests.pipelines.following.videos import crossing
 
 
+@pytest.mark.slow
 def test_an_object_is_followed_and_drawn_from_the_command_line(tmp_path: Path) -> None:
     scene, out = crossing(tmp_path / "v.mp4"), str(tmp_path / "followed")
     job = [sys.executable, "-m", "jobs.track", "--video", str(scene.path), "--output", out, "--stride", "4"]

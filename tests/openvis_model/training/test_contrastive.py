@@ -130,6 +130,7 @@ def test_a_saved_objective_is_a_checkpoint(objective: ContrastiveObjective, tmp_
         assert torch.equal(model.classifier.get_parameter(name)[3], start)
 
 
+@pytest.mark.slow
 def test_a_fitted_text_tower_counts_shared_words() -> None:
     torch.manual_seed(0)
     config = mini(prompt_words(NAMES)).clip

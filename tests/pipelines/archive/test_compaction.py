@@ -97,6 +97,7 @@ def next_run(output: str) -> None:
     settled(output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["folder", pytest.param("s3", marks=pytest.mark.nightly)], indirect=True)
 def test_a_crash_between_any_two_writes_is_never_seen(
     output: Callable[[str], str], monkeypatch: pytest.MonkeyPatch

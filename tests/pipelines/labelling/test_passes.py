@@ -151,6 +151,7 @@ def test_a_decoder_that_hangs_fails_alone(archive: Path, tmp_path: Path, monkeyp
     assert (summary.ok, list(summary.failures.values())) == (5, ["its decoder stood still for 10 s"])
 
 
+@pytest.mark.slow
 def test_a_run_without_progress_ends(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Lease, "check_holder", lambda lease, patience_s: None)  # it is not renewed so often
     with pytest.raises(RuntimeError, match=r"no progress for 0.2 s; the cluster has [\d.]+ of 5 CPUs and 1 of 1 GPUs"):

@@ -118,6 +118,7 @@ class OneWaitsForTheOther(DiscModel):
         return super().__call__(batches)
 
 
+@pytest.mark.slow
 def test_two_batches_are_on_their_way_through_a_gpu(
     cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -363,6 +363,7 @@ def test_hostile_names_are_text(visit: Open) -> None:
     assert page.locator("b").count() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [[], ["l"]])
 def test_labels_that_have_changed_are_told(visit: Open, review: Review, search: list[str]) -> None:
     """A search for more like a track ends: its row has another number."""

@@ -234,11 +234,8 @@ def test_many_reviewers_at_once_lose_nothing(review: Review, labels: str) -> Non
 
 
 def test_what_is_no_image_is_refused(reader: Client) -> None:
-    assert (
-        reader.post("api/find", b"no image", kind="image/png")
-        .json()["error"]
-        .startswith("image: is not a readable picture")
-    )
+    answer = reader.post("api/find", b"no image", kind="image/png").json()
+    assert answer["error"].startswith("image: is not a readable picture")
 
 
 def test_s3(bucket: str, videos: Path, s3_environment: None) -> None:

@@ -142,6 +142,7 @@ def test_a_page_outlives_its_snapshot(chromium: Browser, host: StaticHost, folde
     page.close()
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_page_shows_what_was_written_again(chromium: Browser, host: StaticHost, folder: Path, review: Review) -> None:
     """A search for more like a track ends: its row has another number."""
@@ -158,6 +159,7 @@ def test_a_page_shows_what_was_written_again(chromium: Browser, host: StaticHost
     page.close()
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_film_is_back_when_it_was_written_again(
     chromium: Browser, host: StaticHost, folder: Path, review: Review
@@ -237,6 +239,7 @@ def test_a_snapshot_has_no_accessibility_errors(page: Page, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_bucket_is_a_host(
     chromium: Browser, review: Review, bucket: str, s3_server: str, capsys: pytest.CaptureFixture[str]

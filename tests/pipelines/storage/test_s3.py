@@ -209,6 +209,7 @@ def test_an_object_that_changes_is_no_mix(bucket: str, proxy: Proxy, put: Put, s
     assert content(uri) == CONTENT[-size:]
 
 
+@pytest.mark.slow
 def test_what_is_not_there_may_fall_silent(bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The body of an answer that says so; botocore does not ask again."""
     faults = ["stall", "stall"]

@@ -247,6 +247,7 @@ def pretraining() -> Pretraining:
     return Pretraining(PretrainingConfig(images=ShapesImagesConfig(objects=(1, 1))))
 
 
+@pytest.mark.slow
 def test_pretraining(pretraining: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With little fitting and few pictures to validate on; what fitting achieves is tested in test_contrastive.py."""
     monkeypatch.setattr("openvis_model.training.contrastive.FITTING_STEPS", 2)
