@@ -372,7 +372,7 @@ def test_labels_that_have_changed_are_told(visit: Open, review: Review, search: 
     press(page, *search)
     expect(page.locator(".chip")).to_have_count(len(search))
     put_video(review.results, part_name(2), "new", "new.mp4", {1: ("red striped star", 0.99, (0, 1))}, [0, 1])
-    expect(page.locator(".card")).to_have_count(8)
+    expect(page.locator(".card .name")).to_have_count(8)
     expect(page.locator(".chip")).to_have_count(0)
     told = "The labels have changed since; what is shown is found again."
     expect(page.locator(".notice")).to_have_text(told)
