@@ -69,14 +69,14 @@ class FrameModel(nn.Module):
         # What is kept is decided on the CPU: this is the only wait for the device before the masks are encoded.
         objectness = _finite("objectness", proposals.objectness.float().cpu())
         kept = objectness >= objectness_floor
-        query_index = kept.nonzero()[:, 1]
+        places = kept.nonzero()
         tokens = self._instance_tokens(frames, proposals, kept)
-        chosen = kept.nonzero().to(device, non_blocking=True).unbind(1)
+        chosen = places.to(device, non_blocking=True).unbind(1)
         queries = proposals.queries[chosen]
 
         masks = encode_logits(proposals.mask_logits[chosen], size)
         tokens, queries = (column.float().cpu() for column in (tokens, queries))
-        columns = (objectness[kept], _finite("instance tokens", tokens), queries, query_index)
+        columns = (objectness[kept], _finite("instance tokens", tokens), queries, places[:, 1])
         counts = kept.sum(1).tolist()
         # Clones: a view would be pickled with the memory of the whole batch.
         split = ([part.clone() for part in column.split(counts)] for column in columns)
