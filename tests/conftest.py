@@ -1,9 +1,6 @@
-"""How tests are shared out to processes; `fixtures` has what they use."""
-
-from typing import Any
+"""In which order tests run; `scheduling` shares them out to processes, `fixtures` has what they use."""
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 LONGEST_FIRST = (
     "pipelines/labelling/test_chaos.py",
@@ -36,39 +33,13 @@ LONGEST_FIRST = (
     "test_imports.py",
 )
 
-ONE_ARCHIVE = (
-    "pipelines/labelling/test_run.py",
-    "pipelines/labelling/test_front_door.py",
-    "pipelines/archive/test_relabel.py",
-    "pipelines/archive/test_search.py",
-    "pipelines/archive/test_exemplars.py",
-)
-"""Files whose tests read the same labelled archive: the process that runs them makes it."""
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Loads the fixtures, and with them all libraries, in processes that run tests, not in the one that starts them."""
-    if config.getoption("dist") == "no":
-        config.pluginmanager.import_plugin("tests.fixtures")
+    config.pluginmanager.import_plugin("tests.fixtures" if config.getoption("dist") == "no" else "tests.scheduling")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the files that take longest first, so that both processes end at about the same time."""
     rank = {f"tests/{name}": at for at, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: rank.get(_file(item.nodeid), len(rank)))
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Scheduling":
-    return Scheduling(config, log)
-
-
-class Scheduling(LoadScopeScheduling):
-    """All tests of a file run in one process, as do those of files that share what they make."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = _file(nodeid)
-        return "archive" if file.removeprefix("tests/") in ONE_ARCHIVE else file
-
-
-def _file(nodeid: str) -> str:
-    return nodeid.partition("::")[0]
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))

@@ -432,9 +432,9 @@ def test_decisions_wait_for_a_server_that_is_away(chromium: Browser, review: Rev
     """They are sent when it is back, once each, also if its answer was lost."""
     with served(review) as client:
         page = chromium.new_context().new_page()
+        page.route("**/api/decide*", lambda route: route.abort())
         page.goto(client.url)
         choose(page, 0)
-        page.route("**/api/decide*", lambda route: route.abort())
         press(page, "a")
         expect(page.locator(".notice")).to_contain_text("1 decisions are not stored yet, trying again")
         page.unroute("**/api/decide*")
