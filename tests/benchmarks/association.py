@@ -5,8 +5,9 @@ python -m tests.benchmarks.association [NAME=CHECKPOINT ...]
 All rows link the same instances of the same videos, of the split crossing, and differ in the association alone.
 `annotated` instances are the objects themselves: an object has its own mask, the instance token that InstCLIP makes of
 it, and the query of the proposal that covers it best. `proposed` ones are the model's; the row `annotations` gives each
-object the likely proposal that overlaps it best, which is as good as linking can be. Tracks begin and end as in
-labelling, but no match of tokens is refused, except in the row with labelling's gate; boxes must overlap. Each
+object the likely proposal that overlaps it best, which is as good as linking can be. `matched` instances are the
+proposals of that row, without the false and the double ones. Tracks begin and end as in labelling, but no match of
+tokens is refused, except in the row with labelling's gate; boxes must overlap. Each
 checkpoint, the built-in model without any, adds the rows of its rollout tracker; the instances are those of the first,
 so the others may differ in the tracker only. The last column is a 95 % interval, of 1,000 resamples of the videos: of
 the difference to the first rollout row, or of that between the two of a pair. With one checkpoint it takes eight
@@ -61,10 +62,11 @@ SURE = 8.0  # log-odds of an annotated mask's pixels
 
 
 class Video(NamedTuple):
-    """Masks of the objects, and the two kinds of instances of each frame."""
+    """Masks of the objects, and the three kinds of instances of each frame."""
 
     masks: Bool[np.ndarray, "O T H W"]
     annotated: list[Instances]
+    matched: list[Instances]
     proposed: list[Instances]
 
 
@@ -78,7 +80,20 @@ def video(model: FrameModel, clip: Clip) -> Video:
             for part, own in zip(frames.split(8), masks.split(8), strict=True)
             for each in annotated_instances(model, part, own)
         ]
-    return Video(clip.masks, annotated, proposed)
+    matched = [taken(each, identities(clip.masks[:, t], each) >= 0) for t, each in enumerate(proposed)]
+    return Video(clip.masks, annotated, matched, proposed)
+
+
+def taken(instances: Instances, chosen: Bool[np.ndarray, "n"]) -> Instances:
+    """Returns the chosen ones of the instances."""
+    index = torch.from_numpy(np.flatnonzero(chosen))
+    return Instances(
+        objectness=instances.objectness[index],
+        instance_tokens=instances.instance_tokens[index],
+        queries=instances.queries[index],
+        query_index=instances.query_index[index],
+        masks=instances.masks.take(index.numpy()),
+    )
 
 
 def annotated_instances(model: FrameModel, frames: Tensor, masks: Bool[Tensor, "T O H W"]) -> list[Instances]:
@@ -214,7 +229,7 @@ def main() -> None:
     videos = [video(model, render(config, "crossing", SEED, index)) for index in range(VIDEOS)]
     print("| instances | one frame of | association | AssA | IDF1 | HOTA | AssA, difference |")
     print("|---|---:|---|---:|---:|---:|---|")
-    for kind in ("annotated", "proposed"):
+    for kind in ("annotated", "matched", "proposed"):
         for every in RATES:
             linked: dict[str, list[Score]] = {}
             for name, its in trackers.items():
