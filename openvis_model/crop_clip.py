@@ -12,6 +12,7 @@ from torchvision.ops import roi_align
 from openvis_model.clip_towers import guided_tower
 from openvis_model.frames import to_pixels
 from openvis_model.inst_clip import pixel_statistics
+from openvis_model.working_size import working_size
 
 CROPS_PER_BATCH = 16
 """Crops per forward pass of CLIP; bounds memory, and more are not faster."""
@@ -55,10 +56,20 @@ class CropClip(nn.Module):
         """Number of instance queries that tell a difference: all crops are embedded alike."""
         return 1
 
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the height and width at which a frame of this size is seen, pixels."""
+        return working_size(height, width, short_side=self.short_side, divisor=1)
+
     def forward(
         self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"], query_index: Int[Tensor, "B N"]
     ) -> Float[Tensor, "B N D"]:
-        """Returns one unit-norm embedding per mask of frames uint8 [B, H, W, 3]; `query_index` is ignored."""
+        """Returns one unit-norm embedding per mask.
+
+        Args:
+            frames: uint8 [B, H, W, 3], or what `to_pixels` made of them at `input_size`.
+            mask_logits: the masks to embed, at any resolution, covering the frame.
+            query_index: is ignored.
+        """
         del query_index
         count = mask_logits.shape[1]
         # Crops are cut batch by batch: for many frames, all of them would not fit into memory.
@@ -78,7 +89,7 @@ class CropClip(nn.Module):
 
     def crops(self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B*N 3 size size"]:
         """Returns normalised crops, zero (the mean colour) outside of the mask."""
-        pixels = (to_pixels(frames, short_side=self.short_side, divisor=1) - self.mean) / self.std
+        pixels = (to_pixels(frames, self.input_size) - self.mean) / self.std
         masks = F.interpolate(mask_logits.float(), size=pixels.shape[-2:], mode="bilinear") > 0
         frame_index = torch.arange(len(frames), device=pixels.device).repeat_interleave(masks.shape[1])
         boxes = torch.cat([frame_index[:, None].float(), square_boxes(masks.flatten(0, 1))], dim=1)

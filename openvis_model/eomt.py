@@ -25,6 +25,7 @@ class Eomt(MaskProposalNetwork):
 
     transformers_class = EomtForUniversalSegmentation
     queries = "query.weight"
+    _known: tuple[Tensor, int, list[float]] | None = None
 
     @property
     def query_width(self) -> int:
@@ -75,7 +76,7 @@ class Eomt(MaskProposalNetwork):
         """Returns the proposals before each block that sees the queries, and after the last one."""
         network = self.network
         first = len(network.layers) - network.config.num_blocks
-        shares = network.attn_mask_probs.tolist()
+        shares = self._shares()
         layers: list[Proposals] = []
         hidden = network.embeddings(pixels)
         for block in network.layers[:first]:
@@ -100,6 +101,15 @@ class Eomt(MaskProposalNetwork):
         shares = self.network.attn_mask_probs
         parts = progress * (len(shares) + 2) - 1 - torch.arange(len(shares), device=shares.device)
         shares.copy_(torch.minimum(shares, (1 - parts.clamp(0, 1)) ** ANNEALING_POWER))
+
+    def _shares(self) -> list[float]:
+        """Returns the blocks' shares of masked queries; waits for the device only if they may have changed."""
+        shares: Tensor = self.network.attn_mask_probs
+        if shares.is_inference():  # has no version, by which a change in place would be noticed
+            return list(shares.tolist())
+        if self._known is None or self._known[0] is not shares or self._known[1] != shares._version:
+            self._known = (shares, shares._version, shares.tolist())
+        return self._known[2]
 
     def _read(self, hidden: Float[Tensor, "T tokens C"]) -> Proposals:
         normed = self.network.layernorm(hidden)

@@ -6,12 +6,12 @@ so mask logits, guidance and masks cover exactly the frame, and no pixel or patc
 square input are the exception; they cut off the padding's logits themselves.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-
-from openvis_model.working_size import working_size
 
 
 def check_frames(frames: object) -> None:
@@ -30,21 +30,23 @@ def check_frames(frames: object) -> None:
         raise ValueError(f"frames: shape {list(frames.shape)} has no pixels; skip empty batches")
 
 
-def to_pixels(frames: Tensor, *, short_side: int, divisor: int) -> Float[Tensor, "T 3 h w"]:
-    """Converts uint8 frames [T, H, W, 3] to floats in [0, 1] at their `working_size`.
+def to_pixels(frames: Tensor, input_size: Callable[[int, int], tuple[int, int]]) -> Float[Tensor, "T 3 h w"]:
+    """Converts uint8 frames [T, H, W, 3] to floats in [0, 1] of the size at which a network sees them.
+
+    Resampling is bilinear with antialiasing; frames that already have that size are not resampled. What was made for
+    another network that sees the same size is returned as it is.
+
+    Args:
+        frames: the frames, or what this function made of them.
+        input_size: returns the height and width for those of a frame, pixels.
 
     Raises:
         ValueError: for frames that `check_frames` refuses.
     """
+    if isinstance(frames, Tensor) and frames.is_floating_point() and frames.ndim == 4 and frames.shape[1] == 3:
+        return frames
     check_frames(frames)
-    return resized(frames, working_size(frames.shape[1], frames.shape[2], short_side=short_side, divisor=divisor))
-
-
-def resized(frames: Tensor, size: tuple[int, int]) -> Float[Tensor, "T 3 h w"]:
-    """Converts uint8 frames [T, H, W, 3] to floats in [0, 1] of a height and width, pixels.
-
-    Resampling is bilinear with antialiasing; frames that already have that size are not resampled.
-    """
+    size = input_size(frames.shape[1], frames.shape[2])
     pixels = frames.permute(0, 3, 1, 2).float().div_(255)
     if pixels.shape[-2:] != size:
         pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)

@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -54,9 +55,19 @@ def instance_guidance(
         return F.adaptive_avg_pool2d(logits, grid).flatten(2)
     if resampling == "max_logit":
         return F.adaptive_max_pool2d(logits, grid).flatten(2)
-    probability = F.adaptive_avg_pool2d(logits.sigmoid(), grid).clamp(min=FLOOR).flatten(2)
+    probability = _means(logits.sigmoid(), grid).clamp(min=FLOOR).flatten(2)
     if resampling == "log_mean_probability":
         return probability.log()
     if resampling == "logit_mean_probability":
         return probability.clamp(max=1 - 1e-6).logit()
     raise ValueError(f"resampling: unknown value {resampling!r}; choose from {get_args(Resampling)}")
+
+
+def _means(values: Float[Tensor, "B N h w"], grid: tuple[int, int]) -> Float[Tensor, "B N rows columns"]:
+    """Returns `adaptive_avg_pool2d` of finite values as two products, which are faster."""
+    rows, columns = (
+        F.adaptive_avg_pool1d(torch.eye(size, dtype=values.dtype, device=values.device)[None], cells)[0]
+        for size, cells in zip(values.shape[2:], grid, strict=True)
+    )
+    with torch.autocast(values.device.type, enabled=False):
+        return rows.mT @ values @ columns

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openvis_model.by_size import BySize, Size
 from openvis_model.guided_attention import GuidedPool, Rotation
 from openvis_model.options import GuidedParts
 
@@ -45,6 +46,7 @@ class GuidedTower(ABC):
 
     def __init__(self, visual: nn.Module) -> None:
         self.visual = visual
+        self.by_size: BySize | None = None
 
     @staticmethod
     @abstractmethod
@@ -132,8 +134,20 @@ class GuidedTower(ABC):
             register: the token in the class token's place.
         """
         patches = self.stem(pixels)
-        maps = patches + resampled(self.positions, patches.shape[-2:])
-        return self.encode_patches(maps, guidance, instances, register)
+        positions, rotation = self._on_grid((patches.shape[2], patches.shape[3]))
+        return self._encode_maps(patches + positions, rotation, guidance, instances, register)
+
+    def freeze(self) -> None:
+        """Remembers positions and rotation of each grid from now on: the weights must not change any more."""
+        self.by_size = BySize()
+
+    def _on_grid(self, grid: Size) -> tuple[Float[Tensor, "1 C h w"], Rotation | None]:
+        """Returns positions and rotation of the patches of a grid."""
+
+        def make() -> tuple[Tensor, Rotation | None]:
+            return resampled(self.positions, grid), self.rotation(grid)
+
+        return make() if self.by_size is None else self.by_size((grid,), self.positions, make)
 
     def encode_patches(
         self,
@@ -143,13 +157,21 @@ class GuidedTower(ABC):
         register: Float[Tensor, "1 C"] | None,
     ) -> Float[Tensor, "B M D"]:
         """Embeds register and instances of B images, whose patch tokens are given on their grid, with positions."""
-        grid = (maps.shape[2], maps.shape[3])
-        patches = grid[0] * grid[1]
+        return self._encode_maps(maps, self.rotation((maps.shape[2], maps.shape[3])), guidance, instances, register)
+
+    def _encode_maps(
+        self,
+        maps: Float[Tensor, "B C h w"],
+        rotation: Rotation | None,
+        guidance: Float[Tensor, "B N P"],
+        instances: Mapping[str, Float[Tensor, "B N C"]],
+        register: Float[Tensor, "1 C"] | None,
+    ) -> Float[Tensor, "B M D"]:
+        patches = maps.shape[2] * maps.shape[3]
         joined, probes = instances.get("instance_tokens"), instances.get("instance_probes")
         sequence = [maps.flatten(2).mT, None if register is None else register.expand(len(maps), 1, -1), joined]
         tokens = self.norm_before(torch.cat([part for part in sequence if part is not None], dim=1))
         in_trunk = guidance[:, :0] if joined is None else guidance
-        rotation = self.rotation(grid)
         *first, last = self.blocks
         for block in first:
             tokens = self.block(block, tokens, in_trunk, 0, rotation)

@@ -19,6 +19,7 @@ from openvis_model.clip_towers import guided_tower
 from openvis_model.frames import to_pixels
 from openvis_model.guidance import instance_guidance
 from openvis_model.options import LORA_TARGETS, InstClipConfig
+from openvis_model.working_size import working_size
 
 
 class InstClip(nn.Module):
@@ -79,6 +80,10 @@ class InstClip(nn.Module):
         """N, the number of instance queries, each of which has its own instance token."""
         return len(getattr(self, self.token_names[0]))
 
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the height and width at which a frame of this size is seen, pixels."""
+        return working_size(height, width, short_side=self.short_side, divisor=self.patch_size)
+
     def forward(
         self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"], query_index: Int[Tensor, "B N"]
     ) -> Float[Tensor, "B N D"]:
@@ -87,7 +92,7 @@ class InstClip(nn.Module):
         Instance tokens do not attend to each other, so a result does not depend on the other masks.
 
         Args:
-            frames: uint8 [B, H, W, 3].
+            frames: uint8 [B, H, W, 3], or what `to_pixels` made of them at `input_size`.
             mask_logits: the masks to embed, at any resolution, covering the frame.
             query_index: the instance query of each mask, which selects its learnable instance token.
 
@@ -103,7 +108,7 @@ class InstClip(nn.Module):
 
         R is 1 with a register and 0 without.
         """
-        pixels = (to_pixels(frames, short_side=self.short_side, divisor=self.patch_size) - self.mean) / self.std
+        pixels = (to_pixels(frames, self.input_size) - self.mean) / self.std
         grid = (pixels.shape[2] // self.patch_size, pixels.shape[3] // self.patch_size)
         guidance = instance_guidance(
             mask_logits, grid, guidance=self.config.guidance, resampling=self.config.resampling
@@ -126,6 +131,7 @@ class InstClip(nn.Module):
         for module in self.visual.modules():
             if isinstance(module, LoraLayer):
                 module.merge()
+        self.tower.freeze()
 
 
 def pixel_statistics(visual: nn.Module) -> tuple[Float[Tensor, "3 1 1"], Float[Tensor, "3 1 1"]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
 
 from openvis_model.clip import check_names
-from openvis_model.frames import check_frames, resized
+from openvis_model.frames import to_pixels
 from openvis_model.proposals import IMAGENET_MEAN, IMAGENET_STD, Proposals
 
 
@@ -188,7 +188,10 @@ class MaskProposalNetwork(nn.Module):
         """Adapts the network to how much of a training is done, 0 to 1."""
 
     def forward(self, frames: Tensor) -> Proposals:
-        """Returns the proposals of the last decoder layer for frames uint8 [T, H, W, 3].
+        """Returns the proposals of the last decoder layer.
+
+        Args:
+            frames: uint8 [T, H, W, 3], or what `to_pixels` made of them at `input_size`.
 
         Raises:
             ValueError: for frames that `check_frames` refuses.
@@ -217,9 +220,8 @@ class MaskProposalNetwork(nn.Module):
         return self
 
     def _on_frames(self, frames: Tensor, *, last_alone: bool) -> list[Proposals]:
-        check_frames(frames)
-        height, width = self.input_size(frames.shape[1], frames.shape[2])
-        pixels = resized(frames, (height, width))
+        pixels = to_pixels(frames, self.input_size)
+        height, width = pixels.shape[-2:]
         if self.side is not None:
             pixels = F.pad(pixels, (0, self.side - width, 0, self.side - height))
         layers = self.propose((pixels - self.mean) / self.std, last_alone=last_alone)

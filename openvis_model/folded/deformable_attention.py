@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openvis_model.by_size import Size
 from openvis_model.folded.layers import FeedForward, LayerNorm, Linear, Weights
-from openvis_model.folded.positions import Size
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from openvis_model.by_size import BySize
 from openvis_model.convolutional_stem import ConvolutionalStem
 from openvis_model.folded.layers import LayerNorm, Linear, Weights
-from openvis_model.folded.positions import BySize
 from openvis_model.frames import to_pixels
 from openvis_model.guidance import instance_guidance
 from openvis_model.options import LORA_TARGETS, InstClipConfig
 from openvis_model.towers import VisionTowerConfig
+from openvis_model.working_size import working_size
 
 QUICK_GELU = 1.702
 """The factor in OpenAI's approximation of GELU, x · sigmoid(1.702 x)."""
@@ -91,20 +92,24 @@ class FoldedInstClip(nn.Module):
         """D, the width of CLIP's joint embedding space."""
         return self.projection.shape[1]
 
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the height and width at which a frame of this size is seen, pixels."""
+        return working_size(height, width, short_side=self.short_side, divisor=self.patch_size)
+
     def forward(
         self, frames: Tensor, mask_logits: Float[Tensor, "B N h w"], query_index: Int[Tensor, "B N"]
     ) -> Float[Tensor, "B N D"]:
         """Embeds instances: one unit-norm instance token for each mask.
 
         Args:
-            frames: uint8 [B, H, W, 3].
+            frames: uint8 [B, H, W, 3], or what `to_pixels` made of them at `input_size`.
             mask_logits: the masks to embed, at any resolution, covering the frame.
             query_index: the instance query of each mask, which selects its instance token.
 
         Raises:
             ValueError: for frames that `check_frames` refuses.
         """
-        pixels = (to_pixels(frames, short_side=self.short_side, divisor=self.patch_size) - self.mean) / self.std
+        pixels = (to_pixels(frames, self.input_size) - self.mean) / self.std
         patches = self.stem(pixels)
         grid = (patches.shape[2], patches.shape[3])
         guidance = instance_guidance(

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from openvis_model.by_size import BySize
 from openvis_model.folded.layers import FeedForward, LayerNorm, Linear, Weights
-from openvis_model.folded.positions import BySize, sine_positions
+from openvis_model.folded.positions import sine_positions
 
 
 class MaskDecoder(nn.Module):

@@ -12,6 +12,7 @@ from openvis_model.folded.resnet import Resnet
 from openvis_model.frames import to_pixels
 from openvis_model.options import SIZE_DIVISOR, check_published
 from openvis_model.proposals import IMAGENET_MEAN, IMAGENET_STD, Proposals, collapse
+from openvis_model.working_size import working_size
 
 TRAINING_ONLY = ("num_batches_tracked", "criterion.empty_weight", ".swin.layernorm.weight", ".swin.layernorm.bias")
 
@@ -59,13 +60,17 @@ class FoldedMaskProposal(nn.Module):
         self.mean: Tensor
         self.std: Tensor
 
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the height and width at which a frame of this size is seen, pixels."""
+        return working_size(height, width, short_side=self.short_side, divisor=SIZE_DIVISOR)
+
     def forward(self, frames: Tensor) -> Proposals:
-        """Returns the proposals for frames uint8 [T, H, W, 3].
+        """Returns the proposals for frames uint8 [T, H, W, 3], or for what `to_pixels` made of them at `input_size`.
 
         Raises:
             ValueError: for frames that `check_frames` refuses.
         """
-        pixels = to_pixels(frames, short_side=self.short_side, divisor=SIZE_DIVISOR)
+        pixels = to_pixels(frames, self.input_size)
         levels, features = self.pixel_decoder(self.backbone((pixels - self.mean) / self.std))
         mask_logits, queries = self.decoder(levels, features)
         return Proposals(mask_logits, queries, collapse(self.classify(queries)))

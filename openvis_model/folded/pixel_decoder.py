@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from openvis_model.by_size import BySize
 from openvis_model.folded.deformable_attention import DeformableLayer, Grid
 from openvis_model.folded.layers import ConvolutionGroupNorm, Weights
-from openvis_model.folded.positions import BySize, sine_positions
+from openvis_model.folded.positions import sine_positions
 
 LEVELS = 3
 """Feature maps that attend to each other: those at 1/32, 1/16 and 1/8 of the pixels."""

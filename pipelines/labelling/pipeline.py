@@ -38,6 +38,12 @@ ROW_BYTES = 16 * 2**20
 _CORE = 0.999
 """CPUs of a model actor without a GPU: if it took 1 as `Decode` does, Ray Data would fuse both into one process."""
 
+AT_ONCE = 2
+"""Batches that a model actor with a GPU works on by turns: the GPU has one while the processor is busy with another.
+
+`tests.benchmarks.pipeline in_flight` compares numbers: one leaves the GPU idle, more than two bring nothing.
+"""
+
 _GROUP = 16
 """Videos that one task plans at most: it then costs little beside them, and none of them waits long for the others."""
 
@@ -80,9 +86,8 @@ def label(
     # 1 load → its batches, resized to the model's working size: a few MB a row, handed on while others are decoded.
     decode = Decode(short_side, SIZE_DIVISOR, config.batch_size, cache, limits, config.shots)
     dataset = dataset.map_batches(decode, batch_format="pyarrow", batch_size=1, **reading, num_cpus=1)
-    # Batches → their instances, some kB of tokens and RLE. One block is computed, or two by turns on a GPU, which must
-    # not wait for this process; as many are fetched meanwhile.
-    at_once = 2 if config.model_gpus else 1
+    # Batches → their instances, some kB of tokens and RLE. As many blocks are fetched as are computed meanwhile.
+    at_once = AT_ONCE if config.model_gpus else 1
     least, most = config.model_processes()
     return dataset.map_batches_internal(  # `map_batches` takes no whole blocks if there are GPUs
         Model,

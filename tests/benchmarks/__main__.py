@@ -114,6 +114,7 @@ def bench_inst_clip(generator: torch.Generator) -> None:
         fast["two"] / fast["open_clip"],
         "two streams / this",
     )
+    row("  InstCLIP, by turns with the two below", slow["two"], None, "per frame")
     row("  N crops through CLIP", slow["crops"], slow["crops"] / slow["two"], "this / two streams")
     row("InstCLIP with 20 of the instances kept", slow["twenty"], slow["crops"] / slow["twenty"], "N crops / this")
 
@@ -168,7 +169,8 @@ def instances(generator: torch.Generator) -> Instances:
     """N instances of one frame with random tokens."""
     masks = RleMasks((HEIGHT, WIDTH), (b"",) * N, np.full(N, 9), np.tile([0, 0, 3, 3], (N, 1)))
     tokens = F.normalize(torch.randn(N, D, generator=generator), dim=-1)
-    return Instances(torch.ones(N), tokens, torch.randn(N, C, generator=generator), torch.arange(N), masks)
+    queries, colours = torch.randn(N, C, generator=generator), torch.zeros(N, 3)
+    return Instances(torch.ones(N), tokens, queries, torch.arange(N), colours, masks)
 
 
 def main() -> None:

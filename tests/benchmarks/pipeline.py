@@ -1,7 +1,12 @@
-"""What the pipeline costs beside the bare model, and its memory: `python -m tests.benchmarks.pipeline`, ten minutes.
+"""What the pipeline costs beside the bare model, and its memory: `python -m tests.benchmarks.pipeline`, a quarter hour.
+
+Parts: `short`, `in_flight`, `speed` and `memory`; those that are named run alone.
 
 Short videos: CPU time of all processes for each of many videos of eight frames, with a stand-in for the model: the
-slope between 24 and 240 of them, so that what a run costs once cancels.
+slope between 240 and 2,400 of them, so that what a run costs once cancels.
+
+Batches in flight: frames/s with one to four batches at once in a model actor, with a stand-in for model and GPU: a
+batch of eight has the GPU to itself for 300 ms, and takes 75 ms beside it. The process sleeps in both.
 
 Speed: the paper's model (random weights; ViT-B/32, ResNet-50, 100 queries, all of them kept) on the same frames, in one
 run: from memory in this process, and through Ray Data from an encoded file to tables. Start-up of Ray and its workers
@@ -11,17 +16,20 @@ Memory: the built-in model on a video of one minute, on one of twenty, and on a 
 store of 512 MB. Processes that Ray itself needs are not counted; decoders are, with the workers that have them.
 """
 
+import argparse
 import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import av
+import numpy as np
 import psutil
 import ray
 import torch
@@ -29,11 +37,14 @@ from ray._private.internal_api import memory_summary
 
 from openvis_model.config import paper
 from openvis_model.inst_former import InstFormer
+from openvis_model.instances import Instances
 from openvis_model.options import AssociationConfig, VideoTrackerConfig
 from openvis_model.weights.checkpoint import save_checkpoint
+from openvis_model.weights.files import BUILT_IN
 from pipelines.cluster.connection import KEEP_WORKERS
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.progress import Progress
+from pipelines.labelling.rows import BatchRow
 from pipelines.labelling.run import label_videos
 from pipelines.models import load_model
 from pipelines.shapes.files import write_split
@@ -47,7 +58,8 @@ KEEP_ALL = VideoTrackerConfig(association=AssociationConfig(min_similarity=-1.0)
 DECODER = "pipelines.video.isolation"
 WORKERS = ("ray::MapWorker", "ray::TrackerActor", "ray::MapBatches", "ray::Write", "ray::IDLE")
 FPS, MINUTES, SHORT_VIDEOS = 8, 20, 1000
-SLOPE = (24, 240)
+SLOPE = (240, 2400)
+GPU_S, BESIDE_S, TIMES, ROUNDS = 0.3, 0.075, 11, 2
 HEIGHT, WIDTH, BATCH, BARE_FRAMES, FRAMES = 384, 640, 4, 12, 48
 
 
@@ -110,8 +122,34 @@ class Watch:
                 most[self.tenth] = max(most.get(self.tenth, 0), now)
 
 
+class SleepingModel(DiscModel):
+    """Stands for a model on a GPU, which works on one batch at a time, and notes when its calls begin and end."""
+
+    notes: Path
+
+    def __init__(self, checkpoint: Any, **options: Any) -> None:
+        super().__init__(checkpoint, **options)
+        self.gpu = threading.Lock()
+
+    def _instances(self, rows: Sequence[BatchRow]) -> list[Instances] | Exception:
+        start = time.time()
+        time.sleep(BESIDE_S)
+        with self.gpu:
+            time.sleep(GPU_S)
+        found = super()._instances(rows)
+        with self.notes.open("a") as file:
+            file.write(f"{start} {time.time()} {sum(len(row.frames) for row in rows)}\n")
+        return found
+
+
 def label(
-    source: Path, names: Path, output: Path, frames: int, checkpoint: Path | None = None, batch_size: int = 8
+    source: Path,
+    names: Path,
+    output: Path,
+    frames: int,
+    checkpoint: Path | None = None,
+    batch_size: int = 8,
+    model_gpus: float = 0.0,
 ) -> Watch:
     """Labels a source that has so many frames, and watches."""
     config = LabelConfig(
@@ -120,6 +158,7 @@ def label(
         vocabulary=str(names),
         checkpoint=checkpoint and str(checkpoint),
         batch_size=batch_size,
+        model_gpus=model_gpus,
         tracker=KEEP_ALL,
         objectness_floor=0.0,
     )
@@ -170,6 +209,28 @@ def bench_speed(root: Path, names: Path) -> None:
     pipeline = label(video, names, root / "speed", FRAMES, checkpoint, BATCH).rate()
     bare = max(bare, bare_rate(video, checkpoint))
     print(f"bare model {bare:.2f} frames/s, pipeline {pipeline:.2f}: {pipeline / bare:.2f} × the bare model")
+
+
+def bench_in_flight(root: Path, names: Path) -> None:
+    """Frames per second of a model actor from its first call to its last, by the batches that it works on at once."""
+    scene = SceneConfig(frames=FRAMES, height=HEIGHT, width=WIDTH)
+    piece = next((write_split(root / "flight", "valid", 1, 0, scene).path / "videos").iterdir())
+    repeat(piece, TIMES, root / "flight.mp4")
+    rates: dict[int, list[float]] = {at_once: [] for at_once in (1, 2, 3, 4)}
+    for turn in range(ROUNDS):
+        for at_once, found in rates.items():
+            output = root / f"flown-{turn}-{at_once}"
+            model = type("Model", (SleepingModel,), {"notes": root / f"{output.name}.txt"})
+            with patch.multiple("pipelines.labelling.pipeline", Model=model, AT_ONCE=at_once):
+                label(root / "flight.mp4", names, output, TIMES * FRAMES, BUILT_IN, model_gpus=1.0)
+            starts, ends, frames = np.loadtxt(model.notes, ndmin=2).T
+            found.append(frames.sum() / (ends.max() - starts.min()))
+    for at_once, found in rates.items():
+        print(
+            f"{at_once} in flight: {max(found):.1f} frames/s of {8 / GPU_S:.1f} "
+            f"({', '.join(f'{rate:.1f}' for rate in found)}), load {psutil.getloadavg()[0]:.1f}",
+            flush=True,
+        )
 
 
 def cpu_s() -> float:
@@ -226,10 +287,17 @@ def bench_memory(root: Path, names: Path) -> None:
         print(f"{what} in the last tenth of {name}: {most[9] / most[1]:.2f} × those in the second")
 
 
+PARTS = {"short": bench_short, "in_flight": bench_in_flight, "speed": bench_speed, "memory": bench_memory}
+
+
 def main() -> None:
     """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART")
+    parts = parser.parse_args().parts or list(PARTS)
     ray.init(
         num_cpus=3,
+        num_gpus=1,  # of which only Ray knows
         object_store_memory=512 * 2**20,
         include_dashboard=False,
         log_to_driver=False,
@@ -240,9 +308,8 @@ def main() -> None:
         root = Path(folder)
         names = write_split(root, "valid", 1, 0, SceneConfig()).path / "vocabulary.txt"
         (root / "few.txt").write_text("".join(names.read_text().splitlines(keepends=True)[::25]))
-        bench_short(root, root / "few.txt")
-        bench_speed(root, root / "few.txt")
-        bench_memory(root, names)
+        for part in parts:
+            PARTS[part](root, names if part == "memory" else root / "few.txt")
     spilled = re.search(r"Spilled.*", memory_summary(ray.get_runtime_context().gcs_address, stats_only=True))
     print(f"object store of 512 MB: {spilled[0] if spilled else 'nothing spilled'}")
 

@@ -67,6 +67,25 @@ def test_masks_are_annealed_by_hand() -> None:
         assert network.network.attn_mask_probs.tolist() == pytest.approx(shares), progress
 
 
+def test_shares_are_read_from_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, pixels, reads = eomt(0, 0), torch.zeros(1, 3, 64, 64), list[torch.Tensor]()
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: reads.append(tensor) or tolist(tensor))
+    for _ in range(2):
+        network.propose(pixels, last_alone=True)
+    assert len(reads) == 1
+    network.network.attn_mask_probs.fill_(0.5)
+    network.propose(pixels, last_alone=True)
+    assert len(reads) == 2
+    network.network.attn_mask_probs = torch.ones(2)
+    assert network._shares() == [1, 1]
+    with torch.inference_mode():
+        network.network.attn_mask_probs = torch.zeros(2)
+        assert network._shares() == [0, 0]
+        network.network.attn_mask_probs.fill_(0.5)
+        assert network._shares() == [0.5, 0.5]
+
+
 def test_masks_do_not_come_back() -> None:
     """Weights that were trained to the end need none, and their fine-tuning begins with none."""
     network = eomt(0, 0)

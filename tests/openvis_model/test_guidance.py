@@ -53,6 +53,19 @@ def test_patches_are_in_row_order_and_need_not_divide_the_mask() -> None:
     assert guidance.argmax() == 5
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(
+    ("size", "grid"), [((96, 160), (12, 20)), ((96, 160), (27, 46)), ((24, 32), (12, 16)), ((5, 7), (12, 16))]
+)
+def test_means_are_those_of_pooling(size: tuple[int, int], grid: tuple[int, int], autocast: bool) -> None:
+    """To rounding, of sums of some dozen numbers; also where patches overlap or are smaller than a logit."""
+    logits = 8 * torch.randn(2, 5, *size)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        guidance = instance_guidance(logits, grid, guidance="logits", resampling="log_mean_probability")
+    expected = torch.nn.functional.adaptive_avg_pool2d(logits.double().sigmoid(), grid).log().flatten(2)
+    torch.testing.assert_close(guidance.double(), expected, rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize("resampling", get_args(Resampling))
 @pytest.mark.parametrize("value", [-1e4, 1e4])
 def test_extreme_masks_stay_finite(resampling: Resampling, value: float) -> None:

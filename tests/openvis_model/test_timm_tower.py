@@ -145,6 +145,23 @@ def test_instances_do_not_depend_on_each_other_nor_the_image_on_them(kind: str, 
 
 
 @pytest.mark.parametrize("kind", TOWERS)
+def test_positions_are_made_once_for_each_size_after_merging(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, made = inst_clip(small_tower(kind, tmp_path)), list[tuple[int, int]]()
+    rotation = type(model.tower).rotation
+    monkeypatch.setattr(type(model.tower), "rotation", lambda self, grid: made.append(grid) or rotation(self, grid))
+    frames, logits = [images(model, SIZE, width)[0] for width in (SIZE, 96)] * 2, masks()
+    with torch.inference_mode():
+        before = [model(each, logits, INDEX) for each in frames]
+        assert len(made) == 4
+        model.merge_adapters()
+        after = [model(each, logits, INDEX) for each in frames]
+    assert made[4:] == [(4, 4), (4, 6)]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("kind", TOWERS)
 def test_half_precision_differs_by_its_rounding_alone(kind: str, tmp_path: Path) -> None:
     model = inst_clip(small_tower(kind, tmp_path))
     frames, _ = images(model, SIZE, SIZE)
