@@ -2,9 +2,9 @@
 
 python -m jobs.identities --labels labels/
 
-Compares the embeddings of the tracks of each video, or of all with `--across_videos true`; no video is read, and tracks
-stay as they are. Each track is a row of the table, with its identity. The exit code is 0, 1 if it failed, 2 for bad
-input, 75 if it was interrupted.
+Compares embeddings and mean colours of the tracks of each video, or of all with `--across_videos true`; no video is
+read, and tracks stay as they are. Each track is a row of the table, with its identity. The exit code is 0, 1 if it
+failed, 2 for bad input, 75 if it was interrupted.
 """
 
 import time

@@ -1,5 +1,7 @@
 """Makes the scores of words and exemplars comparable."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,3 +33,42 @@ def calibrated(
         return torch.logsumexp(logit_scale * reference @ embeddings.mT, 0)
 
     return rows, level(named).mean() - level(rows)
+
+
+class Alone(NamedTuple):
+    """Exemplars without words, and what is in no category.
+
+    Attributes:
+        rows: of the exemplars; softmax(logit_scale · I rowsᵀ) is that of the exemplars themselves.
+        offset: added to the logits of each.
+        others: names and objects that have nothing to do with the exemplars.
+        others_offset: added to the logits of each.
+    """
+
+    rows: Float[Tensor, "S D"]
+    offset: Float[Tensor, " S"]
+    others: Float[Tensor, "O D"]
+    others_offset: Float[Tensor, " O"]
+
+
+def calibrated_alone(
+    shown: Float[Tensor, "S D"], names: Float[Tensor, "M D"], objects: Float[Tensor, "R D"], logit_scale: float
+) -> Alone:
+    """Makes the logits of exemplars comparable with those of unrelated names and of unrelated objects.
+
+    Both are `calibrated`. The exemplars get one offset, the mean of theirs: they compete with each other as before.
+
+    Args:
+        shown: unit-norm embeddings of exemplars.
+        names: unit-norm embeddings of names of all kinds.
+        objects: unit-norm embeddings of objects that are nothing in particular.
+        logit_scale: CLIP's inverse temperature.
+    """
+    rows, offset = calibrated(shown, names, objects, logit_scale)
+    others, others_offset = calibrated(objects, names, objects, logit_scale)
+    return Alone(
+        rows,
+        offset.mean().expand(len(offset)),
+        torch.cat([names, others]),
+        torch.cat([torch.zeros(len(names)), others_offset]),
+    )

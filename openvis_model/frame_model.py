@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from openvis_model.frames import check_frames
+from openvis_model.colours import mean_colours
+from openvis_model.frames import check_frames, to_pixels
 from openvis_model.instances import Instances
 from openvis_model.proposals import Proposals
 from openvis_model.rle import encode_logits
@@ -21,7 +22,7 @@ class FrameModel(nn.Module):
     Attributes:
         mask_proposal: frames to `Proposals`.
         classifier: frames, mask logits [T, n, h, w] and query indices [T, n] to instance tokens [T, n, D]; its
-            `embedding_width` is D.
+            `embedding_width` is D. Each of both takes frames also as `to_pixels` makes them at its `input_size`.
         text_encoder: embeds names.
         rollout_tracker: predicts tracking tokens.
         short_side: shorter side of the frames as the networks see them, pixels.
@@ -64,7 +65,8 @@ class FrameModel(nn.Module):
         if self.training:
             raise ValueError("model: is in training mode, where results are random; call eval() first")
         device = next(self.mask_proposal.buffers()).device
-        frames = frames.to(device)
+        pictures = frames.to(device)
+        frames = self._shared(pictures)
         proposals = self.mask_proposal(frames)
         # What is kept is decided on the CPU: this is the only wait for the device before the masks are encoded.
         objectness = _finite("objectness", proposals.objectness.float().cpu())
@@ -74,13 +76,20 @@ class FrameModel(nn.Module):
         chosen = places.to(device, non_blocking=True).unbind(1)
         queries = proposals.queries[chosen]
 
-        masks = encode_logits(proposals.mask_logits[chosen], size)
-        tokens, queries = (column.float().cpu() for column in (tokens, queries))
-        columns = (objectness[kept], _finite("instance tokens", tokens), queries, places[:, 1])
-        counts = kept.sum(1).tolist()
+        counts, mask_logits = kept.sum(1).tolist(), proposals.mask_logits[chosen]
+        colours = mean_colours(pictures, mask_logits, counts)
+        masks = encode_logits(mask_logits, size)
+        tokens, queries, colours = (column.float().cpu() for column in (tokens, queries, colours))
+        columns = (objectness[kept], _finite("instance tokens", tokens), queries, places[:, 1], colours)
         # Clones: a view would be pickled with the memory of the whole batch.
         split = ([part.clone() for part in column.split(counts)] for column in columns)
         return [Instances(*row) for row in zip(*split, masks.split(counts), strict=True)]
+
+    def _shared(self, frames: Tensor) -> Tensor:
+        """Converts frames once for both networks, if they see them at the same size; otherwise leaves it to them."""
+        networks: tuple[Any, ...] = (self.mask_proposal, self.classifier)
+        sizes = {network.input_size(frames.shape[1], frames.shape[2]) for network in networks}
+        return to_pixels(frames, networks[0].input_size) if len(sizes) == 1 else frames
 
     def _instance_tokens(
         self, frames: Tensor, proposals: Proposals, kept: Bool[Tensor, "T N"]

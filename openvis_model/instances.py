@@ -20,6 +20,7 @@ class Instances:
         instance_tokens: I_t, unit-norm embeddings in CLIP's space.
         queries: Q_t, instance queries of the mask proposal network.
         query_index: which of the N queries each instance comes from.
+        colours: mean RGB of what each mask shows, 0 to 255.
         masks: masks, boxes and areas at the size of the video's frames, pixels.
     """
 
@@ -27,6 +28,7 @@ class Instances:
     instance_tokens: Float[Tensor, "n D"]
     queries: Float[Tensor, "n C"]
     query_index: Int[Tensor, " n"]
+    colours: Float[Tensor, "n 3"]
     masks: RleMasks
 
     def __len__(self) -> int:

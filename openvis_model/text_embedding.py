@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from openvis_model.calibration import calibrated
+from openvis_model.calibration import calibrated, calibrated_alone
 from openvis_model.exemplars import Exemplar, TrackExemplar
 from openvis_model.picture_encoder import PictureEncoder
 from openvis_model.reference_names import reference_names
@@ -36,14 +36,15 @@ def embed_vocabulary(
 
     Averages over prompts and normalises. Then it averages over the synonyms or exemplars of a category and normalises
     again, unless the vocabulary scores a category by its best one. Exemplars among words are `calibrated`; those of a
-    CLIP with the sigmoid loss always are, because its scores are absolute.
+    CLIP with the sigmoid loss always are, because its scores are absolute. Exemplars alone are `calibrated_alone` if
+    they are compared with a reference, which does not change their probabilities.
 
     Args:
         vocabulary: the K categories; exemplars have been read.
         encoder: CLIP's text tower.
         pictures: loads what embeds pictures; called at most once, if there are pictures, or exemplars to calibrate.
             None for a vocabulary without exemplars.
-        reference: whether to embed reference names, too, for `VocabularyEmbedding.unknown`.
+        reference: whether to embed what `VocabularyEmbedding.unknown` compares with, too.
         batch_size: texts per forward pass.
 
     Raises:
@@ -61,15 +62,18 @@ def embed_vocabulary(
     else:
         groups = [F.normalize(group.mean(0, keepdim=True), dim=-1) for group in groups]
     embeddings, scale, offset = torch.cat(groups), float(encoder.logit_scale.exp()), None
+    others, others_offset = _embed_reference(encoder) if reference else None, None
     if vocabulary.shown and (named or encoder.logit_bias is not None):
         is_shown = torch.cat([torch.full((len(group),), bool(each)) for group, each in zip(groups, shown, strict=True)])
         words = embeddings[~is_shown] if named else _embed([ANYTHING], encoder, batch_size)
         offset = torch.zeros(len(embeddings))
         objects = picture_encoder().reference()
         embeddings[is_shown], offset[is_shown] = calibrated(embeddings[is_shown], words, objects, scale)
+    elif vocabulary.shown and others is not None:
+        alone = calibrated_alone(embeddings, others, picture_encoder().reference(), scale)
+        embeddings, offset, others, others_offset = alone
     bias = None if encoder.logit_bias is None else float(encoder.logit_bias)
-    others = _embed_reference(encoder) if reference else None
-    return VocabularyEmbedding(vocabulary.names, embeddings, scale, category, bias, offset, others)
+    return VocabularyEmbedding(vocabulary.names, embeddings, scale, category, bias, offset, others, others_offset)
 
 
 def embed_exemplars(exemplars: Sequence[Exemplar], pictures: Callable[[], PictureEncoder]) -> Float[Tensor, "n D"]:

@@ -37,6 +37,7 @@ class Track:
         embedding: mean of its instance tokens weighted by objectness, unit norm.
         unknown: how likely it is that an unrelated name fits as well as the best category, in [0, 1]; near 1, no
             category fits (`VocabularyEmbedding.unknown`).
+        colour: mean RGB of what its masks show, weighted by their areas, 0 to 255.
     """
 
     track_id: int
@@ -47,6 +48,7 @@ class Track:
     objectness: float
     embedding: Float[Tensor, " D"] = field(repr=False)
     unknown: float
+    colour: Float[Tensor, "3"] = field(repr=False)
 
     @property
     def category(self) -> str:

@@ -27,7 +27,7 @@ from openvis_model.shots import ShotState
 from openvis_model.track import CategoryScore, Track
 from openvis_model.video_tracker import Slots, TrackerState
 
-_KEY = "openvis_video_state"
+_KEY = "openvis_video_state_2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +119,7 @@ def _to_tensors(state: VideoState) -> dict[str, Tensor]:
             "ended.objectness": torch.tensor([track.objectness for track in ended], dtype=torch.float64),
             "ended.unknown": torch.tensor([track.unknown for track in ended], dtype=torch.float64),
             "ended.embedding": torch.stack([track.embedding for track in ended]),
+            "ended.colour": torch.stack([track.colour for track in ended]),
             "ended.category": torch.tensor([[best.category_id for best in track.top] for track in ended]),
             "ended.score": torch.tensor([[best.score for best in track.top] for track in ended], dtype=torch.float64),
         }
@@ -147,6 +148,7 @@ def _ended_track(tensors: Mapping[str, Tensor], row: int, names: tuple[str, ...]
         objectness=float(tensors["ended.objectness"][row]),
         embedding=tensors["ended.embedding"][row].clone(),
         unknown=float(tensors["ended.unknown"][row]),
+        colour=tensors["ended.colour"][row].clone(),
     )
 
 

@@ -37,6 +37,8 @@ class Slots(NamedTuple):
     frames: Int[Tensor, " M"]
     objectness_sum: Float[Tensor, " M"]
     embedding_sum: Float[Tensor, "M D"]
+    area_sum: Float[Tensor, " M"]
+    colour_sum: Float[Tensor, "M 3"]
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ class VideoTracker:
         next_track_id = state.next_track_id + len(born)
         new_ids = torch.arange(state.next_track_id, next_track_id)
         objectness, tokens = instances.objectness[in_sight], instances.instance_tokens[in_sight]
+        areas = torch.as_tensor(instances.masks.areas, dtype=torch.float32)[in_sight]
         slots = Slots(
             gap=slots.gap,
             track_id=slots.track_id.index_copy(0, born, new_ids),
@@ -145,6 +148,8 @@ class VideoTracker:
             frames=slots.frames.index_add(0, seen, torch.ones_like(seen)),
             objectness_sum=slots.objectness_sum.index_add(0, seen, objectness),
             embedding_sum=slots.embedding_sum.index_add(0, seen, objectness[:, None] * tokens),
+            area_sum=slots.area_sum.index_add(0, seen, areas),
+            colour_sum=slots.colour_sum.index_add(0, seen, areas[:, None] * instances.colours[in_sight]),
         )
         track_ids = torch.where(in_sight, slots.track_id[slot_of], NO_TRACK).numpy()
 
@@ -216,12 +221,14 @@ class VideoTracker:
         none = torch.full((count,), NO_TRACK)
         zero = torch.zeros(count, dtype=torch.long)
         width = self.vocabulary.embeddings.shape[1]
-        return Slots(zero, none, none, none, zero, torch.zeros(count), torch.zeros(count, width))
+        sums = (torch.zeros(count), torch.zeros(count, width), torch.zeros(count), torch.zeros(count, 3))
+        return Slots(zero, none, none, none, zero, *sums)
 
     def _tracks(self, slots: Slots) -> list[Track]:
         order = slots.track_id.argsort()
         slots = Slots(*_rows(slots, order[slots.track_id[order] != NO_TRACK]))
         objectness = slots.objectness_sum / slots.frames
+        colours = slots.colour_sum / slots.area_sum[:, None]
         embeddings = F.normalize(slots.embedding_sum, dim=-1)
         probabilities, unknown = self.vocabulary.probabilities(embeddings), self.vocabulary.unknown(embeddings)
         scores, categories = (objectness[:, None] * probabilities).topk(min(self.top, probabilities.shape[1]))
@@ -235,6 +242,7 @@ class VideoTracker:
                 objectness=float(objectness[i]),
                 embedding=embeddings[i].clone(),  # a view would be pickled with the storage of all tracks
                 unknown=float(unknown[i]),
+                colour=colours[i].clone(),
             )
             for i in range(len(objectness))
         ]

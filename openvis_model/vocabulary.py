@@ -309,13 +309,15 @@ class VocabularyEmbedding:
     Attributes:
         names: the displayed name of each of the K categories.
         embeddings: E, one row per category, or one per name or exemplar if `category` is given: unit norm, but for
-            exemplars among words, whose rows `calibration` has made comparable.
+            exemplars whose rows `calibration` has made comparable.
         logit_scale: CLIP's learned inverse temperature.
         category: the category that each row of E is a name of; None if the rows are the categories.
         logit_bias: learned bias of a CLIP that was trained with the sigmoid loss (SigLIP, Zhai et al. 2023); None for
             the others, whose names compete in a softmax.
         offset: added to the logits of each row; None for zero.
-        reference: unit-norm embeddings of names of all kinds, with which `unknown` compares; None for none.
+        reference: what `unknown` compares with: unit-norm embeddings of names of all kinds, and beside exemplars alone,
+            rows of objects that are nothing in particular; None for none.
+        reference_offset: added to the logits of each row of the reference; None for zero.
     """
 
     names: tuple[str, ...]
@@ -325,6 +327,7 @@ class VocabularyEmbedding:
     logit_bias: float | None = None
     offset: Float[Tensor, " M"] | None = None
     reference: Float[Tensor, "R D"] | None = None
+    reference_offset: Float[Tensor, " R"] | None = None
 
     @property
     def compared(self) -> int:
@@ -344,9 +347,9 @@ class VocabularyEmbedding:
         return logits.softmax(-1) if self.logit_bias is None else (logits + self.logit_bias).sigmoid()
 
     def unknown(self, instance_tokens: Float[Tensor, "*n D"]) -> Float[Tensor, "*n"]:
-        """Returns how likely it is that the best of M unrelated names fits at least as well as the best category does.
+        """Returns how likely it is that the best of M unrelated rows fits at least as well as the best category does.
 
-        Logits of unrelated names are taken to be normal, with the mean and deviation of this token's logits for the
+        Logits of unrelated rows are taken to be normal, with the mean and deviation of this token's logits for the
         reference and the vocabulary together: 1 − Φ((best − mean) / deviation)ᴹ. Near 0, the best category stands out;
         near 1, it fits no better than chance, and the object is probably none of the categories. A larger vocabulary
         has better chance hits, which M accounts for.
@@ -354,11 +357,17 @@ class VocabularyEmbedding:
         logits = self._logits(instance_tokens)
         best = logits.amax(-1)
         if self.reference is not None:
-            logits = torch.cat([logits, self.logit_scale * instance_tokens @ self.reference.mT], dim=-1)
+            others = self._scaled(instance_tokens, self.reference, self.reference_offset)
+            logits = torch.cat([logits, others], dim=-1)
         mean = logits.mean(-1, keepdim=True)
         deviation = (logits - mean).square().mean(-1).sqrt().clamp_min(1e-6)
         return -torch.expm1(len(self.embeddings) * torch.special.log_ndtr((best - mean[..., 0]) / deviation))
 
     def _logits(self, instance_tokens: Float[Tensor, "*n D"]) -> Float[Tensor, "*n M"]:
-        logits = self.logit_scale * instance_tokens @ self.embeddings.mT
-        return logits if self.offset is None else logits + self.offset
+        return self._scaled(instance_tokens, self.embeddings, self.offset)
+
+    def _scaled(
+        self, instance_tokens: Float[Tensor, "*n D"], rows: Float[Tensor, "R D"], offset: Float[Tensor, " R"] | None
+    ) -> Float[Tensor, "*n R"]:
+        logits = self.logit_scale * instance_tokens @ rows.mT
+        return logits if offset is None else logits + offset

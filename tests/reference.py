@@ -35,7 +35,7 @@ def dense_attention(attention: InstanceGuidanceAttention, tokens: Tensor, mask: 
 
 def dense_encode(model: InstClip, frames: Tensor, mask_logits: Tensor, query_index: Tensor) -> tuple[Tensor, Tensor]:
     """`InstClip.encode` as one dense masked pass over 1+N+P tokens in the paper's order, all layers in full."""
-    pixels = (to_pixels(frames, short_side=model.short_side, divisor=model.patch_size) - model.mean) / model.std
+    pixels = (to_pixels(frames, model.input_size) - model.mean) / model.std
     patches = model.visual.conv1(pixels)
     grid = (patches.shape[2], patches.shape[3])
     guidance = instance_guidance(mask_logits, grid, guidance=model.config.guidance, resampling=model.config.resampling)

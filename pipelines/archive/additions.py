@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pipelines.archive.formats.video_labels import Row, VideoLabels
 from pipelines.archive.part_file import naming_damage
 from pipelines.archive.reviews import is_stale
-from pipelines.archive.schemas import SCHEMAS
+from pipelines.archive.schemas import LATER, SCHEMAS
 from pipelines.archive.tables import READERS
 from pipelines.storage.files import Storage
 
@@ -156,7 +156,10 @@ class Additions:
     def _file(self, name: str, columns: Sequence[str]) -> pa.Table:
         path = _path(name)
         with self.storage.read(path) as file, naming_damage(f"{self.storage.root}/{path}"):
-            rows = pq.ParquetFile(file).read(list(columns), use_threads=False)
+            source = pq.ParquetFile(file)
+            rows = source.read(list(columns), use_threads=False)
+            for column in LATER.intersection(columns).difference(source.schema_arrow.names):
+                rows = rows.append_column(column, pa.nulls(len(rows), SCHEMA.field(column).type))
             return rows.select(list(columns)).cast(pa.schema([SCHEMA.field(column) for column in columns]))
 
 

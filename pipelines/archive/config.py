@@ -180,13 +180,14 @@ class IdentitiesConfig:
     Attributes:
         labels: output of a labelling run, local or in the cloud.
         output: the table to write, a .parquet file, local or in the cloud; null is `identities.parquet` in the labels.
-        threshold: least cosine between the embeddings of two tracks, and between the means of two identities.
+        threshold: least similarity of two tracks, and of the means of two identities: the cosine of embeddings, less
+            the distance of mean colours.
         across_videos: whether tracks of different videos are linked, too.
     """
 
     labels: str
     output: str | None = None
-    threshold: float = 0.9
+    threshold: float = 0.85
     across_videos: bool = False
 
     def __post_init__(self) -> None:

@@ -1,9 +1,14 @@
-"""Links tracks of the same object, across gaps, cuts and videos, into identities; tracks stay as they are."""
+"""Links tracks of the same object, across gaps, cuts and videos, into identities; tracks stay as they are.
+
+Two tracks are as similar as the cosine of their embeddings, less the distance of their mean colours (RGB, 0 to 255) in
+units of `COLOUR_SPAN`. Embeddings say what an object is, colours which of several alike.
+"""
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +29,12 @@ SCHEMA = pa.schema(
         ("video_id", pa.string()),
         ("track_id", pa.int32()),
         ("identity", pa.int64()),
-        ("similarity", pa.float32()),  # cosine of the track's embedding and the identity's mean one
+        ("similarity", pa.float32()),  # of the track and the identity's mean
     ]
 )
+
+COLOUR_SPAN = 400.0
+"""Distance of colours that weighs as much as a cosine of one; 40 cost 0.1. Chosen on Shapes (docs/output.md)."""
 
 _TOP = 10
 """Most similar tracks, of those that are not in sight with it, that a track is compared with."""
@@ -60,6 +68,7 @@ def find_identities(config: IdentitiesConfig) -> IdentitiesSummary:
             tracks.frames,
             tracks.videos,
             tracks.spans,
+            tracks.colours,
             threshold=config.threshold,
             across=config.across_videos,
         )
@@ -79,29 +88,31 @@ def link(
     frames: Int32[np.ndarray, " N"],
     videos: Int32[np.ndarray, " N"],
     spans: Int32[np.ndarray, "N 2"],
+    colours: Float32[np.ndarray, "N 3"],
     *,
     threshold: float,
     across: bool,
 ) -> tuple[Int64[np.ndarray, " N"], Float32[np.ndarray, " N"]]:
     """Links tracks from the most similar pair on.
 
-    Two identities become one if their mean embeddings are similar enough and no track of the one is in the same video
-    at the same time as one of the other: an object is in one place.
+    Two identities become one if their means are similar enough and no track of the one is in the same video at the
+    same time as one of the other: an object is in one place.
 
     Args:
         vectors: unit-norm embeddings of tracks; may be mapped from a file.
-        frames: frames of each track, the weight of its embedding.
+        frames: frames of each track, the weight of its embedding and of its colour.
         videos: number of each track's video.
         spans: first and last frame of each track.
-        threshold: least cosine, of two tracks and of two means.
+        colours: mean RGB of each track, 0 to 255; NaN for one that is compared by its embedding alone.
+        threshold: least similarity, of two tracks and of two means.
         across: whether tracks of different videos are linked, too.
 
     Returns:
-        The identity of each track, from 0 in the order of their first tracks, and the cosine of its embedding and the
-        identity's mean.
+        The identity of each track, from 0 in the order of their first tracks, and its similarity to the identity's
+        mean.
     """
-    groups = _Groups(vectors, frames, videos, spans)
-    for first, second in _pairs(vectors, videos, spans, threshold, across=across):
+    groups = _Groups(vectors, frames, videos, spans, colours)
+    for first, second in _pairs(vectors, videos, spans, colours, threshold, across=across):
         groups.join(first, second, threshold)
     roots = np.array([groups.find(track) for track in range(len(vectors))], np.int64)
     _, at, identity = np.unique(roots, return_index=True, return_inverse=True)
@@ -115,6 +126,7 @@ def _pairs(
     vectors: Float32[np.ndarray, "N D"],
     videos: Int32[np.ndarray, " N"],
     spans: Int32[np.ndarray, "N 2"],
+    colours: Float32[np.ndarray, "N 3"],
     threshold: float,
     *,
     across: bool,
@@ -124,23 +136,38 @@ def _pairs(
     ends = np.flatnonzero(np.diff(videos[order])) + 1
     for tracks in (np.arange(len(vectors)),) if across else np.split(order, ends):
         chosen = vectors if across else np.ascontiguousarray(vectors[tracks])
-        apart = partial(_apart, videos[tracks], *spans[tracks].T)
+        distance = partial(_distances, colours[tracks])
+        begin, end = spans[tracks].T
+        apart = partial(_may_be_one, videos[tracks], begin, end, distance, 1 - threshold)
         first, second, cosines = similar_pairs(chosen, apart, threshold, _TOP)
-        best = np.argsort(-cosines, kind="stable")
+        similarity = cosines - distance(first, second)
+        best = np.argsort(-similarity, kind="stable")
+        best = best[similarity[best] >= threshold - ROUNDING]
         yield from zip(tracks[first[best]].tolist(), tracks[second[best]].tolist(), strict=True)
 
 
-def _apart(
+def _distances(
+    colours: Float32[np.ndarray, "N 3"], some: Int32[np.ndarray, " P"], others: Int32[np.ndarray, " P"]
+) -> Float32[np.ndarray, " P"]:
+    """Returns the distances of colours, in units of `COLOUR_SPAN`; 0 where one is unknown."""
+    distances = np.linalg.norm(colours[some] - colours[others], axis=1) / np.float32(COLOUR_SPAN)
+    known: Float32[np.ndarray, " P"] = np.nan_to_num(distances)
+    return known
+
+
+def _may_be_one(
     videos: Int32[np.ndarray, " N"],
     begin: Int32[np.ndarray, " N"],
     end: Int32[np.ndarray, " N"],
+    distance: Callable[[Int32[np.ndarray, " P"], Int32[np.ndarray, " P"]], Float32[np.ndarray, " P"]],
+    farthest: float,
     some: Int32[np.ndarray, " P"],
     others: Int32[np.ndarray, " P"],
 ) -> Bool[np.ndarray, " P"]:
-    """Says which tracks are not in the same video at the same time."""
-    together = (begin[some] <= end[others]) & (begin[others] <= end[some])
-    apart: Bool[np.ndarray, " P"] = ~(together & (videos[some] == videos[others]))
-    return apart
+    """Says which tracks are not in the same video at the same time, and of colours that are near enough."""
+    together = (begin[some] <= end[others]) & (begin[others] <= end[some]) & (videos[some] == videos[others])
+    near: Bool[np.ndarray, " P"] = ~together & (distance(some, others) <= farthest + ROUNDING)
+    return near
 
 
 _Times = dict[int, list[tuple[int, int]]]
@@ -156,13 +183,14 @@ class _Groups:
         frames: Int32[np.ndarray, " N"],
         videos: Int32[np.ndarray, " N"],
         spans: Int32[np.ndarray, "N 2"],
+        colours: Float32[np.ndarray, "N 3"],
     ) -> None:
-        self._vectors, self._frames = vectors, frames
+        self._vectors, self._frames, self._colours = vectors, frames, colours
         self._videos, self._spans = videos.tolist(), spans.tolist()
         self._parents = list(range(len(vectors)))
         self._times: dict[int, _Times] = {}
         self._sizes: dict[int, int] = {}
-        self._sums: dict[int, Float32[np.ndarray, " D"]] = {}
+        self._sums: dict[int, _Sum] = {}
 
     def find(self, track: int) -> int:
         """Returns the representative of a track's identity."""
@@ -179,7 +207,7 @@ class _Groups:
         if self._size(one) < self._size(other):
             one, other = other, one
         ours, theirs = self._sum(one), self._sum(other)
-        if ours @ theirs < (threshold - ROUNDING) * np.linalg.norm(ours) * np.linalg.norm(theirs):
+        if _similarity(ours, theirs) < threshold - ROUNDING:
             return
         times, more = self._times_of(one), self._times_of(other)
         if _overlap(times, more):
@@ -187,16 +215,15 @@ class _Groups:
         for video, spans in more.items():
             for span in spans:
                 bisect.insort(times.setdefault(video, []), span)
-        self._times[one], self._sums[one] = times, ours + theirs
+        self._times[one], self._sums[one] = times, ours.joined(theirs)
         self._sizes[one] = self._size(one) + self._size(other)
         for each in (self._times, self._sums, self._sizes):
             each.pop(other, None)
         self._parents[other] = one
 
     def similarity(self, track: int) -> float:
-        """Returns the cosine of a track's embedding and its identity's mean one."""
-        mean = self._sum(self.find(track))
-        return float(self._vectors[track] @ mean / np.linalg.norm(mean))
+        """Returns the similarity of a track and its identity's mean."""
+        return _similarity(self._own(track), self._sum(self.find(track)))
 
     def _size(self, root: int) -> int:
         return self._sizes.get(root, 1)
@@ -204,9 +231,32 @@ class _Groups:
     def _times_of(self, root: int) -> _Times:
         return self._times.get(root) or {self._videos[root]: [tuple(self._spans[root])]}
 
-    def _sum(self, root: int) -> Float32[np.ndarray, " D"]:
-        known = self._sums.get(root)
-        return self._vectors[root] * max(1, self._frames[root]) if known is None else known
+    def _sum(self, root: int) -> "_Sum":
+        return self._sums.get(root) or self._own(root)
+
+    def _own(self, track: int) -> "_Sum":
+        weight, colour = max(1, int(self._frames[track])), self._colours[track]
+        seen = 0 if np.isnan(colour).any() else weight
+        return _Sum(self._vectors[track] * weight, np.nan_to_num(colour) * seen, seen)
+
+
+class _Sum(NamedTuple):
+    """Sums over the frames of tracks, and the number of those whose colour is known."""
+
+    vector: Float32[np.ndarray, " D"]
+    colour: Float32[np.ndarray, "3"]
+    seen: int
+
+    def joined(self, other: "_Sum") -> "_Sum":
+        return _Sum(self.vector + other.vector, self.colour + other.colour, self.seen + other.seen)
+
+
+def _similarity(one: _Sum, other: _Sum) -> float:
+    """Returns the similarity of two means."""
+    cosine = one.vector @ other.vector / (np.linalg.norm(one.vector) * np.linalg.norm(other.vector))
+    if not (one.seen and other.seen):
+        return float(cosine)
+    return float(cosine - np.linalg.norm(one.colour / one.seen - other.colour / other.seen) / COLOUR_SPAN)
 
 
 def _overlap(many: _Times, few: _Times) -> bool:

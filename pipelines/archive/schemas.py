@@ -46,6 +46,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
             ("objectness", pa.float32()),
             ("embedding", pa.list_(pa.float32())),
             ("unknown", pa.float32()),  # how likely an unrelated name fits as well as `category`
+            ("colour", pa.list_(pa.float32())),  # mean RGB of its pixels, 0 to 255
         ]
     ),
     "masks": pa.schema(
@@ -68,7 +69,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     ),
 }
 
-LATER = frozenset({"shots", "unknown"})
+LATER = frozenset({"shots", "unknown", "colour"})
 """Columns that files of earlier versions lack; they are read as null."""
 
 ORDER = ("masks", "tracks", "videos")

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pipelines.archive.schemas import SCHEMAS
 from pipelines.archive.tables import Results, track_embeddings
 
-_COLUMNS = tuple(name for name in SCHEMAS["tracks"].names if name not in ("top", "frames", "unknown"))
+_COLUMNS = tuple(name for name in SCHEMAS["tracks"].names if name not in ("top", "frames", "unknown", "colour"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int32
 from pipelines.archive.tables import Results, track_embeddings
 
 _NUMBERS = ("track_id", "frames", "first_frame", "last_frame")
-_COLUMNS = ("video_id", *_NUMBERS, "embedding")
+_COLUMNS = ("video_id", *_NUMBERS, "embedding", "colour")
 
 
 class TrackVectors:
@@ -23,6 +23,7 @@ class TrackVectors:
         ids: id of each track in its video.
         frames: frames that show it.
         spans: first and last of them.
+        colours: mean RGB of each track, 0 to 255; NaN where the labels have none.
         vectors: unit-norm embeddings, mapped from the file.
 
     The attributes are there after `close`.
@@ -32,12 +33,14 @@ class TrackVectors:
     ids: Int32[np.ndarray, " N"]
     frames: Int32[np.ndarray, " N"]
     spans: Int32[np.ndarray, "N 2"]
+    colours: Float32[np.ndarray, "N 3"]
     vectors: Float32[np.ndarray, "N D"]
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="openvis-embeddings-")  # noqa: SIM115 - open as long as the vectors
         self._width = 0
         self._numbers: list[Int32[np.ndarray, "5 n"]] = []
+        self._colours: list[Float32[np.ndarray, "n 3"]] = []
 
     def add(self, tracks: pa.Table, videos: Int32[np.ndarray, " n"]) -> None:
         """Adds tracks, and the numbers of their videos.
@@ -55,12 +58,16 @@ class TrackVectors:
         self._file.write(vectors.data)
         numbers = [pc.fill_null(tracks[name], 0).to_numpy() for name in _NUMBERS]
         self._numbers.append(np.stack([videos, *numbers]).astype(np.int32))
+        colours = np.full((tracks.num_rows, 3), np.nan, np.float32)
+        colours[pc.is_valid(tracks["colour"]).to_numpy()] = pc.list_flatten(tracks["colour"]).to_numpy().reshape(-1, 3)
+        self._colours.append(colours)
 
     def close(self) -> "TrackVectors":
         """Ends adding; returns itself."""
         self._file.flush()
         self.videos, self.ids, self.frames, *spans = np.concatenate(self._numbers, axis=1)
         self.spans = np.stack(spans, axis=1)
+        self.colours = np.concatenate(self._colours)
         self.vectors = np.memmap(self._file, np.float32, "r", shape=(len(self.ids), self._width))
         return self
 

@@ -269,6 +269,7 @@ def _tracks(store: InstanceStore, picks: Int32[np.ndarray, "k F"], prompts: Sequ
     """Returns the tracks, numbered from 0, with the names of their prompts."""
     objectness = np.zeros(len(picks))
     embeddings: list[torch.Tensor] = [torch.zeros(1)] * len(picks)
+    colours, areas = torch.zeros(len(picks), 3), np.zeros(len(picks))
     first, last = np.full(len(picks), -1), np.full(len(picks), -1)
     for start, frames, _, found in store.batches():
         for at, instances in enumerate(found):
@@ -277,6 +278,9 @@ def _tracks(store: InstanceStore, picks: Int32[np.ndarray, "k F"], prompts: Sequ
                 weight = float(instances.objectness[pick])
                 objectness[number] += weight
                 embeddings[number] = embeddings[number] + weight * instances.instance_tokens[pick]
+                area = int(instances.masks.areas[pick])
+                colours[number] += area * instances.colours[pick]
+                areas[number] += area
                 first[number] = frames[at] if first[number] < 0 else first[number]
                 last[number] = frames[at]
     counts = (picks != ABSENT).sum(1)
@@ -290,6 +294,7 @@ def _tracks(store: InstanceStore, picks: Int32[np.ndarray, "k F"], prompts: Sequ
             objectness=float(objectness[number] / counts[number]),
             embedding=F.normalize(embeddings[number], dim=-1),
             unknown=0.0,
+            colour=colours[number] / float(areas[number]),
         )
         for number, prompt in enumerate(prompts)
     ]

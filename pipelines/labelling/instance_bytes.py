@@ -7,6 +7,7 @@ The bytes are an Arrow IPC stream of one record batch with a row per instance, i
     instance_token   float32[D]
     query            float32[C]
     query_index      int64
+    colour           float32[3]       mean RGB, 0 to 255
     counts           binary           COCO compressed counts of the mask
     area             int64            pixels
     box              int64[4]         x, y, width, height, pixels
@@ -47,6 +48,7 @@ def encode_instances(frames: Sequence[Instances]) -> bytes:
         "instance_token": _column([instances.instance_tokens for instances in frames]),
         "query": _column([instances.queries for instances in frames]),
         "query_index": _column([instances.query_index for instances in frames]),
+        "colour": _column([instances.colours for instances in frames]),
         "counts": pa.array([counts for mask in masks for counts in mask.counts], pa.binary()),
         "area": pa.array(np.concatenate([mask.areas for mask in masks])),
         "box": _rows(np.concatenate([mask.boxes for mask in masks])),
@@ -69,8 +71,9 @@ def decode_instances(encoded: bytes) -> list[Instances]:
     metadata = batch.schema.metadata
     size = int(metadata[b"height"]), int(metadata[b"width"])
     starts = np.searchsorted(batch["position"].to_numpy(), np.arange(int(metadata[b"frames"]) + 1))
-    objectness, tokens, queries, query_index, areas, boxes = (
-        _numpy(batch[name]) for name in ("objectness", "instance_token", "query", "query_index", "area", "box")
+    objectness, tokens, queries, query_index, colours, areas, boxes = (
+        _numpy(batch[name])
+        for name in ("objectness", "instance_token", "query", "query_index", "colour", "area", "box")
     )
     counts = batch["counts"].to_pylist()
     return [
@@ -79,6 +82,7 @@ def decode_instances(encoded: bytes) -> list[Instances]:
             instance_tokens=torch.from_numpy(tokens[i:j].copy()),
             queries=torch.from_numpy(queries[i:j].copy()),
             query_index=torch.from_numpy(query_index[i:j].copy()),
+            colours=torch.from_numpy(colours[i:j].copy()),
             masks=RleMasks(size, tuple(counts[i:j]), areas[i:j].copy(), boxes[i:j].copy()),
         )
         for i, j in pairwise(starts.tolist())

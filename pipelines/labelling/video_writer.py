@@ -222,6 +222,7 @@ def track_row(video_id: str, track: Track) -> dict[str, Any]:
         "objectness": track.objectness,
         "embedding": track.embedding.tolist(),
         "unknown": track.unknown,
+        "colour": track.colour.tolist(),
     }
 
 

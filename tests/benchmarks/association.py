@@ -92,6 +92,7 @@ def taken(instances: Instances, chosen: Bool[np.ndarray, "n"]) -> Instances:
         instance_tokens=instances.instance_tokens[index],
         queries=instances.queries[index],
         query_index=instances.query_index[index],
+        colours=instances.colours[index],
         masks=instances.masks.take(index.numpy()),
     )
 
@@ -107,6 +108,7 @@ def annotated_instances(model: FrameModel, frames: Tensor, masks: Bool[Tensor, "
             instance_tokens=tokens[t, shown],
             queries=proposals.queries[t, index[t, shown]],
             query_index=index[t, shown],
+            colours=torch.zeros(int(shown.sum()), 3),
             masks=encode(masks[t, shown]),
         )
         for t, shown in enumerate(masks.any(-1).any(-1))

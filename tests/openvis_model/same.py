@@ -11,3 +11,4 @@ def assert_same(a: list[Instances], b: list[Instances]) -> None:
         assert torch.equal(one.query_index, other.query_index)
         for name in ("objectness", "instance_tokens", "queries"):
             assert torch.allclose(getattr(one, name), getattr(other, name), atol=1e-5), name
+        assert torch.allclose(one.colours, other.colours, atol=1e-2)

@@ -21,4 +21,5 @@ def frame(*squares: Square, objectness: Sequence[float] | float = 0.9, axes: Seq
         mask[y : y + height, x : x + width] = True
     tokens = AXES[list(range(len(squares)) if axes is None else axes)]
     levels = torch.tensor(objectness).expand(len(squares))
-    return Instances(levels, tokens, tokens, torch.arange(len(squares)), encode(masks))
+    colours = torch.zeros(len(squares), 3)
+    return Instances(levels, tokens, tokens, torch.arange(len(squares)), colours, encode(masks))

@@ -19,7 +19,9 @@ def instances(queries: list[list[float]], boxes: list[list[int]] | None = None) 
     box_array = np.array(boxes if boxes else np.zeros((n, 4)), dtype=np.int64).reshape(n, 4)
     masks = RleMasks((100, 100), (b"",) * n, box_array[:, 2] * box_array[:, 3], box_array)
     tokens = torch.tensor([1.0, 0.0]).expand(n, 2)
-    return Instances(torch.ones(n), tokens, torch.tensor(queries).view(n, -1), torch.arange(n), masks)
+    return Instances(
+        torch.ones(n), tokens, torch.tensor(queries).view(n, -1), torch.arange(n), torch.zeros(n, 3), masks
+    )
 
 
 def build(kind: AssociationKind, **fields: object) -> Association:

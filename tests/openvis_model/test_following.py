@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_a_lookalike_is_kept_apart_by_what_it_is_nearer_to() -> None:
     """The only instance of the second frame is a little like A, but is B: alone, A would become it."""
     nearly = torch.nn.functional.normalize(torch.tensor([0.5, 1.0, 0.0, 0.0]), dim=0)
     second = frame(B)
-    second = Instances(second.objectness, nearly[None], nearly[None], second.query_index, second.masks)
+    second = replace(second, instance_tokens=nearly[None], queries=nearly[None])
     assert followed([frame(A, axes=(0,)), second], 0) == [[0], [0]]
     assert followed([frame(A, B, axes=(0, 1)), second], 0) == [[0], [ABSENT]]
 

@@ -6,8 +6,10 @@ import torch
 from pycocotools import mask as coco
 from torch import Tensor
 
-from openvis_model.frame_model import compact
+from openvis_model.colours import mean_colours
+from openvis_model.frame_model import FrameModel, compact
 from openvis_model.inst_former import InstFormer
+from openvis_model.weights.checkpoint import fold
 from tests.openvis_model.same import assert_same
 
 
@@ -24,6 +26,7 @@ def test_instances_are_the_parts_results(mini_model: InstFormer, frames: Tensor)
         assert (instances.instance_tokens - tokens[t]).abs().max() < 1e-5
         assert torch.equal(instances.queries, proposals.queries[t])
         assert torch.equal(instances.objectness, proposals.objectness[t])
+        assert torch.allclose(instances.colours, mean_colours(frames[t : t + 1], proposals.mask_logits[t], [16]))
         assert instances.masks.size == (240, 320)
         dense = coco.decode(instances.masks.to_coco())
         assert (torch.from_numpy(dense.astype(bool)).permute(2, 0, 1) == (up[t] > 0)).float().mean() > 0.9999
@@ -63,6 +66,28 @@ def test_frames_without_objects_are_not_embedded(mini_model: InstFormer, frames:
     assert embedded == [3]
     assert sorted(len(instances) > 0 for instances in together) == [False, False, True, True, True]
     assert_same(together, one_by_one)
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize(("height", "width", "shared"), [(96, 160, True), (180, 240, True), (90, 160, False)])
+def test_frames_are_converted_once_for_networks_that_see_one_size(
+    mini_model: InstFormer, height: int, width: int, shared: bool, folded: bool
+) -> None:
+    """The built-in sizes: 96 × 160 for proposals and 96 × 168 for CLIP if frames are 90 × 160."""
+    model: FrameModel = fold(mini_model) if folded else mini_model
+    frames, given = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8), list[Tensor]()
+    networks = (model.mask_proposal, model.classifier)
+    hooks = [network.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0])) for network in networks]
+    instances = model(frames)
+    for hook in hooks:
+        hook.remove()
+    assert [each.is_floating_point() for each in given] == [shared, shared]
+    with torch.inference_mode():
+        proposals = model.mask_proposal(frames)
+        tokens = model.classifier(frames, proposals.mask_logits, torch.arange(16).expand(2, -1))
+    for t, found in enumerate(instances):
+        assert torch.equal(found.queries, proposals.queries[t])
+        assert torch.equal(found.instance_tokens, tokens[t])
 
 
 def test_a_floor_that_is_no_probability_is_refused(mini_model: InstFormer, frames: Tensor) -> None:

@@ -93,6 +93,22 @@ def test_tracks_alone_are_their_embeddings(mini_model: InstFormer) -> None:
     assert best.category.tolist() == [0, 0, 1]
 
 
+def test_whether_tracks_alone_fit_is_judged_by_objects_of_no_kind(mini_model: InstFormer) -> None:
+    """Objects are near to each other whatever they are, so names alone would make every track known."""
+    pictures = PictureEncoder(mini_model.classifier, short_side=96)
+    objects = pictures.reference()
+    own, others = objects[:3], objects[3:]
+    tracks = tuple(TrackExemplar("v", number, embedding=vector) for number, vector in enumerate(own.numpy()))
+    names = tuple((f"object {number}",) for number in range(3))
+    vocabulary = Vocabulary(names, exemplars=tuple((track,) for track in tracks))
+    plain = embed_vocabulary(vocabulary, mini_model.text_encoder, never)
+    embedded = embed_vocabulary(vocabulary, mini_model.text_encoder, lambda: pictures, reference=True)
+    torch.testing.assert_close(embedded.probabilities(objects), plain.probabilities(objects))
+    known = embedded.unknown(own).mean()
+    assert known < 0.5 * embedded.unknown(others).mean()
+    assert embedded.unknown(others).median() > 0.2
+
+
 def test_words_stay_as_they_are_beside_exemplars(mini_model: InstFormer) -> None:
     """Their rows and logits; those of exemplars are calibrated."""
     words = Vocabulary((("red striped star",), ("blue plain disc", "green dotted ring")))

@@ -14,6 +14,7 @@ def test_the_best_category_comes_first() -> None:
         objectness=0.75,
         embedding=torch.eye(9)[0],
         unknown=0.1,
+        colour=torch.zeros(3),
     )
     assert (track.category, track.score) == ("star", 0.5)
     assert "embedding" not in repr(track)

@@ -24,12 +24,13 @@ def track(track_id: int) -> Track:
         objectness=2 / 3,
         embedding=torch.rand(4),
         unknown=1 / 7,
+        colour=255 * torch.rand(3),
     )
 
 
 def filled() -> VideoState:
     counts = [torch.arange(2) for _ in range(5)]
-    slots = Slots(*counts, torch.rand(2), torch.rand(2, 4))
+    slots = Slots(*counts, torch.rand(2), torch.rand(2, 4), torch.rand(2), torch.rand(2, 3))
     tracker = TrackerState((torch.rand(2, 7), torch.rand(2, 0)), slots, next_track_id=5, frame=40)
     shots = ShotState(np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3), flash=2, blank=True)
     return VideoState(tracker, (96, 128), (track(0), track(3)), shots)
@@ -56,6 +57,7 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
             other.unknown,
         )
         assert torch.equal(one.embedding, other.embedding)
+        assert torch.equal(one.colour, other.colour)
     assert np.array_equal(again.shots.reference, state.shots.reference)
     assert (again.shots.flash, again.shots.blank) == (2, True)
     assert [file.name for file in tmp_path.iterdir()] == ["state"]

@@ -31,9 +31,9 @@ def frame(*queries: int, objectness: float | list[float] = 0.9, token: int = 0, 
     n = len(queries)
     levels = torch.tensor(objectness).expand(n)
     masks = RleMasks((9, 9), (b"",) * n, np.full(n, area), np.tile([0, 0, 2, 2], (n, 1)))
-    return Instances(
-        levels, torch.eye(2)[token].expand(n, 2), AXES[list(queries)], torch.tensor(queries, dtype=torch.long), masks
-    )
+    index = torch.tensor(queries, dtype=torch.long)
+    colours = 20.0 * torch.arange(3).expand(n, 3)
+    return Instances(levels, torch.eye(2)[token].expand(n, 2), AXES[list(queries)], index, colours, masks)
 
 
 def queries(*rows: tuple[float, float]) -> Instances:
@@ -229,6 +229,13 @@ def test_scores_and_embedding_by_hand() -> None:
     assert tracks[0].embedding.tolist() == pytest.approx([0.8, 0.6])
     expected = (CategoryScore("a", pytest.approx(0.3883, abs=1e-4), 0), ("b", pytest.approx(0.3117, abs=1e-4), 1))
     assert tracks[0].top == expected
+
+
+def test_colour_by_hand() -> None:
+    """The mean over all pixels: 4 of colour (0, 20, 40), 12 of (80, 60, 40)."""
+    large = replace(frame(0, area=12), colours=torch.tensor([[80.0, 60.0, 40.0]]))
+    (track,) = run([frame(0), frame(), large], tracker())[1]
+    assert track.colour.tolist() == pytest.approx([60, 50, 40])
 
 
 def test_a_track_lists_at_most_top_categories() -> None:

@@ -18,7 +18,7 @@ def instances(*tokens: int) -> Instances:
     n = len(tokens)
     masks = RleMasks((6, 8), (b"",) * n, np.full(n, 4), np.tile([0, 0, 2, 2], (n, 1)))
     index = torch.tensor(tokens, dtype=torch.long)
-    return Instances(torch.full((n,), 0.8), torch.eye(2)[index], torch.eye(2)[index], index, masks)
+    return Instances(torch.full((n,), 0.8), torch.eye(2)[index], torch.eye(2)[index], index, torch.zeros(n, 3), masks)
 
 
 def test_one_tracker_serves_many_videos() -> None:

@@ -265,6 +265,9 @@ def test_unknown_by_hand() -> None:
     compared = replace(four, reference=torch.eye(4)[1:])
     assert compared.unknown(torch.eye(4)[:1]).tolist() == pytest.approx([0.028306], abs=1e-5)
     assert compared.compared == 7
+    # Three more ones instead: mean 4/7, deviation √12/7, z = √3/2.
+    raised = replace(compared, reference_offset=torch.ones(3))
+    assert raised.unknown(torch.eye(4)[:1]).tolist() == pytest.approx([0.576376], abs=1e-5)
 
 
 def test_unknown_of_a_name_alone() -> None:

@@ -4,6 +4,7 @@ import secrets
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.archive.additions import ADDITIONS, FIRST_ID, Additions
@@ -54,6 +55,15 @@ def test_an_added_track_is_read_as_it_was(where: str, bucket: str, tmp_path: Pat
         (second, 4, 0.5),
     ]
     assert found[0]["rle"] == {"size": [2, 3], "counts": "222"}
+
+
+def test_a_track_that_an_earlier_version_added_is_read(tmp_path: Path) -> None:
+    """Its file has no colour."""
+    added = add(Storage(str(tmp_path)))
+    (path,) = (tmp_path / ADDITIONS).glob("*.parquet")
+    pq.write_table(pq.read_table(path).drop_columns("colour"), path)
+    (row,) = Additions(Storage(str(tmp_path))).tracks().to_pylist()
+    assert (row["track_id"], row["colour"]) == (added, None)
 
 
 def test_two_reviewers_who_add_at_once_both_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

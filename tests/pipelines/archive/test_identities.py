@@ -12,6 +12,9 @@ from tests.pipelines.archive.labels import part_name, put_tracks
 
 A, B, C = np.eye(4, dtype=np.float32)[:3]
 
+UNKNOWN = (np.nan,) * 3
+"""The colour of a track whose labels have none."""
+
 
 def near(vector: np.ndarray, other: np.ndarray, cosine: float) -> np.ndarray:
     """A unit vector whose cosine with `vector` is given, in the plane of two orthogonal ones."""
@@ -23,14 +26,16 @@ def identities(
     spans: list[tuple[int, int]],
     videos: list[int] | None = None,
     frames: list[int] | None = None,
+    colours: list[tuple[float, float, float]] | None = None,
     *,
     threshold: float = 0.9,
     across: bool = False,
 ) -> list[int]:
     count = len(vectors)
     numbers = (np.array(each or [default] * count, np.int32) for each, default in ((frames, 1), (videos, 0)))
+    shown = np.array(colours or [UNKNOWN] * count, np.float32)
     found, _ = link(
-        np.stack(vectors), *numbers, np.array(spans, np.int32).reshape(-1, 2), threshold=threshold, across=across
+        np.stack(vectors), *numbers, np.array(spans, np.int32).reshape(-1, 2), shown, threshold=threshold, across=across
     )
     return found.tolist()
 
@@ -38,6 +43,27 @@ def identities(
 def test_an_object_that_returns_is_one() -> None:
     assert identities([A, B, near(A, C, 0.95)], [(0, 4), (0, 9), (6, 9)]) == [0, 1, 0]
     assert identities([A, B, near(A, C, 0.85)], [(0, 4), (0, 9), (6, 9)]) == [0, 1, 2]
+
+
+def test_colours_tell_look_alikes_apart() -> None:
+    """A distance of 400 weighs as much as a cosine of one, so at a threshold of 0.9, equal embeddings may differ by 40.
+
+    The third track has the embedding of the first, and the colour of the second. An unknown colour is not compared.
+    """
+    spans, one = [(0, 4), (0, 4), (6, 9)], near(A, B, 0.98)
+    assert identities([A, one, A], spans, colours=[(90, 0, 0), (120, 40, 0), (120, 40, 0)]) == [0, 1, 1]
+    assert identities([A, one, A], spans, colours=[UNKNOWN] * 3) == [0, 1, 0]
+    for colour, expected in (((100, 24, 31.9), [0, 0]), ((100, 24, 32.1), [0, 1]), (UNKNOWN, [0, 0])):
+        assert identities([A, A], spans[::2], colours=[(100, 0, 0), colour]) == expected
+    assert identities([A, near(A, C, 0.95)], spans[::2], colours=[(0, 0, 0), (12, 16, 0)]) == [0, 0]
+    assert identities([A, near(A, C, 0.94)], spans[::2], colours=[(0, 0, 0), (12, 16, 0)]) == [0, 1]
+
+
+def test_the_mean_colour_must_be_near_too() -> None:
+    """The colours of the first two have the mean 15 if they are as long, and 28 if the second is much longer."""
+    colours = [(0.0, 0, 0), (30.0, 0, 0), (60.0, 0, 0)]
+    assert identities([A, A, A], [(0, 1), (2, 3), (4, 5)], colours=colours) == [0, 0, 1]
+    assert identities([A, A, A], [(0, 1), (2, 3), (4, 5)], frames=[1, 15, 1], colours=colours) == [0, 0, 0]
 
 
 def test_what_is_seen_together_is_two() -> None:
@@ -85,6 +111,24 @@ def test_an_identity_may_have_many_tracks() -> None:
     spans = [(3 * number, 3 * number + 1) for number in range(count)]
     found = identities([A] * (count + 1), [*spans, (4000, 4003)])
     assert sorted(np.bincount(found).tolist()) == [1, count]
+
+
+def test_labels_without_colours_are_linked_by_embeddings(tmp_path: Path) -> None:
+    """Those of earlier versions: they have no such column."""
+    rows = [
+        {"video_id": "a", "track_id": track, "frames": 5, "first_frame": start, "last_frame": start + 4}
+        for track, start in ((1, 0), (2, 10), (3, 20))
+    ]
+    colours: list[list[float] | None] = [[0.0, 0, 0], [90.0, 0, 0], None]
+    for name, given, expected in (("with", colours, (2, 1)), ("without", [None] * 3, (1, 1))):
+        results = Results(Storage(str(tmp_path / name)))
+        tracks = [{**row, "embedding": A.tolist(), "colour": each} for row, each in zip(rows, given, strict=True)]
+        put_tracks(results, part_name(1), "m", *tracks)
+        if name == "without":
+            path = next((tmp_path / name / "tracks").glob("*.parquet"))
+            pq.write_table(pq.read_table(path).drop_columns("colour"), path)
+        summary = find_identities(IdentitiesConfig(labels=str(tmp_path / name)))
+        assert (summary.identities, summary.linked) == expected
 
 
 def test_none_and_one() -> None:

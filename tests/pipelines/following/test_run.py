@@ -43,6 +43,8 @@ def test_an_object_is_followed_from_the_middle_to_both_ends(scene: Scene, tmp_pa
     )
     assert star["score"] == star["objectness"] > 0.5
     assert np.linalg.norm(star["embedding"]) == pytest.approx(1, abs=1e-5)
+    assert len(star["colour"]) == 3
+    assert 20 < min(star["colour"]) <= max(star["colour"]) < 250
     scores = [row["score"] for row in masks.to_pylist() if row["track_id"] == 0]
     assert np.mean(scores) == pytest.approx(star["objectness"], abs=1e-6)
     order = list(zip(masks["frame"].to_pylist(), masks["track_id"].to_pylist(), strict=True))

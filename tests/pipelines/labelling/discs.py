@@ -38,6 +38,7 @@ def find_discs(frames: Tensor, *, objectness_floor: float, frame_size: tuple[int
         instance_tokens=tokens,
         queries=torch.randn(2, QUERY, generator=generator),
         query_index=torch.arange(2),
+        colours=torch.tensor([[10.0, 20.0, 30.0], [40.0, 50.0, 60.0]]),
         masks=encode_logits(logits, frame_size),
     )
     return [discs] * len(frames)

@@ -12,7 +12,8 @@ def instances(n: int, seed: int = 0, size: tuple[int, int] = (6, 8)) -> Instance
     random = torch.Generator().manual_seed(seed)
     objectness, tokens, queries = (torch.randn(*shape, generator=random) for shape in ((n,), (n, 5), (n, 3)))
     masks = torch.rand(n, *size, generator=random) > 0.5
-    return Instances(objectness, tokens, queries, torch.randperm(100, generator=random)[:n], encode(masks))
+    index, colours = torch.randperm(100, generator=random)[:n], 255 * torch.rand(n, 3, generator=random)
+    return Instances(objectness, tokens, queries, index, colours, encode(masks))
 
 
 def check_equal(a: Instances, b: Instances) -> None:
@@ -21,6 +22,7 @@ def check_equal(a: Instances, b: Instances) -> None:
         (a.instance_tokens, b.instance_tokens),
         (a.queries, b.queries),
         (a.query_index, b.query_index),
+        (a.colours, b.colours),
     ):
         assert (x.dtype, x.shape) == (y.dtype, y.shape)
         assert x.numpy().tobytes() == y.numpy().tobytes()

@@ -36,7 +36,8 @@ def instances(*columns: int) -> Instances:
         mask[1:3, column : column + 2] = True
     index = torch.tensor([column // 4 for column in columns], dtype=torch.long)
     tokens = torch.eye(2)[index]
-    return Instances(torch.full((len(columns),), 0.8), tokens, tokens, index, encode(masks))
+    colours = torch.full((len(columns), 3), 7.0)
+    return Instances(torch.full((len(columns),), 0.8), tokens, tokens, index, colours, encode(masks))
 
 
 def batches(video_id: str = "v") -> list[LabelledRow]:
@@ -120,6 +121,7 @@ def test_batches_in_any_order_give_the_same_tables(tmp_path: Path) -> None:
         5,
     )
     assert (tracks[1]["category"], tracks[1]["first_frame"], tracks[1]["frames"]) == ("disc", 2, 4)
+    assert tracks[0]["colour"] == pytest.approx([7, 7, 7])
     assert tracks[0]["score"] == pytest.approx(0.8 * 0.75)
     seen = [(mask["track_id"], mask["frame"], mask["x"]) for mask in labelled[0]["masks"]]
     assert seen == [(0, 0, 0), (0, 1, 1), (0, 2, 0), (1, 2, 4), (0, 3, 0), (1, 3, 4), (1, 4, 5), (0, 5, 1), (1, 5, 4)]
