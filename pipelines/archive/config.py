@@ -181,18 +181,25 @@ class IdentitiesConfig:
         labels: output of a labelling run, local or in the cloud.
         output: the table to write, a .parquet file, local or in the cloud; null is `identities.parquet` in the labels.
         threshold: least similarity of two tracks, and of the means of two identities: the cosine of embeddings, less
-            the distance of mean colours.
+            the distance of mean colours; null is 0.85, and 0.95 across videos, where more tracks look alike.
         across_videos: whether tracks of different videos are linked, too.
     """
 
     labels: str
     output: str | None = None
-    threshold: float = 0.85
+    threshold: float | None = None
     across_videos: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
+        if self.threshold is not None and not 0 < self.threshold <= 1:
             raise ValueError(f"threshold: expected more than 0 and at most 1, got {self.threshold}")
+
+    @property
+    def least_similarity(self) -> float:
+        """Returns the threshold in effect."""
+        if self.threshold is not None:
+            return self.threshold
+        return 0.95 if self.across_videos else 0.85
 
 
 def _check_reviewed(value: Reviewed) -> None:

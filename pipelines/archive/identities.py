@@ -69,7 +69,7 @@ def find_identities(config: IdentitiesConfig) -> IdentitiesSummary:
             tracks.videos,
             tracks.spans,
             tracks.colours,
-            threshold=config.threshold,
+            threshold=config.least_similarity,
             across=config.across_videos,
         )
         columns = [names.take(pa.array(tracks.videos)), tracks.ids, its + identities, similarity]

@@ -1,8 +1,9 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from pipelines.archive.config import CompactConfig, ExportConfig, RelabelConfig, SearchConfig
+from pipelines.archive.config import CompactConfig, ExportConfig, IdentitiesConfig, RelabelConfig, SearchConfig
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,11 @@ from pipelines.archive.config import CompactConfig, ExportConfig, RelabelConfig,
 def test_bad_options_are_refused(config: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config()
+
+
+@pytest.mark.parametrize(
+    ("options", "least"),
+    [({}, 0.85), ({"across_videos": True}, 0.95), ({"across_videos": True, "threshold": 0.85}, 0.85)],
+)
+def test_more_is_asked_of_tracks_of_different_videos(options: dict[str, Any], least: float) -> None:
+    assert IdentitiesConfig(labels="labels", **options).least_similarity == least

@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
 CHROMIUM = os.environ.get("OPENVIS_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 NEEDED = "no browser: install Debian's chromium, or set OPENVIS_CHROMIUM to the path of one"
@@ -41,6 +42,25 @@ def browser() -> Iterator[Browser]:
             yield started
         finally:
             started.close()
+
+
+def intercept(context: BrowserContext) -> None:
+    """Has requests pass through Playwright from the start; after a first `route` of an open page, some still do not."""
+    context.route("**/never-asked-for", lambda route: route.abort())
+
+
+def taken(page: Page, held: list[Route]) -> Route:
+    """Waits for a request that a route of the page holds back."""
+    wait_for(page, lambda: bool(held), "nothing was asked for")
+    return held.pop()
+
+
+def wait_for(page: Page, condition: Callable[[], bool], failure: str) -> None:
+    """Waits, while events of the page arrive; fails after a minute, saying so."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, failure
+        page.wait_for_timeout(50)
 
 
 def play(page: Page, frames: int) -> dict[int, set[int | None]]:

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from pipelines.review.config import ReviewConfig
 from pipelines.review.session import Review
 from tests.pipelines.review.archives import write_labels, write_videos
-from tests.pipelines.review.browser import Open, browser
+from tests.pipelines.review.browser import Open, browser, intercept
 from tests.pipelines.review.serving import Client, served
 
 
@@ -61,6 +61,7 @@ def visit(chromium: Browser, client: Client) -> Iterator[Open]:
     def open_page(url: str | None = None, **options: Any) -> Page:
         context = chromium.new_context(viewport={"width": 1280, "height": 800}, **options)
         contexts.append(context)
+        intercept(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: problems.append(str(error)))

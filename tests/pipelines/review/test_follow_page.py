@@ -13,7 +13,7 @@ from pipelines.archive.tables import Results
 from pipelines.review.config import ReviewConfig
 from pipelines.review.session import Review
 from tests.pipelines.following.videos import HEIGHT, WIDTH, Scene
-from tests.pipelines.review.browser import choose, needs_browser, press
+from tests.pipelines.review.browser import choose, intercept, needs_browser, press, taken
 from tests.pipelines.review.following import write_labelled
 from tests.pipelines.review.serving import served
 
@@ -30,6 +30,7 @@ def shown(chromium: Browser, tmp_path: Path) -> Iterator[Shown]:
     problems = list[str]()
     with served(review) as client:
         context = chromium.new_context(viewport={"width": 1280, "height": 800})
+        intercept(context)
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(client.url)
@@ -47,6 +48,7 @@ def shown(chromium: Browser, tmp_path: Path) -> Iterator[Shown]:
 
 def on_screen(page: Page) -> Callable[[float, float], tuple[float, float]]:
     """Turns pixels of the video into pixels of the screen."""
+    expect(page.locator(".marker")).to_be_visible()
     box = page.locator(".marker").bounding_box()
     assert box is not None
     scale = min(box["width"] / WIDTH, box["height"] / HEIGHT)
@@ -150,10 +152,10 @@ def test_an_answer_after_cancelling_changes_nothing(shown: Shown) -> None:
         page.get_by_label("Name of the object").fill("my star")
         page.route(path, lambda route: held.append(route))
         press(page, "Enter")
-        while not held:
-            page.wait_for_timeout(50)
+        first = taken(page, held)
         with page.expect_response("**/api/unfollow*") as unfollowed:
             page.get_by_role("button", name="Cancel").click()
+            first.continue_()
             while held:
                 held.pop().continue_()
         assert unfollowed.value.ok

@@ -19,7 +19,7 @@ from pipelines.review.session import Review
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.labels import part_name
 from tests.pipelines.review.archives import EVIL_CATEGORY, EVIL_NAME, put_video, write_labels
-from tests.pipelines.review.browser import ON_SCREEN, Open, choose, names, needs_browser, play, press
+from tests.pipelines.review.browser import ON_SCREEN, Open, choose, names, needs_browser, play, press, taken, wait_for
 from tests.pipelines.review.serving import Client, served
 from tests.pipelines.video.clips import VFR
 from tests.waiting import wait_until
@@ -118,6 +118,7 @@ def test_tracks_out_of_sight_are_read_again_when_they_come_into_sight(visit: Ope
         tracks.need(0, 119);
         tracks.need(0, 119);
     }""")
+    wait_for(page, lambda: len(asked) >= 15, f"asked for {len(asked)} of 15 blocks")
     blocks = [int(parse_qs(urlsplit(url).query)["offset"][0]) // 60 for url in asked]
     assert blocks == [*range(10), 4, 5, 6, 0, 1]
 
@@ -484,9 +485,7 @@ def test_a_decision_of_a_dialog_is_undone_to_what_was_stored_meanwhile(visit: Op
     press(page, "a")
     choose(page, 0)
     press(page, "n")
-    while not held:
-        page.wait_for_timeout(50)
-    held.pop().continue_()
+    taken(page, held).continue_()
     page.unroute("**/api/decide*")
     expect(page.locator("#card-0 .badge")).to_have_text("✓ accepted")
     page.get_by_role("dialog").get_by_label("Category").fill("dog")
@@ -548,13 +547,9 @@ def test_decisions_that_were_refused_are_shown_until_they_are_dismissed(visit: O
     choose(page, 0)
     press(page, "a", "a", "a")
     for status, reason in ((400, "track_id: unknown"), (404, "labels: gone")):
-        while not held:
-            page.wait_for_timeout(50)
-        held.pop().fulfill(status=status, json={"error": reason})
+        taken(page, held).fulfill(status=status, json={"error": reason})
         expect(page.locator(".refused")).to_contain_text("refused")
-    while not held:
-        page.wait_for_timeout(50)
-    held.pop().continue_()
+    taken(page, held).continue_()
     expect(page.locator("#card-2 .badge")).to_have_text("✓ accepted")
     expect(page.locator(".refused")).to_contain_text("2 decisions were refused, the first: track_id: unknown")
     page.get_by_role("button", name="Dismiss what was refused").click()

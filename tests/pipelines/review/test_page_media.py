@@ -21,7 +21,7 @@ from pipelines.shapes.scenes import SceneConfig
 from pipelines.storage.files import Storage
 from tests.pipelines.archive.labels import part_name
 from tests.pipelines.review.archives import put_video
-from tests.pipelines.review.browser import ON_SCREEN, Open, choose, needs_browser, press
+from tests.pipelines.review.browser import ON_SCREEN, Open, choose, needs_browser, press, taken
 from tests.pipelines.review.serving import served
 from tests.pipelines.video.clips import H264, HEVC, write_clip
 
@@ -110,13 +110,12 @@ def test_masks_wait_for_the_frames_of_the_server(visit: Open) -> None:
     page.on("request", lambda request: asked.append(request.url) if "api/frame" in request.url else None)
     page.route(re.compile(r"api/frame\?.*frame=4(&|$)"), lambda route: held.append(route))
     press(page, " ")
-    while not held:
-        page.wait_for_timeout(50)
+    route = taken(page, held)
     page.wait_for_timeout(1500)
     assert page.evaluate(ON_SCREEN.replace(".stage video", ".stage img")) == [0, 0]
     expect(page.locator(".player")).to_contain_text("0:00.00")
     assert len(asked) == 1
-    held.pop().continue_()
+    route.continue_()
     for frame in (4, 8, 12):
         expect(page.locator(".masks")).to_have_attribute("data-frame", str(frame))
         assert page.evaluate(ON_SCREEN.replace(".stage video", ".stage img")) == [frame, frame]
