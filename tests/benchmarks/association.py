@@ -174,8 +174,8 @@ def identities(masks: Bool[np.ndarray, "O H W"], instances: Instances) -> Int64[
     """Returns the object that each instance is of, each object once; -1 for unlikely instances and the others."""
     ids = np.full(len(instances), -1)
     likely = np.flatnonzero(instances.objectness.numpy() >= VideoTrackerConfig().objectness_threshold)
-    found = instances.masks.take(likely).to_dense().reshape(len(likely), -1).astype(np.float32)
     own = masks.reshape(len(masks), -1).astype(np.float32)
+    found = instances.masks.take(likely).to_dense().reshape(len(likely), own.shape[1]).astype(np.float32)
     common = found @ own.T
     iou = common / np.maximum(found.sum(1)[:, None] + own.sum(1) - common, 1)
     rows, objects = linear_sum_assignment(-iou)
