@@ -4,14 +4,14 @@ python -m tests.benchmarks.association [NAME=CHECKPOINT ...]
 
 All rows link the same instances of the same videos, of the split crossing, and differ in the association alone.
 `annotated` instances are the objects themselves: an object has its own mask, the instance token that InstCLIP makes of
-it, and the query of the proposal that covers it best. `proposed` ones are the model's; the row `annotations` gives each
-object the likely proposal that overlaps it best, which is as good as linking can be. `matched` instances are the
+it, and the query of the proposal that covers it best. `proposed` ones are the model's; the row `annotations` gives
+each object the likely proposal that overlaps it best, which is as good as linking can be. `matched` instances are the
 proposals of that row, without the false and the double ones. Tracks begin and end as in labelling, but no match of
-tokens is refused, except in the row with labelling's gate; boxes must overlap. Each
-checkpoint, the built-in model without any, adds the rows of its rollout tracker; the instances are those of the first,
-so the others may differ in the tracker only. The last column is a 95 % interval, of 1,000 resamples of the videos: of
-the difference to the first rollout row, or of that between the two of a pair. With one checkpoint it takes eight
-minutes of CPU time.
+tokens is refused, except in the row with labelling's gate; boxes must overlap. Each checkpoint, the built-in model
+without any, adds the rows of its rollout tracker; the instances are those of the first, so the others may differ in
+the tracker only. Checkpoints of one name are seeds, whose mean is compared. The last column is a 95 % interval, of
+1,000 resamples of the videos: of the difference to the first rollout row, or of that between the two of a pair. With
+one checkpoint it takes eight minutes of CPU time.
 """
 
 import sys
@@ -198,14 +198,16 @@ def row(name: str, kind: str, every: int, scores: Sequence[Score], reference: Se
     identity = trackeval.metrics.Identity({"PRINT_CONFIG": False})
     idf1 = identity.combine_sequences({str(number): score.identity for number, score in enumerate(scores)})["IDF1"]
     numbers = " | ".join(f"{100 * value:.1f}" for value in (hota["AssA"], idf1, hota["HOTA"]))
-    compared = "" if scores is reference else difference(scores, reference)
+    compared = "" if scores is reference else difference([scores], [reference])
     return f"| {kind} | {every} | {name} | {numbers} | {compared} |"
 
 
-def difference(scores: Sequence[Score], reference: Sequence[Score]) -> str:
-    """Returns the 95 % interval of the difference in AssA, in points."""
-    draws = np.random.default_rng(0).multinomial(len(scores), np.full(len(scores), 1 / len(scores)), RESAMPLES)
-    differences = association_accuracies(scores, draws) - association_accuracies(reference, draws)
+def difference(some: Sequence[Sequence[Score]], others: Sequence[Sequence[Score]]) -> str:
+    """Returns the 95 % interval of the difference in mean AssA of two groups of trackers, in points."""
+    videos = len(some[0])
+    draws = np.random.default_rng(0).multinomial(videos, np.full(videos, 1 / videos), RESAMPLES)
+    one, other = (np.mean([association_accuracies(each, draws) for each in group], 0) for group in (some, others))
+    differences = one - other
     low, high = 100 * np.percentile(differences, [2.5, 97.5])
     return f"{low:+.1f} to {high:+.1f}"
 
@@ -213,8 +215,12 @@ def difference(scores: Sequence[Score], reference: Sequence[Score]) -> str:
 def main() -> None:
     """Prints the table."""
     torch.set_num_threads(1)
-    checkpoints = dict(argument.split("=", 1) for argument in sys.argv[1:]) or {"rollout": None}
-    models: dict[str, FrameModel] = {name: openvis.load(path) for name, path in checkpoints.items()}
+    models, seeds = dict[str, FrameModel](), dict[str, list[str]]()
+    for argument in sys.argv[1:] or ["rollout"]:
+        name, _, path = argument.partition("=")
+        rows = seeds.setdefault(name, [])
+        rows.append(f"{name}, seed {len(rows) + 1}" if rows else name)
+        models[rows[-1]] = openvis.load(path or None)
     model = next(iter(models.values()))
     names = Vocabulary.of_dataset([category.name for category in CATEGORIES])
     vocabulary = embed_vocabulary(names, model.text_encoder)
@@ -241,7 +247,11 @@ def main() -> None:
                 ideal = [track(None, each, each.proposed, every) for each in videos]
                 print(row("annotations", kind, every, ideal, next(iter(linked.values()))), flush=True)
             for better, worse in PAIRS:
-                print(f"| {kind} | {every} | {better} > {worse} | | | | {difference(linked[better], linked[worse])} |")
+                compared = difference([linked[better]], [linked[worse]])
+                print(f"| {kind} | {every} | {better} > {worse} | | | | {compared} |")
+            first, *others = ([linked[each] for each in rows] for rows in seeds.values())
+            for name, other in zip(list(seeds)[1:], others, strict=True):
+                print(f"| {kind} | {every} | {next(iter(seeds))} > {name}, seeds | | | | {difference(first, other)} |")
 
 
 def tracker(
