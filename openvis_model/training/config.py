@@ -139,8 +139,10 @@ class StartConfig:
             Mask2Former, EoMT or RF-DETR-Seg, a detectron2 `.pkl` or `.pth` file, or a checkpoint folder. By default,
             the preset's network with random weights.
         classifier: replaces the classifier of the preset or checkpoint.
-        inst_clip: replaces the InstCLIP of the preset or checkpoint; its tokens and adapters are initialised again.
-        rollout_tracker: replaces the rollout tracker of the preset or checkpoint; it is initialised again.
+        inst_clip: replaces the InstCLIP of the preset or checkpoint; its tokens and adapters are initialised again
+            unless it is the same.
+        rollout_tracker: replaces the rollout tracker of the preset or checkpoint; it is initialised again unless it is
+            the same.
         seed: seed of random weights.
 
     Raises:
