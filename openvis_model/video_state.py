@@ -95,7 +95,9 @@ def read_state(path: str | Path, owner: Mapping[str, str], names: tuple[str, ...
         content = json.loads(metadata[_KEY])
         intact = metadata["sha256"] == _digest(content, tensors)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not the state of a video ({error!r}); save() writes such files") from error
+        raise ValueError(
+            f"{path}: not the state of a video, as save() of this version writes it ({error!r})"
+        ) from error
     if not intact:
         raise ValueError(f"{path}: damaged, its content does not have the hash that was saved; copy it again")
     for name, value in owner.items():

@@ -13,7 +13,7 @@ LONGEST_FIRST = (
     "pipelines/labelling/test_pipeline.py",
     "pipelines/labelling/test_passes.py",
     "pipelines/archive/test_cluster_map.py",
-    "pipelines/labelling/test_run_in_the_cloud.py",  # ends the cluster that those above share, as do the next ones
+    "pipelines/labelling/test_run_in_the_cloud.py",  # ends the cluster that those above share, as does test_machines
     "pipelines/labelling/test_prometheus.py",
     "pipelines/labelling/test_machines.py",
     "pipelines/cluster/test_connection.py",
