@@ -39,7 +39,8 @@ class InstFormerConfig:
 
     Attributes:
         short_side: shorter side of the frames as both networks see them, and as labelling decodes them, pixels. A
-            proposal network with a square input resizes them once more.
+            proposal network with a square input resizes them once more, and so does InstCLIP if `inst_clip` has a
+            `short_side` of its own.
         mask_proposal: the mask proposal network.
         clip: the CLIP that the classifier uses.
         classifier: `inst_clip` (the paper's) or `crop_clip` (N masked crops through CLIP).
@@ -62,6 +63,11 @@ class InstFormerConfig:
             raise ValueError(f"classifier: unknown value {self.classifier!r}; choose from {get_args(Classifier)}")
         if self.short_side < 32:
             raise ValueError(f"short_side: expected at least 32 pixels, got {self.short_side}")
+        if (self.inst_clip.short_side or 0) > self.short_side:
+            raise ValueError(
+                f"inst_clip.short_side: expected at most short_side, {self.short_side} pixels, got "
+                f"{self.inst_clip.short_side}; frames are decoded for short_side"
+            )
         check_mask_proposal(self.mask_proposal)
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,7 +125,7 @@ def paper(backbone: str = "resnet50") -> InstFormerConfig:
 
 
 def mini(words: Sequence[str]) -> InstFormerConfig:
-    """Returns a small but complete model for laptops and tests: 96-pixel frames, 16 queries, CLIP of 2.4 M parameters.
+    """Returns a small but complete model for laptops and tests: 16 queries, CLIP of 2.4 M parameters.
 
     Args:
         words: every word that its CLIP must know, including the words of the prompts.
@@ -137,7 +143,7 @@ def mini(words: Sequence[str]) -> InstFormerConfig:
         "layer_type": "basic",
     }
     return InstFormerConfig(
-        short_side=96,
+        short_side=128,
         mask_proposal=MaskProposalConfig(
             network="mask2former",
             architecture={
@@ -172,6 +178,7 @@ def mini(words: Sequence[str]) -> InstFormerConfig:
             words=tuple(words),
             picture_size=48,
         ),
+        inst_clip=InstClipConfig(short_side=96),  # proposals gain from larger frames, names do not
     )
 
 
