@@ -4,14 +4,14 @@ python -m tests.benchmarks.association [NAME=CHECKPOINT ...]
 
 All rows link the same instances of the same videos, of the split crossing, and differ in the association alone.
 `annotated` instances are the objects themselves: an object has its own mask, the instance token that InstCLIP makes of
-it, and the query of the proposal that covers it best. `proposed` ones are the model's; the row `annotations` gives
-each object the likely proposal that overlaps it best, which is as good as linking can be. `matched` instances are the
-proposals of that row, without the false and the double ones. Tracks begin and end as in labelling, but no match of
-tokens is refused, except in the row with labelling's gate; boxes must overlap. Each checkpoint, the built-in model
-without any, adds the rows of its rollout tracker; the instances are those of the first, so the others may differ in
-the tracker only. Checkpoints of one name are seeds, whose mean is compared. The last column is a 95 % interval, of
-1,000 resamples of the videos: of the difference to the first rollout row, or of that between the two of a pair. With
-one checkpoint it takes eight minutes of CPU time.
+it, and the query of the proposal that covers it best. `proposed` ones are the model's that labelling keeps; the row
+`annotations` gives each object the one that overlaps it best, which is as good as linking can be. `matched` instances
+are the proposals of that row, without the false and the double ones. Tracks begin and end as in labelling, but no match
+of tokens is refused, except in the row with labelling's gate; boxes must overlap. Each checkpoint, the built-in model
+without any, adds the rows of its rollout tracker; the instances are those of the first, so the others may differ in the
+tracker only. Checkpoints of one name are seeds, whose mean is compared. The last column is a 95 % interval, of 1,000
+resamples of the videos: of the difference to the first rollout row, or of that between the two of a pair. With one
+checkpoint it takes eight minutes of CPU time.
 """
 
 import sys
@@ -59,6 +59,7 @@ PAIRS = (("Hungarian, both tokens", "Hungarian, query"), ("running mean, both to
 
 RESAMPLES = 1000
 SURE = 8.0  # log-odds of an annotated mask's pixels
+LIKELY = VideoTrackerConfig().objectness_threshold
 
 
 class Video(NamedTuple):
@@ -74,7 +75,7 @@ def video(model: FrameModel, clip: Clip) -> Video:
     """Finds the instances of a clip, frame by frame."""
     frames, masks = torch.from_numpy(clip.frames), torch.from_numpy(clip.masks).transpose(0, 1)
     with torch.inference_mode():
-        proposed = [each for part in frames.split(8) for each in model(part)]
+        proposed = [each for part in frames.split(8) for each in model(part, objectness_floor=LIKELY)]
         annotated = [
             each
             for part, own in zip(frames.split(8), masks.split(8), strict=True)
@@ -173,14 +174,13 @@ def track(tracker: VideoTracker | None, own: Video, instances: Sequence[Instance
 def identities(masks: Bool[np.ndarray, "O H W"], instances: Instances) -> Int64[np.ndarray, "n"]:
     """Returns the object that each instance is of, each object once; -1 for unlikely instances and the others."""
     ids = np.full(len(instances), -1)
-    likely = np.flatnonzero(instances.objectness.numpy() >= VideoTrackerConfig().objectness_threshold)
     own = masks.reshape(len(masks), -1).astype(np.float32)
-    found = instances.masks.take(likely).to_dense().reshape(len(likely), own.shape[1]).astype(np.float32)
+    found = instances.masks.to_dense().reshape(len(instances), own.shape[1]).astype(np.float32)
     common = found @ own.T
     iou = common / np.maximum(found.sum(1)[:, None] + own.sum(1) - common, 1)
     rows, objects = linear_sum_assignment(-iou)
     overlapping = iou[rows, objects] > 0
-    ids[likely[rows[overlapping]]] = objects[overlapping]
+    ids[rows[overlapping]] = objects[overlapping]
     return ids
 
 
