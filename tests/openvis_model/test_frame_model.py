@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,10 +8,13 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 from openvis_model.colours import mean_colours
+from openvis_model.config import mini
 from openvis_model.frame_model import FrameModel, compact
 from openvis_model.inst_former import InstFormer
+from openvis_model.options import InstClipConfig
 from openvis_model.weights.checkpoint import fold
 from tests.openvis_model.same import assert_same
+from tests.words import WORDS
 
 
 def test_instances_are_the_parts_results(mini_model: InstFormer, frames: Tensor) -> None:
@@ -69,12 +73,17 @@ def test_frames_without_objects_are_not_embedded(mini_model: InstFormer, frames:
 
 
 @pytest.mark.parametrize("folded", [False, True])
-@pytest.mark.parametrize(("height", "width", "shared"), [(96, 160, True), (180, 240, True), (90, 160, False)])
+@pytest.mark.parametrize(
+    ("height", "width", "clip_side", "shared"),
+    [(96, 160, None, True), (180, 240, None, True), (90, 160, None, False), (96, 160, 64, False)],
+)
 def test_frames_are_converted_once_for_networks_that_see_one_size(
-    mini_model: InstFormer, height: int, width: int, shared: bool, folded: bool
+    height: int, width: int, clip_side: int | None, shared: bool, folded: bool
 ) -> None:
-    """The built-in sizes: 96 × 160 for proposals and 96 × 168 for CLIP if frames are 90 × 160."""
-    model: FrameModel = fold(mini_model) if folded else mini_model
+    """96 × 160 for proposals and 96 × 168 for CLIP if frames are 90 × 160."""
+    config = replace(mini(WORDS), short_side=96, inst_clip=InstClipConfig(short_side=clip_side))
+    network = InstFormer(config).eval()
+    model: FrameModel = fold(network) if folded else network
     frames, given = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8), list[Tensor]()
     networks = (model.mask_proposal, model.classifier)
     hooks = [network.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0])) for network in networks]

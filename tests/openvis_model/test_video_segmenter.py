@@ -121,7 +121,7 @@ def test_indices_are_those_of_the_video(segmenter: VideoSegmenter, frames: torch
 def test_masks_have_the_size_of_the_video(segmenter: VideoSegmenter, frames: torch.Tensor) -> None:
     for frame in segmenter.track(Frames(pixels=frames, size=(192, 256))):
         assert frame.masks.size == (192, 256)
-    assert segmenter.working_size(1080, 1920) == (96, 160)
+    assert segmenter.working_size(1080, 1920) == (128, 224)
 
 
 def test_synonyms(mini_model: InstFormer) -> None:

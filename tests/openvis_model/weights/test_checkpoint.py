@@ -76,7 +76,7 @@ def test_fingerprint_depends_on_weights_and_config(trained: InstFormer, tmp_path
         next(changed.rollout_tracker.parameters())[0, 0] += 1e-6
     assert save_checkpoint(changed, tmp_path / "c") != first
     other = load_checkpoint(tmp_path / "a")
-    other.config = replace(other.config, short_side=128)
+    other.config = replace(other.config, short_side=96)
     assert save_checkpoint(other, tmp_path / "d") != first
 
 
@@ -103,7 +103,7 @@ def test_a_config_that_contradicts_the_weights_is_refused(checkpoint: Path) -> N
 
 
 def test_a_config_that_only_the_fingerprint_tells_from_the_saved_one_is_refused(checkpoint: Path) -> None:
-    rewrite(checkpoint, short_side=128)
+    rewrite(checkpoint, short_side=96)
     with pytest.raises(ValueError, match="fingerprint"):
         load_checkpoint(checkpoint)
 

@@ -50,7 +50,7 @@ def test_a_clip_with_byte_pairs(mini_config: InstFormerConfig, tmp_path: Path) -
 def test_damage_is_named(tmp_path: Path) -> None:
     folder = shutil.copytree(BUILT_IN, tmp_path / "model")
     stored = json.loads((folder / "config.json").read_text())
-    changed = stored["config"] | {"short_side": 128}
+    changed = stored["config"] | {"short_side": 96}
     (folder / "config.json").write_text(json.dumps(stored | {"config": changed}))
     with pytest.raises(ValueError, match="saved together"):
         load_light_model(folder)

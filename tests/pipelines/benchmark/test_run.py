@@ -12,7 +12,7 @@ def test_every_stage_is_measured() -> None:
     result = run_benchmark(BenchmarkConfig(device="cpu", batch_size=2, seconds=1e-9), named.append)
     assert named == ["the machine", "decoding", "the model", "tracking", "the machine again"]
     assert [stage.name for stage in result.stages] == ["decode", "mask proposal", "classifier", "masks", "track"]
-    assert (result.size, result.working_size) == ((480, 640), (96, 128))
+    assert (result.size, result.working_size) == ((480, 640), (128, 160))
     assert list(result.batches) == [2]
     parts = {stage.name: stage for stage in result.stages}
     for name in ("mask proposal", "classifier"):
