@@ -39,8 +39,8 @@ class InstFormerConfig:
 
     Attributes:
         short_side: shorter side of the frames as both networks see them, and as labelling decodes them, pixels. A
-            proposal network with a square input resizes them once more, and so does InstCLIP if `inst_clip` has a
-            `short_side` of its own.
+            proposal network with a square input resizes them once more.
+        classifier_short_side: the same as the classifier sees them, if that is less. Null takes `short_side`.
         mask_proposal: the mask proposal network.
         clip: the CLIP that the classifier uses.
         classifier: `inst_clip` (the paper's) or `crop_clip` (N masked crops through CLIP).
@@ -52,6 +52,7 @@ class InstFormerConfig:
     """
 
     short_side: int
+    classifier_short_side: int | None = None
     mask_proposal: MaskProposalConfig
     clip: ClipConfig
     classifier: Classifier = "inst_clip"
@@ -63,12 +64,17 @@ class InstFormerConfig:
             raise ValueError(f"classifier: unknown value {self.classifier!r}; choose from {get_args(Classifier)}")
         if self.short_side < 32:
             raise ValueError(f"short_side: expected at least 32 pixels, got {self.short_side}")
-        if (self.inst_clip.short_side or 0) > self.short_side:
+        if not 32 <= self.classifier_side <= self.short_side:
             raise ValueError(
-                f"inst_clip.short_side: expected at most short_side, {self.short_side} pixels, got "
-                f"{self.inst_clip.short_side}; frames are decoded for short_side"
+                f"classifier_short_side: expected null, or from 32 pixels to short_side ({self.short_side}), for which "
+                f"frames are decoded, got {self.classifier_short_side}"
             )
         check_mask_proposal(self.mask_proposal)
+
+    @property
+    def classifier_side(self) -> int:
+        """Shorter side of the frames as the classifier sees them, pixels."""
+        return self.short_side if self.classifier_short_side is None else self.classifier_short_side
 
     def to_dict(self) -> dict[str, Any]:
         """Converts the config to plain values, for JSON; a field that is None is left out."""
@@ -144,6 +150,7 @@ def mini(words: Sequence[str]) -> InstFormerConfig:
     }
     return InstFormerConfig(
         short_side=128,
+        classifier_short_side=96,  # proposals gain from larger frames, names do not
         mask_proposal=MaskProposalConfig(
             network="mask2former",
             architecture={
@@ -178,7 +185,6 @@ def mini(words: Sequence[str]) -> InstFormerConfig:
             words=tuple(words),
             picture_size=48,
         ),
-        inst_clip=InstClipConfig(short_side=96),  # proposals gain from larger frames, names do not
     )
 
 

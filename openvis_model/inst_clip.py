@@ -33,7 +33,7 @@ class InstClip(nn.Module):
         config: guidance, register, adapters.
         visual: the vision transformer of an `open_clip` model; it is modified in place and must not be used elsewhere.
         num_queries: N, one instance token per instance query of the mask proposal network.
-        short_side: working size of the frames, pixels, unless `config` has one.
+        short_side: working size of the frames, pixels.
 
     Raises:
         ValueError: for a vision transformer that `guided_tower` refuses, or parts that its masks cannot guide.
@@ -52,7 +52,7 @@ class InstClip(nn.Module):
             )
         self.visual = visual
         self.config = config
-        self.short_side = config.short_side or short_side
+        self.short_side = short_side
         self.patch_size = self.tower.patch_size
         self.tower.split_attention()
         starts = self.tower.starts(config.guided or self.tower.guidable[0])

@@ -64,10 +64,10 @@ class InstFormer(FrameModel):
                 config.inst_clip,
                 clip.visual,
                 num_queries=self.mask_proposal.num_queries,
-                short_side=config.short_side,
+                short_side=config.classifier_side,
             )
         else:
-            self.classifier = CropClip(clip.visual, short_side=config.short_side)
+            self.classifier = CropClip(clip.visual, short_side=config.classifier_side)
         self.text_encoder = build_text_encoder(config.clip, clip, tokenizer)
         token_width = self.mask_proposal.query_width
         if config.rollout_tracker.token == "instance_query":

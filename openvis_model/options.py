@@ -62,11 +62,9 @@ class InstClipConfig:
         lora_alpha: LoRA scale; the adapter's output is multiplied by lora_alpha / lora_rank.
         guided: which parts of CLIP masks guide, where there is a choice: PE-Core's attention-pooling head alone, or its
             trunk as well. Null takes all parts that can be guided.
-        short_side: shorter side of the frames as InstCLIP sees them, pixels, if that is less than the model's. Null
-            takes the model's.
 
     Raises:
-        ValueError: for an unknown value, a rank or scale below 1, or less than 32 pixels.
+        ValueError: for an unknown value, or a rank or scale below 1.
     """
 
     guidance: Guidance = "logits"
@@ -75,7 +73,6 @@ class InstClipConfig:
     lora_rank: int = 8
     lora_alpha: int = 16
     guided: GuidedParts | None = None
-    short_side: int | None = None
 
     def __post_init__(self) -> None:
         if self.guidance not in get_args(Guidance):
@@ -89,8 +86,6 @@ class InstClipConfig:
                 f"lora_rank, lora_alpha: expected at least 1, got {self.lora_rank} and {self.lora_alpha}; "
                 "the paper adapts CLIP with LoRA, 8 and 16 are the defaults"
             )
-        if self.short_side is not None and self.short_side < 32:
-            raise ValueError(f"inst_clip.short_side: expected at least 32 pixels, or null, got {self.short_side}")
 
 
 TrackerKind = Literal["rnn", "gru", "linear", "mlp"]

@@ -34,7 +34,7 @@ class FoldedInstClip(nn.Module):
         state: CLIP's weights under open_clip's names.
         tokens: instance tokens and register.
         adapters: LoRA's weights under peft's names.
-        short_side: working size of the frames, pixels, unless `config` has one.
+        short_side: working size of the frames, pixels.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class FoldedInstClip(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.short_side = config.short_side or short_side
+        self.short_side = short_side
         weights = Weights(state).under("visual")
         self.patch_size = tower.patch_size
         self.grid = (tower.image_size // tower.patch_size, tower.image_size // tower.patch_size)

@@ -88,9 +88,14 @@ def _classifier(stored: Stored) -> nn.Module:
             state=stored.states["clip"],
             tokens=stored.states["inst_clip"],
             adapters=stored.states["adapter/adapter_model"],
-            short_side=stored.config["short_side"],
+            short_side=_classifier_side(stored),
         )
     return _trained_classifier(stored)
+
+
+def _classifier_side(stored: Stored) -> int:
+    side: int = stored.config.get("classifier_short_side") or stored.config["short_side"]
+    return side
 
 
 def _trained_classifier(stored: Stored) -> nn.Module:
@@ -100,7 +105,7 @@ def _trained_classifier(stored: Stored) -> nn.Module:
     from openvis_model.inst_clip import InstClip
     from openvis_model.weights.inst_clip import load_inst_clip
 
-    clip, short_side = stored.config["clip"], stored.config["short_side"]
+    clip, short_side = stored.config["clip"], _classifier_side(stored)
     lists = {name: tuple(clip[name]) for name in ("words", "pixel_mean", "pixel_std")}
     model = build_clip(ClipConfig(**clip | lists))
     load_strictly(model, stored.states["clip"], source=f"{stored.folder}/clip.safetensors")

@@ -172,7 +172,7 @@ def track(tracker: VideoTracker | None, own: Video, instances: Sequence[Instance
 
 
 def identities(masks: Bool[np.ndarray, "O H W"], instances: Instances) -> Int64[np.ndarray, "n"]:
-    """Returns the object that each instance is of, each object once; -1 for unlikely instances and the others."""
+    """Returns the object that each instance is of, each object once; -1 for the others."""
     ids = np.full(len(instances), -1)
     own = masks.reshape(len(masks), -1).astype(np.float32)
     found = instances.masks.to_dense().reshape(len(instances), own.shape[1]).astype(np.float32)

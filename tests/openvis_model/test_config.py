@@ -35,7 +35,7 @@ def test_a_field_that_is_none_is_left_out() -> None:
     assert "guided" not in config.to_dict()["inst_clip"]
     guided = replace(config, inst_clip=InstClipConfig(guided="head"))
     assert InstFormerConfig.from_dict(guided.to_dict()) == guided
-    assert InstFormerConfig.from_dict(config.to_dict() | {"inst_clip": {"short_side": 96, "guided": None}}) == config
+    assert InstFormerConfig.from_dict(config.to_dict() | {"inst_clip": {"guided": None}}) == config
 
 
 def test_paper_preset_is_the_papers() -> None:
@@ -62,11 +62,8 @@ def test_mini_preset_fits_into_25_mb() -> None:
         ({"short_side": 8}, "short_side.*got 8"),
         ({"inst_clip": {"guidance": "soft"}}, "guidance: unknown value 'soft'"),
         ({"inst_clip": {"guided": "tail"}}, "guided: unknown value 'tail'"),
-        ({"inst_clip": {"short_side": 16}}, r"inst_clip\.short_side: expected at least 32 pixels, or null, got 16"),
-        (
-            {"short_side": 64, "inst_clip": {"short_side": 96}},
-            r"inst_clip\.short_side: .* at most .* 64 pixels, got 96",
-        ),
+        ({"classifier_short_side": 16}, "classifier_short_side: expected null, or from 32 pixels .*, got 16"),
+        ({"short_side": 64}, r"classifier_short_side: .* to short_side \(64\), .*, got 96"),
     ],
 )
 @pytest.mark.usefixtures("as_user")

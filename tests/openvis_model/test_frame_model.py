@@ -11,7 +11,6 @@ from openvis_model.colours import mean_colours
 from openvis_model.config import mini
 from openvis_model.frame_model import FrameModel, compact
 from openvis_model.inst_former import InstFormer
-from openvis_model.options import InstClipConfig
 from openvis_model.weights.checkpoint import fold
 from tests.openvis_model.same import assert_same
 from tests.words import WORDS
@@ -81,7 +80,7 @@ def test_frames_are_converted_once_for_networks_that_see_one_size(
     height: int, width: int, clip_side: int | None, shared: bool, folded: bool
 ) -> None:
     """96 × 160 for proposals and 96 × 168 for CLIP if frames are 90 × 160."""
-    config = replace(mini(WORDS), short_side=96, inst_clip=InstClipConfig(short_side=clip_side))
+    config = replace(mini(WORDS), short_side=96, classifier_short_side=clip_side)
     network = InstFormer(config).eval()
     model: FrameModel = fold(network) if folded else network
     frames, given = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8), list[Tensor]()

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from openvis_model.clip import ClipConfig
 from openvis_model.config import mini
-from openvis_model.frames import to_pixels
 from openvis_model.guided_attention import InstanceGuidanceAttention
 from openvis_model.inst_clip import InstClip
 from openvis_model.options import Guidance, InstClipConfig, Resampling
@@ -55,17 +54,6 @@ def test_identities_with_open_clip(name: str) -> None:
         instances, register = model.encode(frames, torch.randn(2, 3, 8, 8), torch.tensor([[0, 4, 2]] * 2))
     assert (register - expected[:, None]).abs().max() <= 1e-5
     assert (instances - expected[:, None]).abs().max() <= 1e-5
-
-
-def test_it_sees_frames_at_its_own_size(mini_clip: open_clip.CLIP) -> None:
-    config = InstClipConfig(short_side=64)
-    model = InstClip(config, mini_clip.visual, num_queries=8, short_side=96).eval()
-    assert model.input_size(96, 128) == (64, 88)  # 85.3 pixels, whole patches of 8
-    frames = torch.randint(0, 256, (2, 96, 128, 3), dtype=torch.uint8)
-    logits, index = torch.randn(2, 3, 24, 32), torch.tensor([[0, 4, 2]] * 2)
-    with torch.inference_mode():
-        smaller = model(to_pixels(frames, lambda *_: (64, 88)), logits, index)
-        assert torch.equal(model(frames, logits, index), smaller)
 
 
 def test_without_register_an_instance_token_is_not_clips_embedding(mini_clip: open_clip.CLIP) -> None:

@@ -132,3 +132,8 @@ def test_another_classifier(checkpoint: str) -> None:
 def test_a_checkpoint_that_is_not_there_is_named() -> None:
     with pytest.raises(ValueError, match="nowhere: not a checkpoint folder"):
         start_model(StartConfig(checkpoint="nowhere"), NAMES)
+
+
+def test_a_variant_of_inst_clip_sees_frames_as_the_checkpoints_does(checkpoint: str) -> None:
+    model = start_model(StartConfig(checkpoint=checkpoint, inst_clip=InstClipConfig(guidance="binary")), NAMES)
+    assert (model.classifier.short_side, model.short_side) == (96, 128)
