@@ -16,7 +16,8 @@ from openvis_model.proposals import Proposals
 from openvis_model.rollout_tracker import rollout_loss
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.training.config import InstanceObjectiveConfig, TrackingObjectiveConfig
-from openvis_model.training.losses import Match, SetCriterion, classification_loss, margin_loss
+from openvis_model.training.losses import classification_loss, margin_loss
+from openvis_model.training.set_criterion import Match, SetCriterion
 from openvis_model.training.training_clip import TrainingClip
 from openvis_model.vocabulary import Vocabulary
 from openvis_model.weights.checkpoint import save_checkpoint

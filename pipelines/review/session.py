@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from openvis_model.prompts import parse_prompt
 from pipelines.archive.reviews import REVIEWS, SAME_TRACKS, Decision, Reviews
-from pipelines.archive.schemas import SCHEMAS
 from pipelines.archive.tables import open_labels
 from pipelines.review.catalogue import Catalogue, Filter, is_renamed
 from pipelines.review.config import ReviewConfig
@@ -25,11 +24,10 @@ from pipelines.review.media import is_playable
 from pipelines.review.search import SOON_S, AbsentError, Found, Search
 from pipelines.review.similarity import Embeddings
 from pipelines.review.timing import ends_of, frames_by_track, runs_of
+from pipelines.review.video_masks import VideoMasks, with_followed
 from pipelines.storage.files import bad_input
 
-_MASKS = ("video_id", "track_id", "frame", "time_s", "x", "y", "width", "height", "area", "score", "rle")
 _OF_FOLLOWED = ("track_id", "category", "score", "first_frame", "last_frame", "frames")
-_MASK_BYTES = 256 * 2**20  # of the videos that were looked at last
 _CROP_BYTES = 64 * 2**20
 _FOUND = 16  # results that can still be scrolled through
 
@@ -60,7 +58,7 @@ class Review:
         self._follower = Follower(self.results.storage, config.checkpoint)
         self._frames = Frames()
         self._found: Recent[str, Found] = Recent(_FOUND)
-        self._masks: Recent[tuple[str, str, int], pa.Table] = Recent(_MASK_BYTES, lambda rows: int(rows.nbytes))
+        self._masks = VideoMasks(self.results)
         self._crops: Recent[tuple[str, str, int], bytes] = Recent(_CROP_BYTES, len)
         self._lock, self._keeping, self._listing = threading.Lock(), threading.Lock(), threading.RLock()
         self._last = self.decided.latest
@@ -163,7 +161,7 @@ class Review:
         """
         video = self._video(video_id)
         job = self._job_of(video_id, followed)
-        masks = _with_followed(self.masks_of(video), job)
+        masks = with_followed(self.masks_of(video), job and job.masks)
         frames, first = np.unique(masks["frame"].to_numpy(), return_index=True)
         times = masks["time_s"].to_numpy()[first]
         shown = ("video_id", "name", "status", "error", "fps", "width", "height", "duration_s")
@@ -181,7 +179,8 @@ class Review:
 
     def masks(self, video_id: str, first: int, last: int, followed: str | None = None) -> dict[int, list[Row]]:
         """Returns the masks of some frames of a video, by frame; with those of what was followed, if an id is given."""
-        masks = _with_followed(self.masks_of(self._video(video_id)), self._job_of(video_id, followed))
+        job = self._job_of(video_id, followed)
+        masks = with_followed(self.masks_of(self._video(video_id)), job and job.masks)
         some = masks.filter((pc.field("frame") >= first) & (pc.field("frame") <= last))
         frames: dict[int, list[Row]] = {}
         for row in some.select(["frame", "track_id", "x", "y", "width", "height", "rle"]).to_pylist():
@@ -354,20 +353,7 @@ class Review:
 
     def masks_of(self, video: Row) -> pa.Table:
         """Returns the masks of a video, given by its row, by frame; raises `AbsentError` if its part was replaced."""
-
-        def read() -> pa.Table:
-            ids = pa.array([video["video_id"]], pa.string())
-            groups = [rows for rows in self.results.row_groups("masks", video["part"], ids, _MASKS) if rows.num_rows]
-            empty = pa.schema([SCHEMAS["masks"].field(name) for name in _MASKS]).empty_table()
-            added = catalogue.added.filter(pc.is_in(catalogue.added["video_id"], ids))
-            groups.append(catalogue.additions.masks(added.to_pylist()).select(_MASKS))
-            return _in_order(pa.concat_tables([empty, *groups]))
-
-        catalogue = self.catalogue
-        try:
-            return self._masks.get((video["part"], video["video_id"], catalogue.added.num_rows), read)
-        except FileNotFoundError as error:  # a compaction replaced the part
-            raise AbsentError("labels: they were rewritten meanwhile; load the page again") from error
+        return self._masks.of(video, self.catalogue)
 
     def _keep(self, found: Found) -> Row:
         name = uuid.uuid4().hex
@@ -399,13 +385,3 @@ _TICK = timedelta(microseconds=1)
 
 def _gone(found: str) -> Found:
     raise AbsentError(f"found: {found} was found too long ago; search again")
-
-
-def _with_followed(masks: pa.Table, job: Job | None) -> pa.Table:
-    """Adds the masks of what was followed."""
-    found = job.masks if job else None
-    return masks if found is None else _in_order(pa.concat_tables([masks, found.select(masks.schema.names)]))
-
-
-def _in_order(masks: pa.Table) -> pa.Table:
-    return masks.sort_by([("frame", "ascending"), ("track_id", "ascending")])

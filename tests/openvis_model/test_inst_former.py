@@ -12,7 +12,8 @@ from openvis_model.inst_clip import InstClip
 from openvis_model.inst_former import InstFormer
 from openvis_model.mask_proposal import PretrainedProposals
 from openvis_model.training.config import SetCriterionConfig
-from openvis_model.training.losses import SetCriterion, classification_loss
+from openvis_model.training.losses import classification_loss
+from openvis_model.training.set_criterion import SetCriterion
 
 
 def test_parts_of_another_config_are_refused(mini_config: InstFormerConfig) -> None:

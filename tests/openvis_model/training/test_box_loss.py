@@ -3,7 +3,7 @@ import torch
 
 from openvis_model.training.box_loss import box_losses, boxes_of
 from openvis_model.training.config import SetCriterionConfig
-from openvis_model.training.losses import SetCriterion
+from openvis_model.training.set_criterion import SetCriterion
 
 MASKS = torch.zeros(2, 10, 20)
 MASKS[0, 2:6, 10:20] = 1  # x 10 to 20 of 20, y 2 to 6 of 10

@@ -1,6 +1,48 @@
-import pytest
+from math import inf, nan
 
-from openvis_model.training.config import InstanceObjectiveConfig, StartConfig, TrackingObjectiveConfig
+import pytest
+from transformers import Mask2FormerConfig
+
+from openvis_model.training.config import (
+    InstanceObjectiveConfig,
+    SetCriterionConfig,
+    StartConfig,
+    TrackingObjectiveConfig,
+)
+
+
+def test_defaults_of_the_set_loss_are_mask2formers() -> None:
+    ours, theirs = SetCriterionConfig(), Mask2FormerConfig()
+    assert ours.num_points == theirs.train_num_points
+    for name in (
+        "oversample_ratio",
+        "importance_sample_ratio",
+        "class_weight",
+        "mask_weight",
+        "dice_weight",
+        "no_object_weight",
+    ):
+        assert getattr(ours, name) == getattr(theirs, name)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_points", 0),
+        ("oversample_ratio", 0.5),
+        ("oversample_ratio", inf),
+        ("importance_sample_ratio", 1.5),
+        ("importance_sample_ratio", -0.1),
+        ("class_weight", -1.0),
+        ("mask_weight", nan),
+        ("dice_weight", inf),
+        ("no_object_weight", 0.0),
+        ("unknown_weight", 0.0),
+    ],
+)
+def test_bad_values_of_the_set_loss_are_named(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{field}: expected .* to .*, got {value}"):
+        SetCriterionConfig(**{field: value})
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from openvis_model.training.config import (
     SetCriterionConfig,
     TrackingObjectiveConfig,
 )
-from openvis_model.training.losses import SetCriterion, SetLosses
 from openvis_model.training.objectives import (
     InstanceObjective,
     TrackingObjective,
@@ -25,6 +24,7 @@ from openvis_model.training.objectives import (
     presence,
     targets,
 )
+from openvis_model.training.set_criterion import SetCriterion, SetLosses
 from openvis_model.training.training_clip import TrainingClip
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import load_checkpoint

@@ -12,6 +12,7 @@ from pycocotools import mask as coco
 from openvis_model.text_embedding import embed_vocabulary
 from openvis_model.vocabulary import Vocabulary
 from pipelines.archive.parts import Rows
+from pipelines.archive.reviews import Reviews
 from pipelines.archive.tables import Results
 from pipelines.models import load_light_model
 from pipelines.storage.files import Storage
@@ -97,3 +98,9 @@ def write_labels(labels: str, videos: str) -> Results:
     put_video(results, part_name(1, 3), "old", f"{videos}/old.avi", old, even)
     put_video(results, part_name(1, 4), "gone", f"{videos}/gone.mp4", {1: ("green plain ring", 0.2, (3,))}, even)
     return results
+
+
+def decided(labels: str) -> dict[tuple[str, int, int | None], tuple[str, str | None]]:
+    """Returns action and category of each decision that counts, by video, track and piece."""
+    rows = Reviews(Storage(labels)).read().to_pylist()
+    return {(row["video_id"], row["track_id"], row["split_at"]): (row["action"], row["category"]) for row in rows}

@@ -90,3 +90,10 @@ def choose(page: Page, index: int) -> None:
 def press(page: Page, *keys: str) -> None:
     for key in keys:
         page.keyboard.press(key)
+
+
+def rename(page: Page, name: str) -> None:
+    """Gives the chosen track a name."""
+    press(page, "n")
+    page.get_by_role("dialog").get_by_label("Category").fill(name)
+    press(page, "Enter")
