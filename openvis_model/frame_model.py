@@ -65,19 +65,20 @@ class FrameModel(nn.Module):
         if self.training:
             raise ValueError("model: is in training mode, where results are random; call eval() first")
         device = next(self.mask_proposal.buffers()).device
-        pictures = frames.to(device)
-        frames = self._shared(pictures)
-        proposals = self.mask_proposal(frames)
+        frames = frames.to(device)
+        network: Any = self.mask_proposal
+        pixels = to_pixels(frames, network.input_size)
+        proposals = network(pixels)
         # What is kept is decided on the CPU: this is the only wait for the device before the masks are encoded.
         objectness = _finite("objectness", proposals.objectness.float().cpu())
         kept = objectness >= objectness_floor
         places = kept.nonzero()
-        tokens = self._instance_tokens(frames, proposals, kept)
+        tokens = self._instance_tokens(self._for_classifier(frames, pixels), proposals, kept)
         chosen = places.to(device, non_blocking=True).unbind(1)
         queries = proposals.queries[chosen]
 
         counts, mask_logits = kept.sum(1).tolist(), proposals.mask_logits[chosen]
-        colours = mean_colours(pictures, mask_logits, counts)
+        colours = mean_colours(pixels, mask_logits, counts)
         masks = encode_logits(mask_logits, size)
         tokens, queries, colours = (column.float().cpu() for column in (tokens, queries, colours))
         columns = (objectness[kept], _finite("instance tokens", tokens), queries, places[:, 1], colours)
@@ -85,11 +86,10 @@ class FrameModel(nn.Module):
         split = ([part.clone() for part in column.split(counts)] for column in columns)
         return [Instances(*row) for row in zip(*split, masks.split(counts), strict=True)]
 
-    def _shared(self, frames: Tensor) -> Tensor:
-        """Converts frames once for both networks, if they see them at the same size; otherwise leaves it to them."""
-        networks: tuple[Any, ...] = (self.mask_proposal, self.classifier)
-        sizes = {network.input_size(frames.shape[1], frames.shape[2]) for network in networks}
-        return to_pixels(frames, networks[0].input_size) if len(sizes) == 1 else frames
+    def _for_classifier(self, frames: Tensor, pixels: Float[Tensor, "T 3 h w"]) -> Tensor:
+        """Returns the pixels that proposals were made from if the classifier sees frames at the same size."""
+        network: Any = self.classifier
+        return pixels if network.input_size(frames.shape[1], frames.shape[2]) == pixels.shape[-2:] else frames
 
     def _instance_tokens(
         self, frames: Tensor, proposals: Proposals, kept: Bool[Tensor, "T N"]
