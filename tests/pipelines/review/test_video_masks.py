@@ -46,7 +46,9 @@ def test_masks_are_those_of_one_video_in_order(results: Results, catalogue: Cata
 
 def test_masks_of_what_was_followed_are_among_them(results: Results, catalogue: Catalogue) -> None:
     masks = VideoMasks(results).of(video_of(catalogue), catalogue)
-    followed = masks.slice(0, 1).set_column(masks.schema.get_field_index("track_id"), "track_id", pa.array([99]))
+    followed = masks.slice(0, 1).set_column(
+        masks.schema.get_field_index("track_id"), "track_id", pa.array([99], pa.int32())
+    )
     both = with_followed(masks, followed.append_column("prompt", pa.array(["point"])))
     assert both.schema.names == masks.schema.names
     assert places(both) == sorted([*places(masks), (places(masks)[0][0], 99)])
