@@ -13,7 +13,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkConfig:
+class DatasetConfig:
     """A data set.
 
     Attributes:
@@ -88,7 +88,7 @@ class SweepConfig:
     """
 
     output: str
-    datasets: list[BenchmarkConfig]
+    datasets: list[DatasetConfig]
     checkpoints: list[CheckpointConfig]
     ablations: list[AblationConfig] = field(default_factory=lambda: [AblationConfig(name="rollout")])
     batch_size: int = 8
@@ -179,7 +179,7 @@ class AblationsConfig:
 
     output: str
     models: list[ModelConfig]
-    datasets: list[BenchmarkConfig]
+    datasets: list[DatasetConfig]
     rows: list[RowConfig]
     claims: list[ClaimConfig] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])

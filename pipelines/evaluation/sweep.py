@@ -19,7 +19,7 @@ from pipelines.archive.tables import Results
 from pipelines.datasets.annotations import AnyGroundTruth
 from pipelines.datasets.benchmark_videos import BenchmarkVideo, category_ids, find_benchmark_videos
 from pipelines.evaluation.benchmarks import BENCHMARKS
-from pipelines.evaluation.config import AblationConfig, BenchmarkConfig, CheckpointConfig, SweepConfig
+from pipelines.evaluation.config import AblationConfig, CheckpointConfig, DatasetConfig, SweepConfig
 from pipelines.evaluation.predictions import read_predictions
 from pipelines.evaluation.report import CellResult, write_report
 from pipelines.evaluation.score import Score, score
@@ -107,7 +107,7 @@ class Dataset:
         top_k: predictions per video.
     """
 
-    config: BenchmarkConfig
+    config: DatasetConfig
     ground_truth: AnyGroundTruth
     ids: dict[str, int]
     vocabulary: Vocabulary
@@ -115,7 +115,7 @@ class Dataset:
     top_k: int
 
     @classmethod
-    def open(cls, config: BenchmarkConfig) -> "Dataset":
+    def open(cls, config: DatasetConfig) -> "Dataset":
         """Opens a data set.
 
         Raises:

@@ -12,7 +12,7 @@ from openvis_model.options import AssociationConfig
 from openvis_model.vocabulary import prompt_words
 from openvis_model.weights.checkpoint import save_checkpoint
 from pipelines.evaluation.ablations import REPORT, Finding, run_ablations
-from pipelines.evaluation.config import AblationsConfig, BenchmarkConfig, ClaimConfig, ModelConfig, RowConfig
+from pipelines.evaluation.config import AblationsConfig, ClaimConfig, DatasetConfig, ModelConfig, RowConfig
 from pipelines.metrics.intervals import Difference
 from pipelines.shapes.categories import CATEGORIES
 from pipelines.shapes.files import write_split
@@ -25,9 +25,7 @@ def ablations(tmp_path: Path, **changes: Any) -> AblationsConfig:
     config = AblationsConfig(
         output=str(tmp_path / "ablations"),
         models=[ModelConfig(name="a", configs=["a.yaml"]), ModelConfig(name="b", configs=["a.yaml", "b.yaml"])],
-        datasets=[
-            BenchmarkConfig(name="novel", protocol="shapes", ground_truth=str(tmp_path / "novel/instances.json"))
-        ],
+        datasets=[DatasetConfig(name="novel", protocol="shapes", ground_truth=str(tmp_path / "novel/instances.json"))],
         rows=[
             RowConfig(table="5", name="first", model="a", dataset="novel", association=HUNGARIAN, paper=1.09),
             RowConfig(table="5", name="second", model="b", dataset="novel", association=HUNGARIAN),
@@ -125,7 +123,7 @@ def test_options_of_a_training(tmp_path: Path) -> None:
             "claims: first: number: unknown value 'AP95'; choose from AP, base/AP",
         ),
         (
-            {"datasets": [BenchmarkConfig(name="novel", protocol="uvo", ground_truth="a.json")]},
+            {"datasets": [DatasetConfig(name="novel", protocol="uvo", ground_truth="a.json")]},
             "datasets: novel: protocol: expected shapes, got uvo",
         ),
     ],
@@ -154,7 +152,7 @@ def test_bad_input_is_refused_before_the_first_training(change: dict[str, Any], 
 
 def test_claims_are_about_one_data_set(tmp_path: Path) -> None:
     config = ablations(tmp_path)
-    datasets = [*config.datasets, BenchmarkConfig(name="hard", protocol="shapes", ground_truth="b.json")]
+    datasets = [*config.datasets, DatasetConfig(name="hard", protocol="shapes", ground_truth="b.json")]
     rows = [config.rows[0], replace(config.rows[1], dataset="hard")]
     with pytest.raises(ValueError, match="claims: second and first are rows of different data sets"):
         replace(config, datasets=datasets, rows=rows, claims=config.claims[:1])

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.evaluation.config import BenchmarkConfig, CheckpointConfig, SweepConfig
+from pipelines.evaluation.config import CheckpointConfig, DatasetConfig, SweepConfig
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from pipelines.evaluation.config import BenchmarkConfig, CheckpointConfig, Sweep
     ],
 )
 def test_names_of_cells_are_unique_and_safe(checkpoints: list[str], message: str) -> None:
-    datasets = [BenchmarkConfig(name="s", protocol="shapes", ground_truth="instances.json")]
+    datasets = [DatasetConfig(name="s", protocol="shapes", ground_truth="instances.json")]
     with pytest.raises(ValueError, match=message):
         SweepConfig(output="x", datasets=datasets, checkpoints=[CheckpointConfig(name=name) for name in checkpoints])
 
@@ -29,4 +29,4 @@ def test_names_of_cells_are_unique_and_safe(checkpoints: list[str], message: str
 @pytest.mark.usefixtures("as_user")
 def test_bad_data_sets_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        BenchmarkConfig(name="s", ground_truth="instances.json", **options)
+        DatasetConfig(name="s", ground_truth="instances.json", **options)

@@ -17,7 +17,7 @@ from pipelines.archive.tables import Results
 from pipelines.datasets import burst_files, ytvis
 from pipelines.datasets.benchmark_videos import category_ids, find_benchmark_videos
 from pipelines.evaluation.benchmarks import Protocol
-from pipelines.evaluation.config import AblationConfig, BenchmarkConfig, CheckpointConfig, SweepConfig
+from pipelines.evaluation.config import AblationConfig, CheckpointConfig, DatasetConfig, SweepConfig
 from pipelines.evaluation.predictions import read_predictions
 from pipelines.evaluation.score import score_tracks
 from pipelines.evaluation.sweep import Dataset, run_sweep
@@ -41,7 +41,7 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(truth: Path, output: Path, **options: Any) -> SweepConfig:
-    dataset = BenchmarkConfig(name="shapes", protocol="lvvis", ground_truth=str(truth), top_k=10)
+    dataset = DatasetConfig(name="shapes", protocol="lvvis", ground_truth=str(truth), top_k=10)
     options = {"datasets": [dataset], "checkpoints": [BUILT_IN], "ablations": ASSOCIATIONS} | options
     return SweepConfig(output=str(output), **options)
 
@@ -111,7 +111,7 @@ def test_exemplars_take_the_place_of_names(truth: Path, tmp_path: Path) -> None:
     write_star(tmp_path)
     name = json.loads(truth.read_text())["categories"][0]["name"]
     (tmp_path / "shown.txt").write_text(f"{name}: star.png mask star_mask.png")
-    dataset = BenchmarkConfig(
+    dataset = DatasetConfig(
         name="shapes", protocol="lvvis", ground_truth=str(truth), top_k=10, exemplars=str(tmp_path / "shown.txt")
     )
     options = config(truth, tmp_path / "out", datasets=[dataset], ablations=ASSOCIATIONS[:1])
@@ -156,7 +156,7 @@ def test_a_killed_sweep_keeps_its_finished_cells(truth: Path, tmp_path: Path) ->
 def test_burst_is_handed_in_as_burst(truth: Path, tmp_path: Path) -> None:
     """Images, ids from 1, and a file that BURST's reader takes strictly."""
     objects = write_burst(tmp_path, truth)
-    dataset = BenchmarkConfig(
+    dataset = DatasetConfig(
         name="burst", protocol="burst", ground_truth=str(objects), videos=str(tmp_path / "frames"), top_k=5
     )
     (result,) = run_sweep(config(truth, tmp_path / "out", datasets=[dataset], ablations=ASSOCIATIONS[:1]))
@@ -212,7 +212,7 @@ def write_frames(video: Path, folder: Path, names: list[str]) -> None:
         ({"checkpoints": [CheckpointConfig(name="a", path="/absent")]}, "a: /absent is not a checkpoint folder"),
         ({"checkpoints": [CheckpointConfig(name="a", path="s3://b/c")]}, "a: s3://b/c is in the cloud; copy it"),
         ({"batch_size": 0}, "batch_size: expected at least 1"),
-        ({"datasets": [BenchmarkConfig(name="s", protocol="uvo", ground_truth="/absent.json")]}, "s: /absent.json"),
+        ({"datasets": [DatasetConfig(name="s", protocol="uvo", ground_truth="/absent.json")]}, "s: /absent.json"),
         ({"output": "/proc/no"}, "output: cannot write"),
         ({"output": "s3://bucket/sweep"}, "output: s3://bucket/sweep is in the cloud; give a local folder"),
     ],
@@ -242,7 +242,7 @@ def test_what_no_prediction_can_be_scored_by_is_refused_before_anything_starts(
     document["annotations"] = [entry | {"category_id": category} for entry in document["annotations"][:1]]
     file = tmp_path / "truth.json"
     file.write_text(json.dumps(document | change))
-    dataset = BenchmarkConfig(name="s", protocol=protocol, ground_truth=str(file), videos=str(truth.parent))
+    dataset = DatasetConfig(name="s", protocol=protocol, ground_truth=str(file), videos=str(truth.parent))
     with pytest.raises(ValueError, match=message):
         Dataset.open(dataset)
 
@@ -252,7 +252,7 @@ def test_oddities_of_the_ground_truth_are_in_the_report(truth: Path, tmp_path: P
     document["videos"][0]["not_exhaustive_category_ids"] = [document["categories"][0]["id"]]
     file = tmp_path / "truth.json"
     file.write_text(json.dumps(document))
-    dataset = BenchmarkConfig(name="s", protocol="ytvis", ground_truth=str(file), videos=str(truth.parent), top_k=10)
+    dataset = DatasetConfig(name="s", protocol="ytvis", ground_truth=str(file), videos=str(truth.parent), top_k=10)
     (result,) = run_sweep(config(truth, tmp_path / "out", datasets=[dataset], ablations=ASSOCIATIONS[:1]))
     warning = "1 × videos of which only some categories are known: predictions of the others count as wrong"
     assert warning in result.warnings
@@ -261,6 +261,6 @@ def test_oddities_of_the_ground_truth_are_in_the_report(truth: Path, tmp_path: P
 
 
 def test_data_sets_are_checked() -> None:
-    good = BenchmarkConfig(name="s", protocol="uvo", ground_truth="a.json")
+    good = DatasetConfig(name="s", protocol="uvo", ground_truth="a.json")
     with pytest.raises(ValueError, match="s: top_k: expected at least 1, got 0"):
         replace(good, top_k=0)

@@ -9,7 +9,7 @@ import pytest
 from openvis_model.vocabulary import Vocabulary
 from pipelines.archive.parts import Rows
 from pipelines.archive.tables import Results
-from pipelines.evaluation.config import BenchmarkConfig, CheckpointConfig, SweepConfig
+from pipelines.evaluation.config import CheckpointConfig, DatasetConfig, SweepConfig
 from pipelines.evaluation.sweep import run_sweep
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.run import LabelSummary
@@ -41,7 +41,7 @@ def sweep(folder: Path, annotations: dict[str, Any]) -> SweepConfig:
         "categories": [{"id": number, "name": name} for number, name in enumerate(NAMES)],
     }
     (folder / "valid.json").write_text(json.dumps(document | annotations))
-    dataset = BenchmarkConfig(name="valid", protocol="ytvis", ground_truth=str(folder / "valid.json"), top_k=4)
+    dataset = DatasetConfig(name="valid", protocol="ytvis", ground_truth=str(folder / "valid.json"), top_k=4)
     return SweepConfig(output=str(folder / "out"), datasets=[dataset], checkpoints=[CheckpointConfig(name="built-in")])
 
 
