@@ -3,9 +3,8 @@
 Both do the same by turns, with the same data, the same checkpoint, which is BEFORE's built-in model, and the installed
 libraries. First comes what `commit_measures` measures, then commands. The CPU time of a command is that of the whole
 machine, which has to be idle; of its runs, the one with the least is shown. Below a scoring command stands the official
-tool with the same files; that of BURST needs `--trackeval`, as in `evaluation_files`. With two rounds, it takes an
-hour on two cores; `--only WORD ...` does the lines that have one of the words, of which some use the output
-of those above.
+tool with the same files; that of BURST needs `--trackeval`, as in `evaluation_files`. With two rounds, it takes an hour
+on two cores; `--only WORD ...` does the lines that have one of the words, of which some use the output of those above.
 """
 
 import argparse
