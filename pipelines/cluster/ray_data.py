@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +13,9 @@ from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import RayActorError
 
-_PAUSE_S = 0.02  # short compared with a batch, long enough to save most of the loop's CPU time
+_SHORTEST_S, _LONGEST_S = 0.02, 0.1
+_OF_WAIT = 0.25
+"""A pause as a share of the time for which nothing has moved, so that it adds little to that time."""
 
 _stop = threading.Event()
 
@@ -41,16 +44,30 @@ def data_stopped() -> Iterator[None]:
 
 
 class _Pause(ExecutionCallback):
-    """A pause between the steps of Ray Data's loop.
+    """A pause between the steps of Ray Data's loop, longer while no block moves.
 
     The loop waits only while no task has output to read. When a pipeline is ahead of its consumer, all tasks have, and
     without a pause the loop would take a whole core, and the interpreter's lock from other threads.
     """
 
+    def __init__(self) -> None:
+        self._moved, self._since = -1, 0.0
+
     def on_execution_step(self, executor: Any) -> None:
         """Called by Ray Data after each step."""
-        if _stop.wait(_PAUSE_S):
+        if _stop.wait(self._pause_s(executor._topology)):
             raise RuntimeError("stopped")
+
+    def _pause_s(self, operators: Iterable[Any]) -> float:
+        """Returns how long to pause, seconds.
+
+        Args:
+            operators: those of the pipeline.
+        """
+        moved = sum(each.metrics.num_inputs_received + each.metrics.num_outputs_taken for each in operators)
+        if moved != self._moved:
+            self._moved, self._since = moved, time.monotonic()
+        return min(max(_SHORTEST_S, _OF_WAIT * (time.monotonic() - self._since)), _LONGEST_S)
 
 
 class RestartsError(RuntimeError):
