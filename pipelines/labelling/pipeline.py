@@ -32,7 +32,7 @@ from pipelines.video.download_cache import DownloadCache, is_downloaded
 from pipelines.video.sources import Video
 from pipelines.video.web import Web
 
-ROW_BYTES = 16 * 2**20
+ROW_BYTES = 4 * 2**20
 """Size at which decoded batches are handed on: the model begins before a segment is decoded to its end."""
 
 _CORE = 0.999
@@ -148,7 +148,7 @@ def write(dataset: Dataset, trackers: list[Any]) -> Future[None]:
     """Runs the pipeline in a thread; returns a future that resolves when every batch has reached its tracker."""
     thread = ThreadPoolExecutor(1)
     # Tasks without CPUs have no other limit, and each that waits for a tracker is a process of its own.
-    waiting = len(trackers)
+    waiting = 2 * len(trackers)
     warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")  # few videos need fewer
     sink, no_slot = TrackSink(trackers), {"num_cpus": 0}
     written = thread.submit(dataset.write_datasink, sink, ray_remote_args=no_slot, concurrency=waiting)
