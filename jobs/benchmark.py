@@ -2,8 +2,9 @@
 
 python -m jobs.benchmark --checkpoint checkpoints/mine --video street.mp4 --fps 5
 
-Every stage is measured by itself in this process, without Ray. The exit code is 0, 1 if it failed, 2 for bad
-input, 75 if it was interrupted.
+Every stage is measured by itself in this process, without Ray. On a CPU the whole model has two batches at once, as in
+labelling, and may take less time than its parts, which have one. The exit code is 0, 1 if it failed, 2 for bad input,
+75 if it was interrupted.
 """
 
 import json

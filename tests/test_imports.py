@@ -127,13 +127,11 @@ def test_processes_that_decode_or_watch_need_no_torch() -> None:
 
 def test_a_model_actor_needs_torch_alone() -> None:
     """The libraries of the networks that are trained take three times as long to import as the model to load."""
-    options = (
-        "device='cpu', actors=1, threads=1, batch_size=8, precision='float32', compile=False, objectness_floor=0.5"
-    )
+    sizes = "actors=1, at_once=2, threads=1, batch_size=8, objectness_floor=0"
     code = (
         "from tests.pipelines.labelling.discs import BUILT_IN_MODEL\n"
         "from pipelines.labelling.model_operator import Model\n"
-        f"Model(BUILT_IN_MODEL, {options})"
+        f"Model(BUILT_IN_MODEL, device='cpu', precision='float32', compile=False, {sizes})"
     )
     (packages,) = imported(code)
     assert not packages & {"open_clip", "peft", "scipy", "torchvision", "transformers"}

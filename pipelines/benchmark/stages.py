@@ -1,6 +1,7 @@
 """Measures the stages of labelling one after the other, in one process."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle, islice
 
@@ -18,6 +19,7 @@ from openvis_model.video_tracking import VideoTracking
 from openvis_model.vocabulary import VocabularyEmbedding
 from openvis_model.working_size import working_size
 from pipelines.benchmark.machine import Machine, best_seconds
+from pipelines.labelling.model_operator import AT_ONCE
 from pipelines.labelling.video_writer import Tracked, mask_rows
 from pipelines.video.decode import FrameBatch, decode
 from pipelines.video.plan import VideoPlan
@@ -78,7 +80,7 @@ class Stages:
         self.device = next(model.buffers()).device
         self.size = (plan.info.height, plan.info.width)
         self.working_size = working_size(*self.size, short_side=model.short_side, divisor=SIZE_DIVISOR)
-        self.autocast = torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
+        self.precision = precision
         self.frames = torch.cat([torch.from_numpy(np.array(batch.frames)) for batch in self._decode(FRAMES)])
 
     def _decode(self, frames: int) -> list[FrameBatch]:
@@ -95,7 +97,7 @@ class Stages:
     def networks(self, batch_size: int) -> list[Stage]:
         """Measures the model's parts: mask proposal, InstCLIP, and masks as run lengths."""
         frames = self._batch(batch_size)
-        with self.autocast:
+        with self._autocast():
             proposals = self.model.mask_proposal(frames)
             kept = max(1, int((proposals.objectness >= self.objectness_floor).sum(1).max()))
             index = proposals.objectness.argsort(dim=1, descending=True)[:, :kept]
@@ -112,13 +114,23 @@ class Stages:
             ]
 
     def whole_model(self, batch_size: int) -> float:
-        """Returns the time of the model per frame, seconds."""
+        """Returns the time of the model per frame, seconds; on a CPU with as many batches at once as in labelling."""
         frames = self._batch(batch_size)
-        return best_seconds(lambda: self.label(frames), self.seconds) / batch_size
+        if self.device.type != "cpu":
+            return best_seconds(lambda: self.label(frames), self.seconds) / batch_size
+        threads = torch.get_num_threads()
+        at_once = min(AT_ONCE, threads)
+        torch.set_num_threads(threads // at_once)  # of each thread that starts now
+        try:
+            with ThreadPoolExecutor(at_once) as pool:
+                taken = best_seconds(lambda: list(pool.map(self.label, [frames] * at_once)), self.seconds)
+        finally:
+            torch.set_num_threads(threads)
+        return taken / (at_once * batch_size)
 
     def label(self, frames: Tensor) -> list[Instances]:
         """Returns the instances of frames on any device."""
-        with self.autocast:
+        with self._autocast():
             instances: list[Instances] = self.model(
                 frames, objectness_floor=self.objectness_floor, frame_size=self.size
             )
@@ -137,6 +149,9 @@ class Stages:
             tracking.finish()
 
         return Stage("track", best_seconds(track, self.seconds) / len(self.frames))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def _batch(self, size: int) -> Tensor:
         return torch.stack(list(islice(cycle(self.frames), size))).to(self.device)

@@ -95,6 +95,7 @@ def track_video(config: TrackConfig, report: Callable[[int, int], None] = lambda
                     SharedCheckpoint.of(config.checkpoint, model.fingerprint),
                     device="cuda" if config.model_gpus else "cpu",
                     actors=1,
+                    at_once=1,
                     threads=thread_limit(),
                     batch_size=config.batch_size,
                     precision=config.precision,

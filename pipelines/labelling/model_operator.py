@@ -22,18 +22,28 @@ from pipelines.labelling.config import Precision
 from pipelines.labelling.instance_bytes import encode_instances
 from pipelines.labelling.rows import BatchRow, LabelledRow
 
+AT_ONCE = 2
+"""Calls of a model that labelling has at work at a time.
+
+A GPU has one while the processor is busy with another: `tests.benchmarks.pipeline in_flight` compares numbers; one
+leaves the GPU idle, more than two bring nothing. Without a GPU each has half of the cores, so fewer threads wait for
+each other.
+"""
+
 
 class Model:
     """Turns rows of frames into rows of instances; holds the model of one actor.
 
-    On a GPU, Ray Data calls it in two threads, each with a CUDA stream: while one waits for its results, or encodes
-    masks, the other's frames are copied and go through the networks.
+    It may be called in several threads. On a GPU each has a CUDA stream: while one waits for its results, or encodes
+    masks, the other's frames are copied and go through the networks. On a CPU they share the cores: threads that never
+    wait for each other waste none of their time.
 
     Args:
         checkpoint: what the driver labels with.
         device: `cuda` or `cpu`.
         actors: number of model actors that share this machine's cores.
-        threads: most threads of each on a CPU; None takes its share of the cores.
+        at_once: most calls that work at a time; on a CPU, no more than there are threads.
+        threads: most threads of each actor on a CPU; None takes its share of the cores.
         batch_size: frames that go through the model together.
         precision: `bfloat16` runs the model under autocast.
         compile: whether torch compiles the networks.
@@ -46,6 +56,7 @@ class Model:
         *,
         device: Literal["cuda", "cpu"],
         actors: int,
+        at_once: int,
         threads: int | None,
         batch_size: int,
         precision: Precision,
@@ -55,7 +66,10 @@ class Model:
         check_restarts()
         if device == "cpu":
             share = max(1, (os.cpu_count() or 1) // actors)
-            torch.set_num_threads(min(threads or share, share))
+            threads = min(threads or share, share)
+            at_once = min(at_once, threads)
+            torch.set_num_threads(threads // at_once)
+        self._turns = threading.Semaphore(at_once)
         self.device = device
         self.model = checkpoint.load()
         self.bfloat16 = precision == "bfloat16"
@@ -74,8 +88,9 @@ class Model:
     def __call__(self, batches: pa.Table) -> pa.Table:
         """Returns the `LabelledRow` of each `BatchRow`; one with an error or without frames passes through."""
         labelled: list[LabelledRow] = []
-        for rows in fill_batches(list(BatchRow.from_table(batches)), self.batch_size):
-            labelled += self._label(rows) if _has_frames(rows[0]) else [row.to(LabelledRow) for row in rows]
+        with self._turns:
+            for rows in fill_batches(list(BatchRow.from_table(batches)), self.batch_size):
+                labelled += self._label(rows) if _has_frames(rows[0]) else [row.to(LabelledRow) for row in rows]
         return pa.concat_tables(row.to_table() for row in labelled)
 
     def _label(self, rows: Sequence[BatchRow]) -> list[LabelledRow]:

@@ -25,7 +25,7 @@ from pipelines.cluster.ray_data import RESTARTS, calm_data
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.decode_operator import Decode, Plan
-from pipelines.labelling.model_operator import Model
+from pipelines.labelling.model_operator import AT_ONCE, Model
 from pipelines.labelling.placement import parse_machines, placed
 from pipelines.labelling.track_sink import TrackerActor, TrackSink
 from pipelines.video.download_cache import DownloadCache, is_downloaded
@@ -37,12 +37,6 @@ ROW_BYTES = 4 * 2**20
 
 _CORE = 0.999
 """CPUs of a model actor without a GPU: if it took 1 as `Decode` does, Ray Data would fuse both into one process."""
-
-AT_ONCE = 2
-"""Batches that a model actor with a GPU works on by turns: the GPU has one while the processor is busy with another.
-
-`tests.benchmarks.pipeline in_flight` compares numbers: one leaves the GPU idle, more than two bring nothing.
-"""
 
 _GROUP = 16
 """Videos that one task plans at most: it then costs little beside them, and none of them waits long for the others."""
@@ -87,7 +81,6 @@ def label(
     decode = Decode(short_side, SIZE_DIVISOR, config.batch_size, cache, limits, config.shots)
     dataset = dataset.map_batches(decode, batch_format="pyarrow", batch_size=1, **reading, num_cpus=1)
     # Batches → their instances, some kB of tokens and RLE. As many blocks are fetched as are computed meanwhile.
-    at_once = AT_ONCE if config.model_gpus else 1
     least, most = config.model_processes()
     return dataset.map_batches_internal(  # `map_batches` takes no whole blocks if there are GPUs
         Model,
@@ -97,6 +90,7 @@ def label(
         fn_constructor_kwargs={
             "device": "cuda" if config.model_gpus else "cpu",
             "actors": most,
+            "at_once": AT_ONCE,
             "threads": thread_limit(),
             "batch_size": config.batch_size,
             "precision": config.precision,
@@ -106,8 +100,8 @@ def label(
         compute=ActorPoolStrategy(
             min_size=least,
             max_size=most,
-            max_tasks_in_flight_per_actor=2 * at_once,
-            max_concurrent_calls_per_actor=at_once,
+            max_tasks_in_flight_per_actor=2 * AT_ONCE,
+            max_concurrent_calls_per_actor=AT_ONCE,
             enable_true_multi_threading=True,
         ),
         **placed(parse_machines("model_on", config.model_on)),

@@ -159,6 +159,7 @@ class Follower:
                 SharedCheckpoint.of(self._checkpoint, fingerprint),
                 device="cuda" if torch.cuda.is_available() else "cpu",
                 actors=1,
+                at_once=1,
                 threads=thread_limit(),
                 batch_size=LabelConfig.batch_size,
                 precision=settings.precision,

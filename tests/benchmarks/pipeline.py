@@ -9,8 +9,9 @@ Batches in flight: frames/s with one to four batches at once in a model actor, w
 batch of eight has the GPU to itself for 300 ms, and takes 75 ms beside it. The process sleeps in both.
 
 Speed: the paper's model (random weights; ViT-B/32, ResNet-50, 100 queries, all of them kept) on the same frames, by
-turns: from memory in this process, while no Ray runs, and through Ray Data from an encoded file to tables. Start-up of
-Ray and its workers is left out, as a nightly job pays it once: both are timed from the end of their first batch.
+turns: from memory in this process, while no Ray runs, one batch at a time and as many as a model actor works on, and
+through Ray Data from an encoded file to tables. Start-up of Ray and its workers is left out, as a nightly job pays it
+once: all are timed from the end of their first batch.
 
 Memory: the built-in model on a video of one minute, then, in a new Ray, on one of twenty minutes, on the minute again,
 which now finds all processes started, and on a thousand short videos; with an object store of 512 MB. Processes that
@@ -23,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +46,7 @@ from openvis_model.weights.checkpoint import save_checkpoint
 from openvis_model.weights.files import BUILT_IN
 from pipelines.cluster.connection import KEEP_WORKERS
 from pipelines.labelling.config import LabelConfig
-from pipelines.labelling.model_operator import Model
+from pipelines.labelling.model_operator import AT_ONCE, Model
 from pipelines.labelling.progress import Progress
 from pipelines.labelling.rows import BatchRow
 from pipelines.labelling.run import label_videos
@@ -210,27 +212,36 @@ def label(
     return watch
 
 
-def bare_rate(video: Path, checkpoint: Path) -> float:
-    """Frames per second of the model alone, frames already in memory."""
-    model = load_model(str(checkpoint))
+def bare_rate(video: Path, checkpoint: Path, at_once: int) -> float:
+    """Frames per second of the model alone, frames already in memory, with so many batches at a time."""
+    model, cores = load_model(str(checkpoint)), torch.get_num_threads()
     plan = plan_video(str(video), Sampling(), None)
     frames = decode(str(video), plan.info, plan.segments[0], size=(HEIGHT, WIDTH), batch_size=BATCH)
     batches = [torch.from_numpy(batch.frames) for batch in frames]
-    model(batches[0])
-    start = time.perf_counter()
-    for batch in batches[1:]:
-        model(batch)
-    return BATCH * len(batches[1:]) / (time.perf_counter() - start)
+    torch.set_num_threads(cores // at_once)
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(model, batches[:at_once]))
+        start = time.perf_counter()
+        list(pool.map(model, batches[at_once:]))
+        taken = time.perf_counter() - start
+    torch.set_num_threads(cores)
+    return BATCH * len(batches[at_once:]) / taken
 
 
 def piped_rate(video: Path, checkpoint: Path, names: Path, output: Path) -> tuple[float, float]:
-    """Frames per second of the pipeline, and the share of the time for which the model worked."""
+    """Frames per second of the pipeline once its first batch is done, and the share of that time with none at work."""
     notes = output.with_suffix(".txt")
     with cluster(), patch("pipelines.labelling.pipeline.Model", Noted.to(notes)):
         label(video, names, output, FRAMES, checkpoint, BATCH)
     begins, ends, frames = Noted.read(notes)
-    span = ends[-1] - ends[0]
-    return frames[1:].sum() / span, (ends - begins)[1:].sum() / span
+    since, until = ends.min(), ends.max()
+    after = np.maximum(begins, since)
+    busy, last = 0.0, since
+    for begin, end in sorted(zip(after, ends, strict=True)):
+        busy += max(0.0, end - max(begin, last))
+        last = max(last, end)
+    done = frames * (ends - after) / (ends - begins)  # of a batch that was at work then, the rest
+    return done.sum() / (until - since), 1 - busy / (until - since)
 
 
 def repeat(video: Path, times: int, output: Path) -> None:
@@ -256,17 +267,18 @@ def bench_speed(root: Path, names: Path) -> None:
     checkpoint = root / "checkpoint"
     torch.manual_seed(0)
     save_checkpoint(InstFormer(paper()), checkpoint)
-    bare, piped, busy = [bare_rate(video, checkpoint)], [], []
-    for turn in range(ROUNDS):
-        rate, share = piped_rate(video, checkpoint, names, root / f"speed-{turn}")
-        piped.append(rate)
-        busy.append(share)
-        bare.append(bare_rate(video, checkpoint))
-    print(
-        f"bare model {', '.join(f'{rate:.3f}' for rate in bare)} frames/s, "
-        f"pipeline {', '.join(f'{rate:.3f}' for rate in piped)}: {np.mean(piped) / np.mean(bare):.3f} × the bare one"
-    )
-    print(f"the pipeline's model works {100 * np.mean(busy):.0f} % of the time", flush=True)
+    bare: dict[int, list[float]] = {1: [], AT_ONCE: []}
+    piped = []
+    for turn in range(ROUNDS + 1):
+        for at_once, rates in bare.items():
+            rates.append(bare_rate(video, checkpoint, at_once))
+            print(f"  the model alone, {at_once} at a time: {rates[-1]:.3f} frames/s", flush=True)
+        if turn < ROUNDS:
+            rate, idle = piped_rate(video, checkpoint, names, root / f"speed-{turn}")
+            piped.append(rate)
+            print(f"  pipeline: {rate:.3f} frames/s, no batch at work for {100 * idle:.1f} % of the time", flush=True)
+    for at_once, rates in bare.items():
+        print(f"pipeline: {np.mean(piped) / np.mean(rates):.3f} × the model alone, {at_once} at a time", flush=True)
 
 
 def bench_in_flight(root: Path, names: Path) -> None:

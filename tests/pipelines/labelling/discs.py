@@ -1,5 +1,6 @@
 """A stand-in for the model, for tests of what happens around it: no network is imported or run."""
 
+import threading
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ class DiscModel(Model):
     def __init__(self, checkpoint: SharedCheckpoint, **options: Any) -> None:
         self.model = find_discs
         self.device, self.bfloat16 = "cpu", False
+        self._turns = threading.Semaphore(options["at_once"])
         self.batch_size, self.objectness_floor = options["batch_size"], 0.0
 
 

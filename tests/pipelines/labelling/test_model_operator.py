@@ -1,4 +1,6 @@
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -30,9 +32,18 @@ BATCH = BatchRow(
 )
 
 
-def built_in(*, actors: int = 1, threads: int | None = 1, precision: Precision = "float32") -> Model:
-    options: dict[str, Any] = {"batch_size": 4, "compile": False, "objectness_floor": 0.0}
-    return Model(BUILT_IN_MODEL, device="cpu", actors=actors, threads=threads, precision=precision, **options)
+def built_in(*, actors: int = 1, at_once: int = 1, threads: int | None = 1, precision: Precision = "float32") -> Model:
+    return Model(
+        BUILT_IN_MODEL,
+        device="cpu",
+        actors=actors,
+        at_once=at_once,
+        threads=threads,
+        precision=precision,
+        batch_size=4,
+        compile=False,
+        objectness_floor=0.0,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +51,52 @@ def model() -> Model:
     return built_in()
 
 
-@pytest.mark.parametrize(("actors", "threads", "used"), [(1, None, 8), (1, 2, 2), (4, None, 2), (4, 3, 2), (99, 3, 1)])
-def test_actors_share_the_cores(monkeypatch: pytest.MonkeyPatch, actors: int, threads: int | None, used: int) -> None:
+@pytest.mark.parametrize(
+    ("actors", "at_once", "threads", "used"),
+    [(1, 1, None, 8), (1, 1, 2, 2), (4, 1, None, 2), (4, 1, 3, 2), (99, 1, 3, 1), (1, 2, None, 4), (2, 2, 2, 1)],
+)
+def test_actors_and_their_calls_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, actors: int, at_once: int, threads: int | None, used: int
+) -> None:
     monkeypatch.setattr(model_operator.os, "cpu_count", lambda: 8)
     own = torch.get_num_threads()
     try:
-        built_in(actors=actors, threads=threads)
-        assert torch.get_num_threads() == used
+        built_in(actors=actors, at_once=at_once, threads=threads)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == used
     finally:
         torch.set_num_threads(own)
+
+
+@pytest.mark.parametrize(("threads", "together"), [(1, 1), (2, 2), (8, 2)])
+def test_no_more_calls_work_at_once_than_have_a_thread(
+    monkeypatch: pytest.MonkeyPatch, threads: int, together: int
+) -> None:
+    monkeypatch.setattr(model_operator.os, "cpu_count", lambda: 8)
+    own = torch.get_num_threads()
+    at_work, most, lock, another = 0, 0, threading.Lock(), threading.Event()
+
+    def forward(*_: Any, **__: Any) -> list[Instances]:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+            if at_work == 2:
+                another.set()
+        another.wait(0.2)
+        with lock:
+            at_work -= 1
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr(FrameModel, "forward", forward)
+    try:
+        model = built_in(at_once=2, threads=threads)
+        with ThreadPoolExecutor(3) as pool:
+            rows = list(pool.map(label, [model] * 3, [BATCH] * 3))
+    finally:
+        torch.set_num_threads(own)
+    assert most == together
+    assert all(row.error and "seen" in row.error for row in rows)
 
 
 def label(model: Model, batch: BatchRow) -> LabelledRow:
