@@ -1,6 +1,5 @@
 """Work on the parts of a large archive, spread over the cluster with Ray Data."""
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
@@ -13,6 +12,7 @@ from ray.exceptions import RayError
 from pipelines.cluster.connection import connect
 from pipelines.cluster.errors import reason
 from pipelines.cluster.liveness import RayDiedError, check_ray, waiting_for_ray
+from pipelines.cluster.nodes import cores
 from pipelines.cluster.ray_data import calm_data, data_stopped
 
 READER = "openvis-results"
@@ -30,7 +30,7 @@ def map_on_cluster(
     Raises:
         RuntimeError: the task raised an error, Ray repeatedly lost its processes, or Ray itself died.
     """
-    connect(os.cpu_count() or 1)
+    connect(cores())
     calm_data(DataContext.get_current())
     dataset = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), _MAX_BLOCKS)).map(task, num_cpus=1)
     results: SimpleQueue[dict[str, Any] | BaseException | None] = SimpleQueue()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from pipelines.cluster.nodes import cores
+
 _SIDE = {"cpu": 2048, "cuda": 8192}  # of matrices: on a GPU, much more work than telling it to begin
 _COPIED = 2**26  # numbers; larger than any cache
 
@@ -56,7 +58,7 @@ def measure_machine(device: str, dtype: torch.dtype, seconds: float) -> Machine:
     target = torch.empty_like(source)
     return Machine(
         name=torch.cuda.get_device_name() if device == "cuda" else _processor(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores(),
         threads=torch.get_num_threads(),
         matmul_flops=2 * side**3 / best_seconds(lambda: torch.mm(left, right), seconds),
         copy_bytes=2 * source.nbytes / best_seconds(lambda: target.copy_(source), seconds),

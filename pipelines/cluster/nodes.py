@@ -5,9 +5,18 @@ import re
 
 import ray
 from ray._private.state import state
+from ray._private.utils import get_num_cpus
 
 from pipelines.cluster.connection import running_cluster
 from pipelines.cluster.liveness import local_node, told
+
+
+def cores() -> int:
+    """Returns the cores that this process may use: those of its container and its affinity, not all of the host's."""
+    usable = int(get_num_cpus(override_docker_cpu_warning=True))
+    if hasattr(os, "sched_getaffinity"):  # not on a Mac
+        usable = min(usable, len(os.sched_getaffinity(0)))
+    return max(1, usable)
 
 
 def thread_limit() -> int | None:

@@ -15,7 +15,7 @@ import torch
 
 from openvis_model.folded.layers import hold_in_bfloat16
 from openvis_model.instances import Instances
-from pipelines.cluster.nodes import node_id
+from pipelines.cluster.nodes import cores, node_id
 from pipelines.cluster.ray_data import check_restarts
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import Precision
@@ -65,7 +65,7 @@ class Model:
     ) -> None:
         check_restarts()
         if device == "cpu":
-            share = max(1, (os.cpu_count() or 1) // actors)
+            share = max(1, cores() // actors)
             threads = min(threads or share, share)
             at_once = min(at_once, threads)
             torch.set_num_threads(threads // at_once)

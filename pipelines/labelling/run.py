@@ -1,7 +1,6 @@
 """A labelling run: finds the videos that the output lacks, and labels them in passes of the pipeline."""
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,7 @@ from pipelines.archive.schemas import Fingerprints
 from pipelines.archive.stale import counting, find_stale
 from pipelines.archive.tables import Results
 from pipelines.cluster.connection import connect
-from pipelines.cluster.nodes import check_gpus
+from pipelines.cluster.nodes import check_gpus, cores
 from pipelines.labelling.checkpoint_copy import SharedCheckpoint
 from pipelines.labelling.config import LabelConfig
 from pipelines.labelling.passes import Passes
@@ -96,7 +95,7 @@ def label_videos(
     results = Results(Storage(config.output))
     results.check_writable()
     # A model actor must never keep decoding from finding a CPU: these are slots for work, not cores.
-    slots = (os.cpu_count() or 1) + most
+    slots = cores() + most
     with ThreadPoolExecutor(1) as thread:
         loading = thread.submit(_load, config, vocabulary)
         if not results.parts():  # there is work for sure: Ray starts meanwhile

@@ -29,7 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipelines.cluster.connection import connect
 from pipelines.cluster.errors import reason
 from pipelines.cluster.liveness import RayDiedError, answers, waiting_for_ray
-from pipelines.cluster.nodes import check_gpus, machines_to_go
+from pipelines.cluster.nodes import check_gpus, cores, machines_to_go
 from pipelines.storage.lease import Lease, hold_lease
 from pipelines.storage.outage import outlast
 from pipelines.training.config import TrainingConfig
@@ -94,7 +94,7 @@ def train(
         first_step = config.steps if finished else max(output.intact(), default=0)
         restarts = 0
         if not finished:
-            connect(max(os.cpu_count() or 1, math.ceil(most * config.cpus_per_worker)))
+            connect(max(cores(), math.ceil(most * config.cpus_per_worker)))
             held = replace(output, holder=lease.id, stall_s=config.stall_s)
             restarts = _run(config, stage, held, lease, report)
             held.outlast(partial(held.finish, config.steps))

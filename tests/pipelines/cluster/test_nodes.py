@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -6,7 +9,7 @@ import ray
 from ray._private import worker
 
 from pipelines.cluster.liveness import RayDiedError
-from pipelines.cluster.nodes import check_gpus, machines_to_go, thread_limit
+from pipelines.cluster.nodes import check_gpus, cores, machines_to_go, thread_limit
 
 
 def test_a_ray_that_dies_while_it_is_asked_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +36,22 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) ->
         check_gpus("model_gpus", 0.5, "model_actors", 3, here=1)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     check_gpus("model_gpus", 0.5, "model_actors", 3, here=1)  # a cluster may grow
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 5, 7}, raising=False)
+    for of_container, usable in ((16.0, 5), (2.0, 2), (0.0, 1)):
+        monkeypatch.setattr("pipelines.cluster.nodes.get_num_cpus", lambda n=of_container, **_: n)
+        assert cores() == usable
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_a_process_that_is_bound_to_a_core_uses_that_one() -> None:
+    code = (
+        "import os; from pipelines.cluster.nodes import cores\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(cores())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
 
 
 @pytest.mark.parametrize(("given", "limit"), [("1", 1), ("04", 4), ("", None), ("0", None), ("2,1", None)])

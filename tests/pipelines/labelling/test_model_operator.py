@@ -58,7 +58,7 @@ def model() -> Model:
 def test_actors_and_their_calls_share_the_cores(
     monkeypatch: pytest.MonkeyPatch, actors: int, at_once: int, threads: int | None, used: int
 ) -> None:
-    monkeypatch.setattr(model_operator.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(model_operator, "cores", lambda: 8)
     own = torch.get_num_threads()
     try:
         built_in(actors=actors, at_once=at_once, threads=threads)
@@ -72,7 +72,7 @@ def test_actors_and_their_calls_share_the_cores(
 def test_no_more_calls_work_at_once_than_have_a_thread(
     monkeypatch: pytest.MonkeyPatch, threads: int, together: int
 ) -> None:
-    monkeypatch.setattr(model_operator.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(model_operator, "cores", lambda: 8)
     own = torch.get_num_threads()
     at_work, most, lock, another = 0, 0, threading.Lock(), threading.Event()
 
