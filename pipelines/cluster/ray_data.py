@@ -13,7 +13,7 @@ from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import RayActorError
 
-_SHORTEST_S, _LONGEST_S = 0.02, 0.1
+_SHORTEST_S, _LONGEST_S = 0.02, 0.25
 _OF_WAIT = 0.25
 """A pause as a share of the time for which nothing has moved, so that it adds little to that time."""
 

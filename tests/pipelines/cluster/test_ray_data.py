@@ -31,7 +31,7 @@ def test_pauses_are_longer_while_nothing_moves(monkeypatch: pytest.MonkeyPatch) 
     for seconds in (0.0, 0.04, 0.12, 0.2, 10.0):
         now[0] = 50.0 + seconds
         pause.on_execution_step(executor())
-    assert paused == pytest.approx([0.02, 0.02, 0.03, 0.05, 0.1])
+    assert paused == pytest.approx([0.02, 0.02, 0.03, 0.05, 0.25])
     pause.on_execution_step(executor(inputs=1))
     now[0] += 0.2
     pause.on_execution_step(executor(inputs=1))

@@ -106,6 +106,23 @@ def label(model: Model, batch: BatchRow) -> LabelledRow:
     return row
 
 
+def test_calls_at_once_find_what_each_finds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks keep tables for the sizes that they have seen; another call may be writing them."""
+    monkeypatch.setattr(model_operator, "cores", lambda: 2)
+    own, drawn = torch.get_num_threads(), np.random.default_rng(0)
+    sizes = [(96, 128), (128, 96), (64, 160), (160, 64)] * 2
+    batches = [replace(BATCH, frames=drawn.integers(0, 256, (2, *size, 3), np.uint8)) for size in sizes]
+    try:
+        model, other = (built_in(at_once=2, threads=2) for _ in range(2))
+        with ThreadPoolExecutor(2) as pool:
+            together = list(pool.map(label, [model] * len(batches), batches))
+        alone = [label(other, batch) for batch in batches]
+    finally:
+        torch.set_num_threads(own)
+    assert [row.error for row in together] == [None] * len(batches)
+    assert [row.instances for row in together] == [row.instances for row in alone]
+
+
 def test_instances_are_those_of_the_model_at_the_size_of_the_video(model: Model) -> None:
     labelled = label(model, BATCH)
     expected = model.model(torch.from_numpy(BATCH.frames), objectness_floor=0.0, frame_size=(150, 200))
