@@ -1,8 +1,10 @@
+import threading
 from dataclasses import replace
 
 import pytest
 import torch
 
+from openvis_model.instances import Instances
 from pipelines.benchmark.machine import Machine
 from pipelines.benchmark.stages import Stage, Stages, best_batch_size, count_flops
 
@@ -30,6 +32,34 @@ class Timed(Stages):
         if batch_size not in self.taken:
             raise torch.OutOfMemoryError
         return self.taken[batch_size]
+
+
+class Meeting(Stages):
+    """A model whose calls wait for each other."""
+
+    def __init__(self, calls: int) -> None:
+        self.device, self.seconds = torch.device("cpu"), 0.0
+        self.frames = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
+        self.met = threading.Barrier(calls)
+        self.threads = set[int]()
+
+    def label(self, frames: torch.Tensor) -> list[Instances]:
+        self.met.wait(10)
+        self.threads.add(torch.get_num_threads())
+        return []
+
+
+@pytest.mark.parametrize(("threads", "calls", "each"), [(1, 1, 1), (2, 2, 1), (4, 2, 2)])
+def test_the_whole_model_is_measured_as_labelling_runs_it(threads: int, calls: int, each: int) -> None:
+    own = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        stages = Meeting(calls)
+        assert stages.whole_model(3) > 0
+        assert stages.threads == {each}
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(own)
 
 
 def test_the_smallest_batch_that_is_as_fast_is_chosen() -> None:
